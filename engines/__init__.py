@@ -1,0 +1,69 @@
+"""Engines turn (query, document) pairs into scores. They know nothing of the harness.
+
+`load("torch", {"model": ...})` returns one by name; another package adds its own under the entry point
+group `crispbench.engines`. Importing this package imports no torch.
+"""
+
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from engines.base import BadOptions, Engine, EngineError, EngineUnavailable, Options, Pair, Retriever, ScoringFailed
+from engines.base import read_options as _read_options
+from engines.template import create_mxbai_v2_reranker_prompt_template
+
+__all__ = [
+    "ENGINES",
+    "BadOptions",
+    "Engine",
+    "EngineError",
+    "EngineUnavailable",
+    "Pair",
+    "Retriever",
+    "ScoringFailed",
+    "create_mxbai_v2_reranker_prompt_template",
+    "engine_class",
+    "load",
+    "names",
+    "options",
+]
+
+ENGINES = {
+    "bi_encoder": "engines.bi_encoder:BiEncoder",
+    "bm25": "engines.bm25:BM25",
+    "fake": "engines.fake:Fake",
+    "torch": "engines.torch_engine:TorchEngine",
+}
+
+
+def names() -> list[str]:
+    """Names of all engines, our own and those of installed packages."""
+    return sorted(_table())
+
+
+def engine_class(name: str) -> type[Engine]:
+    """The class behind a name; imports its module. Raises BadOptions for an unknown name."""
+    table = _table()
+    if name not in table:
+        raise BadOptions(f"engine kind {name!r} is not known; known are {', '.join(sorted(table))}")
+    module, _, attribute = table[name].partition(":")
+    found = getattr(importlib.import_module(module), attribute)
+    if not (isinstance(found, type) and issubclass(found, Engine)):
+        raise BadOptions(f"engine kind {name!r} points to {table[name]!r}, which is no Engine")
+    return found
+
+
+def options(name: str, values: Mapping[str, Any]) -> Options:
+    """The engine's validated options, without loading a model. Raises BadOptions."""
+    return _read_options(engine_class(name).options_type, values, name)
+
+
+def load(name: str, values: Mapping[str, Any]) -> Engine:
+    """An engine ready to score. Raises BadOptions or EngineUnavailable."""
+    return engine_class(name)(options(name, values))
+
+
+def _table() -> dict[str, str]:
+    found = {point.name: point.value for point in entry_points(group="crispbench.engines")}
+    return {**found, **ENGINES}

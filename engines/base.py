@@ -1,0 +1,140 @@
+"""All that an engine author must read: the pair, the engine contract and the errors.
+
+An engine turns (query, document) pairs into scores. It knows nothing of benchmarks, measures or reports.
+
+    EngineError
+    ├── BadOptions          an option is unknown or has a wrong value
+    ├── EngineUnavailable   a package, a device, a file or a server is missing
+    └── ScoringFailed       these pairs have no score
+"""
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class Pair(NamedTuple):
+    query: str
+    document: str
+
+
+class EngineError(Exception):
+    """Base of everything that an engine raises on purpose; the message is one line for the user."""
+
+
+class BadOptions(EngineError):
+    pass
+
+
+class EngineUnavailable(EngineError):
+    pass
+
+
+class ScoringFailed(EngineError):
+    pass
+
+
+class Options(BaseModel):
+    """An engine's own settings: frozen, and an unknown name is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Engine(ABC):
+    """Turns pairs into scores. A context manager: `close` is called once, also after an error.
+
+    `options_type` lists what the config may set. `prepares` says which texts the harness shows to
+    `prepare` before the first pair of a benchmark: none, every candidate document, or the corpus.
+    """
+
+    options_type: ClassVar[type[Options]] = Options
+    prepares: ClassVar[Literal["nothing", "candidates", "corpus"]] = "nothing"
+
+    def __init__(self, options: Any) -> None:
+        """Load whatever the options name. `options` is a validated instance of the class's own `options_type`."""
+        self.options = options
+
+    @abstractmethod
+    def score(self, pairs: Sequence[Pair]) -> list[float]:
+        """One finite raw score per pair, in the order of the pairs; higher is more relevant.
+
+        Log-odds `logit("1") - logit("0")` in float32 or better for models that have them, never a
+        probability for ranking. Consecutive pairs of one query belong together: an engine may share
+        their work. Raises ScoringFailed if any pair has no score: a guess or a zero is never returned.
+        """
+
+    def prepare(self, documents: Iterable[str], *, analysis: str) -> None:
+        """See the documents once before they are scored; called again for the next benchmark.
+
+        `analysis` says what kind of text they are (english, code, ...) to engines that cut text into terms.
+        """
+
+    def describe(self) -> Mapping[str, str]:
+        """What a reader needs to repeat the run: model, revision, precision, template, device.
+
+        Constant for the life of the engine; it becomes part of the fingerprint of the results.
+        """
+        return {}
+
+    def counts(self) -> Mapping[str, int]:
+        """Running totals since the start: `tokens`, `truncated` (documents cut to fit),
+        `special_text` (texts that contained special-token strings), whatever the engine knows."""
+        return {}
+
+    def close(self) -> None:
+        """Free memory, connections and processes."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Retriever(Engine):
+    """An engine that can also search the documents it was prepared with: a first stage."""
+
+    prepares = "corpus"
+
+    @abstractmethod
+    def search(self, query: str, k: int) -> list[int]:
+        """Positions (in the order of `prepare`) of at most k documents, best first.
+
+        Equal scores keep the order of `prepare`; a document without any evidence is left out.
+        """
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+def read_options(model: type[OptionsT], options: Mapping[str, Any], owner: str) -> OptionsT:
+    """Validated options, or BadOptions in one line that names the value and the known names."""
+    try:
+        return model.model_validate(dict(options))
+    except ValidationError as error:
+        raise BadOptions(f"{owner}: {explain(error, model)}") from None
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first problem of a pydantic error in one line: the value, what was expected, the next step."""
+    problem = error.errors()[0]
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown option {name!r}; known are {', '.join(sorted(model.model_fields))}"
+    if problem["type"] == "missing":
+        return f"option {name!r} is missing; known are {', '.join(sorted(model.model_fields))}"
+    return f"{name} = {problem['input']!r}: {problem['msg'].lower()}"
+
+
+def require(package: str, *, extra: str) -> Any:
+    """Import an optional package, or raise EngineUnavailable with the extra that brings it."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise EngineUnavailable(f"{package} cannot be imported ({error}): pip install 'crispbench[{extra}]'") from None

@@ -1,0 +1,156 @@
+"""The packed forward: one sequence holds a query's prefix once and many documents behind it, without padding.
+
+Sequence: [prefix | tail 1 | tail 2 | ...]. Positions restart after the prefix; each tail attends to the prefix
+and to itself, so every score equals that of its prompt alone. Scores are read at each tail's last token from one
+row of the head; full-vocabulary logits are never formed.
+
+Attention is variable-length attention: segment i has its own queries and its own keys, causal with the last
+query aligned to the last key. On CUDA in 16 bit torch's `varlen_attn` computes it in one kernel; elsewhere one
+`scaled_dot_product_attention` per segment does.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from engines.template import Prompt
+
+NAME = "crispbench_packed"
+
+
+class Layout(NamedTuple):
+    """Where the segments of one packed sequence lie. Segment 0 is the prefix, then one per tail."""
+
+    ids: Tensor  # [1, tokens]
+    positions: Tensor  # [1, tokens]
+    query_starts: Tensor  # [segments + 1], int32: segment i asks with tokens query_starts[i] : query_starts[i + 1]
+    key_starts: Tensor  # [segments + 1], int32, into key_index
+    key_index: Tensor  # token of each gathered key: the prefix again for every tail, then the tail itself
+    ends: Tensor  # [tails]: last token of each tail
+    query_bounds: list[tuple[int, int]]  # the starts again, on the host, for the loop over segments
+    key_bounds: list[tuple[int, int]]
+    mask: Tensor | None  # [longest tail, prefix + longest tail], True where a tail may look; None for the kernel
+
+
+def plan(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices of the tails of each pack: similar lengths together, `budget` tokens at most unless one has more."""
+    packs: list[list[int]] = []
+    used = 0
+    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if not packs or used + lengths[index] > budget:
+            packs.append([])
+            used = 0
+        packs[-1].append(index)
+        used += lengths[index]
+    return packs
+
+
+def lay_out(prefix: Sequence[int], tails: Sequence[Sequence[int]], device: torch.device, *, kernel: bool) -> Layout:
+    """The packed sequence of one prefix and its tails, on the device."""
+    ids, positions, key_index = list(prefix), list(range(len(prefix))), list(range(len(prefix)))
+    query_bounds, key_bounds = [(0, len(prefix))], [(0, len(prefix))]
+    for tail in tails:
+        start = len(ids)
+        ids += tail
+        positions += range(len(prefix), len(prefix) + len(tail))
+        key_index += [*range(len(prefix)), *range(start, len(ids))]
+        query_bounds.append((start, len(ids)))
+        key_bounds.append((key_bounds[-1][1], len(key_index)))
+    longest = max(map(len, tails))
+    mask = torch.ones(longest, len(prefix) + longest, dtype=torch.bool, device=device).tril(len(prefix))
+    return Layout(
+        ids=torch.tensor([ids], device=device),
+        positions=torch.tensor([positions], device=device),
+        query_starts=torch.tensor([0, *(end for _, end in query_bounds)], dtype=torch.int32, device=device),
+        key_starts=torch.tensor([0, *(end for _, end in key_bounds)], dtype=torch.int32, device=device),
+        key_index=torch.tensor(key_index, device=device),
+        ends=torch.tensor([end - 1 for _, end in query_bounds[1:]], device=device),
+        query_bounds=query_bounds,
+        key_bounds=key_bounds,
+        mask=None if kernel else mask,
+    )
+
+
+def has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch's variable-length attention kernel runs here: CUDA, 16 bit."""
+    return device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,  # [1, heads, tokens, head_dim]
+    key: Tensor,  # [1, kv_heads, tokens, head_dim]
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    layout: Layout,
+    scaling: float | None = None,
+    **_: Any,  # transformers passes dropout, sliding_window, position_ids and more, none of which apply here
+) -> tuple[Tensor, None]:
+    """Attention over a packed sequence in the form that transformers calls; returns [1, tokens, heads, head_dim]."""
+    key, value = key[:, :, layout.key_index], value[:, :, layout.key_index]
+    attend = _attend_by_segment if layout.mask is not None else _attend_by_kernel
+    return attend(query, key, value, layout, scaling), None
+
+
+def _attend_by_kernel(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    out = varlen_attn(
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
+        layout.query_starts,
+        layout.key_starts,
+        max(end - start for start, end in layout.query_bounds),
+        max(end - start for start, end in layout.key_bounds),
+        scale=scaling,
+        window_size=(-1, 0),  # causal, aligned at the last query and the last key
+        enable_gqa=True,
+    )
+    assert isinstance(out, Tensor)
+    return out[None]
+
+
+def _attend_by_segment(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None) -> Tensor:
+    assert layout.mask is not None
+    prefix = layout.query_bounds[0][1]
+    out = query.new_empty(1, query.shape[2], query.shape[1], query.shape[3])
+    for (start, end), (key_start, key_end) in zip(layout.query_bounds, layout.key_bounds, strict=True):
+        first = start == 0
+        out[:, start:end] = F.scaled_dot_product_attention(
+            query[:, :, start:end],
+            key[:, :, key_start:key_end],
+            value[:, :, key_start:key_end],
+            attn_mask=None if first else layout.mask[: end - start, : prefix + end - start],
+            is_causal=first,
+            scale=scaling,
+            enable_gqa=True,
+        ).transpose(1, 2)
+    return out
+
+
+AttentionInterface.register(NAME, attention)
+
+
+@torch.inference_mode()
+def score(backbone: nn.Module, head: Tensor, prompt: Prompt, *, budget: int) -> tuple[Tensor, int]:
+    """Scores of all tails of a prompt, and how many tokens were computed for them.
+
+    `backbone` maps ids to hidden states with the attention `NAME`; `head` [hidden] is float32, on its device.
+    Returns float32 [tails] on the device.
+    """
+    parameter = next(backbone.parameters())
+    kernel = has_kernel(parameter.device, parameter.dtype)
+    scores = torch.empty(len(prompt.tails), device=parameter.device)
+    computed = 0
+    for pack in plan([len(tail) for tail in prompt.tails], budget):
+        layout = lay_out(prompt.prefix, [prompt.tails[i] for i in pack], parameter.device, kernel=kernel)
+        hidden = backbone(input_ids=layout.ids, position_ids=layout.positions, use_cache=False, layout=layout)
+        scores[pack] = hidden.last_hidden_state[0, layout.ends].float() @ head
+        computed += layout.ids.numel()
+    return scores, computed

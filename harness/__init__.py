@@ -1,0 +1,1 @@
+"""The harness: a benchmark and an engine in, evidence out. Importing it imports no torch."""

@@ -1,0 +1,57 @@
+"""What every source of benchmarks shares: the contract, the error, the seeded sample and the content hash."""
+
+import hashlib
+import json
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+
+from pydantic import Field
+
+from engines.base import Options
+from harness.records import Benchmark, Qrels
+
+
+class BenchmarkError(Exception):
+    """One line for the user: the file and line, the value, what was expected and the next step."""
+
+
+class Source(Options, ABC):
+    """Where a benchmark comes from. The fields are what the config may set."""
+
+    queries: int | None = Field(default=None, gt=0)  # take this many, the same ones every time; None: all
+
+    @abstractmethod
+    def load(self) -> Benchmark:
+        """Read it. Raises BenchmarkError; oddities that do not stop a run become the record's warnings."""
+
+
+def sample(query_ids: Iterable[str], size: int | None) -> set[str]:
+    """`size` of the ids, drawn with a fixed seed, whatever the order they come in; all if there are fewer."""
+    ordered = sorted(query_ids)
+    if size is None or size >= len(ordered):
+        return set(ordered)
+    return set(random.Random(0).sample(ordered, size))
+
+
+def content_hash(queries: Mapping[str, str], documents: Mapping[str, str], qrels: Qrels) -> str:
+    """16 hex digits that change with any query, document or judgement, and with nothing else.
+
+    Ids are sorted, so the order of lines, the line endings and the compression of files do not count.
+    """
+    digest = hashlib.sha256()
+    for part in (queries, documents):
+        for key in sorted(part):
+            digest.update(json.dumps([key, part[key]]).encode() + b"\n")
+        digest.update(b"\n")
+    for query_id in sorted(qrels):
+        digest.update(json.dumps([query_id, sorted(qrels[query_id].items())]).encode() + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def count_warning(ids: Sequence[str], what: str, *, shown: int = 5) -> tuple[str, ...]:
+    """One line with the count and the first ids, or nothing where there are none."""
+    if not ids:
+        return ()
+    dots = ", ..." if len(ids) > shown else ""
+    return (f"{what}: {len(ids):,} ({', '.join(ids[:shown])}{dots})",)

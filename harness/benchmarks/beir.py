@@ -1,0 +1,184 @@
+"""A folder in BEIR's format: corpus.jsonl, queries.jsonl and qrels/<split>.tsv, each plain or gzip.
+
+Judgements decide what is loaded: the queries are those of the qrels, and a judged document that the corpus lacks
+stays judged, because denominators come from the qrels. It knows nothing of first stages or measures.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.benchmarks.base import BenchmarkError, Source, content_hash, count_warning, sample
+from harness.benchmarks.lines import Line, beginning, find, read_lines, read_objects
+from harness.records import Benchmark, Qrels
+
+# Sets in which a query's id is also the id of the document that it was made of, under BEIR's and mteb's names: mteb
+# 2.26 sets `ignore_identical_ids` for exactly these. Never a default for others: in MIRACL a query may
+# share its id with a document that is relevant to it (Yoruba: 32 of 144 positives).
+REMOVE_SELF = {"arguana", "fever", "fiqa", "fiqa2018", "msmarco", "quora", "quoraretrieval"}
+KEEP_SELF = {"miracl"}
+
+GRADE_COLUMN = {"score", "grade", "relevance", "label", "rel"}  # the last word of a header line
+GRADE = re.compile(r"[+-]?[0-9]+")
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can hold half of a pair, UTF-8 and tokenizers cannot
+
+
+class BeirFolder(Source):
+    path: Path
+    name: str | None = None  # None: the folder's name
+    split: str = "test"
+    remove_self: bool | None = None  # None: as known for `name`, else false
+    analysis: str = "english"
+
+    def load(self) -> Benchmark:
+        folder = self.path.expanduser()
+        name = self.name or folder.resolve().name
+        judged = read_qrels(find(folder, f"qrels/{self.split}.tsv", "set `split` to one that exists"))
+        kept = sample(judged.grades, self.queries)
+        qrels = {query_id: grades for query_id, grades in judged.grades.items() if query_id in kept}
+        every_query = dict(_texts(find(folder, "queries.jsonl", "BEIR folders have one"), _text))
+        _require_queries(judged, every_query)
+        queries = {query_id: every_query[query_id] for query_id in qrels}
+        documents = dict(_texts(find(folder, "corpus.jsonl", "BEIR folders have one"), _document))
+        return Benchmark(
+            name=name,
+            revision=f"sha256:{content_hash(queries, documents, qrels)}",
+            queries=queries,
+            documents=documents,
+            qrels=qrels,
+            split=self.split,
+            analysis=self.analysis,
+            remove_self=name.lower() in REMOVE_SELF if self.remove_self is None else self.remove_self,
+            warnings=(*_oddities(queries, documents, qrels), *self._id_warning(name, queries, documents)),
+        )
+
+    def _id_warning(self, name: str, queries: Mapping[str, str], documents: Mapping[str, str]) -> tuple[str, ...]:
+        if self.remove_self is not None or name.lower() in REMOVE_SELF | KEEP_SELF:
+            return ()
+        shared = [query_id for query_id in queries if query_id in documents]
+        return count_warning(
+            shared,
+            "queries that share their id with a document; set `remove_self: true` if it is the query itself",
+        )
+
+
+class Judged(NamedTuple):
+    path: Path
+    grades: dict[str, dict[str, int]]
+    first_lines: dict[str, int]  # query_id -> the line that first judges it
+
+
+def read_qrels(path: Path) -> Judged:
+    """Grades per query: BEIR's three columns, with or without a header, or the four of TREC."""
+    judged = Judged(path, {}, {})
+    lines: dict[tuple[str, str], int] = {}
+    for line in read_lines(path):
+        columns = _columns(line, path)
+        if line.number == 1 and columns[2].lower() in GRADE_COLUMN:
+            continue
+        query_id, doc_id, grade_text = columns
+        if not GRADE.fullmatch(grade_text):
+            raise BenchmarkError(f"{path}:{line.number}: grade {grade_text!r} is not a whole number; repair the line")
+        grades = judged.grades.setdefault(query_id, {})
+        first = lines.setdefault((query_id, doc_id), line.number)
+        if grades.setdefault(doc_id, int(grade_text)) != int(grade_text):
+            raise BenchmarkError(
+                f"{path}:{line.number}: query {query_id!r}, document {doc_id!r} has grade {grade_text}, but "
+                f"{grades[doc_id]} in line {first}; keep one of them"
+            )
+        judged.first_lines.setdefault(query_id, line.number)
+    if not any(grade > 0 for grades in judged.grades.values() for grade in grades.values()):
+        raise BenchmarkError(
+            f"{path}: no grade above 0 in {len(lines)} judgements; nothing can be measured, check `split`"
+        )
+    return judged
+
+
+def _columns(line: Line, path: Path) -> tuple[str, str, str]:
+    columns = [column.strip() for column in line.text.split("\t")]
+    if len(columns) == 1:
+        columns = line.text.split()
+        columns = columns if len(columns) == 4 else []
+    if len(columns) == 4:  # TREC: query, iteration, document, grade
+        del columns[1]
+    if len(columns) != 3 or not all(columns):
+        raise BenchmarkError(
+            f"{path}:{line.number}: {beginning(line.text)} is no judgement; expected query-id, corpus-id and score "
+            f"with tabs between them, or TREC's four columns"
+        )
+    return columns[0], columns[1], columns[2]
+
+
+def _texts(path: Path, text_of: Callable[[Mapping[str, Any], str], str]) -> Iterator[tuple[str, str]]:
+    """Id and text of every line, in order."""
+    seen: set[str] = set()
+    for number, row in read_objects(path):
+        place = f"{path}:{number}"
+        key = _identifier(row, place)
+        if key in seen:
+            raise BenchmarkError(f"{place}: _id {key!r} is also in line {_line_of(key, path)}; ids must be unique")
+        seen.add(key)
+        text = text_of(row, place)
+        if LONE_SURROGATE.search(text):
+            raise BenchmarkError(
+                f"{place}: the text of {key!r} has half of a surrogate pair (\\ud800-\\udfff); repair it"
+            )
+        yield key, text
+
+
+def _document(row: Mapping[str, Any], place: str) -> str:
+    """Title and text in one, as BEIR and mteb join them."""
+    title = row.get("title") or ""
+    if not isinstance(title, str):
+        raise BenchmarkError(f"{place}: title is {_shown(title)}; expected a string, null or none at all")
+    return f"{title} {_text(row, place)}".strip()
+
+
+def _text(row: Mapping[str, Any], place: str) -> str:
+    if "text" not in row:
+        raise BenchmarkError(f"{place}: no 'text' among {', '.join(row)}; expected _id and text")
+    if not isinstance(row["text"], str):
+        raise BenchmarkError(f"{place}: text is {_shown(row['text'])}; expected a string")
+    return row["text"]
+
+
+def _identifier(row: Mapping[str, Any], place: str) -> str:
+    if "_id" not in row:
+        raise BenchmarkError(f"{place}: no '_id' among {', '.join(row)}; expected _id and text")
+    key = row["_id"]
+    if isinstance(key, bool) or not isinstance(key, str | int) or not str(key).strip():
+        raise BenchmarkError(f"{place}: _id is {_shown(key)}; expected a string or a whole number")
+    return str(key).strip()
+
+
+def _shown(value: object) -> str:
+    """A JSON value as the file has it, cut to a line."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _line_of(key: str, path: Path) -> int:
+    return next(number for number, row in read_objects(path) if _identifier(row, str(path)) == key)
+
+
+def _require_queries(judged: Judged, queries: Mapping[str, str]) -> None:
+    for query_id, line in judged.first_lines.items():
+        if query_id not in queries:
+            raise BenchmarkError(
+                f"{judged.path}:{line}: query {query_id!r} is not in queries.jsonl; "
+                f"add it there or remove its judgements"
+            )
+
+
+def _oddities(queries: Mapping[str, str], documents: Mapping[str, str], qrels: Qrels) -> tuple[str, ...]:
+    """What the run survives but its reader should know."""
+    unknown = sorted({doc_id for grades in qrels.values() for doc_id in grades if doc_id not in documents})
+    unanswered = [query_id for query_id, grades in qrels.items() if max(grades.values()) <= 0]
+    return (
+        *count_warning(unknown, "judged documents that are not in the corpus and can never be found"),
+        *count_warning(unanswered, "queries without a relevant document, which can only score 0"),
+        *count_warning([key for key, text in documents.items() if not text], "empty documents"),
+        *count_warning([key for key, text in queries.items() if not text.strip()], "empty queries"),
+    )

@@ -1,0 +1,87 @@
+"""Lines of text files as benchmarks come: plain or gzip, with or without BOM, LF or CRLF, always UTF-8.
+
+It knows nothing of what a line means. Only a line feed ends a line: JSON strings may hold U+2028 and U+0085,
+at which `str.splitlines` would cut.
+"""
+
+import gzip
+import itertools
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from harness.benchmarks.base import BenchmarkError
+
+GZIP_MAGIC = b"\x1f\x8b"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class Line(NamedTuple):
+    number: int  # from 1, as editors count
+    text: str
+
+
+def find(folder: Path, name: str, purpose: str) -> Path:
+    """`folder/name` or its `.gz`; if neither is there, an error that names the files that are."""
+    for candidate in (folder / name, folder / f"{name}.gz"):
+        if candidate.is_file():
+            return candidate
+    if not folder.is_dir():
+        raise BenchmarkError(f"{folder}: no such folder; set `path` to a folder with {name}")
+    files = itertools.islice((file for file in folder.glob("**/*") if file.is_file()), 1000)
+    there = sorted(file.relative_to(folder).as_posix() for file in files)
+    listed = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
+    raise BenchmarkError(
+        f"{folder / name}: no such file, nor with .gz; {purpose}; the folder has {listed or 'no files'}"
+    )
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """Every line that is not blank, without its ending."""
+    try:
+        with _open(path) as file:
+            for number, raw in enumerate(file, start=1):
+                line = raw.removeprefix(BYTE_ORDER_MARK) if number == 1 else raw
+                text = _decode(line.rstrip(b"\r\n"), path, number)
+                if text.strip():
+                    yield Line(number, text)
+    except (OSError, EOFError, zlib.error) as error:
+        raise BenchmarkError(f"{path}: cannot be read ({error}); repair or download the file again") from None
+
+
+def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The JSON object on each line, with the line's number."""
+    for number, text in read_lines(path):
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+            raise BenchmarkError(
+                f"{path}:{number}: {beginning(text)} is not JSON ({reason}); expected one JSON object per line"
+            ) from None
+        if not isinstance(value, dict):
+            raise BenchmarkError(f"{path}:{number}: {beginning(text)} is not a JSON object; expected {{...}}")
+        yield number, value
+
+
+def beginning(text: str) -> str:
+    """The first characters, quoted, on one line."""
+    return repr(text[:60] + ("..." if len(text) > 60 else ""))
+
+
+def _open(path: Path) -> BinaryIO | gzip.GzipFile:
+    with path.open("rb") as file:
+        packed = file.read(2) == GZIP_MAGIC
+    return gzip.open(path, "rb") if packed else path.open("rb")
+
+
+def _decode(raw: bytes, path: Path, number: int) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise BenchmarkError(
+            f"{path}:{number}: byte {raw[error.start : error.start + 1]!r} at column {error.start + 1} is not UTF-8; "
+            f"convert the file to UTF-8"
+        ) from None

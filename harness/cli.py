@@ -1,0 +1,213 @@
+"""The command line: one verb, one function. Each parses, calls, prints; errors are one line and an exit code.
+
+Imports inside the functions keep `crispbench --help` fast.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
+
+INTERRUPTED = "interrupted: what was committed is kept, the same command resumes"
+HELP = "Evaluate rerankers honestly: quality and latency of every engine over the same candidates, in one report."
+
+app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+class Exit(IntEnum):
+    PASS = 0
+    FAILED = 1
+    USAGE = 2
+    INCONCLUSIVE = 3
+    NOT_COMPARABLE = 4
+    INVALID = 5
+    INTERRUPTED = 130
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+RunDir = Annotated[Path, typer.Argument(help="Folder that `crispbench run` wrote.")]
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+    """Options before the command."""  # read again in main(), which is outside of typer
+
+
+@app.command(epilog="Example: crispbench run configs/demo.yaml --limit 20 --out results/quick")
+def run(
+    config: Annotated[Path, typer.Argument(help="YAML file: engines, benchmarks, candidates.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder; default results/NAME with the config's name.")] = None,
+    engine: Annotated[list[str] | None, typer.Option(help="Only this engine; may be repeated.")] = None,
+    benchmark: Annotated[list[str] | None, typer.Option(help="Only this benchmark; may be repeated.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many queries of each benchmark.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what is scored already and start again.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score every benchmark with every engine and write the report. The same command resumes."""
+    from harness.run import Selection
+    from harness.session import run_config
+
+    selection = Selection(engine or (), benchmark or (), limit)
+    outcome = run_config(config, out=out, selection=selection, fresh=fresh, say=_say)
+    if as_json:
+        _print_json({"run": str(outcome.folder), "engines": outcome.measures})
+    else:
+        _show(outcome.rows, outcome.report)
+    if not outcome.complete:
+        raise typer.Exit(Exit.INVALID)
+
+
+@app.command(epilog="Example: crispbench measure bm25.trec qrels/test.tsv --measure nDCG@10 --measure AP")
+def measure(
+    run_file: Annotated[Path, typer.Argument(metavar="RUN.trec", help="TREC run file, plain or gzip.")],
+    qrels: Annotated[Path, typer.Argument(help="Judgements: TREC's four columns or BEIR's three.")],
+    measure: Annotated[list[str] | None, typer.Option(help="As ir_measures writes it; may be repeated.")] = None,
+    per_query: Annotated[bool, typer.Option("--per-query", help="Also each query's values.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a TREC run file as trec_eval -c does: every judged query counts, ties by document id."""
+    from harness.evaluation import evaluate_file
+
+    document = evaluate_file(run_file, qrels, measure or (), per_query=per_query, say=_say)
+    if as_json:
+        _print_json(document)
+        return
+    for name, entry in document["measures"].items():
+        for query_id, value in entry.get("per_query", {}).items():
+            typer.echo(f"{name}\t{query_id}\t{value:.4f}")
+        typer.echo(f"{name}\tall\t{entry['value']:.4f}\t({entry['queries']} queries)")
+
+
+@app.command(epilog="Example: crispbench report results/demo")
+def report(run_dir: RunDir, as_json: AsJson = False) -> None:
+    """Make the report of a run again from its raw scores and samples."""
+    from harness.session import write_report
+
+    rows, files = write_report(run_dir)
+    if as_json:
+        _print_json({"run": str(run_dir), "files": [str(path) for path in files]})
+    else:
+        _show(rows, files)
+
+
+@app.command("list", epilog="Example: crispbench list engines")
+def list_(
+    what: Annotated[str, typer.Argument(help="engines, benchmarks or templates.")],
+    as_json: AsJson = False,
+) -> None:
+    """List what a config may name."""
+    from harness.catalogue import CATALOGUES
+
+    if what not in CATALOGUES:
+        raise typer.BadParameter(f"{what!r} cannot be listed; known are {', '.join(CATALOGUES)}")
+    entries = CATALOGUES[what]()
+    if as_json:
+        _print_json({what: entries})
+        return
+    width = max(map(len, entries))
+    for name, description in entries.items():
+        typer.echo(f"{name:<{width}}  {description}")
+
+
+@app.command(epilog="Example: crispbench doctor")
+def doctor(as_json: AsJson = False) -> None:
+    """Say what this installation can run, and what to install for the rest."""
+    from harness.doctor import examine
+
+    findings = examine()
+    if as_json:
+        _print_json({"checks": [finding._asdict() for finding in findings]})
+    else:
+        for finding in findings:
+            typer.echo(
+                f"{'ok  ' if finding.ok else 'MISSING' if finding.required else '-   '} "
+                f"{finding.name:<24} {finding.detail}"
+            )
+    if not all(finding.ok for finding in findings if finding.required):
+        raise typer.Exit(Exit.FAILED)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code; anything that is wrong becomes one line on standard error."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = typer.main.get_command(app).main(arguments, prog_name="crispbench", standalone_mode=False)
+        return int(code or 0)
+    except KeyboardInterrupt:
+        return _complain(INTERRUPTED, Exit.INTERRUPTED)
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        return _complain(*_explained(error))
+
+
+def entry() -> None:
+    """The installed command."""
+    sys.exit(main())
+
+
+def _explained(error: Exception) -> tuple[str, Exit]:
+    if isinstance(error, typer.Abort):
+        return INTERRUPTED, Exit.INTERRUPTED
+    if isinstance(error, TyperException):
+        return _usage(error), Exit.USAGE
+    return _exit_of(error)
+
+
+def _usage(error: TyperException) -> str:
+    """What is wrong with the arguments, and what is known instead. Typer exports only the base of these errors."""
+    message = getattr(error, "format_message", error.__str__)().rstrip(".")
+    command = getattr(getattr(error, "ctx", None), "command", None)
+    if isinstance(command, TyperGroup) and "No such command" in message:
+        return f"{message}; known are {', '.join(command.commands)}"
+    if command is not None and "No such option" in message:
+        known = [name for parameter in command.params for name in parameter.opts if name.startswith("--")]
+        return f"{message}; known are {', '.join(known)}"
+    return str(message)
+
+
+def _exit_of(error: Exception) -> tuple[str, Exit]:
+    from engines.base import BadOptions, EngineError
+    from harness.benchmarks import BenchmarkError
+    from harness.config import ConfigError
+    from harness.store import NotComparable, StoreError
+
+    for kinds, code in (
+        ((BadOptions, ConfigError, BenchmarkError), Exit.USAGE),
+        ((NotComparable,), Exit.NOT_COMPARABLE),
+        ((EngineError, StoreError), Exit.INVALID),
+    ):
+        if isinstance(error, kinds):
+            return str(error), code
+    reason = str(error) or "no message"
+    return f"{type(error).__name__}: {reason.splitlines()[0]} (--debug shows where)", Exit.INVALID
+
+
+def _complain(message: str, code: Exit) -> int:
+    print(f"crispbench: {message}", file=sys.stderr)
+    return code
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=1, ensure_ascii=False))
+
+
+def _show(rows: Sequence[Any], files: Sequence[Path]) -> None:
+    from rich.console import Console
+
+    from harness import report as reports
+
+    reports.show(rows, Console())
+    page = next(path for path in files if path.name == "index.html")
+    print(f"report: {os.path.relpath(page)}")

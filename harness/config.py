@@ -1,0 +1,78 @@
+"""The config file: YAML, checked as a whole before any model, data or network is touched."""
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+import engines
+from engines.base import BadOptions, Options, explain, read_options
+from harness.benchmarks import BenchmarkError, source_class
+from harness.candidates import FirstStage
+
+# Names become folders: one path component, no leading dot or dash.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+
+
+class ConfigError(Exception):
+    """The config cannot be used; the message is one line for the user."""
+
+
+class _WithOptions(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class EngineEntry(_WithOptions):
+    kind: str
+
+
+class BenchmarkEntry(_WithOptions):
+    source: str
+
+
+class Config(Options):
+    name: Name
+    engines: dict[Name, EngineEntry] = Field(min_length=1)
+    benchmarks: list[BenchmarkEntry] = Field(min_length=1)
+    candidates: FirstStage = FirstStage()
+
+
+def read_config(path: Path) -> Config:
+    """A config in which every name and option is known. Raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); expected a YAML config, see configs/demo.yaml") from None
+    try:
+        config = Config.model_validate(yaml.load(text, Loader=_UniqueKeyLoader))
+        for name, engine in config.engines.items():
+            read_options(engines.engine_class(engine.kind).options_type, engine.options, f"engine {name!r}")
+        for benchmark in config.benchmarks:
+            read_options(source_class(benchmark.source), benchmark.options, f"benchmark source {benchmark.source!r}")
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error, Config)}") from None
+    except (BadOptions, BenchmarkError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+    return config
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's own rule that keys are unique, which PyYAML does not hold to: the last one would win unseen."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                line = key_node.start_mark.line + 1
+                raise yaml.constructor.ConstructorError(problem=f"line {line}: key {key!r} is there twice")
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)

@@ -1,0 +1,155 @@
+"""The frozen records that carry everything between the stages. A leaf: imports nothing of the project."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+Qrels = Mapping[str, Mapping[str, int]]  # query_id -> doc_id -> grade; a grade of 0 is judged not relevant
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Queries, documents and judgements, with the rules that this set is evaluated by.
+
+    The queries are exactly those that the qrels judge. `documents` holds title and text as one
+    string, `(title + " " + text).strip()`, as BEIR and mteb join them.
+    """
+
+    name: str
+    revision: str  # changes whenever a query, a document or a judgement changes
+    queries: Mapping[str, str]  # query_id -> text
+    documents: Mapping[str, str]  # doc_id -> text
+    qrels: Qrels
+    split: str = "test"
+    analysis: str = "english"  # how a lexical first stage cuts text into terms; see engines/bm25.py
+    remove_self: bool = False  # drop the document whose id is the query's, before the cut at k (ArguAna)
+    warnings: tuple[str, ...] = ()  # what was odd in the data, one line each
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The first stage's answer: for each query the documents to rerank, best first."""
+
+    source: str  # bm25, run, native, dense
+    k: int
+    parameters: Mapping[str, Any]
+    lists: Mapping[str, tuple[str, ...]]  # query_id -> doc_ids; empty where the first stage found none
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the lists: equal hashes mean equal documents in equal order."""
+        lines = (f"{query_id}\t{' '.join(docs)}\n" for query_id, docs in sorted(self.lists.items()))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+class Score(NamedTuple):
+    doc_id: str
+    rank: int  # the first stage's, from 1
+    value: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One query's scoring as the clock saw it."""
+
+    query_id: str
+    service_s: float  # wall clock around the one call that scored the query's candidates
+    pairs: int
+    warmup: bool  # the first query after an engine starts; kept, but outside percentiles
+    counts: Mapping[str, int] = field(default_factory=dict)  # tokens, truncated, special_text, ...
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A query whose candidates have no score, and why. It counts 0 and makes the run incomplete."""
+
+    query_id: str
+    error: str
+
+
+class Measurement(NamedTuple):
+    """A mean over queries with its 95% bootstrap interval; `lo` and `hi` are None for one query."""
+
+    value: float
+    lo: float | None
+    hi: float | None
+
+
+class Difference(NamedTuple):
+    """Paired mean difference over the same queries, with its 95% bootstrap interval."""
+
+    value: float
+    lo: float
+    hi: float
+    queries: int
+
+
+class Percentile(NamedTuple):
+    """A latency percentile in seconds; `value` is None where there are too few samples to know."""
+
+    value: float | None
+    samples: int
+    needed: int  # the number of samples from which on it is shown
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Which configuration made the scores of one engine. Two manifests that differ never share a store."""
+
+    engine: str  # its name in the config
+    kind: str
+    options: Mapping[str, Any]
+    description: Mapping[str, str]  # Engine.describe()
+    versions: Mapping[str, str]
+    machine: Mapping[str, str]
+    benchmarks: Mapping[str, Mapping[str, Any]]  # name -> revision, split, queries, candidates, rules
+
+    FORMAT = 1  # 1: first version, 2026-11
+
+    def document(self) -> dict[str, Any]:
+        """The manifest as plain JSON data."""
+        return {
+            "format": self.FORMAT,
+            "engine": self.engine,
+            "kind": self.kind,
+            "options": dict(self.options),
+            "description": dict(self.description),
+            "versions": dict(self.versions),
+            "machine": dict(self.machine),
+            "benchmarks": {name: dict(entry) for name, entry in self.benchmarks.items()},
+        }
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(json.dumps(self.document(), sort_keys=True).encode()).hexdigest()
+
+
+Verdict = Literal["complete", "incomplete", "invalid"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One engine on one benchmark: what every table, plot and page of a report is made of."""
+
+    engine: str
+    kind: str
+    benchmark: str
+    verdict: Verdict
+    measures: Mapping[str, Measurement]  # "nDCG@10" -> ...; empty when invalid
+    per_query: Mapping[str, float]  # query_id -> nDCG@10
+    queries: int
+    pairs: int
+    coverage: float  # share of the queries that were scored
+    tie_rate: float
+    truncated: int  # documents cut to fit
+    candidates: Mapping[str, Any]  # source, k, sha256, oracle
+    p50: Percentile
+    p90: Percentile
+    pairs_per_s: float | None
+    service_s: Sequence[float]  # samples without warm-up, in order of scoring
+    against_baseline: Difference | None  # nDCG@10 minus that of the table's first engine on the same queries
+    model: str = ""  # one line from the engine's description
+    missing: tuple[str, ...] = ()  # ids of the queries that have no scores
+    notes: tuple[str, ...] = ()  # failures, warnings: one line each

@@ -1,0 +1,138 @@
+"""What every format prints, built once from the rows: tables, sentences, origins and notes."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from harness.records import Row
+from harness.report import notation
+from harness.report.table import Table, by_benchmark, is_measured, tabulate
+from harness.report.verdict import sentence
+
+DEMO = "A demonstration model was scored: these numbers show that the pipeline works, not how well a model ranks."
+
+
+class Term(NamedTuple):
+    name: str
+    meaning: str
+
+
+# How the tables are read, in the words that every format uses.
+LEGEND = (
+    Term(
+        "nDCG@10",
+        "rates the first ten documents of a ranking by their judged relevance, earlier places counting more; "
+        "1 is the best order that the judgements allow, and a query without an answer counts 0",
+    ),
+    Term("[lo, hi]", "95% interval: how far the mean would move had other queries of the same kind been drawn"),
+    Term(
+        "Δ",
+        "paired difference to the baseline, the first engine of the table, on the same queries; "
+        "where the interval holds zero, the two cannot be told apart",
+    ),
+    Term("oracle", "nDCG@10 of the candidates in their best order: no reranker of them can score higher"),
+    Term("p50, p90", "time for all candidates of one query that half, or nine tenths, of the queries stay within"),
+    Term("bold", "the best figure among the complete runs"),
+    Term(notation.MISSING, "not known: not measured, too few samples or an invalid run; never zero"),
+)
+
+
+class Origin(NamedTuple):
+    """Where the numbers of a table come from: enough to find the same candidates again."""
+
+    queries: str
+    source: str
+    k: str
+    oracle: str  # nDCG@10 of the best order of the candidates that the judgements allow
+    sha256: str
+    engines: str = ""  # only where the engines of one table differ in it
+
+
+@dataclass(frozen=True)
+class Section:
+    """One benchmark."""
+
+    anchor: str  # unique in the report, safe in a URL
+    table: Table
+    sentence: str
+    origins: tuple[Origin, ...]
+    notes: tuple[Term, ...]  # engine and one line
+
+
+class Scorer(NamedTuple):
+    engine: str
+    kind: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Report:
+    title: str
+    sections: tuple[Section, ...]
+    scorers: tuple[Scorer, ...]
+    legend: tuple[Term, ...]
+    remarks: tuple[str, ...]
+
+
+def build(rows: Sequence[Row], title: str) -> Report:
+    """The content of a report."""
+    scorers = {row.engine: _scorer(row) for row in reversed(rows)}
+    engines = dict.fromkeys(row.engine for row in rows)
+    remarks = (*(() if rows else ("There is no result yet.",)), *((DEMO,) if _has_demo(rows) else ()))
+    return Report(
+        title=notation.plain(title),
+        sections=tuple(_sections(rows)),
+        scorers=tuple(scorers[engine] for engine in engines),
+        legend=LEGEND,
+        remarks=remarks,
+    )
+
+
+def _scorer(row: Row) -> Scorer:
+    return Scorer(*(notation.plain(text) or notation.MISSING for text in (row.engine, row.kind, row.model)))
+
+
+def _has_demo(rows: Sequence[Row]) -> bool:
+    return any("demo" in row.model.lower() for row in rows)
+
+
+def _sections(rows: Sequence[Row]) -> Iterator[Section]:
+    taken: set[str] = set()
+    for name, group in by_benchmark(rows).items():
+        anchor = _anchor(name, taken)
+        taken.add(anchor)
+        notes = tuple(Term(notation.plain(row.engine), line) for row in group for line in _notes(row))
+        yield Section(anchor, tabulate(group), sentence(group), tuple(_origins(group)), notes)
+
+
+def _anchor(name: str, taken: set[str]) -> str:
+    stem = "benchmark-" + (re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed")
+    anchor, number = stem, 1
+    while anchor in taken:
+        number += 1
+        anchor = f"{stem}-{number}"
+    return anchor
+
+
+def _origins(rows: Sequence[Row]) -> Iterator[Origin]:
+    engines: dict[Origin, list[str]] = {}
+    for row in [row for row in rows if row.candidates] or rows:  # an engine that never started saw none
+        engines.setdefault(_origin(row), []).append(notation.plain(row.engine))
+    for origin, names in engines.items():
+        yield origin._replace(engines=", ".join(names)) if len(engines) > 1 else origin
+
+
+def _origin(row: Row) -> Origin:
+    found = {name: row.candidates.get(name) for name in ("source", "k", "sha256")}
+    source, k, sha256 = (notation.MISSING if value is None else notation.plain(str(value)) for value in found.values())
+    return Origin(f"{row.queries:,}", source, k, notation.decimal(row.candidates.get("oracle")), sha256)
+
+
+def _notes(row: Row) -> Iterator[str]:
+    yield from map(notation.plain, row.notes)
+    if not is_measured(row):
+        return
+    for name, percentile in (("p50", row.p50), ("p90", row.p90)):
+        if percentile.value is None:
+            yield f"{name} is shown from {percentile.needed:,} samples on; {percentile.samples:,} were taken"

@@ -1,0 +1,66 @@
+"""report.md: GitHub tables. Every character of foreign text that Markdown or HTML would act on is escaped."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from harness.report.content import Origin, Report, Section
+from harness.report.table import Cell, Table
+
+_MARKS = str.maketrans({char: f"\\{char}" for char in "\\`*_{}#|~$"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
+
+
+def render(report: Report, plots: Sequence[tuple[str, str]]) -> str:
+    """The report as Markdown; `plots` are file names and their titles."""
+    lines = [f"# {escape(report.title)}", ""]
+    lines += [line for remark in report.remarks for line in (f"> {escape(remark)}", "")]
+    for section in report.sections:
+        lines += [*_section(section), ""]
+    for file, title in plots:
+        lines += [f"![{escape(title)}]({file})", ""]
+    if report.sections:
+        lines += ["## Engines", "", *_list(tuple((name, f"{kind}. {model}") for name, kind, model in report.scorers))]
+        lines += ["", "## How to read this", "", *_list(report.legend), ""]
+    return "\n".join(lines)
+
+
+def escape(text: str) -> str:
+    # A bracket is harmless unless what follows makes it a link, so that intervals stay readable.
+    return re.sub(r"\](?=[(\[:])", r"\\]", text.translate(_MARKS))
+
+
+def _section(section: Section) -> Iterator[str]:
+    yield f"## {escape(section.table.title)}"
+    yield ""
+    yield escape(section.sentence)
+    yield ""
+    yield from _table(section.table)
+    yield ""
+    for origin in section.origins:
+        yield _provenance(origin)
+        yield ""
+    yield from _list(section.notes)
+
+
+def _table(table: Table) -> Iterator[str]:
+    yield f"| {' | '.join(map(escape, table.columns))} |"
+    yield f"|{'|'.join([':--', *['--:'] * (len(table.columns) - 2), ':--'])}|"
+    for line in table.cells:
+        yield f"| {' | '.join(map(_cell, line))} |"
+
+
+def _cell(cell: Cell) -> str:
+    value = f"**{escape(cell.value)}**" if cell.best else escape(cell.value)
+    return f"{value} {escape(cell.detail)}".rstrip()
+
+
+def _provenance(origin: Origin) -> str:
+    prefix = f"{escape(origin.engines)}: " if origin.engines else ""
+    source, k, sha256 = (escape(text) for text in (origin.source, origin.k, origin.sha256))
+    return (
+        f"{prefix}{origin.queries} queries; candidates {source}, k = {k}, "
+        f"oracle nDCG@10 {origin.oracle}, sha256 {sha256}"
+    )
+
+
+def _list(terms: Sequence[tuple[str, str]]) -> list[str]:
+    return [f"- **{escape(name)}**: {escape(meaning)}".rstrip() for name, meaning in terms]

@@ -1,0 +1,70 @@
+"""How a figure is written, once for every format. An unknown figure is "-", never a zero."""
+
+import math
+import unicodedata
+
+MISSING = "-"
+MINUS = "\N{MINUS SIGN}"
+REPLACED = "\N{REPLACEMENT CHARACTER}"
+JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # part of words and emoji
+
+
+def decimal(value: float | None) -> str:
+    """A measure with four decimals, the precision of published tables (0.3512 is their 35.12)."""
+    return MISSING if value is None or not math.isfinite(value) else f"{value:.4f}".replace("-", MINUS)
+
+
+def signed(value: float | None) -> str:
+    """A difference with its sign; what rounds to zero has none."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    text = f"{value:+.4f}"
+    return "0.0000" if float(text) == 0 else text.replace("-", MINUS)
+
+
+def interval(lo: float | None, hi: float | None) -> str:
+    """`[lo, hi]`, or nothing at all where there is no interval."""
+    known = lo is not None and hi is not None and math.isfinite(lo) and math.isfinite(hi)
+    return f"[{decimal(lo)}, {decimal(hi)}]" if known else ""
+
+
+def signed_interval(lo: float, hi: float) -> str:
+    return f"[{signed(lo)}, {signed(hi)}]" if math.isfinite(lo) and math.isfinite(hi) else ""
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None or not math.isfinite(seconds):
+        return MISSING
+    if seconds < 0.9995:  # from here on three digits read "1.00 s"
+        return f"{significant(seconds * 1e3)} ms"
+    return f"{significant(seconds)} s"
+
+
+def significant(value: float | None) -> str:
+    """Three digits that count: 0.046, 4.56, 45.6, 456, 4,560,000."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if 0 <= value < 0.0005:
+        return "<0.001"
+    value = float(f"{value:.3g}")
+    decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f"{value:,.{decimals}f}"
+
+
+def percent(share: float | None) -> str:
+    """A share with one decimal; only all is "100%" and only none is "0%"."""
+    if share is None or not math.isfinite(share):
+        return MISSING
+    if share in (0, 1):
+        return f"{share:.0%}"
+    text = f"{share:.1%}"
+    return {"0.0%": "<0.1%", "100.0%": ">99.9%"}.get(text, text)
+
+
+def plain(text: str) -> str:
+    """Foreign text on one line, without terminal control, text-direction and undecodable characters."""
+    return "".join(REPLACED if _acts(char) else char for char in " ".join(text.split()))
+
+
+def _acts(char: str) -> bool:
+    return unicodedata.category(char) in ("Cc", "Cf", "Cs") and char not in JOINERS

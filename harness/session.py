@@ -1,0 +1,90 @@
+"""A whole run from config to report: what `crispbench run` and `crispbench report` do."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engines.base import EngineUnavailable
+from harness import report, results
+from harness.config import Config, ConfigError, read_config
+from harness.records import Row
+from harness.report import rows as table
+from harness.run import Selection, prepare, score_engine
+from harness.store import FILE, Store
+
+RESULTS = Path("results")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    folder: Path
+    rows: Sequence[Row]
+    measures: Mapping[str, Any]  # engine -> content of its measures.json
+    report: Sequence[Path]
+
+    @property
+    def complete(self) -> bool:
+        return all(row.verdict == "complete" for row in self.rows)
+
+
+def run_config(
+    path: Path,
+    *,
+    out: Path | None,
+    selection: Selection,
+    fresh: bool,
+    say: Callable[[str], None],
+) -> Outcome:
+    """Score, measure and report. Engines that cannot be loaded are named in the report; the others go on.
+
+    Raises ConfigError, BadOptions or BenchmarkError before an engine is loaded, NotComparable for a folder that
+    holds results of another configuration.
+    """
+    config = read_config(path)
+    chosen = choose(config, selection.engines)
+    folder = out or RESULTS / config.name
+    tasks = prepare(config, selection)
+    unavailable = dict.fromkeys(chosen, "not scored yet")
+    for name in chosen:
+        table.write_index(folder, config.name, recorded(folder, config, chosen), unavailable)
+        try:
+            score_engine(name, config.engines[name], tasks, folder / name, fresh=fresh)
+            del unavailable[name]
+        except EngineUnavailable as error:
+            say(f"crispbench: engine {name}: {error}")
+            unavailable[name] = str(error)
+    if len(unavailable) == len(chosen):
+        raise EngineUnavailable(f"no engine could score: {'; '.join(unavailable.values())}")
+    table.write_index(folder, config.name, recorded(folder, config, chosen), unavailable)
+    rows, files = write_report(folder)
+    measures = {name: results.measures_document([row for row in rows if row.engine == name]) for name in chosen}
+    return Outcome(folder, rows, measures, files)
+
+
+def choose(config: Config, names: Sequence[str]) -> list[str]:
+    """The engines of these names (none: all) in the config's order."""
+    unknown = [name for name in names if name not in config.engines]
+    if unknown:
+        raise ConfigError(f"engine {unknown[0]!r} is not in the config; it has {', '.join(config.engines)}")
+    return [name for name in config.engines if not names or name in names]
+
+
+def recorded(folder: Path, config: Config, chosen: Sequence[str]) -> list[str]:
+    """Engines of the config that have results here, those of earlier calls included, in the config's order."""
+    return [name for name in config.engines if name in chosen or (folder / name / FILE).is_file()]
+
+
+def write_report(folder: Path) -> tuple[list[Row], list[Path]]:
+    """Measures, latencies and report of a run folder, computed from its raw scores and samples."""
+    rows = table.read(folder)
+    by_engine: dict[str, list[Row]] = {}
+    for row in rows:
+        by_engine.setdefault(row.engine, []).append(row)
+    for engine, own in by_engine.items():
+        if (folder / engine / FILE).is_file():
+            with Store.read(folder / engine) as store:
+                results.write_json(folder / engine / "manifest.json", store.manifest() or {})
+            results.write_json(folder / engine / "measures.json", results.measures_document(own))
+            results.write_json(folder / engine / "latency.json", results.latency_document(own))
+    return rows, report.write(rows, folder / "report", title=table.read_index(folder)["name"])

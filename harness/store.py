@@ -1,0 +1,218 @@
+"""Raw results of one engine in one run: an SQLite file that commits after every query.
+
+A query is done when its row in `samples` is there; its scores were written in the same transaction. Killed at
+any moment, a run loses at most the query in flight. Measures are computed from here and never written back.
+"""
+
+import fcntl
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.records import Failure, Manifest, Qrels, Sample, Score
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS manifest (document TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS qrels (
+    benchmark TEXT, query_id TEXT, doc_id TEXT, grade INTEGER NOT NULL,
+    PRIMARY KEY (benchmark, query_id, doc_id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS scores (
+    benchmark TEXT, query_id TEXT, rank INTEGER, doc_id TEXT NOT NULL, score REAL NOT NULL,
+    PRIMARY KEY (benchmark, query_id, rank)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS samples (
+    benchmark TEXT, query_id TEXT, service_s REAL NOT NULL, pairs INTEGER NOT NULL, warmup INTEGER NOT NULL,
+    counts TEXT NOT NULL, PRIMARY KEY (benchmark, query_id));
+CREATE TABLE IF NOT EXISTS preparations (benchmark TEXT, seconds REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS failures (
+    benchmark TEXT, query_id TEXT, error TEXT NOT NULL, PRIMARY KEY (benchmark, query_id)) WITHOUT ROWID;
+"""
+FILE = "scores.sqlite"
+
+
+class StoreError(Exception):
+    """A store cannot be opened or read; the message is one line for the user."""
+
+
+class NotComparable(StoreError):
+    """A store holds the results of another configuration."""
+
+
+class Store:
+    """Use `Store.open` to write and `Store.read` to look; both close at the end of a with block."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    @contextmanager
+    def open(cls, folder: Path, manifest: Manifest) -> Iterator["Store"]:
+        """A store to write results of this manifest to; made if it is not there.
+
+        Raises NotComparable, naming the fields that differ, if it holds results of another configuration, and
+        StoreError if another process is writing to it. Benchmarks that are new to the store are added to it.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreError(f"{folder} is being written by another process: wait for it or use --out") from None
+            with cls._connect(folder / FILE, "rwc") as store:
+                store._connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;" + SCHEMA)
+                store._accept(manifest, folder)
+                yield store
+
+    @classmethod
+    @contextmanager
+    def read(cls, folder: Path) -> Iterator["Store"]:
+        """A store to look at, also while another process writes to it. Raises StoreError if there is none."""
+        if not (folder / FILE).is_file():
+            raise StoreError(f"{folder} holds no {FILE}: expected a RUN/ENGINE folder that `crispbench run` wrote")
+        with cls._connect(folder / FILE, "ro") as store:
+            yield store
+
+    @classmethod
+    @contextmanager
+    def _connect(cls, path: Path, mode: str) -> Iterator["Store"]:
+        try:
+            connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None)
+            try:
+                yield cls(connection)
+            finally:
+                connection.close()
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"{path}: {error}; move the file away, or repeat the run with --fresh") from None
+
+    @staticmethod
+    def delete(folder: Path) -> None:
+        """Forget the results in this folder."""
+        for name in (FILE, f"{FILE}-wal", f"{FILE}-shm"):
+            (folder / name).unlink(missing_ok=True)
+
+    def _accept(self, manifest: Manifest, folder: Path) -> None:
+        stored, current = self.manifest(), manifest.document()
+        if stored is not None:
+            differing = differences(stored, current)
+            if differing:
+                raise NotComparable(
+                    f"{folder} holds results of another configuration: {'; '.join(differing[:5])}"
+                    f"{f' and {len(differing) - 5} more' if len(differing) > 5 else ''}. Use --out or --fresh"
+                )
+            current["benchmarks"] = {**stored["benchmarks"], **current["benchmarks"]}
+        with self._transaction():
+            self._connection.execute("DELETE FROM manifest")
+            self._connection.execute("INSERT INTO manifest VALUES (?)", (json.dumps(current),))
+
+    def manifest(self) -> dict[str, Any] | None:
+        """The manifest as JSON data, with every benchmark that was ever run; None in a new store."""
+        row = self._connection.execute("SELECT document FROM manifest").fetchone()
+        return json.loads(row[0]) if row else None
+
+    def save_qrels(self, benchmark: str, qrels: Qrels) -> None:
+        rows = [(benchmark, query, doc, grade) for query, grades in qrels.items() for doc, grade in grades.items()]
+        with self._transaction():
+            self._connection.execute("DELETE FROM qrels WHERE benchmark = ?", (benchmark,))
+            self._connection.executemany("INSERT INTO qrels VALUES (?, ?, ?, ?)", rows)
+
+    def qrels(self, benchmark: str) -> dict[str, dict[str, int]]:
+        qrels: dict[str, dict[str, int]] = {}
+        rows = self._connection.execute("SELECT query_id, doc_id, grade FROM qrels WHERE benchmark = ?", (benchmark,))
+        for query_id, doc_id, grade in rows:
+            qrels.setdefault(query_id, {})[doc_id] = grade
+        return qrels
+
+    def done(self, benchmark: str) -> set[str]:
+        """Ids of the queries that are scored and committed."""
+        rows = self._connection.execute("SELECT query_id FROM samples WHERE benchmark = ?", (benchmark,))
+        return {query_id for (query_id,) in rows}
+
+    def commit(self, benchmark: str, sample: Sample, scores: Sequence[Score]) -> None:
+        """Write one query's scores and its sample in one transaction, and forget an earlier failure."""
+        rows = [(benchmark, sample.query_id, score.rank, score.doc_id, score.value) for score in scores]
+        counts = json.dumps(dict(sample.counts))
+        with self._transaction():
+            self._connection.executemany("INSERT INTO scores VALUES (?, ?, ?, ?, ?)", rows)
+            self._connection.execute(
+                "INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?)",
+                (benchmark, sample.query_id, sample.service_s, sample.pairs, sample.warmup, counts),
+            )
+            self._connection.execute(
+                "DELETE FROM failures WHERE benchmark = ? AND query_id = ?", (benchmark, sample.query_id)
+            )
+
+    def prepared(self, benchmark: str, seconds: float) -> None:
+        """Record how long the engine took to prepare the documents, which no query's time includes."""
+        self._connection.execute("INSERT INTO preparations VALUES (?, ?)", (benchmark, seconds))
+
+    def preparation_s(self, benchmark: str) -> float | None:
+        """Seconds of the longest preparation; a resumed run prepares again. None if there was none."""
+        row = self._connection.execute(
+            "SELECT max(seconds) FROM preparations WHERE benchmark = ?", (benchmark,)
+        ).fetchone()
+        return None if row is None else row[0]
+
+    def fail(self, benchmark: str, failure: Failure) -> None:
+        with self._transaction():
+            self._connection.execute(
+                "INSERT OR REPLACE INTO failures VALUES (?, ?, ?)", (benchmark, failure.query_id, failure.error)
+            )
+
+    def scores(self, benchmark: str) -> dict[str, list[Score]]:
+        """Scores of every committed query, in first-stage order; a query without candidates has an empty list."""
+        scores: dict[str, list[Score]] = {query_id: [] for query_id in self.done(benchmark)}
+        rows = self._connection.execute(
+            "SELECT query_id, doc_id, rank, score FROM scores WHERE benchmark = ? ORDER BY query_id, rank", (benchmark,)
+        )
+        for query_id, doc_id, rank, value in rows:
+            scores[query_id].append(Score(doc_id, rank, value))
+        return scores
+
+    def samples(self, benchmark: str) -> list[Sample]:
+        """In the order in which the queries were scored."""
+        rows = self._connection.execute(
+            "SELECT query_id, service_s, pairs, warmup, counts FROM samples WHERE benchmark = ? ORDER BY rowid",
+            (benchmark,),
+        )
+        return [
+            Sample(query_id, service_s, pairs, bool(warmup), json.loads(counts))
+            for query_id, service_s, pairs, warmup, counts in rows
+        ]
+
+    def failures(self, benchmark: str) -> list[Failure]:
+        rows = self._connection.execute(
+            "SELECT query_id, error FROM failures WHERE benchmark = ? ORDER BY query_id", (benchmark,)
+        )
+        return [Failure(query_id, error) for query_id, error in rows]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+
+def differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """What differs between two manifests, one phrase each; a benchmark that only one of them has is no difference."""
+    left, right = _flat(stored), _flat(current)
+    shared = stored["benchmarks"].keys() & current["benchmarks"].keys()
+    phrases = []
+    for name in sorted(left.keys() | right.keys()):
+        if name[0] == "benchmarks" and name[1] not in shared:
+            continue
+        before, now = left.get(name, "nothing"), right.get(name, "nothing")
+        if before != now:
+            phrases.append(f"{'.'.join(name)} was {before!r} and is {now!r}")
+    return phrases
+
+
+def _flat(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    if not isinstance(value, Mapping):
+        return {path: value}
+    return {name: leaf for key, item in value.items() for name, leaf in _flat(item, (*path, str(key))).items()}

@@ -1,0 +1,59 @@
+"""TREC run files: `query Q0 document rank score tag`, plain or gzip."""
+
+import gzip
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from harness.benchmarks.base import BenchmarkError
+from harness.benchmarks.lines import beginning, read_lines
+
+Run = dict[str, dict[str, float]]  # query_id -> doc_id -> score, in the order of the file
+
+
+def read_run(path: Path) -> Run:
+    """Scores per query. The rank column is not used: BEIR writes 0 on every line.
+
+    Raises BenchmarkError with file and line for a malformed line, a score that is no finite number, or a
+    document that comes twice for one query.
+    """
+    if not path.is_file():
+        raise BenchmarkError(f"{path}: no such file; expected a TREC run of query, Q0, document, rank, score and tag")
+    run: Run = {}
+    for number, text in read_lines(path):
+        columns = text.split()
+        if len(columns) != 6:
+            raise BenchmarkError(
+                f"{path}:{number}: {beginning(text)} has {len(columns)} columns; expected the 6 of a TREC run: "
+                "query, Q0, document, rank, score, tag"
+            )
+        query_id, _, doc_id, _, score_text, _ = columns
+        score = _number(score_text)
+        if not math.isfinite(score):
+            raise BenchmarkError(f"{path}:{number}: score {score_text!r} is no finite number; repair the line")
+        documents = run.setdefault(query_id, {})
+        if doc_id in documents:
+            raise BenchmarkError(f"{path}:{number}: document {doc_id!r} is there twice for query {query_id!r}")
+        documents[doc_id] = score
+    return run
+
+
+def write_run(path: Path, lists: Mapping[str, Sequence[str]], tag: str) -> None:
+    """Ranked lists as a run whose scores are n, n-1, ..., 1, so that every evaluator keeps their order."""
+    opened = gzip.open(path, "wt", encoding="utf-8") if path.suffix == ".gz" else path.open("w", encoding="utf-8")
+    with opened as file:
+        for query_id, docs in lists.items():
+            for rank, doc_id in enumerate(docs, start=1):
+                file.write(f"{query_id} Q0 {doc_id} {rank} {len(docs) - rank + 1} {tag}\n")
+
+
+def as_trec_eval_ranks(scores: Mapping[str, float]) -> list[str]:
+    """Documents by score, equal scores by document id, both descending: trec_eval's order (form_res_rels.c)."""
+    return sorted(scores, key=lambda doc_id: (scores[doc_id], doc_id.encode()), reverse=True)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

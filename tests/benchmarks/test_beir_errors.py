@@ -1,0 +1,123 @@
+"""Every mistake in a BEIR folder is one line with file, line, value, expectation and next step."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from harness.benchmarks import BenchmarkError, load
+
+CORPUS = '{"_id": "d1", "text": "a"}\n{"_id": "d2", "text": "b"}\n'
+QUERIES = '{"_id": "q1", "text": "?"}\n'
+QRELS = "query-id\tcorpus-id\tscore\nq1\td1\t1\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    place = tmp_path / "set"
+    (place / "qrels").mkdir(parents=True)
+    (place / "corpus.jsonl").write_text(CORPUS)
+    (place / "queries.jsonl").write_text(QUERIES)
+    (place / "qrels/test.tsv").write_text(QRELS)
+    return place
+
+
+def message(folder: Path, split: str = "test") -> str:
+    """What `load` says, without the folder's own path."""
+    with pytest.raises(BenchmarkError) as caught:
+        load("beir", {"path": folder, "split": split})
+    assert "\n" not in str(caught.value)
+    return str(caught.value).replace(f"{folder}/", "").replace(str(folder), "FOLDER")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            '{"_id": "d3", "text": ',
+            '\'{"_id": "d3", "text": \' is not JSON (Expecting value); expected one JSON object',
+        ),
+        ('["d3", "c"]', '\'["d3", "c"]\' is not a JSON object; expected {...}'),
+        ('{"id": "d3", "text": "c"}', "no '_id' among id, text; expected _id and text"),
+        ('{"_id": "d3", "body": "c"}', "no 'text' among _id, body; expected _id and text"),
+        ('{"_id": "d3", "text": null}', "text is null; expected a string"),
+        ('{"_id": "d3", "text": "c", "title": 5}', "title is 5; expected a string, null or none at all"),
+        ('{"_id": 1.5, "text": "c"}', "_id is 1.5; expected a string or a whole number"),
+        ('{"_id": true, "text": "c"}', "_id is true; expected a string or a whole number"),
+        ('{"_id": "", "text": "c"}', '_id is ""; expected a string or a whole number'),
+        ('{"_id": "d1", "text": "c"}', "_id 'd1' is also in line 1; ids must be unique"),
+        ('{"_id": "d3", "text": "\\ud83d"}', "the text of 'd3' has half of a surrogate pair"),
+    ],
+)
+def test_a_bad_line_of_the_corpus_is_named_with_its_number(folder: Path, line: str, said: str) -> None:
+    (folder / "corpus.jsonl").write_text(CORPUS + "\n" + line + "\n")  # the blank line counts
+    assert message(folder).startswith(f"corpus.jsonl:4: {said}")
+
+
+def test_a_bad_line_of_the_queries_is_named_with_its_number(folder: Path) -> None:
+    (folder / "queries.jsonl").write_text(QUERIES + QUERIES)
+    assert message(folder) == "queries.jsonl:2: _id 'q1' is also in line 1; ids must be unique"
+
+
+def test_a_long_bad_line_is_shown_only_in_part(folder: Path) -> None:
+    (folder / "corpus.jsonl").write_text("x" * 10_000)
+    assert message(folder).startswith(f"corpus.jsonl:1: '{'x' * 60}...' is not JSON")
+
+
+def test_a_line_that_is_not_utf8_is_named_with_its_byte(folder: Path) -> None:
+    (folder / "corpus.jsonl").write_bytes(CORPUS.encode() + '{"_id": "d3", "text": "é"}\n'.encode("latin-1"))
+    assert message(folder) == "corpus.jsonl:3: byte b'\\xe9' at column 24 is not UTF-8; convert the file to UTF-8"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("q1\td2\t0.5", "grade '0.5' is not a whole number; repair the line"),
+        ("q1\td2\thigh", "grade 'high' is not a whole number; repair the line"),
+        ("q1\td2", "'q1\\td2' is no judgement; expected query-id, corpus-id and score with tabs between them"),
+        ("q1 d2 1", "'q1 d2 1' is no judgement; expected"),
+        ("q1\t\t1", "'q1\\t\\t1' is no judgement; expected"),
+        ("q1\td1\t0", "query 'q1', document 'd1' has grade 0, but 1 in line 2; keep one of them"),
+        ("q9\td1\t1", "query 'q9' is not in queries.jsonl; add it there or remove its judgements"),
+    ],
+)
+def test_a_bad_judgement_is_named_with_its_number(folder: Path, line: str, said: str) -> None:
+    (folder / "qrels/test.tsv").write_text(QRELS + line + "\n")
+    assert message(folder).startswith(f"qrels/test.tsv:3: {said}")
+
+
+def test_a_first_judgement_with_a_bad_grade_is_not_taken_for_a_header(folder: Path) -> None:
+    (folder / "qrels/test.tsv").write_text("q1\td1\t1.5\n")
+    assert message(folder).startswith("qrels/test.tsv:1: grade '1.5' is not a whole number")
+
+
+@pytest.mark.parametrize(("qrels", "count"), [("q1\td1\t0\nq1\td2\t-1\n", 2), ("", 0)])
+def test_judgements_without_a_positive_cannot_be_measured(folder: Path, qrels: str, count: int) -> None:
+    (folder / "qrels/test.tsv").write_text(qrels)
+    assert message(folder) == (
+        f"qrels/test.tsv: no grade above 0 in {count} judgements; nothing can be measured, check `split`"
+    )
+
+
+def test_a_missing_split_is_answered_with_the_files_that_exist(folder: Path) -> None:
+    assert message(folder, split="dev") == (
+        "qrels/dev.tsv: no such file, nor with .gz; set `split` to one that exists; "
+        "the folder has corpus.jsonl, qrels/test.tsv, queries.jsonl"
+    )
+
+
+@pytest.mark.parametrize("file", ["corpus.jsonl", "queries.jsonl"])
+def test_a_missing_file_is_answered_with_the_files_that_exist(folder: Path, file: str) -> None:
+    (folder / file).unlink()
+    there = ", ".join(sorted({"corpus.jsonl", "qrels/test.tsv", "queries.jsonl"} - {file}))
+    assert message(folder) == (f"{file}: no such file, nor with .gz; BEIR folders have one; the folder has {there}")
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    assert message(tmp_path / "none") == "FOLDER: no such folder; set `path` to a folder with qrels/test.tsv"
+
+
+def test_a_truncated_gzip_file_is_named(folder: Path) -> None:
+    (folder / "corpus.jsonl").write_bytes(gzip.compress(CORPUS.encode())[:-9])
+    said = message(folder)
+    assert said.startswith("corpus.jsonl") and said.endswith("repair or download the file again")

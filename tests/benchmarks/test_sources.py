@@ -1,0 +1,48 @@
+"""Sources are found by name, and their options are checked before anything is read."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engines.base import BadOptions
+from harness.benchmarks import SOURCES, BenchmarkError, Source, load, source_class
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_in_the_table_exists(name: str) -> None:
+    assert issubclass(source_class(name), Source)
+
+
+def test_an_unknown_source_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(BenchmarkError, match=r"^benchmark source 'bier' is not known; known are beir, stdlib"):
+        load("bier", {})
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "said"),
+    [
+        (
+            "beir",
+            {"path": "/none", "splt": "dev"},
+            "beir: unknown option 'splt'; known are analysis, name, path, queries,",
+        ),
+        ("beir", {}, "beir: option 'path' is missing; known are "),
+        ("beir", {"path": "/none", "queries": 0}, "beir: queries = 0: "),
+        ("stdlib", {"name": "stdlib-code", "k": 1}, "stdlib: unknown option 'k'; known are name, queries"),
+        ("stdlib", {"name": "code"}, "stdlib: name = 'code': "),
+    ],
+)
+def test_a_wrong_option_is_an_error_before_anything_is_read(source: str, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadOptions) as caught:  # /none does not exist: reading would be another error
+        load(source, options)
+    assert str(caught.value).startswith(said)
+
+
+def test_importing_the_package_imports_no_source() -> None:
+    code = "import sys, harness.benchmarks; print([m for m in sys.modules if m.startswith('harness.benchmarks.')])"
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['harness.benchmarks.base']"
