@@ -151,5 +151,7 @@ class Row:
     service_s: Sequence[float]  # samples without warm-up, in order of scoring
     against_baseline: Difference | None  # nDCG@10 minus that of the table's first engine on the same queries
     model: str = ""  # one line from the engine's description
+    revision: str = ""  # of the benchmark
+    machine: str = ""  # what it was measured on, in one line
     missing: tuple[str, ...] = ()  # ids of the queries that have no scores
     notes: tuple[str, ...] = ()  # failures, warnings: one line each

@@ -51,9 +51,17 @@ def _row(store: Store, manifest: Mapping[str, Any], name: str) -> Row:
         service_s=service_s,
         against_baseline=None,
         model=" ".join(description[key] for key in ("model", "precision", "template") if description.get(key)),
+        revision=manifest["benchmarks"][name]["revision"],
+        machine=_machine(manifest["machine"], description),
         missing=tuple(missing),
         notes=tuple(_notes(store, manifest, name, verdict, missing, failures)),
     )
+
+
+def _machine(machine: Mapping[str, str], description: Mapping[str, str]) -> str:
+    device = description.get("device", "cpu")
+    where = f"{machine['gpu']}, driver {machine['gpu_driver']}" if device not in ("cpu", "mps") else device
+    return f"{where}; {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB"
 
 
 def _verdict(missing: Sequence[str], scores: Mapping[str, Sequence[Score]]) -> Verdict:

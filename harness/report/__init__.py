@@ -34,7 +34,7 @@ def write(rows: Sequence[Row], directory: Path, title: str) -> list[Path]:
 
 
 def show(rows: Sequence[Row], console: "Console") -> None:
-    """Print tables, sentences and the legend."""
+    """Print tables and sentences."""
     from harness.report import content, terminal
 
     terminal.show(content.build(rows, ""), console)

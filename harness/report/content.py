@@ -46,7 +46,16 @@ class Origin(NamedTuple):
     k: str
     oracle: str  # nDCG@10 of the best order of the candidates that the judgements allow
     sha256: str
+    revision: str  # of the benchmark
     engines: str = ""  # only where the engines of one table differ in it
+
+    @property
+    def line(self) -> str:
+        prefix = f"{self.engines}: " if self.engines else ""
+        return (
+            f"{prefix}{self.queries} queries, revision {self.revision}; candidates {self.source}, k = {self.k}, "
+            f"oracle nDCG@10 {self.oracle}, sha256 {self.sha256[:16]}"
+        )
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,7 @@ class Scorer(NamedTuple):
     engine: str
     kind: str
     model: str
+    machine: str
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,9 @@ def build(rows: Sequence[Row], title: str) -> Report:
 
 
 def _scorer(row: Row) -> Scorer:
-    return Scorer(*(notation.plain(text) or notation.MISSING for text in (row.engine, row.kind, row.model)))
+    return Scorer(
+        *(notation.plain(text) or notation.MISSING for text in (row.engine, row.kind, row.model, row.machine))
+    )
 
 
 def _has_demo(rows: Sequence[Row]) -> bool:
@@ -102,7 +114,7 @@ def _sections(rows: Sequence[Row]) -> Iterator[Section]:
     for name, group in by_benchmark(rows).items():
         anchor = _anchor(name, taken)
         taken.add(anchor)
-        notes = tuple(Term(notation.plain(row.engine), line) for row in group for line in _notes(row))
+        notes = tuple(_shared_notes(group))
         yield Section(anchor, tabulate(group), sentence(group), tuple(_origins(group)), notes)
 
 
@@ -126,7 +138,18 @@ def _origins(rows: Sequence[Row]) -> Iterator[Origin]:
 def _origin(row: Row) -> Origin:
     found = {name: row.candidates.get(name) for name in ("source", "k", "sha256")}
     source, k, sha256 = (notation.MISSING if value is None else notation.plain(str(value)) for value in found.values())
-    return Origin(f"{row.queries:,}", source, k, notation.decimal(row.candidates.get("oracle")), sha256)
+    oracle, revision = notation.decimal(row.candidates.get("oracle")), notation.plain(row.revision) or notation.MISSING
+    return Origin(f"{row.queries:,}", source, k, oracle, sha256, revision)
+
+
+def _shared_notes(rows: Sequence[Row]) -> Iterator[Term]:
+    """What is said of several engines is said once."""
+    engines: dict[str, list[str]] = {}
+    for row in rows:
+        for line in _notes(row):
+            engines.setdefault(line, []).append(notation.plain(row.engine))
+    for line, names in engines.items():
+        yield Term(", ".join(names), line)
 
 
 def _notes(row: Row) -> Iterator[str]:

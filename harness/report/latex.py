@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from harness.report.content import Origin, Report, Section
+from harness.report.content import Report, Section
 from harness.report.table import Cell
 
 _HEAD = r"% Needs \usepackage{booktabs}; names outside Latin script need XeLaTeX or LuaLaTeX."
@@ -38,7 +38,7 @@ def _table(section: Section) -> Iterator[str]:
         yield " & ".join(map(_cell, line)) + r" \\"
     yield r"\bottomrule"
     yield r"\end{tabular}"
-    origins = " ".join(_provenance(origin) for origin in section.origins)
+    origins = " ".join(f"{escape(origin.line)}." for origin in section.origins)
     yield rf"\caption{{{escape(table.title)}. {origins}}}"
     yield rf"\label{{tab:{section.anchor}}}"
     yield r"\end{table}"
@@ -47,11 +47,3 @@ def _table(section: Section) -> Iterator[str]:
 def _cell(cell: Cell) -> str:
     value = rf"\textbf{{{escape(cell.value)}}}" if cell.best else escape(cell.value)
     return f"{value} {escape(cell.detail)}".rstrip()
-
-
-def _provenance(origin: Origin) -> str:
-    prefix = f"{origin.engines}: " if origin.engines else ""
-    return escape(
-        f"{prefix}{origin.queries} queries; candidates {origin.source}, k = {origin.k}, "
-        f"oracle nDCG@10 {origin.oracle}, sha256 {origin.sha256[:12]}."
-    )

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from harness.report.content import Origin, Report, Section
+from harness.report.content import Report, Section
 from harness.report.table import Cell, Table
 
 _MARKS = str.maketrans({char: f"\\{char}" for char in "\\`*_{}#|~$"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
@@ -18,7 +18,11 @@ def render(report: Report, plots: Sequence[tuple[str, str]]) -> str:
     for file, title in plots:
         lines += [f"![{escape(title)}]({file})", ""]
     if report.sections:
-        lines += ["## Engines", "", *_list(tuple((name, f"{kind}. {model}") for name, kind, model in report.scorers))]
+        lines += [
+            "## Engines",
+            "",
+            *_list(tuple((name, f"{kind}. {model}. {machine}") for name, kind, model, machine in report.scorers)),
+        ]
         lines += ["", "## How to read this", "", *_list(report.legend), ""]
     return "\n".join(lines)
 
@@ -36,7 +40,7 @@ def _section(section: Section) -> Iterator[str]:
     yield from _table(section.table)
     yield ""
     for origin in section.origins:
-        yield _provenance(origin)
+        yield escape(origin.line)
         yield ""
     yield from _list(section.notes)
 
@@ -51,15 +55,6 @@ def _table(table: Table) -> Iterator[str]:
 def _cell(cell: Cell) -> str:
     value = f"**{escape(cell.value)}**" if cell.best else escape(cell.value)
     return f"{value} {escape(cell.detail)}".rstrip()
-
-
-def _provenance(origin: Origin) -> str:
-    prefix = f"{escape(origin.engines)}: " if origin.engines else ""
-    source, k, sha256 = (escape(text) for text in (origin.source, origin.k, origin.sha256))
-    return (
-        f"{prefix}{origin.queries} queries; candidates {source}, k = {k}, "
-        f"oracle nDCG@10 {origin.oracle}, sha256 {sha256}"
-    )
 
 
 def _list(terms: Sequence[tuple[str, str]]) -> list[str]:

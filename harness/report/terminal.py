@@ -8,7 +8,7 @@ from rich.measure import Measurement
 from rich.table import Table as Grid
 from rich.text import Text
 
-from harness.report.content import Origin, Report, Section
+from harness.report.content import Report, Section
 from harness.report.table import Cell, Table
 
 
@@ -18,8 +18,9 @@ def show(report: Report, console: Console) -> None:
     for remark in report.remarks:
         console.print(Text(remark, style="yellow"))
     if report.sections:
-        for name, meaning in report.legend:
-            console.print(Text(f"{name}: {meaning}", style="dim"))
+        console.print(
+            Text("Best in bold; [95% interval]; '-' is not known, never zero. index.html explains.", style="dim")
+        )
 
 
 def _show_section(section: Section, console: Console) -> None:
@@ -28,7 +29,7 @@ def _show_section(section: Section, console: Console) -> None:
         console.print(grid)
     console.print(Text(section.sentence))
     for origin in section.origins:
-        console.print(Text(_provenance(origin), style="dim"))
+        console.print(Text(origin.line, style="dim"))
     for engine, line in section.notes:
         console.print(Text(f"{engine}: {line}", style="yellow"))
     console.print()
@@ -72,11 +73,3 @@ def _text(cell: Cell) -> Text:
 def _width(grid: Grid, console: Console) -> int:
     unbounded = console.options.update(max_width=10_000)
     return Measurement.get(console, unbounded, grid).maximum
-
-
-def _provenance(origin: Origin) -> str:
-    prefix = f"{origin.engines}: " if origin.engines else ""
-    return (
-        f"{prefix}{origin.queries} queries; candidates {origin.source}, k = {origin.k}, "
-        f"oracle nDCG@10 {origin.oracle}, sha256 {origin.sha256}"
-    )

@@ -104,9 +104,8 @@ def test_every_format_says_the_verdict_and_the_notes(rows: list[Row]) -> None:
 
 def test_every_table_names_its_candidates(rows: list[Row]) -> None:
     for text in texts(rows):
-        assert text.count("ab" * 32) == 2
+        assert text.count("sha256 " + "ab" * 8) == 2
         assert "4 queries" in text and "oracle nDCG@10 0.8750" in text and "k = 100" in text
-    assert latex.render(content.build(rows, "title")).count("sha256 " + "ab" * 6 + ".") == 2
 
 
 def test_engines_over_different_candidates_are_listed_apart(row: MakeRow) -> None:
@@ -129,7 +128,7 @@ def test_an_engine_that_never_started_adds_no_candidates(row: MakeRow) -> None:
     absent = row("absent", verdict="incomplete", measures={}, candidates={}, queries=0, kind="")
     report = content.build([row(), absent], "")
     assert [origin.queries for origin in report.sections[0].origins] == ["4"]
-    assert report.scorers[1] == ("absent", "-", "-")
+    assert report.scorers[1] == ("absent", "-", "-", "-")
 
 
 def test_the_page_loads_nothing_runs_nothing_and_has_unique_ids(row: MakeRow, tmp_path: Path) -> None:
