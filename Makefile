@@ -21,7 +21,7 @@ check: setup
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/pytest -m 'not gpu'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not gpu'
 
 clean:
 	rm -rf .venv

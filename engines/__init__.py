@@ -43,12 +43,15 @@ def names() -> list[str]:
 
 
 def engine_class(name: str) -> type[Engine]:
-    """The class behind a name; imports its module. Raises BadOptions for an unknown name."""
+    """The class behind a name; imports its module. Raises BadOptions for an unknown name, EngineUnavailable."""
     table = _table()
     if name not in table:
         raise BadOptions(f"engine kind {name!r} is not known; known are {', '.join(sorted(table))}")
     module, _, attribute = table[name].partition(":")
-    found = getattr(importlib.import_module(module), attribute)
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except ImportError as error:
+        raise EngineUnavailable(f"engine kind {name!r} points to {table[name]!r}: {error}") from None
     if not (isinstance(found, type) and issubclass(found, Engine)):
         raise BadOptions(f"engine kind {name!r} points to {table[name]!r}, which is no Engine")
     return found

@@ -45,7 +45,7 @@ class Options(BaseModel):
 
 
 class Engine(ABC):
-    """Turns pairs into scores. A context manager: `close` is called once, also after an error.
+    """Turns pairs into scores. A context manager: leaving it closes, also after an error.
 
     `options_type` lists what the config may set. `prepares` says which texts the harness shows to
     `prepare` before the first pair of a benchmark: none, every candidate document, or the corpus.
@@ -86,7 +86,7 @@ class Engine(ABC):
         return {}
 
     def close(self) -> None:
-        """Free memory, connections and processes."""
+        """Free memory, connections and processes; a second call does nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -129,7 +129,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"unknown option {name!r}; known are {', '.join(sorted(model.model_fields))}"
     if problem["type"] == "missing":
         return f"option {name!r} is missing; known are {', '.join(sorted(model.model_fields))}"
-    return f"{name} = {problem['input']!r}: {problem['msg'].lower()}"
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    return f"{name} = {problem['input']!r}: {message}" if name else message
 
 
 def require(package: str, *, extra: str) -> Any:

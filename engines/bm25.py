@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from engines.base import BadOptions, Options, Pair, Retriever, ScoringFailed, require
 
 # Lucene's EnglishAnalyzer, as Anserini runs it: words by Unicode rules (an apostrophe or a full stop inside a
@@ -15,7 +17,7 @@ STOP_WORDS = frozenset(
     "a an and are as at be but by for if in into is it no not of on or such that the their then there these they "
     "this to was will with".split()
 )
-# camelCase, PascalCase, HTTPServer, snake_case and letters beside digits: borders inside an identifier
+# camelCase, PascalCase, HTTPServer, snake_case: borders inside an identifier; sha256 stays one word
 IDENTIFIER_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_+")
 
 
@@ -23,8 +25,8 @@ ANALYSES = ("english", "code")
 
 
 class BM25Options(Options):
-    k1: float = 0.9  # Anserini's defaults
-    b: float = 0.4
+    k1: float = Field(default=0.9, ge=0)  # Anserini's defaults
+    b: float = Field(default=0.4, ge=0, le=1)
     analysis: Literal["english", "code"] | None = None  # None: what the collection is said to be
 
 
@@ -39,24 +41,28 @@ class BM25(Retriever):
         self._bm25s = require("bm25s", extra="bm25")
         self._stem = require("Stemmer", extra="bm25").Stemmer("porter").stemWords
         self._analysis = "english"
-        self._positions: dict[str, int] = {}
+        self._vocabulary: set[str] | None = None
 
     def prepare(self, documents: Iterable[str], *, analysis: str) -> None:
         self._analysis = self.options.analysis or analysis
         if self._analysis not in ANALYSES:
             raise BadOptions(f"analysis {self._analysis!r} is not known to BM25; known are {', '.join(ANALYSES)}")
-        terms, self._positions = [], {}
+        terms: list[list[str]] = []
+        self._positions: dict[str, int] = {}
         for position, document in enumerate(documents):
             terms.append(self.terms(document))
             self._positions.setdefault(document, position)
+        self._size = len(terms)
+        self._vocabulary = {term for document in terms for term in document}
         self._index = self._bm25s.BM25(method="lucene", k1=self.options.k1, b=self.options.b)
-        self._index.index(terms, show_progress=False)
+        if self._vocabulary:  # bm25s divides by the mean length
+            self._index.index(terms, show_progress=False)
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         scores: list[float] = []
         for query, group in groupby(pairs, key=lambda pair: pair.query):
-            positions = [self._position(pair.document) for pair in group]
-            scores += [float(score) for score in self._all_scores(query)[positions]]
+            all_scores = self._all_scores(query)
+            scores += [float(all_scores[self._position(pair.document)]) for pair in group]
         return scores
 
     def search(self, query: str, k: int) -> list[int]:
@@ -81,9 +87,12 @@ class BM25(Retriever):
         return list(self._stem([word for word in words if word not in STOP_WORDS]))
 
     def _all_scores(self, query: str):  # type: ignore[no-untyped-def]  # numpy stays out of the import
-        if not self._positions:
+        import numpy as np
+
+        if self._vocabulary is None:
             raise ScoringFailed("BM25 was not shown a corpus: call prepare first")
-        return self._index.get_scores(self.terms(query))
+        terms = [term for term in self.terms(query) if term in self._vocabulary]
+        return self._index.get_scores(terms) if terms else np.zeros(self._size)  # bm25s fails on a query without terms
 
     def _position(self, document: str) -> int:
         try:

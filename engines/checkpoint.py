@@ -5,19 +5,20 @@ Imports torch and transformers; `engines.torch_engine` imports this when an engi
 
 import time
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedModel,
 )
 from transformers.utils import logging
+from transformers.utils.hub import cached_file
 
 from engines import packed
 from engines.base import BadOptions, EngineUnavailable
@@ -26,6 +27,8 @@ from engines.template import Labels
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# What would change the scores and is not computed here; None or absent in Qwen2, Qwen3 and Llama.
+UNSUPPORTED = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "logit_scale")
 
 
 class Checkpoint(NamedTuple):
@@ -45,16 +48,27 @@ def load(model: str, revision: str | None, labels: Labels) -> Checkpoint:
         config = AutoConfig.from_pretrained(model, revision=revision)
         architecture = (config.architectures or ["none"])[0]
         auto = _auto_class(architecture)
-        loaded = auto.from_pretrained(model, revision=revision, dtype="auto", use_safetensors=True, config=config)
-        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision).backend_tokenizer
-    except (OSError, ValueError) as error:
+        found: Any = auto.from_pretrained(
+            model, revision=revision, dtype="auto", use_safetensors=True, config=config, output_loading_info=True
+        )
+        loaded, report = found
+        tokenizer = load_tokenizer(model, revision)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise EngineUnavailable(
             f"model {model!r} cannot be loaded: {reason} Expected a folder with a checkpoint, or a name on the hub"
         ) from None
+    if report["missing_keys"]:  # transformers would fill them with random numbers
+        raise EngineUnavailable(f"model {model!r} lacks the weights {', '.join(sorted(report['missing_keys']))}")
+    for feature in UNSUPPORTED:
+        if getattr(config, feature, None) is not None:
+            raise EngineUnavailable(f"model {model!r} sets {feature}, which the packed forward does not support")
+    known = loaded.get_input_embeddings().num_embeddings
+    if tokenizer.get_vocab_size() > known:
+        raise EngineUnavailable(
+            f"model {model!r} knows {known} tokens and its tokenizer has {tokenizer.get_vocab_size()}: another model's?"
+        )
     loaded.set_attn_implementation(packed.NAME)
-    if getattr(config, "use_sliding_window", False):
-        raise EngineUnavailable(f"model {model!r} uses sliding-window attention, which packing does not support")
     causal = auto is AutoModelForCausalLM
     return Checkpoint(
         architecture=architecture,
@@ -65,6 +79,29 @@ def load(model: str, revision: str | None, labels: Labels) -> Checkpoint:
         tokenizer=tokenizer,
         revision=getattr(config, "_commit_hash", None) or weights_revision(model),
     )
+
+
+def place(backbone: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """The backbone on its device with its weights in `dtype`.
+
+    Buffers keep theirs: rotary frequencies in 16 bit would turn long prompts by whole radians.
+    """
+    for parameter in backbone.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return backbone.to(device).eval()
+
+
+def load_tokenizer(model: str, revision: str | None) -> Tokenizer:
+    """The tokenizer of tokenizer.json as it stands there.
+
+    Not AutoTokenizer: for every checkpoint of model type qwen2 transformers 5 puts Qwen2's own normaliser and
+    pre-tokeniser in the place of the file's (tokenization_auto.py, MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS).
+    """
+    path = cached_file(model, "tokenizer.json", revision=revision)
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise EngineUnavailable(f"model {model!r}: its tokenizer.json cannot be read: {error}") from None
 
 
 def _auto_class(architecture: str) -> type[AutoModelForCausalLM] | type[AutoModelForSequenceClassification]:
@@ -81,12 +118,13 @@ def classifier_head(model: PreTrainedModel, labels: Labels) -> Tensor:
     Two labels are found by name, in either order; a single label's row is the log-odds itself, as vLLM's
     from_2_way_softmax conversion makes it. Raises EngineUnavailable for any other set of labels.
     """
-    score = model.get_submodule("score")
-    assert isinstance(score, nn.Linear)
+    score = getattr(model, "score", None)
+    if not isinstance(score, nn.Linear) or score.bias is not None:
+        raise EngineUnavailable("the checkpoint has no linear head `score` without a bias, as causal classifiers have")
     weight = score.weight.detach().float()
-    names = {name: int(index) for index, name in (model.config.id2label or {}).items()}
-    if len(names) == 1:
+    if len(weight) == 1:
         return weight[0]
+    names = {name: int(index) for index, name in (model.config.id2label or {}).items()}
     if set(names) != {labels.positive, labels.negative}:
         raise EngineUnavailable(
             f"the checkpoint's labels are {sorted(names)}, expected {labels.positive!r} and {labels.negative!r}: "

@@ -6,7 +6,7 @@ row of the head; full-vocabulary logits are never formed.
 
 Attention is variable-length attention: segment i has its own queries and its own keys, causal with the last
 query aligned to the last key. On CUDA in 16 bit torch's `varlen_attn` computes it in one kernel; elsewhere one
-`scaled_dot_product_attention` per segment does.
+`scaled_dot_product_attention` per block of a segment's queries does.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,8 @@ from transformers import AttentionInterface
 from engines.template import Prompt
 
 NAME = "crispbench_packed"
+ROWS = 512  # queries of one attention call without the kernel: a mask of 512 x 32,768 is 16 MB, a square one 1 GB
+KEYS_PER_TOKEN = 8  # keys are gathered per tail, the prefix again for each: bounds their memory under a long query
 
 
 class Layout(NamedTuple):
@@ -33,19 +35,19 @@ class Layout(NamedTuple):
     ends: Tensor  # [tails]: last token of each tail
     query_bounds: list[tuple[int, int]]  # the starts again, on the host, for the loop over segments
     key_bounds: list[tuple[int, int]]
-    mask: Tensor | None  # [longest tail, prefix + longest tail], True where a tail may look; None for the kernel
+    mask: Tensor | None  # [rows, longest keys], True where a token may look, of which blocks take the lower right
 
 
-def plan(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices of the tails of each pack: similar lengths together, `budget` tokens at most unless one has more."""
+def plan(costs: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices of the tails of each pack: similar ones together, `budget` tokens at most unless one costs more."""
     packs: list[list[int]] = []
     used = 0
-    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if not packs or used + lengths[index] > budget:
+    for index in sorted(range(len(costs)), key=lambda i: costs[i]):
+        if not packs or used + costs[index] > budget:
             packs.append([])
             used = 0
         packs[-1].append(index)
-        used += lengths[index]
+        used += costs[index]
     return packs
 
 
@@ -60,8 +62,8 @@ def lay_out(prefix: Sequence[int], tails: Sequence[Sequence[int]], device: torch
         key_index += [*range(len(prefix)), *range(start, len(ids))]
         query_bounds.append((start, len(ids)))
         key_bounds.append((key_bounds[-1][1], len(key_index)))
-    longest = max(map(len, tails))
-    mask = torch.ones(longest, len(prefix) + longest, dtype=torch.bool, device=device).tril(len(prefix))
+    rows = min(ROWS, max(end - start for start, end in query_bounds))
+    longest = max(end - start for start, end in key_bounds)
     return Layout(
         ids=torch.tensor([ids], device=device),
         positions=torch.tensor([positions], device=device),
@@ -71,13 +73,14 @@ def lay_out(prefix: Sequence[int], tails: Sequence[Sequence[int]], device: torch
         ends=torch.tensor([end - 1 for _, end in query_bounds[1:]], device=device),
         query_bounds=query_bounds,
         key_bounds=key_bounds,
-        mask=None if kernel else mask,
+        mask=None if kernel else torch.ones(rows, longest, dtype=torch.bool, device=device).tril(longest - rows),
     )
 
 
 def has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether torch's variable-length attention kernel runs here: CUDA, 16 bit."""
-    return device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)
+    """Whether torch's variable-length attention kernel (FlashAttention 2) runs here: CUDA from Ampere on, 16 bit."""
+    sixteen_bit = dtype in (torch.float16, torch.bfloat16)
+    return device.type == "cuda" and sixteen_bit and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def attention(
@@ -118,19 +121,19 @@ def _attend_by_kernel(query: Tensor, key: Tensor, value: Tensor, layout: Layout,
 
 def _attend_by_segment(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None) -> Tensor:
     assert layout.mask is not None
-    prefix = layout.query_bounds[0][1]
     out = query.new_empty(1, query.shape[2], query.shape[1], query.shape[3])
     for (start, end), (key_start, key_end) in zip(layout.query_bounds, layout.key_bounds, strict=True):
-        first = start == 0
-        out[:, start:end] = F.scaled_dot_product_attention(
-            query[:, :, start:end],
-            key[:, :, key_start:key_end],
-            value[:, :, key_start:key_end],
-            attn_mask=None if first else layout.mask[: end - start, : prefix + end - start],
-            is_causal=first,
-            scale=scaling,
-            enable_gqa=True,
-        ).transpose(1, 2)
+        for row in range(start, end, ROWS):
+            row_end = min(row + ROWS, end)
+            seen = slice(key_start, key_end - (end - row_end))
+            out[:, row:row_end] = F.scaled_dot_product_attention(
+                query[:, :, row:row_end],
+                key[:, :, seen],
+                value[:, :, seen],
+                attn_mask=layout.mask[row - row_end :, seen.start - seen.stop :],
+                scale=scaling,
+                enable_gqa=True,
+            ).transpose(1, 2)
     return out
 
 
@@ -148,7 +151,8 @@ def score(backbone: nn.Module, head: Tensor, prompt: Prompt, *, budget: int) -> 
     kernel = has_kernel(parameter.device, parameter.dtype)
     scores = torch.empty(len(prompt.tails), device=parameter.device)
     computed = 0
-    for pack in plan([len(tail) for tail in prompt.tails], budget):
+    costs = [max(len(tail), (len(prompt.prefix) + len(tail)) // KEYS_PER_TOKEN) for tail in prompt.tails]
+    for pack in plan(costs, budget):
         layout = lay_out(prompt.prefix, [prompt.tails[i] for i in pack], parameter.device, kernel=kernel)
         hidden = backbone(input_ids=layout.ids, position_ids=layout.positions, use_cache=False, layout=layout)
         scores[pack] = hidden.last_hidden_state[0, layout.ends].float() @ head

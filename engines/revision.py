@@ -5,8 +5,8 @@ from pathlib import Path
 
 
 def weights_revision(folder: str) -> str:
-    """`sha256:` and 16 hex digits over the folder's safetensors files in name order; empty if it holds none."""
-    files = sorted(Path(folder).glob("*.safetensors"))
+    """`sha256:` and 16 hex digits over the folder's safetensors files in path order; empty if it holds none."""
+    files = sorted(Path(folder).rglob("*.safetensors"))
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:

@@ -49,7 +49,7 @@ class Template(Options):
     def _has_one_query_then_one_document(cls, pieces: tuple[str, ...]) -> tuple[str, ...]:
         slots = [slot for piece in pieces for slot in SLOT.findall(piece) if slot != "instruction"]
         if slots != ["query", "document"]:
-            raise ValueError(f"pieces must hold {{query}} once and then {{document}} once, found {slots}")
+            raise ValueError(f"pieces must hold {{query}} once and then {{document}} once, found {', '.join(slots)}")
         if any("{document}" in piece and len(SLOT.findall(piece)) > 1 for piece in pieces):
             raise ValueError("the piece with {document} must hold no other slot")
         return pieces
@@ -91,7 +91,7 @@ class Template(Options):
 
 def template_names() -> list[str]:
     """Names of the templates that ship with the project."""
-    return sorted(path.stem for folder in FOLDERS for path in folder.glob("*.yaml"))
+    return sorted({path.stem for folder in FOLDERS for path in folder.glob("*.yaml")})
 
 
 @cache
@@ -105,6 +105,8 @@ def load_template(name: str) -> Template:
         return Template.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         raise BadOptions(f"template {path}: {explain(error, Template)}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadOptions(f"template {path} is no YAML: {' '.join(str(error).split())}") from None
 
 
 def create_mxbai_v2_reranker_prompt_template(query: str, document: str, instruction: str = "") -> str:
@@ -179,6 +181,10 @@ class PromptEncoder:
                 truncated += 1
                 whole = self._encode_content([self._before + document])[0]
                 ids = whole[: room - len(self._after_ids)] + self._after_ids
+            if not ids + self._suffix:
+                raise ScoringFailed(
+                    f"template {self.template.name} gives an empty document no token to read a score from"
+                )
             tails.append(ids + self._suffix)
         special_text = sum(bool(self._special.search(text)) for text in (query, *documents))
         return Prompt(prefix, tails, truncated, special_text)

@@ -4,7 +4,9 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
+
+from pydantic import PositiveInt, model_validator
 
 from engines.base import Engine, Options, Pair, ScoringFailed, require
 from engines.template import PromptEncoder, load_template
@@ -17,9 +19,14 @@ class TorchOptions(Options):
     template: str = "mxbai-v2-seq"
     instruction: str = ""
     device: str = "auto"
-    max_tokens: int = 8192  # of the whole prompt; the document is cut to fit
-    token_budget: int | None = None  # tokens of one packed forward; None: 2048 on a CPU, 16384 elsewhere
+    max_tokens: PositiveInt = 8192  # of the whole prompt; the document is cut to fit
+    token_budget: PositiveInt | None = None  # tokens of one packed forward; None: 2048 on a CPU, 16384 elsewhere
     allow_slow: bool = False  # fp16 on a CPU
+
+    @model_validator(mode="after")
+    def _template_takes_the_instruction(self) -> Self:
+        load_template(self.template).instruction_line(self.instruction)
+        return self
 
 
 class TorchEngine(Engine):
@@ -47,7 +54,7 @@ class TorchEngine(Engine):
             head = positive - negative
         self._head = head.detach().to(device)
         dtype = checkpoint.DTYPES[precision]
-        self._backbone = loaded.backbone.to(device, dtype).eval()
+        self._backbone = checkpoint.place(loaded.backbone, device, dtype)
         self._budget = options.token_budget or (2048 if device.type == "cpu" else 16384)
         self._score = packed.score
         self._counts: Counter[str] = Counter()
@@ -78,6 +85,9 @@ class TorchEngine(Engine):
 
     def counts(self) -> Mapping[str, int]:
         return dict(self._counts)
+
+    def close(self) -> None:
+        self._backbone.to("meta")  # frees the weights, whoever still holds the engine
 
     def _score_query(self, query: str, documents: Sequence[str]) -> list[float]:
         prompt = self._encoder.encode(query, documents)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -37,7 +37,15 @@ def retrieve(benchmark: Benchmark, stage: FirstStage, on_query: Callable[[int], 
         on_query(1)
     if not any(lists.values()):
         raise BenchmarkError(f"{benchmark.name}: {stage.source} found no candidate for any of {len(lists)} queries")
-    parameters = {"k1": stage.k1, "b": stage.b} if stage.source == "bm25" else {"path": stage.path}
+    parameters: dict[str, Any] = {"path": stage.path}
+    if stage.source == "bm25":
+        parameters = {
+            "k1": stage.k1,
+            "b": stage.b,
+            "analysis": benchmark.analysis,
+            "method": "lucene",
+            "stemmer": "porter",
+        }
     return Candidates(source=stage.source, k=stage.k, parameters=parameters, lists=lists)
 
 

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 
 import engines
+from engines.base import EngineError
 from engines.template import load_template, template_names
 from harness.benchmarks import SOURCES
 
 
 def engine_lines() -> dict[str, str]:
-    return {name: _first_line(engines.engine_class(name).__module__) for name in engines.names()}
+    return {name: _engine_line(name) for name in engines.names()}
 
 
 def benchmark_lines() -> dict[str, str]:
@@ -24,6 +25,13 @@ CATALOGUES: dict[str, Callable[[], dict[str, str]]] = {
     "benchmarks": benchmark_lines,
     "templates": template_lines,
 }
+
+
+def _engine_line(name: str) -> str:
+    try:
+        return _first_line(engines.engine_class(name).__module__)
+    except EngineError as error:  # another package's engine that cannot be imported must not hide the others
+        return f"cannot be used: {error}"
 
 
 def _first_line(module: str) -> str:

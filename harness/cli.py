@@ -37,7 +37,7 @@ RunDir = Annotated[Path, typer.Argument(help="Folder that `crispbench run` wrote
 
 @app.callback()
 def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
-    """Options before the command."""  # read again in main(), which is outside of typer
+    """Options of every command."""  # here for --help; main() reads it, which is outside of typer
 
 
 @app.command(epilog="Example: crispbench run configs/demo.yaml --limit 20 --out results/quick")
@@ -47,7 +47,9 @@ def run(
     engine: Annotated[list[str] | None, typer.Option(help="Only this engine; may be repeated.")] = None,
     benchmark: Annotated[list[str] | None, typer.Option(help="Only this benchmark; may be repeated.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many queries of each benchmark.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what is scored already and start again.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget all that these engines have scored in this folder.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Score every benchmark with every engine and write the report. The same command resumes."""
@@ -137,13 +139,17 @@ def doctor(as_json: AsJson = False) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; anything that is wrong becomes one line on standard error."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]  # known wherever it stands
     try:
         code = typer.main.get_command(app).main(arguments, prog_name="crispbench", standalone_mode=False)
+        if code == Exit.INTERRUPTED:  # what typer makes of a KeyboardInterrupt, without a word
+            raise KeyboardInterrupt
         return int(code or 0)
     except KeyboardInterrupt:
         return _complain(INTERRUPTED, Exit.INTERRUPTED)
     except Exception as error:
-        if "--debug" in arguments:
+        if debug:
             raise
         return _complain(*_explained(error))
 

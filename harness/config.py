@@ -14,6 +14,7 @@ from harness.candidates import FirstStage
 
 # Names become folders: one path component, no leading dot or dash.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+MERGE = "tag:yaml.org,2002:merge"  # `<<: *defaults`, whose keys an entry may override
 
 
 class ConfigError(Exception):
@@ -50,18 +51,30 @@ def read_config(path: Path) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); expected a YAML config, see configs/demo.yaml") from None
     try:
-        config = Config.model_validate(yaml.load(text, Loader=_UniqueKeyLoader))
+        document = yaml.load(text, Loader=_UniqueKeyLoader)
+        if not isinstance(document, dict):
+            raise ConfigError(
+                f"{path}: holds {document!r:.60}, expected a mapping with {', '.join(Config.model_fields)}"
+            )
+        config = Config.model_validate(document)
         for name, engine in config.engines.items():
             read_options(engines.engine_class(engine.kind).options_type, engine.options, f"engine {name!r}")
         for benchmark in config.benchmarks:
             read_options(source_class(benchmark.source), benchmark.options, f"benchmark source {benchmark.source!r}")
     except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error, Config)}") from None
+        raise ConfigError(f"{path}: {explain(error, _part(error))}") from None
     except (BadOptions, BenchmarkError) as error:
         raise ConfigError(f"{path}: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
     return config
+
+
+def _part(error: ValidationError) -> type[BaseModel]:
+    """The model of the entry in which the first problem lies: its options are the known ones."""
+    place = error.errors()[0]["loc"]
+    parts: dict[str, type[BaseModel]] = {"engines": EngineEntry, "benchmarks": BenchmarkEntry, "candidates": FirstStage}
+    return parts.get(str(place[0]), Config) if len(place) > 1 else Config
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -70,7 +83,11 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
+            if key_node.tag == MERGE:
+                continue
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # an error of PyYAML's own, below
             if key in seen:
                 line = key_node.start_mark.line + 1
                 raise yaml.constructor.ConstructorError(problem=f"line {line}: key {key!r} is there twice")

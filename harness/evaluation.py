@@ -46,8 +46,11 @@ def evaluate_file(
 def parse(name: str) -> Measure:
     """The measure that is written like this. Raises BenchmarkError."""
     try:
-        return ir_measures.parse_measure(name)
-    except (NameError, SyntaxError, ValueError, TypeError) as error:
+        measure = ir_measures.parse_measure(name)
+        if not ir_measures.DefaultPipeline.supports(measure):  # type: ignore[no-untyped-call]
+            raise ValueError("no installed package computes it")
+        return measure
+    except (NameError, SyntaxError, ValueError, TypeError, KeyError, AssertionError) as error:
         raise BenchmarkError(
             f"measure {name!r} is not known ({error}); write it as ir_measures does: {', '.join(map(str, MEASURES))}"
         ) from None

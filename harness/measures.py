@@ -89,6 +89,12 @@ def dcg(gains: Sequence[float]) -> float:
     return sum(gain / math.log2(position + 2) for position, gain in enumerate(gains))
 
 
+def random_order(qrels: Qrels, lists: Mapping[str, Sequence[str]]) -> float:
+    """Mean nDCG@10 to expect of the candidates in random order: the floor of any reranker over them."""
+    tied = {query_id: [Score(doc_id, 1, 0.0) for doc_id in docs] for query_id, docs in lists.items()}
+    return sum(tie_aware_ndcg(tied.get(query_id, ()), grades) for query_id, grades in qrels.items()) / len(qrels)
+
+
 def oracle(qrels: Qrels, lists: Mapping[str, Sequence[str]]) -> float:
     """Mean nDCG@10 of the candidates in the best possible order: the ceiling of any reranker over them."""
     best = {

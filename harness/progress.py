@@ -1,9 +1,10 @@
 """Progress bars with pairs/s and time left; silent when standard error is not a terminal."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -29,3 +30,11 @@ def bar(description: str, total: int, unit: str) -> Iterator[Advance]:
     ) as progress:
         task = progress.add_task(description, total=total)
         yield lambda done: progress.advance(task, done)
+
+
+@contextmanager
+def waiting(description: str) -> Iterator[None]:
+    """Shows that something of unknown length goes on."""
+    console = Console(stderr=True)
+    with console.status(escape(description)) if console.is_terminal else nullcontext():
+        yield

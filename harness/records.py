@@ -40,7 +40,7 @@ class Candidates:
     @property
     def sha256(self) -> str:
         """Hash of the lists: equal hashes mean equal documents in equal order."""
-        lines = (f"{query_id}\t{' '.join(docs)}\n" for query_id, docs in sorted(self.lists.items()))
+        lines = (json.dumps([query_id, *docs]) + "\n" for query_id, docs in sorted(self.lists.items()))
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

@@ -14,11 +14,13 @@ MISSING_SHOWN = 3
 
 
 def rows(folder: Path) -> list[Row]:
-    """One row per benchmark of a RUN/ENGINE folder, in the order they were run. Raises StoreError."""
+    """One row per benchmark of a RUN/ENGINE folder, in the order they were run; none if it was killed before the first.
+
+    Raises StoreError.
+    """
     with Store.read(folder) as store:
         manifest = store.manifest()
-        assert manifest is not None, f"{folder}: a store without a manifest"
-        return [_row(store, manifest, name) for name in manifest["benchmarks"]]
+        return [] if manifest is None else [_row(store, manifest, name) for name in store.benchmarks()]
 
 
 def _row(store: Store, manifest: Mapping[str, Any], name: str) -> Row:
@@ -66,11 +68,10 @@ def _machine(machine: Mapping[str, str], description: Mapping[str, str]) -> str:
 
 def _verdict(missing: Sequence[str], scores: Mapping[str, Sequence[Score]]) -> Verdict:
     """Invalid if every list of two or more has one score only: a broken low-precision head gives that (vLLM 35849)."""
-    if missing:
-        return "incomplete"
     several = [scored for scored in scores.values() if len(scored) > 1]
-    constant = all(len({score.value for score in scored}) == 1 for scored in several)
-    return "invalid" if several and constant else "complete"
+    if several and all(len({score.value for score in scored}) == 1 for scored in several):
+        return "invalid"
+    return "incomplete" if missing else "complete"
 
 
 def _notes(

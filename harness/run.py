@@ -5,7 +5,7 @@ It knows engines by their contract and the store by its methods; it has no idea 
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from harness import machine, progress
 from harness.benchmarks import load as load_benchmark
 from harness.candidates import retrieve
 from harness.config import Config, ConfigError, EngineEntry
-from harness.measures import oracle
+from harness.measures import oracle, random_order
 from harness.records import Benchmark, Candidates, Failure, Manifest, Sample, Score
 from harness.store import Store
 
@@ -60,6 +60,7 @@ class Task:
                 "parameters": dict(candidates.parameters),
                 "sha256": candidates.sha256,
                 "oracle": oracle(benchmark.qrels, candidates.lists),
+                "random": random_order(benchmark.qrels, candidates.lists),
             },
         }
 
@@ -68,20 +69,23 @@ def prepare(config: Config, selection: Selection) -> list[Task]:
     """Load the selected benchmarks and find their candidates. Raises ConfigError, BenchmarkError."""
     names, limit = selection.benchmarks, selection.limit
     tasks: dict[str, Task] = {}
+    known: list[str] = []
     for entry in config.benchmarks:
         options = entry.options
         if limit is not None:
-            options["queries"] = min(limit, options.get("queries") or limit)
-        benchmark = load_benchmark(entry.source, options)
-        if benchmark.name in tasks:
+            options["queries"] = min(limit, int(options.get("queries") or limit))
+        with progress.waiting(f"loading {options.get('name', entry.source)}"):
+            benchmark = load_benchmark(entry.source, options)
+        if benchmark.name in known:
             raise ConfigError(f"benchmark {benchmark.name!r} is there twice: give one of them another `name`")
+        known.append(benchmark.name)
         if names and benchmark.name not in names:
             continue
         with progress.bar(f"{config.candidates.source} on {benchmark.name}", len(benchmark.queries), "queries") as done:
             tasks[benchmark.name] = Task(benchmark, retrieve(benchmark, config.candidates, done))
     unknown = sorted(set(names) - tasks.keys())
     if unknown:
-        raise ConfigError(f"benchmark {unknown[0]!r} is not in the config; it has {', '.join(tasks) or 'others'}")
+        raise ConfigError(f"benchmark {unknown[0]!r} is not in the config; it has {', '.join(known)}")
     return list(tasks.values())
 
 
@@ -90,13 +94,15 @@ def score_engine(name: str, entry: EngineEntry, tasks: Sequence[Task], folder: P
 
     Raises EngineUnavailable before anything is written, NotComparable if the folder holds other results.
     """
-    with engines.load(entry.kind, entry.options) as engine:
+    with progress.waiting(f"loading {name}"):
+        loaded = engines.load(entry.kind, entry.options)
+    with loaded as engine:
         manifest = describe(name, entry, engine, tasks)
-        if fresh:  # only now: an engine that cannot be loaded must not cost the results of one that could
-            Store.delete(folder)
-        with Store.open(folder, manifest) as store:
-            for task in tasks:
+        # only now: an engine that cannot be loaded must not cost the results of one that could
+        with Store.open(folder, manifest, fresh=fresh) as store:
+            for task in tasks:  # of all of them before the first is scored: they are the denominators of a report
                 store.save_qrels(task.benchmark.name, task.benchmark.qrels)
+            for task in tasks:
                 left = left_to_score(task, store)
                 if left:
                     prepare_engine(engine, task, left, store)
@@ -127,14 +133,19 @@ def prepare_engine(engine: Engine, task: Task, query_ids: Sequence[str], store: 
     benchmark, lists = task.benchmark, task.candidates.lists
     if engine.prepares == "nothing":
         return
-    doc_ids = (
-        benchmark.documents
-        if engine.prepares == "corpus"
-        else dict.fromkeys(doc_id for query_id in query_ids for doc_id in lists[query_id])
-    )
+    doc_ids: Collection[str] = benchmark.documents
+    if engine.prepares == "candidates":
+        doc_ids = dict.fromkeys(doc_id for query_id in query_ids for doc_id in lists[query_id])
     started = time.perf_counter()
-    engine.prepare((benchmark.documents[doc_id] for doc_id in doc_ids), analysis=benchmark.analysis)
+    with progress.bar(f"documents of {benchmark.name}", len(doc_ids), "documents") as done:
+        engine.prepare(_counted((benchmark.documents[doc_id] for doc_id in doc_ids), done), analysis=benchmark.analysis)
     store.prepared(benchmark.name, time.perf_counter() - started)
+
+
+def _counted(documents: Iterable[str], on_document: Callable[[int], None]) -> Iterator[str]:
+    for document in documents:
+        yield document
+        on_document(1)
 
 
 def score_task(
@@ -161,14 +172,14 @@ def score_task(
         on_pairs(len(pairs))
 
 
-def checked(values: Sequence[float], pairs: Sequence[Pair]) -> Sequence[float]:
+def checked(values: Sequence[float], pairs: Sequence[Pair]) -> list[float]:
     """The scores, if there is one finite number per pair; else ScoringFailed. Evaluators rank NaN without a word."""
     if len(values) != len(pairs):
         raise ScoringFailed(f"the engine returned {len(values)} scores for {len(pairs)} pairs")
     for value, pair in zip(values, pairs, strict=True):
         if not math.isfinite(value):
             raise ScoringFailed(f"score {value!r} for document {pair.document[:60]!r}: expected a finite number")
-    return values
+    return [float(value) for value in values]  # SQLite would keep a numpy.float32 as four bytes
 
 
 def _increase(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:

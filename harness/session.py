@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.base import EngineUnavailable
-from harness import report, results
+from harness import progress, report, results
 from harness.config import Config, ConfigError, read_config
 from harness.records import Row
 from harness.report import rows as table
@@ -25,7 +25,9 @@ class Outcome:
 
     @property
     def complete(self) -> bool:
-        return all(row.verdict == "complete" for row in self.rows)
+        """Whether every engine that was asked for has scored everything that it was asked for."""
+        asked = [row for row in self.rows if row.engine in self.measures]
+        return all(row.verdict == "complete" for row in asked)
 
 
 def run_config(
@@ -45,18 +47,17 @@ def run_config(
     chosen = choose(config, selection.engines)
     folder = out or RESULTS / config.name
     tasks = prepare(config, selection)
-    unavailable = dict.fromkeys(chosen, "not scored yet")
+    unavailable: dict[str, str] = {}
     for name in chosen:
         table.write_index(folder, config.name, recorded(folder, config, chosen), unavailable)
         try:
             score_engine(name, config.engines[name], tasks, folder / name, fresh=fresh)
-            del unavailable[name]
         except EngineUnavailable as error:
             say(f"crispbench: engine {name}: {error}")
-            unavailable[name] = str(error)
+            unavailable[name] = f"unavailable: {error}"
+    table.write_index(folder, config.name, recorded(folder, config, chosen), unavailable)
     if len(unavailable) == len(chosen):
         raise EngineUnavailable(f"no engine could score: {'; '.join(unavailable.values())}")
-    table.write_index(folder, config.name, recorded(folder, config, chosen), unavailable)
     rows, files = write_report(folder)
     measures = {name: results.measures_document([row for row in rows if row.engine == name]) for name in chosen}
     return Outcome(folder, rows, measures, files)
@@ -77,6 +78,11 @@ def recorded(folder: Path, config: Config, chosen: Sequence[str]) -> list[str]:
 
 def write_report(folder: Path) -> tuple[list[Row], list[Path]]:
     """Measures, latencies and report of a run folder, computed from its raw scores and samples."""
+    with progress.waiting("writing the report"):
+        return _write_report(folder)
+
+
+def _write_report(folder: Path) -> tuple[list[Row], list[Path]]:
     rows = table.read(folder)
     by_engine: dict[str, list[Row]] = {}
     for row in rows:

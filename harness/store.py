@@ -8,13 +8,16 @@ import fcntl
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from harness.records import Failure, Manifest, Qrels, Sample, Score
 
 SCHEMA = """
+PRAGMA journal_mode=WAL;
+PRAGMA synchronous=NORMAL;
+BEGIN;
 CREATE TABLE IF NOT EXISTS manifest (document TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS qrels (
     benchmark TEXT, query_id TEXT, doc_id TEXT, grade INTEGER NOT NULL,
@@ -28,6 +31,7 @@ CREATE TABLE IF NOT EXISTS samples (
 CREATE TABLE IF NOT EXISTS preparations (benchmark TEXT, seconds REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS failures (
     benchmark TEXT, query_id TEXT, error TEXT NOT NULL, PRIMARY KEY (benchmark, query_id)) WITHOUT ROWID;
+COMMIT;
 """
 FILE = "scores.sqlite"
 
@@ -48,8 +52,8 @@ class Store:
 
     @classmethod
     @contextmanager
-    def open(cls, folder: Path, manifest: Manifest) -> Iterator["Store"]:
-        """A store to write results of this manifest to; made if it is not there.
+    def open(cls, folder: Path, manifest: Manifest, *, fresh: bool = False) -> Iterator["Store"]:
+        """A store to write results of this manifest to; made if it is not there, emptied first if `fresh`.
 
         Raises NotComparable, naming the fields that differ, if it holds results of another configuration, and
         StoreError if another process is writing to it. Benchmarks that are new to the store are added to it.
@@ -60,10 +64,13 @@ class Store:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise StoreError(f"{folder} is being written by another process: wait for it or use --out") from None
+            if fresh:  # behind the lock: never under another process that writes
+                _delete(folder)
             with cls._connect(folder / FILE, "rwc") as store:
-                store._connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;" + SCHEMA)
+                store._connection.executescript(SCHEMA)
                 store._accept(manifest, folder)
                 yield store
+                store._leave_one_file()
 
     @classmethod
     @contextmanager
@@ -83,14 +90,15 @@ class Store:
                 yield cls(connection)
             finally:
                 connection.close()
+        except sqlite3.OperationalError as error:  # a full disk, a folder without permission
+            raise StoreError(f"{path}: {error}; what was committed is kept, mend it and repeat the command") from None
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{path}: {error}; move the file away, or repeat the run with --fresh") from None
 
-    @staticmethod
-    def delete(folder: Path) -> None:
-        """Forget the results in this folder."""
-        for name in (FILE, f"{FILE}-wal", f"{FILE}-shm"):
-            (folder / name).unlink(missing_ok=True)
+    def _leave_one_file(self) -> None:
+        """Fold the write-ahead log into the store, so that a recorded run is one file and reading adds none."""
+        with suppress(sqlite3.OperationalError):  # somebody is reading; the next writer will do it
+            self._connection.execute("PRAGMA journal_mode=DELETE")
 
     def _accept(self, manifest: Manifest, folder: Path) -> None:
         stored, current = self.manifest(), manifest.document()
@@ -108,8 +116,14 @@ class Store:
 
     def manifest(self) -> dict[str, Any] | None:
         """The manifest as JSON data, with every benchmark that was ever run; None in a new store."""
-        row = self._connection.execute("SELECT document FROM manifest").fetchone()
+        made = self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'manifest'").fetchone()
+        row = self._connection.execute("SELECT document FROM manifest").fetchone() if made else None
         return json.loads(row[0]) if row else None
+
+    def benchmarks(self) -> list[str]:
+        """Names of the benchmarks whose judgements are saved, in the manifest's order."""
+        saved = {name for (name,) in self._connection.execute("SELECT DISTINCT benchmark FROM qrels")}
+        return [name for name in (self.manifest() or {"benchmarks": ()})["benchmarks"] if name in saved]
 
     def save_qrels(self, benchmark: str, qrels: Qrels) -> None:
         rows = [(benchmark, query, doc, grade) for query, grades in qrels.items() for doc, grade in grades.items()]
@@ -196,6 +210,11 @@ class Store:
             self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
+
+
+def _delete(folder: Path) -> None:
+    for name in (FILE, f"{FILE}-wal", f"{FILE}-shm"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:

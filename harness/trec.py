@@ -44,6 +44,8 @@ def write_run(path: Path, lists: Mapping[str, Sequence[str]], tag: str) -> None:
     with opened as file:
         for query_id, docs in lists.items():
             for rank, doc_id in enumerate(docs, start=1):
+                if len(f"{query_id} {doc_id}".split()) != 2:
+                    raise BenchmarkError(f"{path}: id {query_id!r} or {doc_id!r} holds white space, which no run can")
                 file.write(f"{query_id} Q0 {doc_id} {rank} {len(docs) - rank + 1} {tag}\n")
 
 
@@ -54,6 +56,6 @@ def as_trec_eval_ranks(scores: Mapping[str, float]) -> list[str]:
 
 def _number(text: str) -> float:
     try:
-        return float(text)
+        return float(text.replace("_", "no number"))  # Python reads 1_0 as 10
     except ValueError:
         return math.nan

@@ -148,7 +148,7 @@ def _identifier(row: Mapping[str, Any], place: str) -> str:
     if "_id" not in row:
         raise BenchmarkError(f"{place}: no '_id' among {', '.join(row)}; expected _id and text")
     key = row["_id"]
-    if isinstance(key, bool) or not isinstance(key, str | int) or not str(key).strip():
+    if isinstance(key, bool) or not isinstance(key, str | int) or not LONE_SURROGATE.sub("", str(key)).strip():
         raise BenchmarkError(f"{place}: _id is {_shown(key)}; expected a string or a whole number")
     return str(key).strip()
 

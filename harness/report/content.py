@@ -32,6 +32,7 @@ LEGEND = (
         "where the interval holds zero, the two cannot be told apart",
     ),
     Term("oracle", "nDCG@10 of the candidates in their best order: no reranker of them can score higher"),
+    Term("random order", "nDCG@10 to expect of the candidates in random order: an engine near it knows nothing"),
     Term("p50, p90", "time for all candidates of one query that half, or nine tenths, of the queries stay within"),
     Term("bold", "the best figure among the complete runs"),
     Term(notation.MISSING, "not known: not measured, too few samples or an invalid run; never zero"),
@@ -45,6 +46,7 @@ class Origin(NamedTuple):
     source: str
     k: str
     oracle: str  # nDCG@10 of the best order of the candidates that the judgements allow
+    random: str  # nDCG@10 to expect of a random order of the candidates
     sha256: str
     revision: str  # of the benchmark
     engines: str = ""  # only where the engines of one table differ in it
@@ -54,7 +56,7 @@ class Origin(NamedTuple):
         prefix = f"{self.engines}: " if self.engines else ""
         return (
             f"{prefix}{self.queries} queries, revision {self.revision}; candidates {self.source}, k = {self.k}, "
-            f"oracle nDCG@10 {self.oracle}, sha256 {self.sha256[:16]}"
+            f"oracle nDCG@10 {self.oracle}, random order {self.random}, sha256 {self.sha256[:16]}"
         )
 
 
@@ -138,8 +140,9 @@ def _origins(rows: Sequence[Row]) -> Iterator[Origin]:
 def _origin(row: Row) -> Origin:
     found = {name: row.candidates.get(name) for name in ("source", "k", "sha256")}
     source, k, sha256 = (notation.MISSING if value is None else notation.plain(str(value)) for value in found.values())
-    oracle, revision = notation.decimal(row.candidates.get("oracle")), notation.plain(row.revision) or notation.MISSING
-    return Origin(f"{row.queries:,}", source, k, oracle, sha256, revision)
+    oracle, random = (notation.decimal(row.candidates.get(name)) for name in ("oracle", "random"))
+    revision = notation.plain(row.revision) or notation.MISSING
+    return Origin(f"{row.queries:,}", source, k, oracle, random, sha256, revision)
 
 
 def _shared_notes(rows: Sequence[Row]) -> Iterator[Term]:

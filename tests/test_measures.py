@@ -1,0 +1,220 @@
+"""Measures agree with hand calculation, with brute force and with trec_eval's own figures."""
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ir_measures import RR, nDCG
+
+from harness.measures import (
+    HEADLINE,
+    MEASURES,
+    TIE_AWARE,
+    evaluate,
+    measure,
+    oracle,
+    random_order,
+    rank,
+    tie_aware_ndcg,
+)
+from harness.records import Score
+
+# Four judged documents, of which the ranking finds three and an unjudged one.
+GRADES = {"best": 2, "good": 1, "bad": 0, "lost": 1}
+RANKING = ["bad", "best", "unjudged", "good"]
+
+
+def scored(*values: float, names: str = "abcdefgh") -> list[Score]:
+    """Scores of documents a, b, c, ... in first-stage order."""
+    return [Score(name, place, value) for place, (name, value) in enumerate(zip(names, values, strict=False), start=1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "by_hand"),
+    [
+        # gains 0 2 0 1: 2/log2(3) + 1/log2(5) = 1.261860 + 0.430677 = 1.692536
+        # ideal 2 1 1:   2 + 1/log2(3) + 1/log2(4) = 2 + 0.630930 + 0.5 = 3.130930
+        ("nDCG@10", 0.540586),  # 1.692536 / 3.130930
+        ("AP", 0.333333),  # relevant at ranks 2 and 4 of 3 relevant: (1/2 + 2/4) / 3
+        ("RR@10", 0.5),  # the first relevant is at rank 2
+        ("R@100", 0.666667),  # 2 of 3 relevant
+        ("Judged@10", 0.75),  # 3 of the 4 returned
+    ],
+)
+def test_a_measure_is_what_a_hand_calculation_gives(name: str, by_hand: float) -> None:
+    values = measure({"q": GRADES}, {"q": RANKING}, MEASURES)
+    assert values[name]["q"] == pytest.approx(by_hand, abs=5e-7)
+
+
+def test_gain_is_linear_in_the_grade() -> None:
+    # grades 1, 2 in that order: (1 + 2/log2(3)) / (2 + 1/log2(3)) = 2.261860 / 2.630930; exponential gain gives 0.79671
+    values = measure({"q": {"a": 1, "b": 2}}, {"q": ["a", "b"]}, [nDCG @ 10])
+    assert values[HEADLINE]["q"] == pytest.approx(0.85972, abs=5e-6)
+    assert tie_aware_ndcg(scored(2.0, 1.0), {"a": 1, "b": 2}) == pytest.approx(0.85972, abs=5e-6)
+
+
+def test_equal_scores_keep_the_first_stages_order_whatever_the_ids() -> None:
+    tied = scored(1.0, 1.0, 2.0, names="zab")
+    assert rank(tied) == rank(tied[::-1]) == ["b", "z", "a"]
+    # trec_eval would put z, the higher id, first
+    values = evaluate({"q": {"a": 1}}, {"q": [Score("a", 1, 0.0), Score("z", 2, 0.0)]}).per_query
+    assert values["RR@10"]["q"] == 1.0
+
+
+@pytest.mark.parametrize(("better", "worse"), [(0.99999999, 0.99999998), (12.0000001, 12.0), (-18.0, -18.00000001)])
+def test_scores_closer_than_float32_can_tell_keep_their_order(better: float, worse: float) -> None:
+    # the relevant document has the lower id and the worse first-stage rank, so any tie would put it second
+    scores = {"q": [Score("z", 1, worse), Score("a", 2, better)]}
+    assert evaluate({"q": {"a": 1}}, scores).per_query["RR@10"]["q"] == 1.0
+
+
+def test_a_query_without_scores_counts_zero_and_stays_in_the_denominator() -> None:
+    qrels = {"found": {"a": 1}, "failed": {"a": 1}, "empty": {"a": 1}}
+    values = evaluate(qrels, {"found": scored(1.0), "empty": []}).per_query
+    assert [str(each) for each in MEASURES] + [TIE_AWARE] == list(values)
+    assert values[HEADLINE] == {"found": 1.0, "failed": 0.0, "empty": 0.0}
+    assert all(each.keys() == qrels.keys() and each["failed"] == 0.0 for each in values.values())
+
+
+def test_no_scores_at_all_are_zeros_for_every_query() -> None:
+    evaluation = evaluate({"q": {"a": 1}, "r": {"a": 1}}, {})
+    assert evaluation.per_query["AP"] == {"q": 0.0, "r": 0.0}
+    assert evaluation.tie_rate == 0.0
+
+
+def test_a_negative_grade_is_not_relevant() -> None:
+    # gains 0 2: 2/log2(3) = 1.261860; ideal 2 1: 2.630930
+    grades, ranking = {"best": 2, "spam": -1, "junk": -2, "lost": 1}, ["junk", "best", "spam"]
+    assert measure({"q": grades}, {"q": ranking}, MEASURES)[HEADLINE]["q"] == pytest.approx(0.479625, abs=5e-7)
+    scores = [Score(doc_id, place, -place) for place, doc_id in enumerate(ranking, start=1)]
+    assert tie_aware_ndcg(scores, grades) == pytest.approx(0.479625, abs=5e-7)
+    assert measure({"q": {"spam": -1}}, {"q": ["spam"]}, MEASURES)[HEADLINE]["q"] == 0.0
+
+
+def test_a_query_without_judgements_does_not_disturb_the_queries_after_it() -> None:
+    qrels = {"a": {"d": 1}, "nothing judged": {}, "z": {"d": 1}}
+    values = evaluate(qrels, {query_id: [Score("d", 1, 0.5)] for query_id in qrels}).per_query
+    assert values[HEADLINE] == {"a": 1.0, "nothing judged": 0.0, "z": 1.0}
+    assert values[TIE_AWARE] == values[HEADLINE]
+
+
+def test_the_tie_rate_is_the_share_of_documents_that_tie_with_another_of_their_query() -> None:
+    scores = {"q": scored(1.0, 1.0, 0.5), "r": scored(1.0)}  # two of four; r's score is q's too, which is no tie
+    assert evaluate({"q": {"a": 1}, "r": {"a": 1}}, scores).tie_rate == 0.5
+
+
+def test_one_relevant_of_three_tied_documents_is_expected_in_the_middle() -> None:
+    # ranks 1, 2, 3 are equally likely: (1 + 0.630930 + 0.5) / 3
+    assert tie_aware_ndcg(scored(0.0, 0.0, 0.0), {"b": 1}) == pytest.approx(0.710310, abs=5e-7)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(st.sampled_from([0.0, 1.0, 2.0]), min_size=1, max_size=5),
+    grades=st.dictionaries(st.sampled_from("abcdefg"), st.integers(-1, 3), min_size=1),
+    k=st.integers(1, 6),
+)
+def test_tie_aware_ndcg_is_the_mean_over_every_order_of_the_tied_documents(
+    values: list[float], grades: dict[str, int], k: int
+) -> None:
+    scores = scored(*values)
+    orders = [
+        [score.doc_id for score in order]
+        for order in itertools.permutations(scores)
+        if all(before.value >= after.value for before, after in itertools.pairwise(order))
+    ]
+    numbered = {str(number): order for number, order in enumerate(orders)}  # each order as a query of its own
+    ndcg = measure(dict.fromkeys(numbered, grades), numbered, [nDCG @ k])[f"nDCG@{k}"]
+    assert tie_aware_ndcg(scores, grades, k) == pytest.approx(sum(ndcg.values()) / len(ndcg), abs=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(values=st.lists(st.floats(-30, 30), min_size=1, max_size=8, unique=True))
+def test_without_ties_the_tie_aware_value_is_the_plain_one(values: list[float]) -> None:
+    evaluation = evaluate({"q": {"a": 2, "c": 1, "h": 1}}, {"q": scored(*values)})
+    assert evaluation.tie_rate == 0.0
+    assert evaluation.per_query[TIE_AWARE]["q"] == pytest.approx(evaluation.per_query[HEADLINE]["q"], abs=1e-9)
+
+
+def test_random_order_is_the_mean_over_every_order_of_the_candidates() -> None:
+    # one relevant of two: at rank 1 it is worth 1, at rank 2 1/log2(3) = 0.630930; the mean is 0.815465
+    # a query without candidates is 0, so the mean over both queries is half of that
+    qrels = {"q": {"a": 1}, "empty": {"a": 1}}
+    assert random_order(qrels, {"q": ["b", "a"], "empty": []}) == pytest.approx(0.407732, abs=1e-6)
+
+
+def test_the_oracle_is_the_best_order_of_the_candidates() -> None:
+    # candidates bad, good, best reordered to 2 1 0: (2 + 0.630930) / 3.130930 = 0.840303; the other query has none
+    qrels = {"q": GRADES, "r": {"best": 1}}
+    assert oracle({"q": GRADES}, {"q": ["bad", "good", "best"]}) == pytest.approx(0.840303, abs=5e-7)
+    assert oracle(qrels, {"q": ["bad", "good", "best"], "r": []}) == pytest.approx(0.840303 / 2, abs=5e-7)
+
+
+# The figures of all queries in out.test.aq, which comes with trec_eval; per query where it is given below.
+TREC_EVAL = {
+    "nDCG@10": 0.3016,
+    "AP": 0.1785,
+    "RR": 0.4064,
+    "Rprec": 0.2174,
+    "Bpref": 0.1981,
+    "nDCG": 0.4021,
+    "P@5": 0.2667,
+    "P@10": 0.3000,
+    "P@100": 0.2467,
+    "R@10": 0.0317,
+    "R@100": 0.4980,
+    "R@1000": 0.5997,
+    "nDCG@5": 0.2768,
+    "nDCG@20": 0.3525,
+    "AP@100": 0.1622,
+    "Success@5": 0.3333,
+}
+
+
+def test_trec_evals_own_example_gives_trec_evals_own_figures(
+    shared_data: Callable[[str], Path], crispbench: Callable[..., Any]
+) -> None:
+    folder = shared_data("metrics-check/trec_eval")
+    asked = [argument for name in TREC_EVAL for argument in ("--measure", name)]
+    answer = crispbench("measure", folder / "results.test", folder / "qrels.test", *asked, "--per-query", "--json")
+    assert (answer.code, answer.err) == (0, "")
+    found = json.loads(answer.out)["measures"]
+    assert {name: round(entry["value"], 4) for name, entry in found.items()} == TREC_EVAL
+    per_query = {query_id: round(value, 4) for query_id, value in found["nDCG@10"]["per_query"].items()}
+    assert per_query == {"301": 0.1518, "302": 0.7530, "303": 0.0000}
+    assert {entry["queries"] for entry in found.values()} == {3}
+
+
+@pytest.mark.parametrize(("name", "published"), [("trec-covid", 0.5947), ("trec-news", 0.3952)])
+def test_anserinis_bm25_runs_give_the_published_ndcg(
+    name: str, published: float, shared_data: Callable[[str], Path], crispbench: Callable[..., Any]
+) -> None:
+    folder = shared_data(f"metrics-check/{name}")
+    (qrels,) = folder.glob("qrels.*")
+    answer = crispbench("measure", folder / "BM25.trec", qrels, "--measure", "nDCG@10", "--json")
+    assert round(json.loads(answer.out)["measures"]["nDCG@10"]["value"], 4) == published
+
+
+def test_a_judged_query_that_the_run_lacks_counts_zero_and_is_named(
+    tmp_path: Path, crispbench: Callable[..., Any]
+) -> None:
+    (tmp_path / "run.trec").write_text("q1 Q0 d 1 0.5 tag\n")
+    (tmp_path / "qrels.txt").write_text("q1 0 d 1\nq2 0 d 1\n")
+    answer = crispbench("measure", tmp_path / "run.trec", tmp_path / "qrels.txt", "--measure", "AP", "--json")
+    assert json.loads(answer.out) == {"measures": {"AP": {"value": 0.5, "queries": 2}}, "missing": ["q2"]}
+    assert answer.err.count("\n") == 1 and "1 of 2" in answer.err and "q2" in answer.err
+
+
+def test_measure_orders_equal_scores_by_document_id_as_trec_eval_does(
+    tmp_path: Path, crispbench: Callable[..., Any]
+) -> None:
+    # descending and as strings: d9 before d10
+    (tmp_path / "run.trec").write_text("q Q0 d10 1 0.5 tag\nq Q0 d9 2 0.5 tag\n")
+    (tmp_path / "qrels.txt").write_text("q 0 d10 1\n")
+    answer = crispbench("measure", tmp_path / "run.trec", tmp_path / "qrels.txt", "--measure", str(RR))
+    assert answer.out == "RR\tall\t0.5000\t(1 queries)\n"

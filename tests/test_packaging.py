@@ -1,0 +1,36 @@
+"""The wheel holds what an installation needs, also outside of a checkout."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the content of a wheel built from this checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = folder.glob("crispbench-*.whl")
+    zipfile.ZipFile(wheel).extractall(folder / "site")
+    return folder / "site"
+
+
+def test_an_installed_wheel_finds_its_templates(installed: Path) -> None:
+    code = "import engines, engines.template as t; print(engines.__file__, *t.template_names())"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=installed, env={"PYTHONPATH": str(installed)}, capture_output=True, text=True
+    )
+    assert ran.stdout.split()[0].startswith(str(installed)), ran.stderr
+    assert {"mxbai-v2", "mxbai-v2-seq"} <= set(ran.stdout.split())
+
+
+def test_the_wheel_holds_the_html_page_and_no_tests(installed: Path) -> None:
+    names = {path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()}
+    assert "harness/report/templates/index.html" in names
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"engines", "harness", "crispbench"}

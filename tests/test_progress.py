@@ -1,0 +1,30 @@
+"""Progress is for people at a terminal; a pipe or a log gets none of it."""
+
+import pytest
+
+from harness.progress import bar, waiting
+
+
+def work() -> None:
+    with waiting("loading [a model]"):
+        pass
+    with bar("fake on animals", 30, "pairs") as done:
+        for _ in range(3):
+            done(10)
+
+
+def test_a_pipe_gets_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    work()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_gets_what_is_done_on_standard_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    work()
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "loading [a model]" in err
+    assert "fake on animals" in err and "30/30" in err and "pairs/s" in err

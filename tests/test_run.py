@@ -1,0 +1,245 @@
+"""The loop scores what has no score, commits query by query, and never takes an absent score for a zero."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engines.base import EngineUnavailable, ScoringFailed
+from harness import results
+from harness.config import EngineEntry, read_config
+from harness.records import Row
+from harness.run import Selection, Task, prepare, score_engine
+from harness.store import NotComparable, Store, StoreError
+
+
+def tasks_of(path: Path) -> list[Task]:
+    return prepare(read_config(path), Selection())
+
+
+def score(path: Path, folder: Path, engine: str = "moody", *, fresh: bool = False) -> Row:
+    """Score the config's only benchmark with one engine, without a report."""
+    score_engine(engine, read_config(path).engines[engine], tasks_of(path), folder, fresh=fresh)
+    (row,) = results.rows(folder)
+    return row
+
+
+# What is scored
+
+
+def test_every_candidate_of_every_query_is_scored_in_first_stage_order(small: Path, moody: Any, tmp_path: Path) -> None:
+    moody.answers = {"animal bird": [0.1 + 0.2, -1 / 3, 5e-324]}
+    row = score(small, tmp_path / "out")
+    assert (row.verdict, row.queries, row.pairs, row.coverage) == ("complete", 5, 15, 1.0)
+    (task,) = tasks_of(small)
+    with Store.read(tmp_path / "out") as store:
+        stored = store.scores("animals")
+        assert {query_id: tuple(one.doc_id for one in listed) for query_id, listed in stored.items()} == dict(
+            task.candidates.lists
+        )
+        assert [(one.rank, one.value) for one in stored["q-bird"]] == [(1, 0.1 + 0.2), (2, -1 / 3), (3, 5e-324)]
+        assert store.qrels("animals") == task.benchmark.qrels
+
+
+def test_scores_of_numpys_types_are_kept_as_numbers(small: Path, moody: Any, tmp_path: Path) -> None:
+    moody.answers = {"animal bird": [np.float32(0.1), np.float64(0.1), np.int64(-1)]}
+    score(small, tmp_path / "out")
+    with Store.read(tmp_path / "out") as store:
+        assert [one.value for one in store.scores("animals")["q-bird"]] == [0.10000000149011612, 0.1, -1.0]
+
+
+def test_what_the_engine_counts_is_kept_per_query(small: Path, moody: Any, tmp_path: Path) -> None:
+    score(small, tmp_path / "out")
+    with Store.read(tmp_path / "out") as store:
+        # 3 pairs, each of 2 words in the query and 5 in the document
+        assert [sample.counts for sample in store.samples("animals")] == [{"tokens": 3 * 7}] * 5
+
+
+def test_the_first_query_is_warm_up_and_too_few_samples_have_no_percentile(
+    small: Path, moody: Any, tmp_path: Path
+) -> None:
+    row = score(small, tmp_path / "out")
+    with Store.read(tmp_path / "out") as store:
+        assert [sample.warmup for sample in store.samples("animals")] == [True, False, False, False, False]
+    assert row.p50 == (None, 4, 5)
+
+
+def test_a_query_without_candidates_is_done_and_not_missing(
+    beir: Callable[..., Path], config: Callable[..., Path], moody: Any, tmp_path: Path
+) -> None:
+    folder = beir(
+        "pets",
+        {"d1": "a cat", "d2": "a cat and a dog"},
+        {"q1": "zebra", "q2": "cat"},
+        {"q1": {"d1": 1}, "q2": {"d2": 1}},
+    )
+    path = config(engines={"moody": {"kind": "moody"}}, benchmarks=[{"source": "beir", "path": str(folder)}])
+    row = score(path, tmp_path / "out")
+    assert (row.verdict, row.coverage, row.missing, row.pairs) == ("complete", 1.0, (), 2)
+    assert row.per_query["q1"] == 0.0
+    assert moody.asked == ["cat"]  # nobody is asked to score nothing
+    with Store.read(tmp_path / "out") as store:  # and what nobody scored has warmed nothing up
+        assert {sample.query_id: sample.warmup for sample in store.samples("pets")} == {"q1": True, "q2": True}
+
+
+def test_the_query_itself_is_removed_before_the_cut_at_k(
+    beir: Callable[..., Path], config: Callable[..., Path], moody: Any, tmp_path: Path
+) -> None:
+    texts = {name: f"a {name} is an animal" for name in ("cat", "dog", "bird", "fish")}
+    folder = beir("twins", texts, texts, {"cat": {"dog": 1}, "dog": {"cat": 1}})
+    benchmark = {"source": "beir", "path": str(folder), "remove_self": True}
+    path = config(engines={"moody": {"kind": "moody"}}, benchmarks=[benchmark], candidates={"k": 2})
+    assert score(path, tmp_path / "out").pairs == 4
+    with Store.read(tmp_path / "out") as store:
+        assert [one.doc_id for one in store.scores("twins")["cat"]] == ["dog", "bird"]
+        assert [one.doc_id for one in store.scores("twins")["dog"]] == ["cat", "bird"]
+
+
+def test_an_engine_is_shown_the_texts_that_it_asks_for_and_each_once(small: Path, moody: Any, tmp_path: Path) -> None:
+    (task,) = tasks_of(small)
+    corpus = list(task.benchmark.documents.values())
+    score(small, tmp_path / "nothing")
+    assert moody.shown == []
+    moody.prepares = "corpus"
+    score(small, tmp_path / "corpus")
+    assert moody.shown == corpus
+    moody.prepares, moody.shown = "candidates", []
+    moody.answers = {"animal worm": ScoringFailed("not today")}
+    score(small, tmp_path / "candidates")
+    assert sorted(moody.shown) == sorted(corpus)
+    moody.shown = []  # resumed, only the candidates of what is left
+    score(small, tmp_path / "candidates")
+    assert sorted(moody.shown) == sorted(f"a {word} is an animal" for word in ("worm", "cat", "dog"))
+
+
+# What has no score
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (ScoringFailed("the server is gone"), "the server is gone"),
+        ([1.0, math.nan, 0.5], "score nan for document"),
+        ([1.0, math.inf, 0.5], "score inf for document"),
+        ([1.0, 0.5], "returned 2 scores for 3 pairs"),
+        ([], "returned 0 scores for 3 pairs"),
+    ],
+    ids=["failed", "NaN", "infinite", "one too few", "none"],
+)
+def test_a_query_without_scores_counts_zero_and_makes_the_run_incomplete(
+    small: Path, moody: Any, tmp_path: Path, answer: Any, reason: str
+) -> None:
+    moody.answers = {"animal bird": answer}
+    row = score(small, tmp_path / "out")
+    assert (row.verdict, row.missing, row.queries) == ("incomplete", ("q-bird",), 5)
+    assert row.coverage == pytest.approx(0.8)
+    assert row.measures["nDCG@10"].value == pytest.approx(0.8)  # the other four are perfect
+    assert any(reason in note for note in row.notes)
+    with Store.read(tmp_path / "out") as store:
+        assert "q-bird" not in store.scores("animals")
+
+
+def test_a_failed_query_is_tried_again_and_a_committed_one_never(small: Path, moody: Any, tmp_path: Path) -> None:
+    moody.answers = {"animal bird": ScoringFailed("not today"), "animal cat": ScoringFailed("not today")}
+    assert score(small, tmp_path / "out").verdict == "incomplete"
+    moody.answers, moody.asked = {}, []
+    row = score(small, tmp_path / "out")
+    assert moody.asked == ["animal cat", "animal bird"]
+    assert (row.verdict, row.missing, row.notes) == ("complete", (), ())
+    moody.asked = []
+    assert score(small, tmp_path / "out") == row
+    assert moody.asked == []
+
+
+def test_an_engine_that_scores_everything_equal_is_invalid_and_its_numbers_are_withheld(
+    small: Path, moody: Any, tmp_path: Path
+) -> None:
+    moody.answers = {f"animal {word}": [float(len(word))] * 3 for word in ("cat", "dog", "bird", "fish", "worm")}
+    row = score(small, tmp_path / "out")
+    assert (row.verdict, row.measures, row.per_query) == ("invalid", {}, {})
+    assert any("all equal" in note for note in row.notes)
+    del moody.answers["animal cat"]  # one list with an order is enough to be a score
+    assert score(small, tmp_path / "other").verdict == "complete"
+
+
+def test_lists_of_one_candidate_say_nothing_about_a_constant_engine(
+    animals: Path, config: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = config(
+        engines={"flat": {"kind": "fake", "constant": True}},
+        benchmarks=[{"source": "beir", "path": str(animals)}],
+        candidates={"k": 1},
+    )
+    assert score(path, tmp_path / "out", "flat").verdict == "complete"
+
+
+def test_an_interrupted_query_is_neither_scored_nor_failed(small: Path, moody: Any, tmp_path: Path) -> None:
+    moody.answers = {"animal bird": KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        score(small, tmp_path / "out")
+    with Store.read(tmp_path / "out") as store:
+        assert store.done("animals") == {"q-cat", "q-dog"}
+        assert store.failures("animals") == []
+    moody.answers, moody.asked = {}, []
+    assert score(small, tmp_path / "out").verdict == "complete"
+    assert moody.asked == ["animal bird", "animal fish", "animal worm"]
+
+
+# Whose scores they are
+
+
+def test_the_results_of_another_configuration_are_not_added_to(small: Path, moody: Any, tmp_path: Path) -> None:
+    before = score(small, tmp_path / "out")
+    entry = EngineEntry(kind="moody", seed=7)
+    with pytest.raises(NotComparable, match=r"options\.seed was 'nothing' and is 7"):
+        score_engine("moody", entry, tasks_of(small), tmp_path / "out", fresh=False)
+    small.write_text(small.read_text().replace("k: 3", "k: 2"))
+    with pytest.raises(NotComparable, match=r"candidates\.k was 3 and is 2"):
+        score(small, tmp_path / "out")
+    assert results.rows(tmp_path / "out") == [before]
+
+
+def test_fresh_forgets_and_scores_again(small: Path, moody: Any, tmp_path: Path) -> None:
+    score(small, tmp_path / "out")
+    small.write_text(small.read_text().replace("k: 3", "k: 2"))
+    assert score(small, tmp_path / "out", fresh=True).pairs == 10
+    assert len(moody.asked) == 10
+
+
+def test_fresh_with_an_engine_that_cannot_be_loaded_keeps_the_results(small: Path, moody: Any, tmp_path: Path) -> None:
+    before = score(small, tmp_path / "out")
+    moody.missing_package = True
+    with pytest.raises(EngineUnavailable):
+        score(small, tmp_path / "out", fresh=True)
+    assert results.rows(tmp_path / "out") == [before]
+
+
+def test_fresh_does_not_delete_what_another_process_is_writing(small: Path, moody: Any, tmp_path: Path) -> None:
+    before = score(small, tmp_path / "out")
+    (task,) = tasks_of(small)
+    with Store.read(tmp_path / "out") as store:
+        manifest = store.manifest()
+    assert manifest is not None
+
+    def other_process(*arguments: object, **options: object) -> list[float]:
+        with pytest.raises(StoreError, match="being written by another process"):
+            score(small, tmp_path / "out", "fake", fresh=True)
+        return [3.0, 2.0, 1.0]
+
+    moody.answers = {"animal cat": Lazy(other_process)}
+    after = score(small, tmp_path / "out", fresh=True)
+    assert (after.verdict, after.engine, after.pairs) == (before.verdict, "moody", before.pairs)
+    assert task.pairs == after.pairs
+
+
+class Lazy:
+    """An answer that is made when it is asked for."""
+
+    def __init__(self, make: Callable[[], list[float]]) -> None:
+        self._make = make
+
+    def __iter__(self) -> Any:
+        return iter(self._make())

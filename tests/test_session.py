@@ -1,0 +1,193 @@
+"""A run from config to report: what it writes, what it prints, and how it ends."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Crispbench = Callable[..., Any]
+
+
+def measures(folder: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((folder / "measures.json").read_text(encoding="utf-8"))
+    return document
+
+
+def test_run_prints_its_measures_as_one_json_document_that_measures_json_holds_too(
+    small: Path, moody: Any, tmp_path: Path, crispbench: Crispbench
+) -> None:
+    answer = crispbench("run", small, "--out", tmp_path / "out", "--json")
+    assert (answer.code, answer.err) == (0, "")
+    document = json.loads(answer.out)
+    assert document["run"] == str(tmp_path / "out")
+    assert list(document["engines"]) == ["fake", "moody"]
+    assert document["engines"] == {name: measures(tmp_path / "out" / name) for name in ("fake", "moody")}
+    entry = document["engines"]["fake"]["benchmarks"]["animals"]
+    assert entry["measures"]["nDCG@10"] == {"value": 1.0, "lo": 1.0, "hi": 1.0}
+    assert {name: entry[name] for name in ("queries", "pairs", "coverage", "tie_rate", "truncated")} == {
+        "queries": 5,
+        "pairs": 15,
+        "coverage": 1.0,
+        "tie_rate": 0.0,
+        "truncated": 0,
+    }
+    assert entry["candidates"]["source"] == "bm25"
+    assert entry["candidates"].keys() >= {"k", "sha256", "oracle"}
+    for name in ("manifest.json", "latency.json"):
+        assert (tmp_path / "out" / "fake" / name).is_file()
+    assert {"index.html", "report.md", "table.tex"} <= {path.name for path in (tmp_path / "out/report").iterdir()}
+
+
+def test_equal_scores_make_equal_bytes(small: Path, moody: Any, tmp_path: Path, crispbench: Crispbench) -> None:
+    small.write_text(small.read_text().replace("kind: moody", "kind: moody\n    noise: 0.5"))
+    for folder in ("one", "other"):
+        assert crispbench("run", small, "--out", tmp_path / folder, "--engine", "moody").code == 0
+    written = [(tmp_path / folder / "moody/measures.json").read_bytes() for folder in ("one", "other")]
+    assert written[0] == written[1]
+
+
+def test_limit_takes_the_same_queries_every_time_and_is_part_of_the_configuration(
+    small: Path, moody: Any, tmp_path: Path, crispbench: Crispbench
+) -> None:
+    command = ("run", small, "--out", tmp_path / "out", "--engine", "moody", "--json", "--limit")
+    answer = crispbench(*command, 2)
+    assert json.loads(answer.out)["engines"]["moody"]["benchmarks"]["animals"]["queries"] == 2
+    first = list(moody.asked)
+    assert crispbench(*command, 2, "--fresh").code == 0
+    assert moody.asked == first * 2
+    refused = crispbench(*command, 3)
+    assert refused.code == 4
+    assert refused.err.count("\n") == 1 and "benchmarks.animals.queries was 2 and is 3" in refused.err
+    assert moody.asked == first * 2
+
+
+def test_only_the_selected_engines_and_benchmarks_run_and_earlier_ones_stay_in_the_report(
+    animals: Path, config: Callable[..., Path], moody: Any, tmp_path: Path, crispbench: Crispbench
+) -> None:
+    path = config(
+        engines={"fake": {"kind": "fake"}, "bm25": {"kind": "bm25"}, "moody": {"kind": "moody"}},
+        benchmarks=[{"source": "beir", "path": str(animals), "name": name} for name in ("first", "second")],
+        candidates={"k": 3},
+    )
+    command = ("run", path, "--out", tmp_path / "out", "--json")
+    answer = crispbench(*command, "--engine", "moody", "--benchmark", "second")
+    assert answer.code == 0
+    assert list(json.loads(answer.out)["engines"]) == ["moody"]
+    assert list(measures(tmp_path / "out/moody")["benchmarks"]) == ["second"]
+    assert not (tmp_path / "out/fake").exists()
+    answer = crispbench(*command, "--engine", "bm25", "--benchmark", "second")
+    report = (tmp_path / "out/report/report.md").read_text(encoding="utf-8")
+    assert "moody" in report and "bm25" in report and "## first" not in report
+    moody.asked = []
+    answer = crispbench(*command, "--engine", "moody", "--engine", "bm25")  # the config's order, whatever is typed
+    assert list(json.loads(answer.out)["engines"]) == ["bm25", "moody"]
+    assert measures(tmp_path / "out/moody")["benchmarks"].keys() == {"second", "first"}
+    assert len(moody.asked) == 5  # those of the first benchmark
+
+
+@pytest.mark.parametrize(
+    ("option", "known"), [(("--engine", "typo"), "fake, moody"), (("--benchmark", "typo"), "animals")]
+)
+def test_an_engine_or_benchmark_that_the_config_lacks_is_a_usage_error_that_lists_the_config(
+    small: Path, moody: Any, tmp_path: Path, crispbench: Crispbench, option: tuple[str, str], known: str
+) -> None:
+    answer = crispbench("run", small, "--out", tmp_path / "out", *option)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.count("\n") == 1
+    assert f"'typo' is not in the config; it has {known}" in answer.err
+    assert not (tmp_path / "out").exists() and moody.asked == []
+
+
+def test_one_name_for_two_benchmarks_is_a_usage_error(
+    animals: Path, config: Callable[..., Path], tmp_path: Path, crispbench: Crispbench
+) -> None:
+    twice = [{"source": "beir", "path": str(animals)}] * 2
+    path = config(engines={"fake": {"kind": "fake"}}, benchmarks=twice)
+    answer = crispbench("run", path, "--out", tmp_path / "out")
+    assert (answer.code, answer.out) == (2, "")
+    assert "'animals' is there twice" in answer.err
+
+
+def test_an_engine_that_cannot_be_loaded_is_named_and_the_others_go_on(
+    small: Path, moody: Any, tmp_path: Path, crispbench: Crispbench
+) -> None:
+    moody.missing_package = True
+    answer = crispbench("run", small, "--out", tmp_path / "out", "--json")
+    assert answer.code == 5
+    assert answer.err.count("\n") == 1 and "moodypackage" in answer.err
+    assert list(measures(tmp_path / "out/fake")["benchmarks"]) == ["animals"]
+    assert json.loads(answer.out)["engines"]["fake"]["benchmarks"]["animals"]["verdict"] == "complete"
+    report = (tmp_path / "out/report/report.md").read_text(encoding="utf-8")
+    assert "moodypackage" in report
+    moody.missing_package = False  # installed meanwhile: the same command completes the run
+    assert crispbench("run", small, "--out", tmp_path / "out", "--json").code == 0
+
+
+def test_a_run_in_which_no_engine_can_be_loaded_says_so(
+    small: Path, moody: Any, tmp_path: Path, crispbench: Crispbench
+) -> None:
+    moody.missing_package = True
+    answer = crispbench("run", small, "--out", tmp_path / "out", "--engine", "moody", "--json")
+    assert (answer.code, answer.out) == (5, "")
+    assert "no engine could score" in answer.err.splitlines()[-1]
+    index = json.loads((tmp_path / "out/run.json").read_text())
+    assert "moodypackage" in index["unavailable"]["moody"]
+    assert crispbench("report", tmp_path / "out").err == ""  # there is nothing to show, and that is no error
+
+
+def test_an_incomplete_run_exits_5_with_its_coverage_and_an_invalid_one_without_numbers(
+    animals: Path, config: Callable[..., Path], tmp_path: Path, crispbench: Crispbench
+) -> None:
+    engines = {
+        "failing": {"kind": "fake", "fail_on": "bird"},
+        "constant": {"kind": "fake", "constant": True},
+        "good": {"kind": "fake"},
+    }
+    path = config(engines=engines, benchmarks=[{"source": "beir", "path": str(animals)}])
+    for engine, verdict in (("failing", "incomplete"), ("constant", "invalid"), ("good", "complete")):
+        answer = crispbench("run", path, "--out", tmp_path / engine, "--engine", engine, "--json")
+        assert answer.code == (0 if engine == "good" else 5)
+        entry = json.loads(answer.out)["engines"][engine]["benchmarks"]["animals"]
+        assert entry["verdict"] == verdict
+        assert entry["coverage"] == pytest.approx(0.8 if engine == "failing" else 1.0)
+        assert entry["missing"] == (["q-bird"] if engine == "failing" else [])
+        assert bool(entry["measures"]) == (engine != "constant")
+
+
+def test_a_run_interrupted_in_its_first_benchmark_can_be_reported_and_joined_by_another_engine(
+    animals: Path, config: Callable[..., Path], moody: Any, tmp_path: Path, crispbench: Crispbench
+) -> None:
+    path = config(
+        engines={"fake": {"kind": "fake"}, "moody": {"kind": "moody"}},
+        benchmarks=[{"source": "beir", "path": str(animals), "name": name} for name in ("first", "second")],
+    )
+    moody.answers = {"animal bird": KeyboardInterrupt()}
+    command = ("run", path, "--out", tmp_path / "out", "--engine")
+    interrupted = crispbench(*command, "moody")
+    assert (interrupted.code, interrupted.out) == (130, "")
+    assert interrupted.err.strip().count("\n") == 0 and "same command resumes" in interrupted.err
+    reported = crispbench("report", tmp_path / "out")
+    assert (reported.code, reported.err) == (0, "")
+    joined = crispbench(*command, "fake")
+    assert joined.err == ""
+    entries = measures(tmp_path / "out/moody")["benchmarks"]
+    assert {name: (entry["verdict"], entry["coverage"]) for name, entry in entries.items()} == {
+        "first": ("incomplete", pytest.approx(0.4)),
+        "second": ("incomplete", 0.0),
+    }
+    moody.answers = {}
+    assert crispbench(*command, "moody").code == 0
+
+
+def test_candidates_of_one_first_stage_are_compared_and_of_two_are_not(
+    small: Path, moody: Any, tmp_path: Path, crispbench: Crispbench
+) -> None:
+    def report_after(engine: str) -> str:
+        crispbench("run", small, "--out", tmp_path / "out", "--engine", engine)
+        return (tmp_path / "out/report/report.md").read_text(encoding="utf-8")
+
+    assert "other candidates" not in report_after("fake")
+    small.write_text(small.read_text().replace("k: 3", "k: 2"))
+    assert "other candidates" in report_after("moody")

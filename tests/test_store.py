@@ -1,0 +1,244 @@
+"""What a store is given it gives back, also to the next process, and it takes no other configuration's results."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from harness.records import Failure, Manifest, Sample, Score
+from harness.store import FILE, NotComparable, Store, StoreError
+
+SETS: dict[str, dict[str, Any]] = {
+    "animals": {"revision": "sha256:aa", "queries": 3, "candidates": {"source": "bm25", "k": 100, "sha256": "cc"}}
+}
+MANIFEST = Manifest(
+    engine="large",
+    kind="fake",
+    options={"seed": 1, "model": "überall"},
+    description={"model": "word overlap"},
+    versions={"python": "3.11.9", "numpy": "2.0"},
+    machine={"cpu": "one"},
+    benchmarks=SETS,
+)
+SAMPLE = Sample("q", 0.25, 1, warmup=False, counts={"tokens": 3})
+
+# Everything that UTF-8 can hold: no halves of surrogate pairs.
+texts = st.text(st.characters(codec="utf-8"), max_size=8)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+queries = st.dictionaries(texts, st.lists(finite, max_size=4), max_size=5)
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    with TemporaryDirectory() as name:
+        yield Path(name) / "run" / "large"
+
+
+@settings(max_examples=40, deadline=None)
+@given(benchmark=texts, values=queries, seconds=st.floats(0, 1e6), counts=st.dictionaries(texts, st.integers(0)))
+@example("b", {"": [0.1 + 0.2, 5e-324, 1.7976931348623157e308, -1 / 3], "\0": [0.0]}, 0.1, {})
+def test_scores_and_samples_come_back_exactly(
+    benchmark: str, values: dict[str, list[float]], seconds: float, counts: dict[str, int]
+) -> None:
+    scores = {
+        query_id: [Score(f"{query_id}/{place}", place, value) for place, value in enumerate(listed, start=1)]
+        for query_id, listed in values.items()
+    }
+    samples = [Sample(query_id, seconds, len(scores[query_id]), not scores[query_id], counts) for query_id in scores]
+    with folder() as path:
+        with Store.open(path, MANIFEST) as store:
+            for sample in samples:
+                store.commit(benchmark, sample, scores[sample.query_id])
+        with Store.read(path) as store:
+            assert store.scores(benchmark) == scores
+            assert store.samples(benchmark) == samples  # in the order of commits
+            assert store.done(benchmark) == scores.keys()
+            assert store.scores(benchmark + "x") == {}
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    qrels=st.dictionaries(texts, st.dictionaries(texts, st.integers(-2, 4), min_size=1, max_size=3), max_size=3),
+    errors=st.dictionaries(texts, texts, max_size=3),
+)
+def test_judgements_and_failures_come_back(qrels: dict[str, dict[str, int]], errors: dict[str, str]) -> None:
+    with folder() as path:
+        with Store.open(path, MANIFEST) as store:
+            store.save_qrels("animals", {"old": {"d": 1}})
+            store.save_qrels("animals", qrels)
+            for query_id, error in errors.items():
+                store.fail("animals", Failure(query_id, "an earlier error"))
+                store.fail("animals", Failure(query_id, error))
+        with Store.read(path) as store:
+            assert store.qrels("animals") == qrels
+            assert {failure.query_id: failure.error for failure in store.failures("animals")} == errors
+            assert store.done("animals") == set()
+
+
+def test_a_query_that_is_scored_after_all_is_no_failure_any_more(tmp_path: Path) -> None:
+    with Store.open(tmp_path, MANIFEST) as store:
+        store.fail("animals", Failure("q", "no answer"))
+        store.fail("animals", Failure("r", "no answer"))
+        store.commit("animals", SAMPLE, [Score("d", 1, 0.5)])
+        assert store.failures("animals") == [Failure("r", "no answer")]
+
+
+def test_a_query_is_never_committed_twice(tmp_path: Path) -> None:
+    with pytest.raises(StoreError), Store.open(tmp_path, MANIFEST) as store:
+        store.commit("animals", SAMPLE, [Score("d", 1, 0.5)])
+        store.commit("animals", replace(SAMPLE, pairs=2), [Score("e", 2, 0.75)])
+    with Store.read(tmp_path) as store:
+        assert store.samples("animals") == [SAMPLE]
+        assert store.scores("animals") == {"q": [Score("d", 1, 0.5)]}
+
+
+@pytest.mark.parametrize("value", [float("nan"), None])
+def test_what_is_no_number_leaves_nothing_of_its_query_behind(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(StoreError), Store.open(tmp_path, MANIFEST) as store:
+        store.commit("animals", SAMPLE, [Score("d", 1, 0.5), Score("e", 2, value)])
+    with Store.read(tmp_path) as store:
+        assert (store.done("animals"), store.scores("animals")) == (set(), {})
+
+
+def test_the_longest_preparation_is_kept(tmp_path: Path) -> None:
+    with Store.open(tmp_path, MANIFEST) as store:
+        assert store.preparation_s("animals") is None
+        store.prepared("animals", 2.5)
+        store.prepared("animals", 0.5)
+        assert store.preparation_s("animals") == 2.5
+
+
+@pytest.mark.parametrize(
+    ("changed", "phrase"),
+    [
+        (replace(MANIFEST, options={"seed": 2, "model": "überall"}), "options.seed was 1 and is 2"),
+        (replace(MANIFEST, options={"seed": 1}), "options.model was 'überall' and is 'nothing'"),
+        (replace(MANIFEST, description={"model": "another"}), "description.model was 'word overlap' and is 'another'"),
+        (replace(MANIFEST, machine={"cpu": "two"}), "machine.cpu was 'one' and is 'two'"),
+        (replace(MANIFEST, kind="bm25"), "kind was 'fake' and is 'bm25'"),
+        (
+            replace(MANIFEST, benchmarks={"animals": SETS["animals"] | {"revision": "sha256:bb"}}),
+            "benchmarks.animals.revision was 'sha256:aa' and is 'sha256:bb'",
+        ),
+        (
+            replace(MANIFEST, benchmarks={"animals": SETS["animals"] | {"candidates": {"source": "bm25", "k": 50}}}),
+            "benchmarks.animals.candidates.k was 100 and is 50",
+        ),
+    ],
+)
+def test_another_configuration_is_refused_and_the_differing_field_named(
+    tmp_path: Path, changed: Manifest, phrase: str
+) -> None:
+    with Store.open(tmp_path, MANIFEST) as store:
+        store.commit("animals", SAMPLE, [Score("d", 1, 0.5)])
+    with pytest.raises(NotComparable) as refused, Store.open(tmp_path, changed):
+        pass
+    assert phrase in str(refused.value)
+    assert "--out or --fresh" in str(refused.value) and "\n" not in str(refused.value)
+    with Store.open(tmp_path, MANIFEST) as store:  # the results are as they were
+        assert store.scores("animals") == {"q": [Score("d", 1, 0.5)]}
+
+
+def test_many_differences_are_counted_rather_than_listed(tmp_path: Path) -> None:
+    with Store.open(tmp_path, MANIFEST):
+        pass
+    options = {f"option{number}": number for number in range(7)}  # and the two that are gone
+    with pytest.raises(NotComparable, match="and 4 more"), Store.open(tmp_path, replace(MANIFEST, options=options)):
+        pass
+
+
+def test_a_new_benchmark_is_added_and_the_others_stay(tmp_path: Path) -> None:
+    with Store.open(tmp_path, MANIFEST) as store:
+        store.commit("animals", SAMPLE, [Score("d", 1, 0.5)])
+    with Store.open(tmp_path, replace(MANIFEST, benchmarks={"plants": SETS["animals"]})) as store:
+        store.commit("plants", SAMPLE, [Score("d", 1, 0.75)])
+    with Store.read(tmp_path) as store:
+        manifest = store.manifest()
+        assert manifest is not None and list(manifest["benchmarks"]) == ["animals", "plants"]
+        assert store.scores("animals") == {"q": [Score("d", 1, 0.5)]}
+        assert store.scores("plants") == {"q": [Score("d", 1, 0.75)]}
+
+
+def test_a_second_writer_is_refused_in_one_line(tmp_path: Path) -> None:
+    with Store.open(tmp_path, MANIFEST) as store:
+        with pytest.raises(StoreError, match="being written by another process") as refused:
+            with Store.open(tmp_path, MANIFEST):
+                pass
+        assert "\n" not in str(refused.value)
+        store.commit("animals", SAMPLE, [Score("d", 1, 0.5)])  # and the first is not disturbed
+    with Store.open(tmp_path, MANIFEST) as store:  # free again
+        assert store.done("animals") == {"q"}
+
+
+def test_a_reader_sees_what_is_committed_while_a_writer_goes_on(tmp_path: Path) -> None:
+    seen: list[set[str]] = []
+
+    def look() -> None:
+        with Store.read(tmp_path) as store:
+            seen.append(store.done("animals"))
+
+    with Store.open(tmp_path, MANIFEST) as store:
+        for query_id in ("q", "r"):
+            store.commit("animals", replace(SAMPLE, query_id=query_id), [Score("d", 1, 0.5)])
+            reader = threading.Thread(target=look)
+            reader.start()
+            reader.join()
+    assert seen == [{"q"}, {"q", "r"}]
+
+
+def test_a_reader_cannot_write(tmp_path: Path) -> None:
+    with Store.open(tmp_path, MANIFEST):
+        pass
+    with pytest.raises(StoreError, match="readonly"), Store.read(tmp_path) as store:
+        store.commit("animals", SAMPLE, [])
+
+
+def test_a_folder_without_a_store_is_said_to_hold_none(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=rf"holds no {FILE}.*crispbench run"), Store.read(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("content", [b"this is no database, whatever its name says " * 40, b"SQLite format 3\0cut off"])
+def test_a_file_that_is_no_database_gives_one_line_with_the_next_step(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE).write_bytes(content)
+    with pytest.raises(StoreError, match=r"not a database.*--fresh") as refused, Store.open(tmp_path, MANIFEST):
+        pass
+    assert str(tmp_path / FILE) in str(refused.value) and "\n" not in str(refused.value)
+    with pytest.raises(StoreError, match="not a database"), Store.read(tmp_path) as store:
+        store.manifest()
+    assert (tmp_path / FILE).read_bytes() == content
+
+
+def test_a_fresh_store_has_forgotten_everything_of_any_configuration(tmp_path: Path) -> None:
+    with Store.open(tmp_path, MANIFEST, fresh=True) as store:
+        store.commit("animals", SAMPLE, [Score("d", 1, 0.5)])
+    with Store.open(tmp_path, replace(MANIFEST, kind="bm25"), fresh=True) as store:
+        assert store.done("animals") == set()
+    (tmp_path / FILE).write_bytes(b"no database")
+    with Store.open(tmp_path, MANIFEST, fresh=True) as store:
+        assert store.done("animals") == set()
+
+
+def test_a_store_that_is_being_written_cannot_be_made_fresh(tmp_path: Path) -> None:
+    with Store.open(tmp_path, MANIFEST) as store:
+        store.commit("animals", SAMPLE, [Score("d", 1, 0.5)])
+        with pytest.raises(StoreError, match="another process"), Store.open(tmp_path, MANIFEST, fresh=True):
+            pass
+    with Store.read(tmp_path) as store:
+        assert store.done("animals") == {"q"}
+
+
+def test_every_query_is_on_disk_as_soon_as_it_is_committed(tmp_path: Path) -> None:
+    with Store.open(tmp_path, MANIFEST) as store:
+        store.commit("animals", SAMPLE, [Score("d", 1, 0.5)])
+        other = sqlite3.connect(tmp_path / FILE)
+        assert other.execute("SELECT query_id, score FROM scores").fetchall() == [("q", 0.5)]
+        other.close()
