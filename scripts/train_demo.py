@@ -1,0 +1,555 @@
+"""Train the demo checkpoint: a tiny Qwen2 classifier that reranks Python functions for a docstring.
+
+The model learns from documented functions of installed packages (see `scripts.demo_data`), never from the standard
+library, on which it is tested. It imitates a blend of all-MiniLM-L6-v2 and BM25 and is pulled towards the one
+function that a docstring belongs to. Token embeddings start from the teacher; the first layers start wired so
+that document tokens attend to equal or similar query tokens.
+
+Run it again to go on after an interruption; everything lies below ``--work``:
+
+    python -m scripts.train_demo --work build/demo --out checkpoints/demo --steps 8000
+
+Prints nDCG@10 on functions of held-out packages while it trains, and on ``stdlib-code`` at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import sysconfig
+import time
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+from tokenizers import Tokenizer
+from torch.nn import functional
+from transformers import Qwen2Config, Qwen2ForSequenceClassification
+
+from scripts import demo_data as data
+from scripts.demo_data import Array, Function
+
+HIDDEN, LAYERS, HEADS, KV_HEADS, FEED_FORWARD, VOCABULARY = 256, 4, 8, 4, 288, 8000
+CONTENT = 248  # leading dimensions: the token's meaning; then importance, one per special token, document flag
+IMPORTANCE, SPECIAL, FLAG, MATCHED = 248, 249, 252, 253
+SPECIAL_COUNT = len(data.SPECIAL_TOKENS)
+PAD, START, END = range(SPECIAL_COUNT)  # ids of demo_data.SPECIAL_TOKENS
+QUERY_TOKENS, DOCUMENT_TOKENS = 48, 112
+SHARD = 8000  # candidates are mined in shards about as large as the standard library
+DEV_PACKAGES = ["dulwich", "werkzeug", "traitlets", "tornado", "urllib3", "requests"]
+
+
+@dataclass
+class Corpus:
+    """Functions with everything that a training step looks up."""
+
+    functions: list[Function]
+    queries: list[list[int]]
+    bodies: list[list[int]]
+    query_vectors: Array
+    body_vectors: Array
+    lexical: data.Lexical
+    hard: Array
+
+    def teacher(self, query: Array, body: Array) -> Array:
+        """Return the blended teacher scores of aligned pairs, about one unit of noise wide."""
+        cosine = (self.query_vectors[query] * self.body_vectors[body]).sum(-1)
+        return np.asarray(cosine / 0.11 + 0.1 * self.lexical.scores(query, body))
+
+
+def prompt(query: list[int], body: list[int]) -> list[int]:
+    """Return the token ids of one pair, as configs/templates/demo.yaml lays them out."""
+    return [START, *query[:QUERY_TOKENS], END, *body[:DOCUMENT_TOKENS], END, START]
+
+
+def encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    """Tokenise texts."""
+    return [item.ids for item in tokenizer.encode_batch(texts, add_special_tokens=False)]
+
+
+# ---------------------------------------------------------------- data
+
+
+def load_corpus(args: argparse.Namespace, functions: list[Function], tokenizer: Tokenizer) -> Corpus:
+    """Tokenise, embed and mine the training functions; what is slow is cached below ``--work``."""
+    queries, bodies = [item.query for item in functions], [item.body for item in functions]
+    vectors = data.teacher_vectors(functions, args.teacher, args.work / "emb")
+    mined = args.work / f"hard-{len(functions)}.npy"
+    if not mined.exists():
+        np.save(mined, data.mine([item.package for item in functions], bodies, queries, SHARD, args.seed))
+    return Corpus(
+        functions=functions,
+        queries=encode(tokenizer, queries),
+        bodies=encode(tokenizer, [body[:3000] for body in bodies]),
+        query_vectors=vectors[0],
+        body_vectors=vectors[1],
+        lexical=data.Lexical(bodies, queries),
+        hard=np.load(mined),
+    )
+
+
+def sample_lists(corpus: Corpus, train: Array, args: argparse.Namespace, step: int) -> tuple[Array, Array]:
+    """Return query indices and, per query, its own body first and then negatives."""
+    epoch, start = divmod(step * args.lists, len(train) - len(train) % args.lists)
+    order = np.random.default_rng([args.seed, epoch]).permutation(train)
+    query = order[start : start + args.lists]
+    rng = np.random.default_rng([args.seed, 1, step])
+    share = min(1.0, 0.3 + step / max(1, 0.15 * args.steps)) * args.hard
+    documents = rng.choice(train, (len(query), args.list_size))
+    hard = corpus.hard[query[:, None], rng.integers(0, corpus.hard.shape[1], documents.shape)]
+    use = (rng.random(documents.shape) < share) & (hard >= 0)
+    documents = np.where(use, hard, documents)
+    documents[:, 0] = query
+    return query, documents
+
+
+# ---------------------------------------------------------------- model
+
+
+def new_model(seed: int) -> Qwen2ForSequenceClassification:
+    """Return the untrained model."""
+    torch.manual_seed(seed)
+    config = Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=HIDDEN,
+        intermediate_size=FEED_FORWARD,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KV_HEADS,
+        max_position_embeddings=1024,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e8},
+        initializer_range=0.06,
+        tie_word_embeddings=False,
+        use_cache=False,
+        id2label={0: "0", 1: "1"},
+        label2id={"0": 0, "1": 1},
+        bos_token_id=None,
+        eos_token_id=END,
+        pad_token_id=PAD,
+    )
+    config._attn_implementation = "eager"  # faster than SDPA for such short prompts on a CPU
+    model = Qwen2ForSequenceClassification(config)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.mul_(0.35)
+            layer.mlp.down_proj.weight.mul_(0.35)
+    return model
+
+
+def token_vectors(corpus: Corpus, train: Array) -> Array:
+    """Return one teacher vector per token: the ridge fit of 'a text's vector is the mean of its tokens''."""
+    texts = [corpus.queries[i] for i in train] + [corpus.bodies[i][:160] for i in train]
+    target = np.concatenate([corpus.query_vectors[train], corpus.body_vectors[train]]).astype(np.float32)
+    lengths = np.array([len(ids) for ids in texts])
+    values = np.repeat(1.0 / np.maximum(lengths, 1), lengths).astype(np.float32)
+    flat = np.fromiter((token for ids in texts for token in ids), dtype=np.int64)
+    rows = np.repeat(np.arange(len(texts)), lengths)
+    matrix = csr_matrix((values, (rows, flat)), shape=(len(texts), VOCABULARY))
+    target -= target.mean(0)
+    gram = (matrix.T @ matrix).toarray() + 0.02 * np.eye(VOCABULARY, dtype=np.float32)
+    return np.asarray(np.linalg.solve(gram, matrix.T @ target), dtype=np.float32)
+
+
+def set_embeddings(model: Qwen2ForSequenceClassification, vectors: Array, seed: int) -> None:
+    """Initialise token embeddings: principal components of the teacher's vectors, equal norms, a length dimension."""
+    length = np.linalg.norm(vectors, axis=1)
+    known = length > 1e-3
+    weight = np.minimum(length, np.quantile(length[known], 0.9))[:, None]
+    units = vectors / np.maximum(length, 1e-6)[:, None]
+    _, _, axes = np.linalg.svd((units * weight)[known], full_matrices=False)
+    content = units @ axes[:CONTENT].T
+    content[~known] = np.random.default_rng(seed).normal(size=(int((~known).sum()), CONTENT)) * 0.05
+    content /= np.linalg.norm(content, axis=1, keepdims=True) + 1e-6
+    table = np.zeros((VOCABULARY, HIDDEN), dtype=np.float32)
+    table[:, :CONTENT] = content * math.sqrt(HIDDEN) * 0.3
+    table[known, IMPORTANCE] = 0.3 * np.log(length[known] / length[known].mean()).clip(-3, 3)
+    table[:SPECIAL_COUNT] = 0
+    for token in range(SPECIAL_COUNT):
+        table[token, SPECIAL + token] = math.sqrt(HIDDEN) * 0.3
+    with torch.no_grad():
+        model.model.embed_tokens.weight.copy_(torch.from_numpy(table))
+
+
+@torch.no_grad()
+def wire_flag(attention: Any, size: int) -> None:
+    """Wire head 0: tokens behind the first <|im_end|> (the document) get the FLAG dimension."""
+    slow = size // 2 - 1  # a dimension that the rotary embedding hardly turns
+    for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+        projection.weight[:size] = 0
+    attention.q_proj.weight[size + slow] = 0  # the other query head of the group must not see these keys
+    attention.q_proj.bias[slow] = 4.0
+    attention.k_proj.weight[slow, SPECIAL + END] = 0.8
+    attention.k_proj.weight[slow, SPECIAL + START] = 0.4
+    attention.v_proj.weight[0, SPECIAL + END] = 1 / math.sqrt(HIDDEN)
+    attention.o_proj.weight[:, :size] = 0
+    attention.o_proj.weight[FLAG, 0] = 2.0
+
+
+@torch.no_grad()
+def wire_matching(attention: Any, size: int, seed: int) -> None:
+    """Wire the first head of each group: document tokens attend to similar query tokens, else to the start."""
+    generator = torch.Generator().manual_seed(seed)
+    half = size // 2
+    rows = [i for i in range(size) if 4 <= i % half < half - 2]
+    for group in range(KV_HEADS):
+        query, key = 2 * group * size, group * size
+        mix = torch.linalg.qr(torch.randn(CONTENT, len(rows), generator=generator))[0].T * 1.6
+        for projection, start in ((attention.q_proj, query), (attention.k_proj, key)):
+            projection.weight[start : start + size] = 0
+            projection.weight[[start + i for i in rows], :CONTENT] = mix
+        attention.q_proj.bias[query + half - 1] = 6.0
+        flag = attention.k_proj.weight[key + half - 1]
+        flag[FLAG], flag[SPECIAL + START], flag[SPECIAL + END] = -1.0, 0.3, 0.4
+        attention.v_proj.weight[key : key + 2] = 0
+        attention.v_proj.bias[key] = 1.0
+        attention.v_proj.weight[key, SPECIAL + START] = -1 / math.sqrt(HIDDEN)
+        attention.v_proj.weight[key + 1, IMPORTANCE] = 0.5
+        attention.o_proj.weight[MATCHED, query] = 0.7
+        attention.o_proj.weight[MATCHED + 1, query + 1] = 0.7
+
+
+@torch.no_grad()
+def wire_pooling(attention: Any, size: int) -> None:
+    """Wire the second head of each group: the markers collect the weighted mean of the query, of the document."""
+    half = size // 2
+    for group in range(KV_HEADS):
+        query, key, width = (2 * group + 1) * size, group * size, size - 2
+        columns = list(range(group * width, (group + 1) * width))
+        attention.q_proj.weight[query : query + size] = 0
+        attention.q_proj.bias[query + half - 2] = 2.0
+        attention.k_proj.weight[key + half - 2, IMPORTANCE] = 2.8
+        attention.q_proj.weight[query + half - 1, SPECIAL + END] = 0.4
+        attention.q_proj.weight[query + half - 1, SPECIAL + START] = -0.4
+        attention.v_proj.weight[key + 2 : key + size] = 0
+        attention.v_proj.weight[list(range(key + 2, key + size)), columns] = 0.3
+        attention.o_proj.weight[:, query : query + size] = 0
+        attention.o_proj.weight[columns, list(range(query + 2, query + size))] = 2.0
+
+
+# ---------------------------------------------------------------- scoring
+
+
+def pad(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return right-padded ids and the position of every row's last token."""
+    width = max(len(row) for row in rows)
+    ids = torch.tensor([row + [PAD] * (width - len(row)) for row in rows])
+    return ids, torch.tensor([len(row) - 1 for row in rows])
+
+
+def forward(
+    model: Qwen2ForSequenceClassification, ids: torch.Tensor, last: torch.Tensor, depth: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return log-odds and, on request, the hidden states after `depth` layers.
+
+    Padding is on the right and attention is causal, so no mask is needed.
+    """
+    output = model.model(input_ids=ids, output_hidden_states=depth is not None)
+    final = output.last_hidden_state[torch.arange(len(ids)), last].float()
+    direction: torch.Tensor = model.score.weight[1] - model.score.weight[0]
+    scores: torch.Tensor = (final * direction).sum(-1)
+    return scores, None if depth is None else output.hidden_states[depth]
+
+
+@torch.inference_mode()
+def score_prompts(model: Qwen2ForSequenceClassification, prompts: list[list[int]]) -> Array:
+    """Score prompts, batched by length."""
+    model.eval()  # type: ignore[no-untyped-call]
+    scores = np.zeros(len(prompts), dtype=np.float32)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    for start in range(0, len(order), 96):
+        chosen = order[start : start + 96]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=model.dtype == torch.float32):
+            scores[chosen] = forward(model, *pad([prompts[i] for i in chosen]))[0].numpy()
+    model.train()
+    return scores
+
+
+@dataclass
+class Task:
+    """Queries with their candidates: what is measured."""
+
+    query: list[str]
+    body: list[str]
+    gold: list[int]
+    rows: Array
+    bm25: Array
+
+    def ndcg(self, scores: Array) -> Array:
+        """Return nDCG@10 per query of candidates ordered by `scores`."""
+        values = np.zeros(len(self.gold))
+        for i, gold in enumerate(self.gold):
+            ranked = self.rows[i][np.argsort(-scores[i], kind="stable")].tolist()
+            if gold in ranked[:10]:
+                values[i] = 1 / math.log2(ranked.index(gold) + 2)
+        return values
+
+    def chance(self) -> Array:
+        """Return the expected nDCG@10 per query of a random order."""
+        gain = sum(1 / math.log2(rank + 2) for rank in range(10)) / self.rows.shape[1]
+        return np.array([gain * (gold in row) for gold, row in zip(self.gold, self.rows, strict=True)])
+
+    def scores(self, model: Qwen2ForSequenceClassification, tokenizer: Tokenizer) -> Array:
+        """Score every candidate with the model."""
+        query, body = encode(tokenizer, self.query), encode(tokenizer, self.body)
+        prompts = [prompt(query[i], body[j]) for i, row in enumerate(self.rows) for j in row]
+        return score_prompts(model, prompts).reshape(self.rows.shape)
+
+
+def make_task(functions: list[Function], queries: int, seed: int) -> Task:
+    """Sample queries and rank all bodies for them with BM25: the 50 best are the candidates."""
+    gold = random.Random(seed).sample(range(len(functions)), min(queries, len(functions)))
+    bodies, texts = [item.body for item in functions], [functions[i].query for i in gold]
+    rows, bm25 = data.bm25_candidates(bodies, texts, 50)
+    return Task(texts, bodies, gold, rows, bm25)
+
+
+def interval(values: Array, draws: int = 2000) -> str:
+    """Return mean and 95 % bootstrap interval over queries."""
+    picks = np.random.default_rng(0).integers(0, len(values), (draws, len(values)))
+    low, high = np.quantile(values[picks].mean(1), [0.025, 0.975])
+    return f"{values.mean():.3f} [{low:.3f}, {high:.3f}]"
+
+
+# ---------------------------------------------------------------- training
+
+
+@dataclass
+class Trained:
+    """What the optimizer changes."""
+
+    model: Qwen2ForSequenceClassification
+    probe: torch.nn.Linear
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """All parameters, in a fixed order."""
+        return [*self.model.parameters(), *self.probe.parameters()]
+
+
+def micro_batches(rows: list[list[int]], parts: int) -> list[list[int]]:
+    """Split row numbers into `parts` groups of similar length."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    size = math.ceil(len(order) / parts)
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def occurrence_loss(states: torch.Tensor, probe: torch.nn.Linear, ids: torch.Tensor) -> torch.Tensor:
+    """Auxiliary loss: every document token tells whether it occurs in the query."""
+    inside = (ids == END).cumsum(1)
+    query, body = (inside == 0) & (ids > END), (inside == 1) & (ids > END)
+    same = ((ids[:, :, None] == ids[:, None, :]) & query[:, None, :]).any(-1)
+    logits = probe(states.float()).squeeze(-1)[body]
+    return functional.binary_cross_entropy_with_logits(logits, same[body].float())
+
+
+def target_distribution(corpus: Corpus, query: Array, documents: Array, args: argparse.Namespace) -> torch.Tensor:
+    """Return what each list's scores should look like: the teacher's softmax mixed with the own body."""
+    repeated = np.repeat(query, documents.shape[1])
+    teacher = torch.from_numpy(corpus.teacher(repeated, documents.ravel())).float().view(documents.shape)
+    target: torch.Tensor = (1 - args.gold) * torch.softmax(args.sharpness * teacher, -1)
+    target[:, 0] += args.gold
+    return target
+
+
+def batch_gradients(
+    trained: Trained, pool: Executor, corpus: Corpus, train: Array, args: argparse.Namespace, step: int
+) -> tuple[float, float, float]:
+    """Fill the gradients of one step; return loss, share of lists whose own body wins, and auxiliary loss.
+
+    Each thread runs whole groups: on shared cores that beats splitting every operation among threads.
+    """
+    query, documents = sample_lists(corpus, train, args, step)
+    pairs = [(q, d) for q, row in zip(query, documents, strict=True) for d in row]
+    rows = [prompt(corpus.queries[q], corpus.bodies[d]) for q, d in pairs]
+    groups = micro_batches(rows, args.parts)
+
+    def ahead(group: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        ids, last = pad([rows[i] for i in group])
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
+            values, states = forward(trained.model, ids, last, depth=3)
+        assert states is not None
+        return values, occurrence_loss(states, trained.probe, ids)
+
+    def back(group: list[int], values: torch.Tensor, extra: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        flow = [slope[group], torch.tensor(weight / len(groups))]
+        return torch.autograd.grad([values, extra], trained.parameters, flow, allow_unused=True)
+
+    results = list(pool.map(ahead, groups))
+    scores = torch.zeros(len(rows))
+    for group, (values, _) in zip(groups, results, strict=True):
+        scores[group] = values.detach()
+    scores = scores.view(documents.shape).requires_grad_()
+    target = target_distribution(corpus, query, documents, args)
+    loss = -(target * torch.log_softmax(scores, -1)).sum(-1).mean()
+    slope = torch.autograd.grad(loss, scores)[0].flatten()
+    weight = args.auxiliary * max(0.05, 1 - step / (0.5 * args.steps))
+    parts = list(pool.map(back, groups, *zip(*results, strict=True)))
+    for parameter, gradients in zip(trained.parameters, zip(*parts, strict=True), strict=True):
+        known = [gradient for gradient in gradients if gradient is not None]
+        parameter.grad = torch.stack(known).sum(0) if known else None
+    right = float((scores.argmax(-1) == 0).float().mean())
+    return float(loss.detach()), right, float(sum(extra.detach() for _, extra in results)) / len(groups)
+
+
+def learning_rate(step: int, args: argparse.Namespace) -> float:
+    """Return the rate: linear warm-up, then linear decay to zero."""
+    return float(args.rate * min((step + 1) / args.warmup, max(0.0, 1 - step / args.steps)))
+
+
+def export(model: Qwen2ForSequenceClassification, tokenizer: Tokenizer, out: Path) -> None:
+    """Write the checkpoint: fp16 weights, configuration and tokenizer."""
+    out.mkdir(parents=True, exist_ok=True)
+    copy = Qwen2ForSequenceClassification(model.config)  # type: ignore[no-untyped-call]
+    copy.load_state_dict(model.state_dict())
+    copy.half().save_pretrained(out)  # type: ignore[no-untyped-call]
+    config = json.loads((out / "config.json").read_text())
+    config |= {"rope_theta": 1e8, "torch_dtype": "float16"}  # what transformers 4 reads
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    tokenizer.save(str(out / "tokenizer.json"), pretty=False)
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": 1024,
+        "pad_token": data.SPECIAL_TOKENS[PAD],
+        "eos_token": data.SPECIAL_TOKENS[END],
+        "padding_side": "right",
+        "clean_up_tokenization_spaces": False,
+    }
+    (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write the state so that an interruption leaves the old one whole."""
+    torch.save(state, path.with_suffix(".tmp"))
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def start_model(corpus: Corpus, train: Array, args: argparse.Namespace) -> Qwen2ForSequenceClassification:
+    """Return the initialised model."""
+    model = new_model(args.seed)
+    size = HIDDEN // HEADS
+    set_embeddings(model, token_vectors(corpus, train), args.seed)
+    if args.wire:
+        wire_flag(model.model.layers[0].self_attn, size)
+        wire_matching(model.model.layers[1].self_attn, size, args.seed)
+        wire_pooling(model.model.layers[1].self_attn, size)
+        wire_matching(model.model.layers[2].self_attn, size, args.seed + 1)
+    return model
+
+
+def train_model(
+    corpus: Corpus, train: Array, task: Task, tokenizer: Tokenizer, args: argparse.Namespace
+) -> Qwen2ForSequenceClassification:
+    """Train, or go on training, and return the model."""
+    path = args.work / f"{args.name}.pt"
+    state = torch.load(path, weights_only=False) if path.exists() else None
+    trained = Trained(new_model(args.seed) if state else start_model(corpus, train, args), torch.nn.Linear(HIDDEN, 1))
+    optimizer = torch.optim.AdamW(trained.parameters, lr=args.rate, betas=(0.9, 0.98), weight_decay=0.01)
+    if state:
+        trained.model.load_state_dict(state["model"])
+        trained.probe.load_state_dict(state["probe"])
+        optimizer.load_state_dict(state["optimizer"])
+    clock, rows = time.monotonic(), []
+    with ThreadPoolExecutor(args.threads) as pool:
+        for step in range(state["step"] if state else 0, args.stop or args.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, args)
+            rows.append(batch_gradients(trained, pool, corpus, train, args, step))
+            torch.nn.utils.clip_grad_norm_(trained.parameters, 1.0)
+            optimizer.step()
+            if (step + 1) % args.log == 0:
+                loss, right, extra = np.mean(rows[-args.log :], axis=0)
+                speed = args.log / (time.monotonic() - clock)
+                print(f"{step + 1:6d} loss {loss:.3f} right {right:.3f} aux {extra:.3f} {speed:.2f}/s", flush=True)
+                clock = time.monotonic()
+            if (step + 1) % args.check == 0 or step + 1 == args.steps:
+                state = {"model": trained.model.state_dict(), "probe": trained.probe.state_dict(), "step": step + 1}
+                save_state(path, state | {"optimizer": optimizer.state_dict()})
+                export(trained.model, tokenizer, args.out)
+                value = interval(task.ndcg(task.scores(trained.model, tokenizer)))
+                print(f"{step + 1:6d} held-out nDCG@10 {value}", flush=True)
+                clock = time.monotonic()
+    return trained.model
+
+
+def report(out: Path, task: Task, tokenizer: Tokenizer, teacher: Path | None, name: str) -> None:
+    """Print nDCG@10 of the exported checkpoint and its baselines on one task."""
+    model = Qwen2ForSequenceClassification.from_pretrained(out, dtype=torch.float32)
+    rows = {"random order (expected)": task.chance(), "BM25": task.ndcg(task.bm25)}
+    if teacher:
+        used, places = np.unique(task.rows, return_inverse=True)
+        body = data.embed([task.body[i] for i in used], teacher)[places.reshape(task.rows.shape)]
+        rows["all-MiniLM-L6-v2"] = task.ndcg(np.einsum("qd,qkd->qk", data.embed(task.query, teacher), body))
+    rows["demo"] = task.ndcg(task.scores(model, tokenizer))
+    for label, values in rows.items():
+        print(f"{name:12s} {label:26s} nDCG@10 {interval(values)}", flush=True)
+    print(f"{name:12s} demo - BM25 {interval(rows['demo'] - rows['BM25'])}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--packages", type=Path, nargs="*", default=[Path(sysconfig.get_paths()["purelib"])],
+        help="site-packages folders to learn from (default: this environment's)")  # fmt: skip
+    add("--per-package", type=int, default=3000, help="at most so many functions of one package")
+    add("--functions", type=int, default=56000, help="at most so many functions in all (the tokenizer sees more)")
+    add("--teacher", type=Path, default=data.default_teacher(), help="sentence-transformers folder of the teacher")
+    add("--work", type=Path, required=True, help="folder for caches and the training state")
+    add("--out", type=Path, required=True, help="folder of the checkpoint")
+    add("--name", default="state", help="name of the training state")
+    add("--steps", type=int, default=8000, help="steps of the whole schedule")
+    add("--stop", type=int, default=0, help="stop early at this step (0: at the end)")
+    add("--lists", type=int, default=8, help="queries in a step")
+    add("--list-size", type=int, default=8, help="documents of a query")
+    add("--parts", type=int, default=4, help="groups of similar length that a step is split into")
+    add("--rate", type=float, default=1e-3, help="highest learning rate")
+    add("--warmup", type=int, default=200, help="steps until the highest rate")
+    add("--hard", type=float, default=0.75, help="final share of negatives that are mined")
+    add("--gold", type=float, default=0.5, help="share of the target on a query's own body")
+    add("--sharpness", type=float, default=1.5, help="multiplies the teacher's scores")
+    add("--auxiliary", type=float, default=0.5, help="first weight of the occurrence loss")
+    add("--wire", action=argparse.BooleanOptionalAction, default=True, help="wire the first layers")
+    add("--bf16", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 matrix products")
+    add("--log", type=int, default=50, help="steps between two lines")
+    add("--check", type=int, default=400, help="steps between two measurements and saved states")
+    add("--threads", type=int, default=2, help="CPU threads")
+    add("--seed", type=int, default=0, help="seed of everything random")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Prepare the data, train, export and measure."""
+    args = parse_arguments()
+    torch.set_num_threads(1)  # threads share a step by groups
+    args.work.mkdir(parents=True, exist_ok=True)
+    cache = args.work / "functions.jsonl"
+    if not cache.exists():
+        data.save_functions(data.load_functions(args.packages, args.per_package, args.seed), cache)
+    functions = data.read_functions(cache)
+    vocabulary = args.work / f"tok{VOCABULARY}.json"
+    if not vocabulary.exists():
+        texts = (text for item in functions for text in (item.query, item.body[:1500]))
+        data.build_tokenizer(texts, VOCABULARY).save(str(vocabulary))
+    tokenizer = Tokenizer.from_file(str(vocabulary))
+    tokenizer.encode_special_tokens = True
+    functions = functions[: args.functions]
+    corpus = load_corpus(args, functions, tokenizer)
+    held_out = [item for item in functions if item.package in DEV_PACKAGES]
+    train = np.array([i for i, item in enumerate(functions) if item.package not in DEV_PACKAGES])
+    print(f"{len(train)} training functions, {len(held_out)} held out", flush=True)
+    task = make_task(held_out, 150, args.seed)
+    model = train_model(corpus, train, task, tokenizer, args)
+    export(model, tokenizer, args.out)
+    report(args.out, task, tokenizer, args.teacher, "held-out")
+    report(args.out, make_task(data.standard_library(), 200, args.seed), tokenizer, args.teacher, "stdlib-code")
+
+
+if __name__ == "__main__":
+    main()
