@@ -32,6 +32,7 @@ __all__ = [
 ENGINES = {
     "bi_encoder": "engines.bi_encoder:BiEncoder",
     "bm25": "engines.bm25:BM25",
+    "cross_encoder": "engines.cross_encoder:CrossEncoder",
     "fake": "engines.fake:Fake",
     "torch": "engines.torch_engine:TorchEngine",
 }

@@ -100,7 +100,7 @@ class Engine(ABC):
 class Retriever(Engine):
     """An engine that can also search the documents it was prepared with: a first stage."""
 
-    prepares = "corpus"
+    prepares: ClassVar[Literal["nothing", "candidates", "corpus"]] = "corpus"
 
     @abstractmethod
     def search(self, query: str, k: int) -> list[int]:

@@ -1,18 +1,22 @@
-"""Bi-encoders by sentence-transformers: cosine of normalised embeddings, each document encoded once per run."""
+"""Bi-encoders by sentence-transformers: cosine of normalised embeddings, each document encoded once per run.
+
+As an engine it is shown the candidates; shown a whole corpus it is a first stage that searches all of it.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.util import find_spec
 from itertools import groupby, islice
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import PositiveInt
 
-from engines.base import BadOptions, Engine, EngineUnavailable, Options, Pair, ScoringFailed, require
-from engines.revision import weights_revision
+from engines.base import EngineUnavailable, Options, Pair, Retriever, ScoringFailed, require
+from engines.location import locate
+from engines.revision import hub_commit, weights_revision
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -31,7 +35,7 @@ class BiEncoderOptions(Options):
     batch_size: PositiveInt = 32
 
 
-class BiEncoder(Engine):
+class BiEncoder(Retriever):
     options_type: ClassVar[type[Options]] = BiEncoderOptions
     options: BiEncoderOptions
     prepares = "candidates"
@@ -54,11 +58,12 @@ class BiEncoder(Engine):
             ) from None
         if options.max_tokens is not None:
             self._model.max_seq_length = options.max_tokens
-        self._vectors: dict[str, Tensor] = {}
+        self._rows: NDArray[np.int64] | None = None  # of each document of `prepare`, among those of all blocks
+        self._forget()
         self._counts: Counter[str] = Counter()
         self._description = {
             "model": options.model,
-            "revision": weights_revision(path) or self._commit() or options.revision or "",
+            "revision": weights_revision(path) or hub_commit(self._model) or options.revision or "",
             "precision": options.precision,
             "max_tokens": str(self._model.max_seq_length),
             "device": str(self._model.device),
@@ -66,10 +71,33 @@ class BiEncoder(Engine):
         }
 
     def prepare(self, documents: Iterable[str], *, analysis: str) -> None:
-        self._vectors = {}
+        import numpy as np
+
+        self._forget()
+        rows: dict[str, int] = {}
+        order: list[int] = []
         waiting = iter(documents)
         while chunk := list(islice(waiting, CHUNK)):
-            self._remember(chunk)
+            self._blocks += self._remember(chunk)
+            order += [rows.setdefault(document, len(rows)) for document in chunk]
+        self._rows = np.asarray(order, dtype=np.int64)
+
+    def search(self, query: str, k: int) -> list[int]:
+        """Exact: the cosine with every document, block by block."""
+        import numpy as np
+
+        if self._rows is None:
+            raise ScoringFailed("the bi-encoder was not shown a corpus: call prepare first")
+        if not self._blocks:
+            return []
+        asked = self._encode([query], self.options.query_prompt)[0]
+        unique = np.concatenate([(block @ asked).numpy() for block in self._blocks])
+        scores = unique[self._rows]  # the same text twice has the same score
+        found = np.arange(len(scores))
+        if k < len(scores):  # only what can be among the best is sorted
+            found = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
+        best = found[np.argsort(-scores[found], kind="stable")][:k]
+        return [int(position) for position in best]
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         self._remember(pair.document for pair in pairs)
@@ -87,17 +115,21 @@ class BiEncoder(Engine):
 
     def close(self) -> None:
         self._model.to("meta")  # frees the weights, whoever still holds the engine
-        self._vectors = {}
+        self._forget()
 
-    def _commit(self) -> str | None:
-        """The hub's commit that a part of the model was loaded from; None for a folder."""
-        configs = (getattr(module, "config", None) for module in self._model.modules())
-        return next((commit for config in configs if (commit := getattr(config, "_commit_hash", None))), None)
+    def _forget(self) -> None:
+        self._vectors: dict[str, Tensor] = {}  # each a row of a block
+        self._blocks: list[Tensor] = []  # [at most CHUNK, dimensions] each, of the distinct documents of `prepare`
+        self._rows = None
 
-    def _remember(self, documents: Iterable[str]) -> None:
+    def _remember(self, documents: Iterable[str]) -> "list[Tensor]":
+        """Encode what is new; its vectors as one block, or no block."""
         new = [document for document in dict.fromkeys(documents) if document not in self._vectors]
-        if new:
-            self._vectors.update(zip(new, self._encode(new, self.options.document_prompt), strict=True))
+        if not new:
+            return []
+        block = self._encode(new, self.options.document_prompt)
+        self._vectors.update(zip(new, block, strict=True))
+        return [block]
 
     def _encode(self, texts: list[str], prompt: str) -> "Tensor":
         """Unit vectors [texts, dimensions], float32 on the CPU."""
@@ -116,17 +148,3 @@ class BiEncoder(Engine):
         if not vectors.isfinite().all():
             raise ScoringFailed(f"the model's embeddings in {self.options.precision} are not finite: use bf16 or fp32")
         return vectors.float().cpu()
-
-
-def locate(model: str) -> str:
-    """The folder behind `package:NAME/FOLDER`, anything else as it is. Raises EngineUnavailable, BadOptions."""
-    if not model.startswith("package:"):
-        return model
-    package, _, folder = model.removeprefix("package:").partition("/")
-    if not package.isidentifier():
-        raise BadOptions(f"model {model!r}: expected package:NAME/FOLDER with the name of a Python package")
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        distribution = package.replace("_", "-")
-        raise EngineUnavailable(f"model {model!r}: package {package} is not installed: pip install {distribution}")
-    return str(Path(spec.origin).parent / folder)

@@ -1,33 +1,29 @@
 """BM25 by bm25s: the first stage, and as an engine over its own candidates the baseline row of every table."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from engines.analysis import analyzer
 from engines.base import BadOptions, Options, Pair, Retriever, ScoringFailed, require
-
-# Lucene's EnglishAnalyzer, as Anserini runs it: words by Unicode rules (an apostrophe or a full stop inside a
-# word stays, "3.5" is one word), possessive removed, these 33 stop words, Porter's stemmer.
-WORD = re.compile(r"\w+(?:['’.]\w+)*")
-POSSESSIVE = re.compile(r"['’][sS]$")
-STOP_WORDS = frozenset(
-    "a an and are as at be but by for if in into is it no not of on or such that the their then there these they "
-    "this to was will with".split()
-)
-# camelCase, PascalCase, HTTPServer, snake_case: borders inside an identifier; sha256 stays one word
-IDENTIFIER_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_+")
-
-
-ANALYSES = ("english", "code")
 
 
 class BM25Options(Options):
     k1: float = Field(default=0.9, ge=0)  # Anserini's defaults
     b: float = Field(default=0.4, ge=0, le=1)
-    analysis: Literal["english", "code"] | None = None  # None: what the collection is said to be
+    analysis: str | None = None  # see engines/analysis.py; None: what the collection is said to be
+
+    @field_validator("analysis")
+    @classmethod
+    def _is_known(cls, analysis: str | None) -> str | None:
+        try:
+            if analysis is not None:
+                analyzer(analysis)
+        except BadOptions as error:
+            raise ValueError(str(error)) from None
+        return analysis
 
 
 class BM25(Retriever):
@@ -39,14 +35,11 @@ class BM25(Retriever):
     def __init__(self, options: BM25Options) -> None:
         super().__init__(options)
         self._bm25s = require("bm25s", extra="bm25")
-        self._stem = require("Stemmer", extra="bm25").Stemmer("porter").stemWords
-        self._analysis = "english"
+        self._terms = analyzer(options.analysis or "english")
         self._vocabulary: set[str] | None = None
 
     def prepare(self, documents: Iterable[str], *, analysis: str) -> None:
-        self._analysis = self.options.analysis or analysis
-        if self._analysis not in ANALYSES:
-            raise BadOptions(f"analysis {self._analysis!r} is not known to BM25; known are {', '.join(ANALYSES)}")
+        self._terms = analyzer(self.options.analysis or analysis)
         terms: list[list[str]] = []
         self._positions: dict[str, int] = {}
         for position, document in enumerate(documents):
@@ -81,10 +74,7 @@ class BM25(Retriever):
 
     def terms(self, text: str) -> list[str]:
         """The index terms of a text, in order."""
-        if self._analysis == "code":
-            text = IDENTIFIER_BORDER.sub(" ", text)
-        words = (POSSESSIVE.sub("", word) for word in WORD.findall(text.lower()))
-        return list(self._stem([word for word in words if word not in STOP_WORDS]))
+        return self._terms(text)
 
     def _all_scores(self, query: str):  # type: ignore[no-untyped-def]  # numpy stays out of the import
         import numpy as np

@@ -1,35 +1,93 @@
 """The first stage: which documents of a benchmark are reranked for each query."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
 
 import engines
-from engines.base import Options, Retriever
+from engines.base import BadOptions, Options, Retriever
+from harness import candidate_cache
 from harness.benchmarks import BenchmarkError
+from harness.benchmarks.base import count_warning
 from harness.records import Benchmark, Candidates
-from harness.trec import Run, read_run
+from harness.trec import Run, read_run_file
+
+Found = Iterable[tuple[str, Iterable[str]]]  # query_id and its documents, best first
 
 
 class FirstStage(Options):
-    """What the config says of candidates."""
+    """What the config says of candidates. Options of another source than the named one are errors."""
 
-    source: Literal["bm25", "run"] = "bm25"
+    model_config = ConfigDict(extra="allow")  # of dense; checked below
+
+    source: Literal["bm25", "dense", "native", "run"] = "bm25"
     k: int = Field(default=100, gt=0)
     k1: float = 0.9  # of bm25; Anserini's defaults
     b: float = 0.4
     path: str | None = None  # of a TREC run; {benchmark} in it becomes the benchmark's name
+
+    OWN: ClassVar[Mapping[str, frozenset[str]]] = {
+        "bm25": frozenset({"k1", "b"}),
+        "native": frozenset(),
+        "run": frozenset({"path"}),
+    }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_options_of_its_source(cls, values: object) -> object:
+        if not isinstance(values, Mapping):
+            return values
+        source = values.get("source", "bm25")
+        options = {name: value for name, value in values.items() if name not in ("source", "k")}
+        if source == "dense":
+            try:
+                engines.options("bi_encoder", options)
+            except BadOptions as error:
+                raise ValueError(str(error)) from None
+        for name, value in options.items() if source in cls.OWN else ():
+            if name not in cls.model_fields:
+                unknown = InitErrorDetails(type="extra_forbidden", loc=(name,), input=value)
+                raise ValidationError.from_exception_data(cls.__name__, [unknown])
+            if name not in cls.OWN[source]:
+                raise ValueError(f"{name!r} is no option of source {source}, whose own are {cls._own(source)}")
+        return values
+
+    @classmethod
+    def _own(cls, source: str) -> str:
+        return ", ".join(["k", *sorted(cls.OWN[source])])
+
+    @property
+    def engine(self) -> tuple[str, dict[str, Any]]:
+        """Kind and options of the engine that searches."""
+        if self.source == "dense":
+            return "bi_encoder", dict(self.model_extra or {})
+        return "bm25", {"k1": self.k1, "b": self.b}
 
 
 def retrieve(benchmark: Benchmark, stage: FirstStage, on_query: Callable[[int], None]) -> Candidates:
     """At most k candidates for each query, best first; `on_query` is told after each one (1).
 
     The document whose id is the query's is dropped before the cut at k where the benchmark says so. A query for
-    which the first stage finds nothing has an empty list and scores 0. Raises BenchmarkError.
+    which the first stage finds nothing has an empty list and scores 0. Raises BenchmarkError, EngineUnavailable.
     """
-    found = _from_bm25(benchmark, stage) if stage.source == "bm25" else _from_run(benchmark, stage)
+    if stage.source in ("bm25", "dense"):
+        return _search(benchmark, stage, on_query)
+    if stage.source == "native":
+        return _candidates(benchmark, stage, _native(benchmark), on_query)
+    return _from_run(benchmark, stage, on_query)
+
+
+def _candidates(
+    benchmark: Benchmark,
+    stage: FirstStage,
+    found: Found,
+    on_query: Callable[[int], None],
+    parameters: Mapping[str, Any] | None = None,
+    warnings: tuple[str, ...] = (),
+) -> Candidates:
     lists = {}
     for query_id, doc_ids in found:
         kept = [doc_id for doc_id in doc_ids if not (benchmark.remove_self and doc_id == query_id)]
@@ -37,37 +95,71 @@ def retrieve(benchmark: Benchmark, stage: FirstStage, on_query: Callable[[int], 
         on_query(1)
     if not any(lists.values()):
         raise BenchmarkError(f"{benchmark.name}: {stage.source} found no candidate for any of {len(lists)} queries")
-    parameters: dict[str, Any] = {"path": stage.path}
-    if stage.source == "bm25":
-        parameters = {
-            "k1": stage.k1,
-            "b": stage.b,
-            "analysis": benchmark.analysis,
-            "method": "lucene",
-            "stemmer": "porter",
-        }
-    return Candidates(source=stage.source, k=stage.k, parameters=parameters, lists=lists)
+    return Candidates(stage.source, stage.k, parameters or {}, lists, warnings)
 
 
-def _from_bm25(benchmark: Benchmark, stage: FirstStage) -> Iterator[tuple[str, list[str]]]:
+def _search(benchmark: Benchmark, stage: FirstStage, on_query: Callable[[int], None]) -> Candidates:
+    """By an engine that is shown all documents; what it found before for the same benchmark is taken from disk."""
+    kind, options = stage.engine
+    with engines.load(kind, options) as engine:
+        assert isinstance(engine, Retriever)
+        described = engine.describe()
+        if kind == "bm25":
+            parameters = {**options, "analysis": benchmark.analysis, "method": "lucene"}
+        else:  # where it was computed is the machine's, not the stage's
+            parameters = {**options, **described}
+            parameters = {name: value for name, value in parameters.items() if name not in ("device", "batch_size")}
+        stored = candidate_cache.key(benchmark, {"source": stage.source, "k": stage.k, **options}, described)
+        known = candidate_cache.read(stored, benchmark)
+        if known is not None:
+            for _ in known:
+                on_query(1)
+            return Candidates(stage.source, stage.k, parameters, known)
+        engine.prepare(benchmark.documents.values(), analysis=benchmark.analysis)
+        searched = _searched(engine, benchmark, stage.k + benchmark.remove_self)
+        candidates = _candidates(benchmark, stage, searched, on_query, parameters)
+    candidate_cache.write(stored, benchmark, candidates)
+    return candidates
+
+
+def _searched(engine: Retriever, benchmark: Benchmark, k: int) -> Iterator[tuple[str, list[str]]]:
     doc_ids = list(benchmark.documents)
-    with engines.load("bm25", {"k1": stage.k1, "b": stage.b}) as bm25:
-        assert isinstance(bm25, Retriever)
-        bm25.prepare(benchmark.documents.values(), analysis=benchmark.analysis)
-        for query_id, query in benchmark.queries.items():
-            found = bm25.search(query, stage.k + benchmark.remove_self)
-            yield query_id, [doc_ids[position] for position in found]
+    for query_id, query in benchmark.queries.items():
+        yield query_id, [doc_ids[position] for position in engine.search(query, k)]
 
 
-def _from_run(benchmark: Benchmark, stage: FirstStage) -> Iterator[tuple[str, list[str]]]:
+def _native(benchmark: Benchmark) -> Iterator[tuple[str, list[str]]]:
+    if benchmark.candidates is None:
+        raise BenchmarkError(
+            f"{benchmark.name}: brings no candidates of its own; take `candidates: {{source: bm25}}` for it"
+        )
+    for query_id in benchmark.queries:
+        doc_ids = list(benchmark.candidates.get(query_id, ()))
+        for doc_id in doc_ids:
+            if doc_id not in benchmark.documents:
+                raise BenchmarkError(
+                    f"{benchmark.name}: its own candidate {doc_id!r} of query {query_id!r} is not in its corpus"
+                )
+        if len(set(doc_ids)) != len(doc_ids):
+            twice = next(doc_id for doc_id in doc_ids if doc_ids.count(doc_id) > 1)
+            raise BenchmarkError(f"{benchmark.name}: its own candidate {twice!r} of query {query_id!r} is there twice")
+        yield query_id, doc_ids
+
+
+def _from_run(benchmark: Benchmark, stage: FirstStage, on_query: Callable[[int], None]) -> Candidates:
     if stage.path is None:
         raise BenchmarkError("candidates: source run needs `path`, the TREC run file to take candidates from")
     path = Path(stage.path.replace("{benchmark}", benchmark.name))
-    run = read_run(path)
+    run, odd_ranks = read_run_file(path)
     _check_ids(run, benchmark, path)
-    for query_id in benchmark.queries:
-        scores = run.get(query_id, {})
-        yield query_id, sorted(scores, key=lambda doc_id: -scores[doc_id])  # stable: ties keep the file's order
+    # stable: ties keep the file's order
+    ranked = {query_id: sorted(scores, key=lambda doc_id: -scores[doc_id]) for query_id, scores in run.items()}
+    warnings = count_warning(
+        [query_id for query_id in odd_ranks if query_id in benchmark.queries],
+        f"{path.name}: queries whose rank column disagrees with their scores; the scores decide",
+    )
+    found = ((query_id, ranked.get(query_id, [])) for query_id in benchmark.queries)
+    return _candidates(benchmark, stage, found, on_query, {"path": stage.path}, warnings)
 
 
 def _check_ids(run: Run, benchmark: Benchmark, path: Path) -> None:

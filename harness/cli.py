@@ -61,7 +61,7 @@ def run(
     if as_json:
         _print_json({"run": str(outcome.folder), "engines": outcome.measures})
     else:
-        _show(outcome.rows, outcome.report)
+        _show(outcome.rows, outcome.report, outcome.reproductions)
     if not outcome.complete:
         raise typer.Exit(Exit.INVALID)
 
@@ -92,27 +92,50 @@ def report(run_dir: RunDir, as_json: AsJson = False) -> None:
     """Make the report of a run again from its raw scores and samples."""
     from harness.session import write_report
 
-    rows, files = write_report(run_dir)
+    rows, files, reproductions = write_report(run_dir)
     if as_json:
         _print_json({"run": str(run_dir), "files": [str(path) for path in files]})
     else:
-        _show(rows, files)
+        _show(rows, files, reproductions)
+
+
+@app.command(epilog="Example: crispbench export trec results/demo runs")
+def export(
+    what: Annotated[str, typer.Argument(metavar="trec|mteb", help="TREC run files, or mteb's task results.")],
+    run_dir: RunDir,
+    out: Annotated[Path, typer.Argument(help="Folder to write to.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write the runs or the measures of a run folder as files of trec_eval or of mteb."""
+    from harness.interop.export import EXPORTS
+
+    if what not in EXPORTS:
+        raise typer.BadParameter(f"{what!r} is no format to export to; known are {', '.join(EXPORTS)}")
+    exported = EXPORTS[what](run_dir, out)
+    if as_json:
+        _print_json({"files": [str(path) for path in exported.files], "problems": exported.problems})
+    else:
+        typer.echo("\n".join(str(path) for path in exported.files))
+    for problem in exported.problems:
+        _say(f"crispbench: {problem}")
+    if exported.problems:
+        raise typer.Exit(Exit.INVALID)
 
 
 @app.command("list", epilog="Example: crispbench list engines")
 def list_(
-    what: Annotated[str, typer.Argument(help="engines, benchmarks or templates.")],
+    what: Annotated[str, typer.Argument(help="engines, benchmarks, suites, published or templates.")],
     as_json: AsJson = False,
 ) -> None:
     """List what a config may name."""
-    from harness.catalogue import CATALOGUES
+    from harness.catalogue import CATALOGUES, DOCUMENTS
 
     if what not in CATALOGUES:
         raise typer.BadParameter(f"{what!r} cannot be listed; known are {', '.join(CATALOGUES)}")
-    entries = CATALOGUES[what]()
     if as_json:
-        _print_json({what: entries})
+        _print_json({what: DOCUMENTS.get(what, CATALOGUES[what])()})
         return
+    entries = CATALOGUES[what]()
     width = max(map(len, entries))
     for name, description in entries.items():
         typer.echo(f"{name:<{width}}  {description}")
@@ -209,11 +232,11 @@ def _print_json(document: Any) -> None:
     print(json.dumps(document, indent=1, ensure_ascii=False))
 
 
-def _show(rows: Sequence[Any], files: Sequence[Path]) -> None:
+def _show(rows: Sequence[Any], files: Sequence[Path], reproductions: Sequence[Any]) -> None:
     from rich.console import Console
 
     from harness import report as reports
 
-    reports.show(rows, Console())
+    reports.show(rows, Console(), reproductions)
     page = next(path for path in files if path.name == "index.html")
     print(f"report: {os.path.relpath(page)}")

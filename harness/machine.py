@@ -18,6 +18,9 @@ PACKAGES = (
     "PyStemmer",
     "ir-measures",
     "pytrec-eval-terrier",
+    "mteb",
+    "beir",
+    "datasets",
 )
 
 

@@ -23,9 +23,10 @@ class Benchmark:
     documents: Mapping[str, str]  # doc_id -> text
     qrels: Qrels
     split: str = "test"
-    analysis: str = "english"  # how a lexical first stage cuts text into terms; see engines/bm25.py
+    analysis: str = "english"  # how a lexical first stage cuts text into terms; see engines/analysis.py
     remove_self: bool = False  # drop the document whose id is the query's, before the cut at k (ArguAna)
     warnings: tuple[str, ...] = ()  # what was odd in the data, one line each
+    candidates: Mapping[str, Sequence[str]] | None = None  # query_id -> doc_ids that come with the data, best first
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Candidates:
     k: int
     parameters: Mapping[str, Any]
     lists: Mapping[str, tuple[str, ...]]  # query_id -> doc_ids; empty where the first stage found none
+    warnings: tuple[str, ...] = ()  # what was odd in it, one line each
 
     @property
     def sha256(self) -> str:
@@ -151,6 +153,8 @@ class Row:
     service_s: Sequence[float]  # samples without warm-up, in order of scoring
     against_baseline: Difference | None  # nDCG@10 minus that of the table's first engine on the same queries
     model: str = ""  # one line from the engine's description
+    description: Mapping[str, str] = field(default_factory=dict)  # the engine's own, and its options as "option NAME"
+    folder: str = ""  # RUN/ENGINE, where its raw results are
     revision: str = ""  # of the benchmark
     machine: str = ""  # what it was measured on, in one line
     missing: tuple[str, ...] = ()  # ids of the queries that have no scores

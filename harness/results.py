@@ -53,6 +53,7 @@ def _row(store: Store, manifest: Mapping[str, Any], name: str) -> Row:
         service_s=service_s,
         against_baseline=None,
         model=" ".join(description[key] for key in ("model", "precision", "template") if description.get(key)),
+        description={f"option {key}": str(value) for key, value in manifest["options"].items()} | description,
         revision=manifest["benchmarks"][name]["revision"],
         machine=_machine(manifest["machine"], description),
         missing=tuple(missing),
@@ -95,7 +96,8 @@ def _notes(
         notes.append(f"documents were prepared in {preparation_s:.1f} s, outside the latencies")
     totals = _totals(store.samples(name))
     if totals["truncated"]:
-        notes.append(f"{totals['truncated']} documents were cut to fit the prompt")
+        pairs = sum(sample.pairs for sample in store.samples(name))
+        notes.append(f"{totals['truncated']:,} of {pairs:,} documents were cut to fit the prompt")
     if totals["special_text"]:
         notes.append(f"{totals['special_text']} texts held special-token strings, encoded as plain text")
     return notes

@@ -6,7 +6,7 @@ It knows engines by their contract and the store by its methods; it has no idea 
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class Task:
             "documents": len(benchmark.documents),
             "analysis": benchmark.analysis,
             "remove_self": benchmark.remove_self,
-            "warnings": list(benchmark.warnings),
+            "warnings": [*benchmark.warnings, *candidates.warnings],
             "candidates": {
                 "source": candidates.source,
                 "k": candidates.k,
@@ -70,19 +70,25 @@ def prepare(config: Config, selection: Selection) -> list[Task]:
     names, limit = selection.benchmarks, selection.limit
     tasks: dict[str, Task] = {}
     known: list[str] = []
-    for entry in config.benchmarks:
+    for shown, entry in config.entries():
+        if shown is not None and names and shown not in names:
+            known.append(shown)  # a suite may be hundreds of gigabytes: its members are not loaded to learn their names
+            continue
         options = entry.options
         if limit is not None:
             options["queries"] = min(limit, int(options.get("queries") or limit))
-        with progress.waiting(f"loading {options.get('name', entry.source)}"):
+        with progress.waiting(f"loading {shown or options.get('name', entry.source)}"):
             benchmark = load_benchmark(entry.source, options)
+        if shown is not None:
+            benchmark = replace(benchmark, name=shown)
         if benchmark.name in known:
             raise ConfigError(f"benchmark {benchmark.name!r} is there twice: give one of them another `name`")
         known.append(benchmark.name)
         if names and benchmark.name not in names:
             continue
-        with progress.bar(f"{config.candidates.source} on {benchmark.name}", len(benchmark.queries), "queries") as done:
-            tasks[benchmark.name] = Task(benchmark, retrieve(benchmark, config.candidates, done))
+        stage = entry.candidates or config.candidates
+        with progress.bar(f"{stage.source} on {benchmark.name}", len(benchmark.queries), "queries") as done:
+            tasks[benchmark.name] = Task(benchmark, retrieve(benchmark, stage, done))
     unknown = sorted(set(names) - tasks.keys())
     if unknown:
         raise ConfigError(f"benchmark {unknown[0]!r} is not in the config; it has {', '.join(known)}")

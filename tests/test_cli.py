@@ -15,7 +15,7 @@ from harness.benchmarks import SOURCES
 from harness.doctor import PACKAGES
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("run", "measure", "report", "list", "doctor")
+COMMANDS = ("run", "measure", "report", "export", "list", "doctor")
 
 Crispbench = Callable[..., Any]
 
@@ -70,17 +70,17 @@ def test_a_config_that_is_not_there_is_said_so(tmp_path: Path, crispbench: Crisp
         ("- name\n", "expected a mapping"),
         (CONFIG.replace("name: small", "name: ../up"), "name = '../up'"),
         (CONFIG.replace("fake: {", '"a/b": {'), "'a/b'"),
-        (CONFIG + "engine: 3\n", "unknown option 'engine'; known are benchmarks, candidates, engines, name"),
+        (CONFIG + "engine: 3\n", "unknown option 'engine'; known are benchmarks, candidates, engines, name, "),
         (CONFIG + "candidates: {depth: 3}\n", "unknown option 'candidates.depth'; known are b, k, k1, path, source"),
         (CONFIG + "candidates: {k: 0}\n", "candidates.k = 0: input should be greater than 0"),
-        (CONFIG + "candidates: {source: dense}\n", "candidates.source = 'dense'"),
+        (CONFIG + "candidates: {source: google}\n", "candidates.source = 'google'"),
         (CONFIG.replace("kind: fake", "kin: fake"), "option 'engines.fake.kind' is missing"),
         (CONFIG.replace("kind: fake", "kind: typo"), "engine kind 'typo' is not known; known are "),
         (CONFIG.replace("kind: fake", "kind: fake, sead: 1"), "engine 'fake': unknown option 'sead'; known are "),
         (CONFIG.replace("kind: fake", "kind: fake, seed: many"), "engine 'fake': seed = 'many'"),
         (
             CONFIG.replace("source: beir", "source: typo"),
-            "benchmark source 'typo' is not known; known are beir, stdlib",
+            "benchmark source 'typo' is not known; known are beir, beir_archive, mteb, stdlib",
         ),
         (CONFIG.replace("path: nowhere", "pat: nowhere"), "known are "),
         (CONFIG.replace("path: nowhere", "path: nowhere, queries: 0"), "queries = 0"),
@@ -143,7 +143,7 @@ def test_the_demos_config_is_understood() -> None:
         (("run",), "Missing argument"),
         (("run", "x.yaml", "--limit", "0"), "--limit"),
         (("run", "x.yaml", "--limit", "all"), "--limit"),
-        (("list", "typo"), "'typo' cannot be listed; known are engines, benchmarks, templates"),
+        (("list", "typo"), "'typo' cannot be listed; known are engines, benchmarks, suites, published, templates"),
         (("measure", "a.trec", "b.qrels"), "b.qrels: no such file"),
     ],
 )

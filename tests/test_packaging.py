@@ -30,6 +30,14 @@ def test_an_installed_wheel_finds_its_templates(installed: Path) -> None:
     assert {"mxbai-v2", "mxbai-v2-seq"} <= set(ran.stdout.split())
 
 
+def test_an_installed_wheel_finds_its_suites_and_published_tables(installed: Path) -> None:
+    code = "import harness.suites as s, harness.published as p; print(s.suite_names(), p.table_names())"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=installed, env={"PYTHONPATH": str(installed)}, capture_output=True, text=True
+    )
+    assert "'beir'" in ran.stdout and "'mxbai-rerank-v2'" in ran.stdout, ran.stderr
+
+
 def test_the_wheel_holds_the_html_page_and_no_tests(installed: Path) -> None:
     names = {path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()}
     assert "harness/report/templates/index.html" in names

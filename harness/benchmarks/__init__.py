@@ -1,4 +1,4 @@
-"""Benchmarks: queries, documents and judgements from a folder or from this Python installation.
+"""Benchmarks: queries, documents and judgements from a folder, from mteb, from BEIR or from this Python installation.
 
 `load("beir", {"path": "data/scifact"})` reads one. Options are checked before any file is opened; importing this
 package imports no source.
@@ -16,6 +16,8 @@ __all__ = ["SOURCES", "BenchmarkError", "Source", "load", "source_class"]
 
 SOURCES = {
     "beir": "harness.benchmarks.beir:BeirFolder",
+    "beir_archive": "harness.benchmarks.beir_archive:BeirArchive",
+    "mteb": "harness.benchmarks.mteb:MtebTask",
     "stdlib": "harness.benchmarks.stdlib:StandardLibrary",
 }
 

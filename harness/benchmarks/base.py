@@ -5,10 +5,12 @@ import json
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from pydantic import Field
 
-from engines.base import Options
+import engines.base
+from engines.base import EngineUnavailable, Options
 from harness.records import Benchmark, Qrels
 
 
@@ -24,6 +26,14 @@ class Source(Options, ABC):
     @abstractmethod
     def load(self) -> Benchmark:
         """Read it. Raises BenchmarkError; oddities that do not stop a run become the record's warnings."""
+
+
+def require(package: str, *, extra: str) -> Any:
+    """Import an optional package, or raise BenchmarkError with the extra that brings it."""
+    try:
+        return engines.base.require(package, extra=extra)
+    except EngineUnavailable as error:
+        raise BenchmarkError(str(error)) from None
 
 
 def sample(query_ids: Iterable[str], size: int | None) -> set[str]:
@@ -55,3 +65,15 @@ def count_warning(ids: Sequence[str], what: str, *, shown: int = 5) -> tuple[str
         return ()
     dots = ", ..." if len(ids) > shown else ""
     return (f"{what}: {len(ids):,} ({', '.join(ids[:shown])}{dots})",)
+
+
+def oddities(queries: Mapping[str, str], documents: Mapping[str, str], qrels: Qrels) -> tuple[str, ...]:
+    """What the run survives but its reader should know."""
+    unknown = sorted({doc_id for grades in qrels.values() for doc_id in grades if doc_id not in documents})
+    unanswered = [query_id for query_id, grades in qrels.items() if max(grades.values()) <= 0]
+    return (
+        *count_warning(unknown, "judged documents that are not in the corpus and can never be found"),
+        *count_warning(unanswered, "queries without a relevant document, which can only score 0"),
+        *count_warning([key for key, text in documents.items() if not text], "empty documents"),
+        *count_warning([key for key, text in queries.items() if not text.strip()], "empty queries"),
+    )

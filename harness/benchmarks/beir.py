@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.benchmarks.base import BenchmarkError, Source, content_hash, count_warning, sample
+from harness.benchmarks.base import BenchmarkError, Source, content_hash, count_warning, oddities, sample
 from harness.benchmarks.lines import Line, beginning, find, read_lines, read_objects
-from harness.records import Benchmark, Qrels
+from harness.records import Benchmark
 
 # Sets in which a query's id is also the id of the document that it was made of, under BEIR's and mteb's names: mteb
 # 2.26 sets `ignore_identical_ids` for exactly these. Never a default for others: in MIRACL a query may
@@ -51,7 +51,7 @@ class BeirFolder(Source):
             split=self.split,
             analysis=self.analysis,
             remove_self=name.lower() in REMOVE_SELF if self.remove_self is None else self.remove_self,
-            warnings=(*_oddities(queries, documents, qrels), *self._id_warning(name, queries, documents)),
+            warnings=(*oddities(queries, documents, qrels), *self._id_warning(name, queries, documents)),
         )
 
     def _id_warning(self, name: str, queries: Mapping[str, str], documents: Mapping[str, str]) -> tuple[str, ...]:
@@ -170,15 +170,3 @@ def _require_queries(judged: Judged, queries: Mapping[str, str]) -> None:
                 f"{judged.path}:{line}: query {query_id!r} is not in queries.jsonl; "
                 f"add it there or remove its judgements"
             )
-
-
-def _oddities(queries: Mapping[str, str], documents: Mapping[str, str], qrels: Qrels) -> tuple[str, ...]:
-    """What the run survives but its reader should know."""
-    unknown = sorted({doc_id for grades in qrels.values() for doc_id in grades if doc_id not in documents})
-    unanswered = [query_id for query_id, grades in qrels.items() if max(grades.values()) <= 0]
-    return (
-        *count_warning(unknown, "judged documents that are not in the corpus and can never be found"),
-        *count_warning(unanswered, "queries without a relevant document, which can only score 0"),
-        *count_warning([key for key, text in documents.items() if not text], "empty documents"),
-        *count_warning([key for key, text in queries.items() if not text.strip()], "empty queries"),
-    )

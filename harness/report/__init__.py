@@ -13,15 +13,17 @@ from harness.records import Row
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from harness.published import Reproduction
 
-def write(rows: Sequence[Row], directory: Path, title: str) -> list[Path]:
+
+def write(rows: Sequence[Row], directory: Path, title: str, reproductions: Sequence["Reproduction"] = ()) -> list[Path]:
     """Write report.md, index.html, table.tex and each plot as .svg and .png; the paths, in that order.
 
     Each file is replaced as a whole: a reader sees the old one or the new one.
     """
     from harness.report import content, html, latex, markdown, plots
 
-    report, drawn = content.build(rows, title), plots.draw(rows)
+    report, drawn = content.build(rows, title, reproductions), plots.draw(rows)
     files = {
         "report.md": markdown.render(report, [(f"{plot.name}.png", plot.title) for plot in drawn]).encode(),
         "index.html": html.render(report, drawn).encode(),
@@ -33,11 +35,11 @@ def write(rows: Sequence[Row], directory: Path, title: str) -> list[Path]:
     return [_replace(directory / name, data) for name, data in files.items()]
 
 
-def show(rows: Sequence[Row], console: "Console") -> None:
+def show(rows: Sequence[Row], console: "Console", reproductions: Sequence["Reproduction"] = ()) -> None:
     """Print tables and sentences."""
     from harness.report import content, terminal
 
-    terminal.show(content.build(rows, ""), console)
+    terminal.show(content.build(rows, "", reproductions), console)
 
 
 def _replace(path: Path, data: bytes) -> Path:

@@ -5,8 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from harness.published import Reproduction
 from harness.records import Row
-from harness.report import notation
+from harness.report import notation, reproduction
+from harness.report.ablation import ablations
+from harness.report.reproduction import Traced
 from harness.report.table import Table, by_benchmark, is_measured, tabulate
 from harness.report.verdict import sentence
 
@@ -34,6 +37,11 @@ LEGEND = (
     Term("oracle", "nDCG@10 of the candidates in their best order: no reranker of them can score higher"),
     Term("random order", "nDCG@10 to expect of the candidates in random order: an engine near it knows nothing"),
     Term("p50, p90", "time for all candidates of one query that half, or nine tenths, of the queries stay within"),
+    Term(
+        "reproduced, differs",
+        "whether a figure lies within the tolerance of the published one, above or below it; unspecified: how it was "
+        "measured was not published, so it neither passes nor fails; incomplete: a part of it has no complete run",
+    ),
     Term("bold", "the best figure among the complete runs"),
     Term(notation.MISSING, "not known: not measured, too few samples or an invalid run; never zero"),
 )
@@ -60,15 +68,22 @@ class Origin(NamedTuple):
         )
 
 
+class Source(NamedTuple):
+    """Where the published figures of a table come from."""
+
+    line: str
+
+
 @dataclass(frozen=True)
 class Section:
-    """One benchmark."""
+    """One benchmark, or the published figures beside ours."""
 
     anchor: str  # unique in the report, safe in a URL
     table: Table
     sentence: str
-    origins: tuple[Origin, ...]
-    notes: tuple[Term, ...]  # engine and one line
+    origins: tuple[Origin | Source, ...]
+    notes: tuple[Term, ...] = ()  # engine and one line
+    traces: tuple[Traced, ...] = ()  # where single cells come from
 
 
 class Scorer(NamedTuple):
@@ -87,14 +102,14 @@ class Report:
     remarks: tuple[str, ...]
 
 
-def build(rows: Sequence[Row], title: str) -> Report:
-    """The content of a report."""
+def build(rows: Sequence[Row], title: str, reproductions: Sequence[Reproduction] = ()) -> Report:
+    """The content of a report; where numbers of others stand beside ours, those come first."""
     scorers = {row.engine: _scorer(row) for row in reversed(rows)}
     engines = dict.fromkeys(row.engine for row in rows)
     remarks = (*(() if rows else ("There is no result yet.",)), *((DEMO,) if _has_demo(rows) else ()))
     return Report(
         title=notation.plain(title),
-        sections=tuple(_sections(rows)),
+        sections=(*_published(reproductions), *_sections(rows)),
         scorers=tuple(scorers[engine] for engine in engines),
         legend=LEGEND,
         remarks=remarks,
@@ -116,8 +131,19 @@ def _sections(rows: Sequence[Row]) -> Iterator[Section]:
     for name, group in by_benchmark(rows).items():
         anchor = _anchor(name, taken)
         taken.add(anchor)
-        notes = tuple(_shared_notes(group))
+        notes = (*(Term(*found) for found in ablations(group)), *_shared_notes(group))
         yield Section(anchor, tabulate(group), sentence(group), tuple(_origins(group)), notes)
+
+
+def _published(reproductions: Sequence[Reproduction]) -> Iterator[Section]:
+    if reproductions:
+        yield Section(
+            anchor="published",
+            table=reproduction.tabulate(reproductions),
+            sentence=reproduction.sentence(reproductions),
+            origins=tuple(map(Source, reproduction.sources(reproductions))),
+            traces=reproduction.traces(reproductions),
+        )
 
 
 def _anchor(name: str, taken: set[str]) -> str:

@@ -42,6 +42,9 @@ def _table(section: Section) -> Iterator[str]:
     yield rf"\caption{{{escape(table.title)}. {origins}}}"
     yield rf"\label{{tab:{section.anchor}}}"
     yield r"\end{table}"
+    for traced in section.traces:  # each is one line: notation.plain has taken its line ends out
+        yield f"% {traced.cell}: {traced.line}"
+        yield from (f"%   {member}" for member in traced.members)
 
 
 def _cell(cell: Cell) -> str:

@@ -43,6 +43,9 @@ def _section(section: Section) -> Iterator[str]:
         yield escape(origin.line)
         yield ""
     yield from _list(section.notes)
+    for cell, line, members in section.traces:
+        yield from _list([(cell, line)])
+        yield from (f"  - {escape(member)}" for member in members)
 
 
 def _table(table: Table) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from harness import results
 from harness.latency import percentile
+from harness.published import Comparison, Reproduction, compare
 from harness.records import Row
 from harness.statistics import paired_difference
 from harness.store import FILE, StoreError
@@ -15,10 +16,18 @@ from harness.store import FILE, StoreError
 INDEX = "run.json"
 
 
-def write_index(run_dir: Path, name: str, engines: Sequence[str], unavailable: Mapping[str, str]) -> None:
-    """Remember the run's name, the order of its engines, and why some of them could not score."""
+def write_index(
+    run_dir: Path,
+    name: str,
+    engines: Sequence[str],
+    unavailable: Mapping[str, str],
+    published: Sequence[Comparison] = (),
+) -> None:
+    """Remember the run's name, the order of its engines, why some could not score, and what to compare them with."""
     run_dir.mkdir(parents=True, exist_ok=True)
     document = {"format": 1, "name": name, "engines": list(engines), "unavailable": dict(unavailable)}
+    if published:
+        document["published"] = [comparison.model_dump(mode="json") for comparison in published]
     results.write_json(run_dir / INDEX, document)
 
 
@@ -45,7 +54,14 @@ def read(run_dir: Path) -> list[Row]:
         found = stored.get(name) or [_absent(name, benchmark) for benchmark in benchmarks]
         reason = reason or (None if name in stored else "no results yet")
         rows += [replace(row, notes=(*row.notes, reason)) for row in found] if reason else found
+    rows = [replace(row, folder=f"{run_dir.resolve().name}/{row.engine}") for row in rows]
     return [_against(row, rows) for row in rows]
+
+
+def reproductions(run_dir: Path, rows: Sequence[Row]) -> list[Reproduction]:
+    """The published figures that the run's config names, beside those of its rows. Raises BadOptions, StoreError."""
+    comparisons = map(Comparison.model_validate, read_index(run_dir).get("published", ()))
+    return [found for comparison in comparisons for found in compare(comparison, rows)]
 
 
 def _against(row: Row, rows: Sequence[Row]) -> Row:

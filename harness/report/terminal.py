@@ -30,6 +30,8 @@ def _show_section(section: Section, console: Console) -> None:
     console.print(Text(section.sentence))
     for origin in section.origins:
         console.print(Text(origin.line, style="dim"))
+    for cell, line, _ in section.traces:
+        console.print(Text(f"{cell}: {line}", style="dim"))
     for engine, line in section.notes:
         console.print(Text(f"{engine}: {line}", style="yellow"))
     console.print()

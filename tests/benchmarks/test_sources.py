@@ -17,7 +17,9 @@ def test_every_source_in_the_table_exists(name: str) -> None:
 
 
 def test_an_unknown_source_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(BenchmarkError, match=r"^benchmark source 'bier' is not known; known are beir, stdlib"):
+    with pytest.raises(
+        BenchmarkError, match=r"^benchmark source 'bier' is not known; known are beir, beir_archive, mteb, stdlib"
+    ):
         load("bier", {})
 
 

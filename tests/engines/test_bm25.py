@@ -125,7 +125,7 @@ def test_the_engines_own_analysis_outranks_the_collections() -> None:
 
 
 def test_an_analysis_that_bm25_does_not_know_is_refused() -> None:
-    with pytest.raises(BadOptions, match="analysis 'klingon' is not known to BM25; known are english, code"):
+    with pytest.raises(BadOptions, match="analysis 'klingon' is not known to BM25; known are english, code, "):
         bm25(CORPUS, "klingon")
 
 

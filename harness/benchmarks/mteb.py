@@ -1,0 +1,243 @@
+"""Text retrieval and reranking tasks of mteb, by mteb's own names and through its own loader.
+
+Documents stay in the memory-mapped tables of `datasets`. A task's own candidates are handed on, best first, as it
+has them. mteb and datasets are imported when a task is loaded.
+"""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.benchmarks.base import BenchmarkError, Source, content_hash, count_warning, oddities, require, sample
+from harness.benchmarks.languages import analysis_of
+from harness.benchmarks.stored import StoredDocuments
+from harness.records import Benchmark, Qrels
+
+TYPES = ("Retrieval", "Reranking", "InstructionRetrieval", "InstructionReranking")
+PROVENANCE = re.compile(
+    r"(?P<path>[^@]+)@(?P<revision>[^+]+)\+sha256:[0-9a-f]+ "
+    r"\((?P<task>[^ ,)]+)(?: (?P<subset>[^,)]+))?(?:, (?P<sample>[^)]+))?\)"
+)
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class Provenance(NamedTuple):
+    """Which data of the hub a benchmark is made of, as its revision says it."""
+
+    path: str
+    revision: str
+    task: str
+    subset: str  # empty where there is only one
+    sample: str  # "12 of 323 queries"; empty: all
+
+    def with_hash(self, digest: str) -> str:
+        """The benchmark's revision: `mteb/nfcorpus@ec0fa4+sha256:693b02 (NFCorpus)`."""
+        task = f"{self.task} {self.subset}".strip() + (f", {self.sample}" if self.sample else "")
+        return f"{self.path}@{self.revision}+sha256:{digest} ({task})"
+
+    @classmethod
+    def read(cls, revision: str) -> "Provenance | None":
+        """What `with_hash` wrote; None for a benchmark that is no task of mteb."""
+        found = PROVENANCE.fullmatch(revision)
+        return cls(**found.groupdict("")) if found else None
+
+
+class MtebTask(Source):
+    name: str  # mteb's: NFCorpus
+    split: str | None = None  # None: the only one that mteb evaluates the task on
+    subset: str | None = None  # None: the only one; mteb's languages are subsets
+    label: str | None = None  # what reports call it; None: the name, with the subset where there are several
+    remove_self: bool | None = None  # None: as mteb's `ignore_identical_ids`
+    analysis: str | None = None  # None: from the language that mteb states
+
+    def load(self) -> Benchmark:
+        task, subset, split = self._choose()
+        part = _load(task, subset, split)
+        metadata, warnings = task.metadata, list(_revision_warning(task, part["corpus"]))
+        documents = StoredDocuments(part["corpus"])
+        warnings += _repeated_warning(documents, self.name)
+        judged = _judged(part, self.name)
+        warnings += judged.warnings
+        kept = sample(judged.queries, self.queries)
+        queries = {query_id: text for query_id, text in judged.queries.items() if query_id in kept}
+        qrels = {query_id: judged.qrels[query_id] for query_id in queries}
+        own = _own_candidates(part["top_ranked"], queries, documents, self.name)
+        languages = metadata.hf_subsets_to_langscripts
+        several = len(languages) > 1
+        source = Provenance(
+            path=metadata.dataset["path"],
+            revision=metadata.revision,
+            task=self.name,
+            subset=subset if several else "",
+            sample=f"{len(queries)} of {len(judged.queries)} queries" if len(queries) < len(judged.queries) else "",
+        )
+        return Benchmark(
+            name=self.label or (f"{self.name}.{subset}" if several else self.name),
+            revision=source.with_hash(content_hash(queries, documents, qrels)),
+            queries=queries,
+            documents=documents,
+            qrels=qrels,
+            split=split,
+            analysis=self.analysis or analysis_of(languages[subset]),
+            remove_self=bool(task.ignore_identical_ids) if self.remove_self is None else self.remove_self,
+            warnings=(*warnings, *oddities(queries, documents, qrels), *own.warnings),
+            candidates=own.lists,
+        )
+
+    def _choose(self) -> tuple[Any, str, str]:
+        """The task, its subset and its split, without reading any data."""
+        mteb = require("mteb", extra="mteb")
+        try:
+            task = mteb.get_task(self.name)
+        except KeyError:
+            raise BenchmarkError(f"mteb has no task {self.name!r}; {_near(self.name, mteb)}") from None
+        _require_text_ranking(task)
+        subset = _one(self.subset, list(task.metadata.hf_subsets_to_langscripts), "subset", self.name)
+        # only mteb's own splits: for another its loader takes whatever is there if the data has one split only
+        split = _one(self.split, list(task.metadata.eval_splits), "split", self.name)
+        return mteb.get_task(self.name, hf_subsets=[subset], eval_splits=[split]), subset, split
+
+
+class Judged(NamedTuple):
+    queries: dict[str, str]
+    qrels: dict[str, dict[str, int]]
+    warnings: tuple[str, ...]
+
+
+def _near(name: str, mteb: Any) -> str:
+    tasks = mteb.get_tasks(
+        task_types=list(TYPES),
+        modalities=["text"],
+        exclusive_modality_filter=True,
+        exclude_superseded=False,
+        exclude_private=False,
+        exclude_beta=False,
+    )
+    names = {task.metadata.name.lower(): task.metadata.name for task in tasks}
+    near = difflib.get_close_matches(name.lower(), names, n=5, cutoff=0.5)
+    if not near:
+        return f"none of its {len(names)} text retrieval and reranking tasks has a similar name"
+    return f"similar are {', '.join(names[match] for match in near)}"
+
+
+def _require_text_ranking(task: Any) -> None:
+    metadata = task.metadata
+    members = getattr(metadata, "tasks", None)
+    if members:
+        names = ", ".join(member.metadata.name for member in members)
+        raise BenchmarkError(f"{metadata.name} is the average of other tasks; list them instead: {names}")
+    if metadata.type not in TYPES or list(metadata.modalities) != ["text"]:
+        raise BenchmarkError(
+            f"{metadata.name} is a task of type {metadata.type} on {', '.join(metadata.modalities)}; "
+            f"expected {', '.join(TYPES)} on text"
+        )
+
+
+def _one(wanted: str | None, known: Sequence[str], option: str, name: str) -> str:
+    if wanted is None and len(known) == 1:
+        return known[0]
+    if wanted is not None and wanted in known:
+        return wanted
+    problem = f"needs a `{option}`" if wanted is None else f"has no {option} {wanted!r}"
+    raise BenchmarkError(f"mteb task {name} {problem}; it has {', '.join(known)}")
+
+
+def _load(task: Any, subset: str, split: str) -> Mapping[str, Any]:
+    datasets, hub = require("datasets", extra="mteb"), require("huggingface_hub", extra="mteb")
+    datasets.utils.logging.set_verbosity_error()  # what matters of its warnings is in _revision_warning
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+        hub.utils.disable_progress_bars()
+    try:
+        task.load_data()
+        task.convert_v1_dataset_format_to_v2(num_proc=None)
+        part: Mapping[str, Any] = task.dataset[subset][split]
+    except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
+        raise BenchmarkError(f"mteb task {task.metadata.name}: {_explained(error, task, hub)}") from error
+    return part
+
+
+def _explained(error: Exception, task: Any, hub: Any) -> str:
+    path = task.metadata.dataset["path"]
+    if hub.is_offline_mode():
+        return (
+            f"{path} is not in the cache and HF_HUB_OFFLINE is set; load it once without HF_HUB_OFFLINE, "
+            f"or point HF_HOME to a cache that has it"
+        )
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    reason = reason if len(reason) <= 200 else f"{reason[:200]}..."
+    if isinstance(error, ConnectionError):
+        endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+        return f"{path} cannot be reached at {endpoint} ({reason}); check the network or set HF_ENDPOINT to a mirror"
+    return f"{path} cannot be loaded ({reason}); it may need an account (HF_TOKEN) or be gone"
+
+
+def _revision_warning(task: Any, corpus: Any) -> tuple[str, ...]:
+    """Without network `datasets` takes the latest cached copy, whatever revision mteb pins."""
+    files = [Path(entry["filename"]) for entry in getattr(corpus, "cache_files", ())]
+    cached = {match[0] for file in files if (match := COMMIT.fullmatch(file.parent.name))}
+    if cached <= {task.metadata.revision} or not COMMIT.fullmatch(task.metadata.revision):
+        return ()
+    return (f"the cached data is of revision {', '.join(sorted(cached))}, mteb pins {task.metadata.revision}",)
+
+
+def _repeated_warning(documents: StoredDocuments, name: str) -> tuple[str, ...]:
+    for doc_id, row in documents.repeated:
+        if documents.text(row) != documents[doc_id]:
+            raise BenchmarkError(f"mteb task {name}: document id {doc_id!r} is there twice with different texts")
+    return count_warning([doc_id for doc_id, _ in documents.repeated], "documents that are in the corpus twice")
+
+
+def _judged(part: Mapping[str, Any], name: str) -> Judged:
+    """Queries that are judged, in the order of the data, and their grades."""
+    every_query = dict(query_texts(part["queries"]))
+    given: Qrels = {str(query_id): grades for query_id, grades in part["relevant_docs"].items() if grades}
+    qrels = {
+        query_id: {str(doc_id): int(grade) for doc_id, grade in given[query_id].items()}
+        for query_id in every_query
+        if query_id in given
+    }
+    if not any(grade > 0 for grades in qrels.values() for grade in grades.values()):
+        raise BenchmarkError(f"mteb task {name}: no grade above 0 for any of {len(qrels)} queries; check `split`")
+    lost = sorted(given.keys() - every_query.keys())
+    warnings = count_warning(lost, "judged queries without a text, which are left out as mteb leaves them out")
+    return Judged({query_id: every_query[query_id] for query_id in qrels}, qrels, warnings)
+
+
+def query_texts(table: Any) -> Iterable[tuple[str, str]]:
+    """Ids and texts as mteb's own models read them: instructions appended, conversations joined."""
+    dataloaders, types = (require(module, extra="mteb") for module in ("mteb._create_dataloaders", "mteb.types"))
+    texts = dataloaders._retrieval_texts(table, types.PromptType.query)
+    return ((str(query_id), text or "") for query_id, text in zip(table["id"], texts, strict=True))
+
+
+class Own(NamedTuple):
+    """The task's own candidates, if it has any."""
+
+    lists: dict[str, tuple[str, ...]] | None
+    warnings: tuple[str, ...]
+
+
+def _own_candidates(
+    top_ranked: Mapping[str, Sequence[str]] | None,
+    queries: Mapping[str, str],
+    documents: Mapping[str, str],
+    name: str,
+) -> Own:
+    if top_ranked is None:
+        return Own(None, ())
+    lists: dict[str, tuple[str, ...]] = {}
+    repeated = []
+    for query_id in queries:
+        doc_ids = [str(doc_id) for doc_id in top_ranked.get(query_id, ())]
+        unknown = next((doc_id for doc_id in doc_ids if doc_id not in documents), None)
+        if unknown is not None:
+            raise BenchmarkError(f"mteb task {name}: candidate {unknown!r} of query {query_id!r} is no document")
+        lists[query_id] = tuple(dict.fromkeys(doc_ids))
+        if len(lists[query_id]) < len(doc_ids):
+            repeated.append(query_id)
+    return Own(lists, count_warning(repeated, "queries with a candidate that is there twice, counted once"))

@@ -1,0 +1,28 @@
+"""One of our engines as the model of beir's reranking: `Rerank(BeirModel(engine)).rerank(corpus, queries, ...)`."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from engines.base import Engine, Pair
+from harness.run import checked
+
+
+class BeirModel:
+    """beir hands over all pairs of all queries in one list; the engine gets one query's pairs per call.
+
+    beir joins title and text itself, and fails on a title that is null. The engine stays the caller's to close.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def predict(self, sentences: Sequence[Sequence[str]], batch_size: int = 0) -> list[float]:
+        """One score per pair; the size of a batch is the engine's affair. Raises ScoringFailed."""
+        pairs = [Pair(query, document) for query, document in sentences]
+        if self._engine.prepares != "nothing":
+            self._engine.prepare(dict.fromkeys(pair.document for pair in pairs), analysis="english")
+        scores: list[float] = []
+        for _, group in groupby(pairs, key=lambda pair: pair.query):
+            same = list(group)
+            scores += checked(self._engine.score(same), same)
+        return scores

@@ -1,0 +1,168 @@
+"""A run folder as other tools' files: TREC runs for trec_eval, task results for mteb.
+
+Both are made from the raw scores. What an other tool's file cannot say (that queries are missing, that an engine
+gives constant scores) is said here instead, one line each.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from ir_measures import AP, RR, P, R, Success, nDCG
+
+from harness.benchmarks.base import require
+from harness.benchmarks.mteb import Provenance
+from harness.interop.mteb_model import model_meta
+from harness.measures import PerQuery, measure, rank
+from harness.records import Row
+from harness.report import rows as table
+from harness.store import Store
+from harness.trec import write_run
+
+MTEB_CUTS = (1, 3, 5, 10, 20, 100, 1000)
+MTEB_MEASURES = {"ndcg": nDCG, "map": AP, "recall": R, "precision": P, "mrr": RR, "hit_rate": Success}
+UNKNOWN_LANGUAGE = ("und-Zyyy",)  # ISO 639 and 15924: undetermined; mteb shows no score of an entry without any
+
+
+class Exported(NamedTuple):
+    files: list[Path]
+    problems: list[str]  # what is missing or left out, one line each
+
+
+class Place(NamedTuple):
+    """Where a benchmark of ours belongs among mteb's results."""
+
+    task: str
+    revision: str
+    split: str
+    subset: str
+    languages: Sequence[str]
+    main_score: str  # ndcg_at_10
+
+
+@dataclass
+class Collected:
+    """One file of mteb's in the making: an engine on a task, whose subsets are benchmarks of ours."""
+
+    meta: Any
+    scores: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # split -> an entry per subset
+    seconds: float = 0.0
+
+
+def export_trec(run_dir: Path, out: Path) -> Exported:
+    """OUT/ENGINE/BENCHMARK.trec.gz with scores n, n-1, ..., 1, so that every evaluator keeps our order.
+
+    Raises StoreError if this is no run folder, BenchmarkError for an id that holds white space.
+    """
+    exported = Exported([], [])
+    for row, store in _rows(run_dir, exported.problems):
+        if row.missing:
+            exported.problems.append(
+                f"{row.engine} on {row.benchmark}: {len(row.missing)} queries have no scores and are not in the run; "
+                f"only trec_eval -c counts them"
+            )
+        path = out / row.engine / f"{quote(row.benchmark, safe='')}.trec.gz"
+        _replace(path, partial(write_run, lists=_ranked(store, row.benchmark), tag=row.engine))
+        exported.files.append(path)
+    return exported
+
+
+def export_mteb(run_dir: Path, out: Path) -> Exported:
+    """OUT/results/MODEL/REVISION/experiments/.../TASK.json, as mteb's `ResultCache(OUT)` keeps them.
+
+    One file per task, with an entry per subset. A benchmark that is no task of mteb keeps its own name and revision.
+    """
+    mteb = require("mteb", extra="mteb")
+    exported = Exported([], [])
+    collected: dict[tuple[str, str, str], Collected] = {}
+    for row, store in _rows(run_dir, exported.problems):
+        source, where = Provenance.read(row.revision), f"{row.engine} on {row.benchmark}"
+        if row.verdict != "complete" or (source and source.sample):
+            what = source.sample if source and source.sample else "incomplete"
+            exported.problems.append(f"{where}: left out, mteb's file cannot say {what!r}")
+            continue
+        manifest = store.manifest() or {}
+        place = _place(row, manifest["benchmarks"][row.benchmark]["split"], source, mteb)
+        scores = mteb_scores(store.qrels(row.benchmark), _ranked(store, row.benchmark))
+        if place.main_score not in scores:
+            exported.problems.append(f"{where}: left out, its main score {place.main_score} is not known here")
+            continue
+        file = collected.setdefault((row.engine, place.task, place.revision), Collected(_meta(manifest)))
+        entry = {"main_score": scores[place.main_score], "hf_subset": place.subset, "languages": list(place.languages)}
+        file.scores.setdefault(place.split, []).append({**scores, **entry})
+        file.seconds += sum(sample.service_s for sample in store.samples(row.benchmark))
+    for (_, task, revision), file in collected.items():
+        result = mteb.TaskResult(
+            dataset_revision=revision,
+            task_name=task,
+            mteb_version=mteb.__version__,
+            scores=file.scores,
+            evaluation_time=file.seconds,
+        )
+        path = Path(mteb.ResultCache(out).get_task_result_path(quote(task, safe=" ()+"), file.meta))
+        _replace(path, result.to_disk)
+        exported.files.append(path)
+    return exported
+
+
+EXPORTS: dict[str, Callable[[Path, Path], Exported]] = {"trec": export_trec, "mteb": export_mteb}
+
+
+def mteb_scores(qrels: Mapping[str, Mapping[str, int]], ranked: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """mteb's measures under mteb's names, means over the judged queries. Its nAUC is left out: it needs raw scores."""
+    named = {f"{name}_at_{cut}": each @ cut for name, each in MTEB_MEASURES.items() for cut in MTEB_CUTS}
+    per_query: PerQuery = measure(qrels, ranked, list(named.values()))
+    means = {name: sum(per_query[str(each)].values()) / len(qrels) for name, each in named.items()}
+    return {**means, "accuracy": means["recall_at_1"]}
+
+
+def _rows(run_dir: Path, problems: list[str]) -> Iterator[tuple[Row, Store]]:
+    """Every row that has scores to export, with its store."""
+    for row in table.read(run_dir):
+        if not row.pairs:
+            problems.append(f"{row.engine} on {row.benchmark}: left out, it has no scores")
+        elif row.verdict == "invalid":
+            problems.append(f"{row.engine} on {row.benchmark}: left out, its scores are all equal")
+        else:
+            with Store.read(run_dir / row.engine) as store:
+                yield row, store
+
+
+def _ranked(store: Store, benchmark: str) -> dict[str, list[str]]:
+    """Documents of every query, best first."""
+    return {query_id: rank(scored) for query_id, scored in sorted(store.scores(benchmark).items())}
+
+
+def _place(row: Row, split: str, source: Provenance | None, mteb: Any) -> Place:
+    if source is None:
+        return Place(row.benchmark, row.revision, split, "default", UNKNOWN_LANGUAGE, "ndcg_at_10")
+    try:
+        metadata = mteb.get_task(source.task).metadata
+    except KeyError:  # the mteb of the run was another version
+        subset = source.subset or "default"
+        return Place(source.task, source.revision, split, subset, UNKNOWN_LANGUAGE, "ndcg_at_10")
+    languages = metadata.hf_subsets_to_langscripts
+    subset = source.subset or next(iter(languages))
+    return Place(source.task, source.revision, split, subset, languages[subset], metadata.main_score)
+
+
+def _meta(manifest: Mapping[str, Any]) -> Any:
+    """Every run with other candidates, options or versions is another experiment to mteb."""
+    stages = {name: entry["candidates"] for name, entry in manifest["benchmarks"].items()}
+    shown = "+".join(sorted({f"{stage['source']}-k{stage['k']}" for stage in stages.values()}))
+    identity = [manifest["options"], manifest["versions"], {name: stage["sha256"] for name, stage in stages.items()}]
+    return model_meta(manifest["kind"], manifest["description"], shown, identity)
+
+
+def _replace(path: Path, write: Callable[[Path], None]) -> None:
+    """Write beside the target and rename: a reader sees the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".part-{path.name}")
+    try:
+        write(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

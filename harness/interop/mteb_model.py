@@ -1,0 +1,97 @@
+"""One of our engines as a model of mteb: `mteb.evaluate(MtebModel("torch", {...}), task)`.
+
+It is mteb's SearchProtocol, the one hook that shows where a query ends. It has no attribute `predict`: mteb would
+then take it for a cross-encoder and never call `search`.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import engines
+from engines.base import Pair, ScoringFailed
+from harness import machine
+from harness.benchmarks.base import require
+from harness.benchmarks.languages import analysis_of
+from harness.benchmarks.mteb import query_texts
+from harness.benchmarks.stored import StoredDocuments, Table
+from harness.run import checked
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class MtebModel:
+    """Scores the candidates of a reranking task, each query's with one call of the engine.
+
+    mteb's cache does not know which first stage a converted task took its candidates from: it would answer for
+    another one with the old numbers. Name it in `first_stage` ("bm25-k100" and the hash of its list), or evaluate
+    with `cache=None`.
+    """
+
+    def __init__(self, kind: str, options: Mapping[str, Any], *, first_stage: str = "task") -> None:
+        """Raises BadOptions or EngineUnavailable."""
+        require("mteb", extra="mteb")
+        self._engine = engines.load(kind, options)
+        description = self._engine.describe()
+        versions = machine.versions()
+        self.mteb_model_meta = model_meta(kind, description, first_stage, [kind, dict(options), versions, first_stage])
+
+    def index(self, corpus: Table, *, task_metadata: Any, hf_subset: str, **_: object) -> None:
+        self._documents = StoredDocuments(corpus)
+        self._analysis = analysis_of(task_metadata.hf_subsets_to_langscripts.get(hf_subset, ()))
+        if self._engine.prepares == "corpus":
+            self._engine.prepare(self._documents.values(), analysis=self._analysis)
+
+    def search(
+        self,
+        queries: Any,
+        *,
+        top_k: int,
+        top_ranked: Mapping[str, Sequence[str]] | None = None,
+        **_: object,
+    ) -> dict[str, dict[str, float]]:
+        """Scores by query and document, the best `top_k` of each. Raises ScoringFailed: no score is never zero."""
+        if top_ranked is None:
+            raise ScoringFailed(
+                "a reranker needs candidates, and this task has none: "
+                "task.convert_to_reranking(PREDICTIONS, top_k=100) takes those of a first stage"
+            )
+        texts = dict(query_texts(queries))
+        if self._engine.prepares == "candidates":
+            wanted = dict.fromkeys(doc_id for query_id in texts for doc_id in top_ranked.get(query_id, ()))
+            self._engine.prepare((self._documents[doc_id] for doc_id in wanted), analysis=self._analysis)
+        return {
+            query_id: self._scores(text, list(dict.fromkeys(top_ranked.get(query_id, ()))), top_k)
+            for query_id, text in texts.items()
+        }
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def _scores(self, query: str, doc_ids: Sequence[str], top_k: int) -> dict[str, float]:
+        pairs = [Pair(query, self._documents[doc_id]) for doc_id in doc_ids]
+        values = checked(self._engine.score(pairs), pairs) if pairs else []
+        best = sorted(zip(doc_ids, values, strict=True), key=lambda scored: -scored[1])
+        return dict(best[:top_k])
+
+
+def model_meta(kind: str, description: Mapping[str, str], first_stage: str, fingerprinted: object) -> Any:
+    """mteb's ModelMeta. Whatever changes a score is in `experiment_kwargs`, which mteb keeps results apart by."""
+    models = require("mteb.models", extra="mteb")
+    model = description.get("model", "")
+    identity = json.dumps([dict(description), fingerprinted], sort_keys=True, default=str)
+    shown = {name: description[name] for name in ("precision", "template") if description.get(name)}
+    return models.ModelMeta.create_empty(
+        overwrites={
+            "name": model if HUB_NAME.fullmatch(model) else f"crispbench/{kind}",
+            "revision": description.get("revision") or "no_revision_available",
+            "experiment_kwargs": {
+                "engine": kind,
+                "fingerprint": hashlib.sha256(identity.encode()).hexdigest()[:16],
+                "first_stage": first_stage,
+                **shown,
+            },
+        }
+    )

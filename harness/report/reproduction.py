@@ -1,0 +1,132 @@
+"""Published figures beside ours: one table for every format, and for each cell where it comes from."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from harness.published import LATENCY, Reproduction, Trace
+from harness.published import Table as PublishedTable
+from harness.report import notation
+from harness.report.table import Cell, Table
+from harness.suites import load_suite
+
+TITLE = "Published and measured"
+COLUMNS = ("engine", "published as", "column", "published", "measured", "difference", "tolerance", "verdict")
+
+
+class Traced(NamedTuple):
+    """Where one cell comes from; an average has a line for every member."""
+
+    cell: str
+    line: str
+    members: tuple[str, ...] = ()
+
+
+def tabulate(reproductions: Sequence[Reproduction]) -> Table:
+    """A line per published figure, in the order of the config and of the published table."""
+    return Table(TITLE, COLUMNS, tuple(tuple(_cells(found)) for found in reproductions))
+
+
+def sentence(reproductions: Sequence[Reproduction]) -> str:
+    """How many figures there are of each verdict; those that differ or are incomplete are named."""
+    counts = Counter(found.verdict for found in reproductions)
+    clauses = (f"{count} {verdict}{_names(reproductions, verdict)}" for verdict, count in counts.items())
+    return f"Published figures: {', '.join(clauses)}."
+
+
+def sources(reproductions: Sequence[Reproduction]) -> tuple[str, ...]:
+    """Each published table once: what it is, how it was measured, and how far from it is too far."""
+    tables = {found.table.name: found.table for found in reproductions}
+    return tuple(_source(table) for table in tables.values())
+
+
+def traces(reproductions: Sequence[Reproduction]) -> tuple[Traced, ...]:
+    return tuple(_traced(found) for found in reproductions)
+
+
+def _names(reproductions: Sequence[Reproduction], verdict: str) -> str:
+    if verdict not in ("differs", "incomplete"):
+        return ""
+    names = (f"{notation.plain(found.engine)} {found.column}" for found in reproductions if found.verdict == verdict)
+    return f" ({', '.join(names)})"
+
+
+def _cells(found: Reproduction) -> Iterator[Cell]:
+    yield Cell(notation.plain(found.engine))
+    yield Cell(found.model)
+    yield Cell(found.column)
+    yield Cell(_figure(found, found.published))
+    yield _measured(found)
+    yield Cell(_difference(found))
+    yield Cell("" if found.tolerance is None else f"±{notation.decimal(found.tolerance)}")
+    yield Cell(found.verdict)
+
+
+def _figure(found: Reproduction, value: float | None) -> str:
+    return notation.duration(value) if _is_latency(found) else notation.decimal(value)
+
+
+def _measured(found: Reproduction) -> Cell:
+    if found.measured is None:
+        return Cell()
+    value, lo, hi = found.measured
+    if _is_latency(found):
+        return Cell(notation.duration(value), f"p50, mean {notation.duration(found.mean_s)}")
+    return Cell(notation.decimal(value), notation.interval(lo, hi))
+
+
+def _difference(found: Reproduction) -> str:
+    if found.difference is None or not _is_latency(found):
+        return notation.signed(found.difference)
+    sign = notation.MINUS if found.difference < 0 else "+"
+    return f"{sign}{notation.duration(abs(found.difference))}"
+
+
+def _is_latency(found: Reproduction) -> bool:
+    return found.source.measure == LATENCY
+
+
+def _source(table: PublishedTable) -> str:
+    judged = "Shown, neither passes nor fails"
+    if table.tolerance is not None:
+        judged = f"Tolerance {notation.decimal(table.tolerance.value)} to either side: {table.tolerance.reason}"
+    protocol = f"protocol {table.protocol.status}: {table.protocol.note}"
+    line = f"{table.name}: {table.title}; from {table.source}; read {table.retrieved}; {protocol} {judged}"
+    return notation.plain(line).removesuffix(".")
+
+
+def _traced(found: Reproduction) -> Traced:
+    cell = f"{notation.plain(found.engine)}, {found.column}"
+    if found.reasons:
+        return Traced(cell, notation.plain(f"no figure: {'; '.join(found.reasons)}"))
+    if found.source.suite is None:
+        (trace,) = found.trace
+        return Traced(cell, notation.plain(f"{_line(trace)}; {_result(found, trace)}"))
+    members = tuple(notation.plain(f"{each.benchmark}: {_line(each)}; {_result(found, each)}") for each in found.trace)
+    return Traced(cell, notation.plain(_average(found, found.source.suite)), members)
+
+
+def _average(found: Reproduction, suite: str) -> str:
+    """Its exact members: two averages over different ones are two different figures."""
+    units = load_suite(suite).units
+    names = [name if len(unit) == 1 else f"{name} (mean of {len(unit)})" for name, unit in units.items()]
+    assert found.measured is not None
+    _, lo, hi = found.measured
+    folders = ", ".join(dict.fromkeys(each.folder for each in found.trace))
+    queries = sum(each.queries for each in found.trace)
+    interval = f" {notation.interval(lo, hi)}".rstrip()
+    return f"{folders}: mean of {len(units)}{interval} over {queries:,} queries, each once: {', '.join(names)}"
+
+
+def _line(trace: Trace) -> str:
+    revision = trace.revision or notation.MISSING
+    return (
+        f"{trace.folder}: revision {revision}; candidates {trace.first_stage}, k = {trace.k}; {trace.queries:,} queries"
+    )
+
+
+def _result(found: Reproduction, trace: Trace) -> str:
+    value, lo, hi = trace.measured
+    if _is_latency(found):
+        return f"p50 and mean of one query at a time, here on {found.machine}, published on {found.source.machine}"
+    return f"{found.source.measure} {notation.decimal(value)} {notation.interval(lo, hi)}".rstrip()

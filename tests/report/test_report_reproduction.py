@@ -1,0 +1,214 @@
+"""Published figures beside ours, the same in every format, and where each of ours comes from."""
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from harness.published import Comparison, Reproduction, compare
+from harness.records import Measurement, Percentile, Row
+from harness.report import content, html, latex, markdown, terminal
+from harness.suites import load_suite
+
+MakeRow = Callable[..., Row]
+MXBAI = Comparison(table="mxbai-rerank-v2", engines={"large": "mxbai-rerank-large-v2"})
+BM25 = Comparison(
+    table="bm25-anserini", engines={"bm25": "bm25-flat"}, columns=("SciFact nDCG@10", "NFCorpus nDCG@10", "FEVER R@100")
+)
+
+
+@pytest.fixture
+def rows(row: MakeRow) -> list[Row]:
+    """The four Chinese tasks, one member of BEIR with latencies, and BM25 on two collections."""
+    chinese = [
+        row(
+            "large",
+            benchmark=member.name,
+            queries=member.queries,
+            measures={"nDCG@10": Measurement(value, value - 0.02, value + 0.02)},
+            folder="table/large",
+            revision=f"rev-{member.name}",
+            candidates={"source": "native", "k": 100, "sha256": "cd" * 32},
+        )
+        for member, value in zip(load_suite("chinese").members, (0.7, 0.5, 0.8, 0.9), strict=True)
+    ]
+    timed = row("large", benchmark="NFCorpus", queries=323, p50=Percentile(0.45, 3, 1), machine="H100; 16 cores",
+                service_s=(0.4, 0.45, 0.59))  # fmt: skip
+    near, far = Measurement(0.6822, 0.63, 0.73), Measurement(0.3, 0.27, 0.33)
+    bm25 = [
+        row(benchmark="SciFact", queries=300, measures={"nDCG@10": near}, folder="table/bm25", revision="rev-s"),
+        row(benchmark="NFCorpus", queries=323, measures={"nDCG@10": far}, folder="table/bm25", revision="rev-n"),
+    ]
+    return [*chinese, timed, *bm25]
+
+
+@pytest.fixture
+def reproductions(rows: Sequence[Row]) -> list[Reproduction]:
+    return compare(MXBAI, rows) + compare(BM25, rows)
+
+
+def on_terminal(report: content.Report) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    terminal.show(report, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+RENDERERS: dict[str, Callable[[content.Report], str]] = {
+    "terminal": on_terminal,
+    "markdown": lambda report: markdown.render(report, []),
+    "html": lambda report: html.render(report, []),
+    "latex": latex.render,
+}
+
+
+def section(rows: Sequence[Row], reproductions: Sequence[Reproduction]) -> content.Section:
+    return content.build(rows, "", reproductions).sections[0]
+
+
+def test_every_published_figure_has_a_line_with_ours_the_difference_and_a_verdict(
+    rows: list[Row], reproductions: list[Reproduction]
+) -> None:
+    table = section(rows, reproductions).table
+    assert table.title == "Published and measured"
+    lines = [[cell.text for cell in line] for line in table.cells]
+    model = ["large", "mxbai-rerank-large-v2"]
+    flat = ["bm25", "bm25-flat"]
+    assert lines == [
+        # NFCorpus is one of the 26 members of BEIR: an average of what was there would be another number
+        [*model, "BEIR", "0.5749", "-", "-", "", "incomplete"],
+        [*model, "multilingual", "0.2979", "-", "-", "", "not measured"],
+        # (0.7 + 0.5 + 0.8 + 0.9) / 4 = 0.725; sqrt(4 * (0.25 * 0.02) ** 2) = 0.01
+        [*model, "Chinese", "0.8416", "0.7250 [0.7150, 0.7350]", "−0.1166", "", "unspecified"],
+        [*model, "code", "0.3205", "-", "-", "", "not measured"],
+        # (400 + 450 + 590) / 3 = 480
+        [*model, "latency", "890 ms", "450 ms p50, mean 480 ms", "−440 ms", "", "unspecified"],
+        [*flat, "NFCorpus nDCG@10", "0.3218", "0.3000 [0.2700, 0.3300]", "−0.0218", "±0.0100", "differs"],
+        [*flat, "FEVER R@100", "0.9185", "-", "-", "", "not measured"],
+        [*flat, "SciFact nDCG@10", "0.6789", "0.6822 [0.6300, 0.7300]", "+0.0033", "±0.0100", "reproduced"],
+    ]
+
+
+def test_one_sentence_counts_the_verdicts_and_names_what_differs_or_is_incomplete(
+    rows: list[Row], reproductions: list[Reproduction]
+) -> None:
+    assert section(rows, reproductions).sentence == (
+        "Published figures: 1 incomplete (large BEIR), 3 not measured, 2 unspecified, "
+        "1 differs (bm25 NFCorpus nDCG@10), 1 reproduced."
+    )
+
+
+def test_each_figure_names_its_folder_revision_candidates_queries_and_interval(
+    rows: list[Row], reproductions: list[Reproduction]
+) -> None:
+    traces = {traced.cell: traced for traced in section(rows, reproductions).traces}
+    assert traces["bm25, SciFact nDCG@10"].line == (
+        "table/bm25: revision rev-s; candidates bm25, k = 100; 300 queries; nDCG@10 0.6822 [0.6300, 0.7300]"
+    )
+    assert traces["large, latency"].line == (
+        "large: revision -; candidates bm25, k = 100; 323 queries; "
+        "p50 and mean of one query at a time, here on H100; 16 cores, published on A100"
+    )
+
+
+def test_an_average_names_its_exact_members_and_traces_each(rows: list[Row], reproductions: list[Reproduction]) -> None:
+    traced = next(each for each in section(rows, reproductions).traces if each.cell == "large, Chinese")
+    assert traced.line == (
+        "table/large: mean of 4 [0.7150, 0.7350] over 8,008 queries, each once: "
+        "T2Reranking, MMarcoReranking, CMedQAv1, CMedQAv2"
+    )
+    assert len(traced.members) == 4
+    assert traced.members[1] == (
+        "MMarcoReranking: table/large: revision rev-MMarcoReranking; candidates native, k = 100; 100 queries; "
+        "nDCG@10 0.5000 [0.4800, 0.5200]"
+    )
+
+
+def test_an_average_without_a_number_names_every_member_that_it_lacks(
+    rows: list[Row], reproductions: list[Reproduction]
+) -> None:
+    traced = next(each for each in section(rows, reproductions).traces if each.cell == "large, BEIR")
+    assert traced.line.startswith("no figure: MSMARCO is missing; TRECCOVID is missing; NQ is missing;")
+    assert traced.line.count("is missing") == 25  # all but NFCorpus
+
+
+def test_a_published_table_says_where_it_is_from_and_what_was_not_published(
+    rows: list[Row], reproductions: list[Reproduction]
+) -> None:
+    mxbai, bm25 = (origin.line for origin in section(rows, reproductions).origins)
+    assert "protocol unspecified: Not published: the first stage" in mxbai and "read 2026-11" in mxbai
+    assert "protocol stated: BM25 with k1 = 0.9" in bm25 and "Tolerance 0.0100 to either side: " in bm25
+
+
+@pytest.mark.parametrize("format", RENDERERS)
+def test_every_format_prints_the_same_cells_and_the_origin_of_each(
+    format: str, rows: list[Row], reproductions: list[Reproduction]
+) -> None:
+    text = RENDERERS[format](content.build(rows, "", reproductions))
+    for expected in ("Published and measured", "0.5749", "0.6822", "±0.0100", "450 ms", "reproduced", "differs"):
+        assert expected in text, expected
+    flat = " ".join(text.split())
+    assert "revision rev-s; candidates bm25, k = 100; 300 queries; nDCG@10 0.6822" in flat
+    assert ("MMarcoReranking: table/large" in flat) == (format != "terminal")  # members are in the files
+
+
+def test_a_run_that_compares_with_nothing_has_no_such_section(rows: list[Row]) -> None:
+    assert [each.anchor for each in content.build(rows, "").sections if each.anchor == "published"] == []
+
+
+def test_a_name_from_elsewhere_stays_text_in_every_format(rows: list[Row]) -> None:
+    hostile = "a<b>\\x % \n\x1b[31m|_"
+    changed = [each for each in rows if each.engine == "bm25"]
+    found = compare(Comparison(table="bm25-anserini", engines={"bm25": "bm25-flat"}, columns=("SciFact nDCG@10",)), [
+        *(_revised(each, hostile) for each in changed)
+    ])  # fmt: skip
+    for format, render in RENDERERS.items():
+        text = render(content.build([], "", found))
+        assert "\x1b[31m" not in text, format
+        assert "<b>\\x" not in text or format in ("terminal", "latex")
+        if format == "latex":
+            assert all(line.startswith("%") for line in text.splitlines() if "<b>" in line)
+
+
+def _revised(row: Row, revision: str) -> Row:
+    from dataclasses import replace
+
+    return replace(row, revision=revision)
+
+
+# A whole run
+
+
+def test_a_run_prints_and_writes_the_comparison_that_its_config_names_and_report_repeats_it(
+    config: Callable[..., Any], crispbench: Callable[..., Any], animals: Any, tmp_path: Any
+) -> None:
+    path = config(
+        engines={"bm25": {"kind": "bm25"}},
+        benchmarks=[{"source": "beir", "path": str(animals), "name": "SciFact"}],
+        published=[{"table": "bm25-anserini", "engines": {"bm25": "bm25-flat"}, "columns": ["SciFact nDCG@10"]}],
+    )
+    answer = crispbench("run", path, "--out", tmp_path / "out")
+    assert answer.code == 0, answer.err
+    said = "Published figures: 1 incomplete (bm25 SciFact nDCG@10)."
+    assert said in answer.out and "SciFact has 5 queries, not 300" in " ".join(answer.out.split())
+    first = (tmp_path / "out/report/report.md").read_text(encoding="utf-8")
+    assert crispbench("report", tmp_path / "out").out.count(said) == 1
+    assert (tmp_path / "out/report/report.md").read_text(encoding="utf-8") == first
+    (figure,) = json.loads((tmp_path / "out/published.json").read_text(encoding="utf-8"))["figures"]
+    assert (figure["table"], figure["engine"], figure["verdict"]) == ("bm25-anserini", "bm25", "incomplete")
+    assert figure["published"] == 0.6789 and figure["measured"] is None and figure["trace"] == []
+
+
+def test_a_figure_as_json_holds_its_interval_and_its_trace(reproductions: list[Reproduction]) -> None:
+    figure = next(each for each in reproductions if each.column == "SciFact nDCG@10").document()
+    assert json.loads(json.dumps(figure))["measured"] == {"value": 0.6822, "lo": 0.63, "hi": 0.73}
+    (trace,) = figure["trace"]
+    assert (trace["folder"], trace["revision"], trace["first_stage"], trace["k"]) == (
+        "table/bm25",
+        "rev-s",
+        "bm25",
+        100,
+    )

