@@ -10,7 +10,7 @@ An engine turns (query, document) pairs into scores. It knows nothing of benchma
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
@@ -67,10 +67,11 @@ class Engine(ABC):
         their work. Raises ScoringFailed if any pair has no score: a guess or a zero is never returned.
         """
 
-    def prepare(self, documents: Iterable[str], *, analysis: str) -> None:
-        """See the documents once before they are scored; called again for the next benchmark.
+    def prepare(self, documents: Collection[str], *, analysis: str) -> None:
+        """See the documents before they are scored; called again for the next benchmark.
 
-        `analysis` says what kind of text they are (english, code, ...) to engines that cut text into terms.
+        They may be read more than once, and be more than memory holds: keep no text. `analysis` says what kind of
+        text they are (english, code, ...) to engines that cut text into terms.
         """
 
     def describe(self) -> Mapping[str, str]:

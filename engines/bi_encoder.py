@@ -4,7 +4,7 @@ As an engine it is shown the candidates; shown a whole corpus it is a first stag
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -70,7 +70,7 @@ class BiEncoder(Retriever):
             "sentence_transformers": str(library.__version__),
         }
 
-    def prepare(self, documents: Iterable[str], *, analysis: str) -> None:
+    def prepare(self, documents: Collection[str], *, analysis: str) -> None:
         import numpy as np
 
         self._forget()

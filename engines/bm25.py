@@ -1,6 +1,6 @@
 """BM25 by bm25s: the first stage, and as an engine over its own candidates the baseline row of every table."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import ClassVar
 
@@ -38,7 +38,7 @@ class BM25(Retriever):
         self._terms = analyzer(options.analysis or "english")
         self._vocabulary: set[str] | None = None
 
-    def prepare(self, documents: Iterable[str], *, analysis: str) -> None:
+    def prepare(self, documents: Collection[str], *, analysis: str) -> None:
         self._terms = analyzer(self.options.analysis or analysis)
         terms: list[list[str]] = []
         self._positions: dict[str, int] = {}

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import engines
+from engines.storage import cache_folder
 from harness import machine
 from harness.benchmarks import BenchmarkError
+from harness.measures import oracle, recall
 from harness.records import Benchmark, Candidates
 from harness.trec import read_run, write_run
 
@@ -23,12 +25,6 @@ FORMAT = 1  # 1: first version, 2026-11
 PACKAGES = ("python", "bm25s", "PyStemmer", "numpy", "torch", "transformers", "tokenizers", "sentence-transformers")
 
 log = logging.getLogger(__name__)
-
-
-def folder() -> Path:
-    """`candidates` under $CRISPBENCH_CACHE, by default under ~/.cache/crispbench."""
-    root = os.environ.get("CRISPBENCH_CACHE")
-    return (Path(root) if root else Path.home() / ".cache" / "crispbench") / "candidates"
 
 
 def key(benchmark: Benchmark, stage: Mapping[str, Any], retriever: Mapping[str, str]) -> str:
@@ -87,6 +83,8 @@ def write(name: str, benchmark: Benchmark, candidates: Candidates) -> None:
         "parameters": dict(candidates.parameters),
         "k": candidates.k,
         "sha256": candidates.sha256,
+        "oracle": oracle(benchmark.qrels, candidates.lists),
+        "recall": recall(benchmark.qrels, candidates.lists, candidates.k),
     }
     try:
         run_path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +100,8 @@ def write(name: str, benchmark: Benchmark, candidates: Candidates) -> None:
 
 
 def _paths(name: str) -> tuple[Path, Path]:
-    return folder() / f"{name}.json", folder() / f"{name}.trec.gz"
+    folder = cache_folder("candidates")
+    return folder / f"{name}.json", folder / f"{name}.trec.gz"
 
 
 def _code() -> str:

@@ -1,6 +1,6 @@
 """The first stage: which documents of a benchmark are reranked for each query."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -9,7 +9,7 @@ from pydantic_core import InitErrorDetails
 
 import engines
 from engines.base import BadOptions, Options, Retriever
-from harness import candidate_cache
+from harness import candidate_cache, progress
 from harness.benchmarks import BenchmarkError
 from harness.benchmarks.base import count_warning
 from harness.records import Benchmark, Candidates
@@ -67,38 +67,38 @@ class FirstStage(Options):
         return "bm25", {"k1": self.k1, "b": self.b}
 
 
-def retrieve(benchmark: Benchmark, stage: FirstStage, on_query: Callable[[int], None]) -> Candidates:
-    """At most k candidates for each query, best first; `on_query` is told after each one (1).
+def retrieve(benchmark: Benchmark, stage: FirstStage) -> Candidates:
+    """At most k candidates for each query, best first.
 
     The document whose id is the query's is dropped before the cut at k where the benchmark says so. A query for
     which the first stage finds nothing has an empty list and scores 0. Raises BenchmarkError, EngineUnavailable.
     """
     if stage.source in ("bm25", "dense"):
-        return _search(benchmark, stage, on_query)
+        return _search(benchmark, stage)
     if stage.source == "native":
-        return _candidates(benchmark, stage, _native(benchmark), on_query)
-    return _from_run(benchmark, stage, on_query)
+        return _candidates(benchmark, stage, _native(benchmark))
+    return _from_run(benchmark, stage)
 
 
 def _candidates(
     benchmark: Benchmark,
     stage: FirstStage,
     found: Found,
-    on_query: Callable[[int], None],
     parameters: Mapping[str, Any] | None = None,
     warnings: tuple[str, ...] = (),
 ) -> Candidates:
     lists = {}
-    for query_id, doc_ids in found:
-        kept = [doc_id for doc_id in doc_ids if not (benchmark.remove_self and doc_id == query_id)]
-        lists[query_id] = tuple(kept[: stage.k])
-        on_query(1)
+    with progress.bar(f"{stage.source} on {benchmark.name}", len(benchmark.queries), "queries") as done:
+        for query_id, doc_ids in found:
+            kept = [doc_id for doc_id in doc_ids if not (benchmark.remove_self and doc_id == query_id)]
+            lists[query_id] = tuple(kept[: stage.k])
+            done(1)
     if not any(lists.values()):
         raise BenchmarkError(f"{benchmark.name}: {stage.source} found no candidate for any of {len(lists)} queries")
     return Candidates(stage.source, stage.k, parameters or {}, lists, warnings)
 
 
-def _search(benchmark: Benchmark, stage: FirstStage, on_query: Callable[[int], None]) -> Candidates:
+def _search(benchmark: Benchmark, stage: FirstStage) -> Candidates:
     """By an engine that is shown all documents; what it found before for the same benchmark is taken from disk."""
     kind, options = stage.engine
     with engines.load(kind, options) as engine:
@@ -112,12 +112,11 @@ def _search(benchmark: Benchmark, stage: FirstStage, on_query: Callable[[int], N
         stored = candidate_cache.key(benchmark, {"source": stage.source, "k": stage.k, **options}, described)
         known = candidate_cache.read(stored, benchmark)
         if known is not None:
-            for _ in known:
-                on_query(1)
             return Candidates(stage.source, stage.k, parameters, known)
-        engine.prepare(benchmark.documents.values(), analysis=benchmark.analysis)
+        with progress.reading(f"documents of {benchmark.name}", benchmark.documents.values()) as shown:
+            engine.prepare(shown, analysis=benchmark.analysis)
         searched = _searched(engine, benchmark, stage.k + benchmark.remove_self)
-        candidates = _candidates(benchmark, stage, searched, on_query, parameters)
+        candidates = _candidates(benchmark, stage, searched, parameters)
     candidate_cache.write(stored, benchmark, candidates)
     return candidates
 
@@ -146,7 +145,7 @@ def _native(benchmark: Benchmark) -> Iterator[tuple[str, list[str]]]:
         yield query_id, doc_ids
 
 
-def _from_run(benchmark: Benchmark, stage: FirstStage, on_query: Callable[[int], None]) -> Candidates:
+def _from_run(benchmark: Benchmark, stage: FirstStage) -> Candidates:
     if stage.path is None:
         raise BenchmarkError("candidates: source run needs `path`, the TREC run file to take candidates from")
     path = Path(stage.path.replace("{benchmark}", benchmark.name))
@@ -159,7 +158,7 @@ def _from_run(benchmark: Benchmark, stage: FirstStage, on_query: Callable[[int],
         f"{path.name}: queries whose rank column disagrees with their scores; the scores decide",
     )
     found = ((query_id, ranked.get(query_id, [])) for query_id in benchmark.queries)
-    return _candidates(benchmark, stage, found, on_query, {"path": stage.path}, warnings)
+    return _candidates(benchmark, stage, found, {"path": stage.path}, warnings)
 
 
 def _check_ids(run: Run, benchmark: Benchmark, path: Path) -> None:

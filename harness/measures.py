@@ -95,6 +95,12 @@ def random_order(qrels: Qrels, lists: Mapping[str, Sequence[str]]) -> float:
     return sum(tie_aware_ndcg(tied.get(query_id, ()), grades) for query_id, grades in qrels.items()) / len(qrels)
 
 
+def recall(qrels: Qrels, lists: Mapping[str, Sequence[str]], k: int) -> float:
+    """Mean R@k of the candidates: the share of a query's relevant documents that any reranker of them can find."""
+    values = measure(qrels, lists, [R @ k])[str(R @ k)]
+    return sum(values.values()) / len(values)
+
+
 def oracle(qrels: Qrels, lists: Mapping[str, Sequence[str]]) -> float:
     """Mean nDCG@10 of the candidates in the best possible order: the ceiling of any reranker over them."""
     best = {

@@ -5,7 +5,7 @@ It knows engines by their contract and the store by its methods; it has no idea 
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +15,10 @@ import engines
 from engines.base import Engine, Pair, ScoringFailed
 from harness import machine, progress
 from harness.benchmarks import load as load_benchmark
+from harness.benchmarks.stored import Picked
 from harness.candidates import retrieve
 from harness.config import Config, ConfigError, EngineEntry
-from harness.measures import oracle, random_order
+from harness.measures import oracle, random_order, recall
 from harness.records import Benchmark, Candidates, Failure, Manifest, Sample, Score
 from harness.store import Store
 
@@ -59,6 +60,7 @@ class Task:
                 "k": candidates.k,
                 "parameters": dict(candidates.parameters),
                 "sha256": candidates.sha256,
+                "recall": recall(benchmark.qrels, candidates.lists, candidates.k),
                 "oracle": oracle(benchmark.qrels, candidates.lists),
                 "random": random_order(benchmark.qrels, candidates.lists),
             },
@@ -87,8 +89,7 @@ def prepare(config: Config, selection: Selection) -> list[Task]:
         if names and benchmark.name not in names:
             continue
         stage = entry.candidates or config.candidates
-        with progress.bar(f"{stage.source} on {benchmark.name}", len(benchmark.queries), "queries") as done:
-            tasks[benchmark.name] = Task(benchmark, retrieve(benchmark, stage, done))
+        tasks[benchmark.name] = Task(benchmark, retrieve(benchmark, stage))
     unknown = sorted(set(names) - tasks.keys())
     if unknown:
         raise ConfigError(f"benchmark {unknown[0]!r} is not in the config; it has {', '.join(known)}")
@@ -139,19 +140,14 @@ def prepare_engine(engine: Engine, task: Task, query_ids: Sequence[str], store: 
     benchmark, lists = task.benchmark, task.candidates.lists
     if engine.prepares == "nothing":
         return
-    doc_ids: Collection[str] = benchmark.documents
+    documents: Collection[str] = benchmark.documents.values()
     if engine.prepares == "candidates":
-        doc_ids = dict.fromkeys(doc_id for query_id in query_ids for doc_id in lists[query_id])
+        wanted = dict.fromkeys(doc_id for query_id in query_ids for doc_id in lists[query_id])
+        documents = Picked(benchmark.documents, wanted)
     started = time.perf_counter()
-    with progress.bar(f"documents of {benchmark.name}", len(doc_ids), "documents") as done:
-        engine.prepare(_counted((benchmark.documents[doc_id] for doc_id in doc_ids), done), analysis=benchmark.analysis)
+    with progress.reading(f"documents of {benchmark.name}", documents) as shown:
+        engine.prepare(shown, analysis=benchmark.analysis)
     store.prepared(benchmark.name, time.perf_counter() - started)
-
-
-def _counted(documents: Iterable[str], on_document: Callable[[int], None]) -> Iterator[str]:
-    for document in documents:
-        yield document
-        on_document(1)
 
 
 def score_task(

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
@@ -134,7 +134,7 @@ class Moody(Fake):
             raise answer
         return super().score(pairs) if answer is None else list(answer)
 
-    def prepare(self, documents: Iterable[str], *, analysis: str) -> None:
+    def prepare(self, documents: Collection[str], *, analysis: str) -> None:
         self.shown.extend(documents)
 
 

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from engines.base import BadOptions
+from engines.storage import cache_folder
 from harness.benchmarks import BenchmarkError, load
-from harness.benchmarks.beir_archive import MD5, cache
+from harness.benchmarks.beir_archive import MD5
 
 pytestmark = [
     pytest.mark.skipif(find_spec("beir") is None, reason="beir is not installed: pip install 'crispbench[mteb]'"),
@@ -148,10 +149,10 @@ def test_the_official_checksums_are_those_of_the_installed_beir() -> None:
 
 def test_datasets_are_kept_below_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CRISPBENCH_CACHE", str(tmp_path))
-    assert cache() == tmp_path / "beir"
+    assert cache_folder("beir") == tmp_path / "beir"
     monkeypatch.delenv("CRISPBENCH_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache() == tmp_path / ".cache/crispbench/beir"
+    assert cache_folder("beir") == tmp_path / ".cache/crispbench/beir"
 
 
 def test_without_beir_the_line_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

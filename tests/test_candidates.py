@@ -28,7 +28,7 @@ def benchmark(animals: Path) -> Benchmark:
 
 
 def found(benchmark: Benchmark, stage: FirstStage) -> Candidates:
-    return retrieve(benchmark, stage, lambda done: None)
+    return retrieve(benchmark, stage)
 
 
 def run_file(tmp_path: Path, lines: str) -> FirstStage:
@@ -42,12 +42,6 @@ def test_bm25_puts_the_document_with_the_rare_word_first_and_ties_in_corpus_orde
     assert candidates.lists["q-bird"] == ("d-bird", "d-cat", "d-dog")
     assert (candidates.source, candidates.k) == ("bm25", 3)
     assert {"k1": 0.9, "b": 0.4}.items() <= candidates.parameters.items()
-
-
-def test_every_query_is_told_once(benchmark: Benchmark) -> None:
-    told: list[int] = []
-    retrieve(benchmark, FirstStage(), told.append)
-    assert told == [1] * 5
 
 
 def test_a_query_for_which_nothing_is_found_has_an_empty_list(benchmark: Benchmark) -> None:

@@ -22,7 +22,7 @@ CHECKPOINT = ROOT / "checkpoints" / "demo"
 def ndcg_and_random(queries: int, k: int) -> tuple[Mapping[str, float], Mapping[str, float]]:
     """Per query of stdlib-code: nDCG@10 of the demo checkpoint, and of its candidates in random order, expected."""
     benchmark = load("stdlib", {"name": "stdlib-code", "queries": queries})
-    lists = retrieve(benchmark, FirstStage(k=k), on_query=lambda _: None).lists
+    lists = retrieve(benchmark, FirstStage(k=k)).lists
     scores: dict[str, list[Score]] = {}
     with engines.load("torch", {"model": str(CHECKPOINT), "template": "demo", "precision": "fp32"}) as engine:
         for query_id, doc_ids in lists.items():

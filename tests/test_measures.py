@@ -20,6 +20,7 @@ from harness.measures import (
     oracle,
     random_order,
     rank,
+    recall,
     tie_aware_ndcg,
 )
 from harness.records import Score
@@ -218,3 +219,8 @@ def test_measure_orders_equal_scores_by_document_id_as_trec_eval_does(
     (tmp_path / "qrels.txt").write_text("q 0 d10 1\n")
     answer = crispbench("measure", tmp_path / "run.trec", tmp_path / "qrels.txt", "--measure", str(RR))
     assert answer.out == "RR\tall\t0.5000\t(1 queries)\n"
+
+
+def test_recall_counts_queries_without_candidates_as_finding_nothing() -> None:
+    qrels = {"q": {"a": 1, "b": 2, "c": 0}, "r": {"d": 1}}
+    assert recall(qrels, {"q": ["c", "a", "b"]}, 2) == pytest.approx((1 / 2 + 0) / 2)

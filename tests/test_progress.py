@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.progress import bar, waiting
+from harness.progress import bar, reading, waiting
 
 
 def work() -> None:
@@ -28,3 +28,14 @@ def test_a_terminal_gets_what_is_done_on_standard_error(
     assert out == ""
     assert "loading [a model]" in err
     assert "fake on animals" in err and "30/30" in err and "pairs/s" in err
+
+
+def test_reading_shows_each_pass_and_changes_no_document(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    with reading("documents of animals", ["cat", "dog"]) as documents:
+        assert [*documents, *documents] == ["cat", "dog", "cat", "dog"]
+        assert len(documents) == 2 and "dog" in documents
+    assert "2/2" in capsys.readouterr().err

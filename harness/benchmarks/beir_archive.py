@@ -7,7 +7,6 @@ a folder of its own, the archive is checked before it is extracted, and the resu
 import contextlib
 import hashlib
 import io
-import os
 import sys
 import tempfile
 import zipfile
@@ -16,6 +15,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from pydantic import Field
 
+from engines.storage import cache_folder
 from harness.benchmarks.base import BenchmarkError, Source, require
 from harness.benchmarks.beir import BeirFolder
 from harness.benchmarks.lines import beginning
@@ -53,7 +53,7 @@ class BeirArchive(Source):
 
     def load(self) -> Benchmark:
         archive = self.name.partition("/")[0]
-        folder = (self.folder or cache()).expanduser()
+        folder = (self.folder or cache_folder("beir")).expanduser()
         if not (folder / archive).is_dir():
             self._download(archive, folder)
         source = BeirFolder(
@@ -88,12 +88,6 @@ class BeirArchive(Source):
                 raise BenchmarkError(f"{url}: the archive holds no folder {archive!r}; check `url` and `name`")
             with contextlib.suppress(OSError):  # another process was first, with the same content
                 (Path(staging) / archive).rename(folder / archive)
-
-
-def cache() -> Path:
-    """`beir` under $CRISPBENCH_CACHE, by default under ~/.cache/crispbench."""
-    root = os.environ.get("CRISPBENCH_CACHE")
-    return (Path(root) if root else Path.home() / ".cache" / "crispbench") / "beir"
 
 
 def check(packed: Path, url: str, md5: str | None) -> None:

@@ -3,7 +3,7 @@
 The table is a `datasets.Dataset`; this module never imports that library.
 """
 
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
+from collections.abc import Collection, ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from typing import Any, Protocol
 
 BATCH = 1000  # rows per read when all are wanted: 1 us per row instead of the 25 us of single rows
@@ -69,6 +69,22 @@ class StoredDocuments(Mapping[str, str]):
                 doc_id, offset = wanted[0], wanted[1] - start
                 yield doc_id, join(batch["title"][offset] if "title" in batch else None, batch["text"][offset])
                 wanted = next(rows, None)
+
+
+class Picked(Collection[str]):
+    """The texts of some documents, read one at a time whenever they are asked for."""
+
+    def __init__(self, documents: Mapping[str, str], doc_ids: Collection[str]) -> None:
+        self._documents, self._doc_ids = documents, doc_ids
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._documents[doc_id] for doc_id in self._doc_ids)
+
+    def __len__(self) -> int:
+        return len(self._doc_ids)
+
+    def __contains__(self, text: object) -> bool:
+        return any(text == document for document in self)
 
 
 class _Items(ItemsView[str, str]):

@@ -16,7 +16,7 @@ from harness import machine
 from harness.benchmarks.base import require
 from harness.benchmarks.languages import analysis_of
 from harness.benchmarks.mteb import query_texts
-from harness.benchmarks.stored import StoredDocuments, Table
+from harness.benchmarks.stored import Picked, StoredDocuments, Table
 from harness.run import checked
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -61,7 +61,7 @@ class MtebModel:
         texts = dict(query_texts(queries))
         if self._engine.prepares == "candidates":
             wanted = dict.fromkeys(doc_id for query_id in texts for doc_id in top_ranked.get(query_id, ()))
-            self._engine.prepare((self._documents[doc_id] for doc_id in wanted), analysis=self._analysis)
+            self._engine.prepare(Picked(self._documents, wanted), analysis=self._analysis)
         return {
             query_id: self._scores(text, list(dict.fromkeys(top_ranked.get(query_id, ()))), top_k)
             for query_id, text in texts.items()

@@ -35,6 +35,7 @@ LEGEND = (
         "where the interval holds zero, the two cannot be told apart",
     ),
     Term("oracle", "nDCG@10 of the candidates in their best order: no reranker of them can score higher"),
+    Term("R@k", "share of a query's relevant documents that are among its k candidates: no reranker finds the others"),
     Term("random order", "nDCG@10 to expect of the candidates in random order: an engine near it knows nothing"),
     Term("p50, p90", "time for all candidates of one query that half, or nine tenths, of the queries stay within"),
     Term(
@@ -53,6 +54,7 @@ class Origin(NamedTuple):
     queries: str
     source: str
     k: str
+    recall: str  # R@k of the candidates
     oracle: str  # nDCG@10 of the best order of the candidates that the judgements allow
     random: str  # nDCG@10 to expect of a random order of the candidates
     sha256: str
@@ -64,7 +66,8 @@ class Origin(NamedTuple):
         prefix = f"{self.engines}: " if self.engines else ""
         return (
             f"{prefix}{self.queries} queries, revision {self.revision}; candidates {self.source}, k = {self.k}, "
-            f"oracle nDCG@10 {self.oracle}, random order {self.random}, sha256 {self.sha256[:16]}"
+            f"R@{self.k} {self.recall}, oracle nDCG@10 {self.oracle}, random order {self.random}, "
+            f"sha256 {self.sha256[:16]}"
         )
 
 
@@ -166,9 +169,9 @@ def _origins(rows: Sequence[Row]) -> Iterator[Origin]:
 def _origin(row: Row) -> Origin:
     found = {name: row.candidates.get(name) for name in ("source", "k", "sha256")}
     source, k, sha256 = (notation.MISSING if value is None else notation.plain(str(value)) for value in found.values())
-    oracle, random = (notation.decimal(row.candidates.get(name)) for name in ("oracle", "random"))
+    recall, oracle, random = (notation.decimal(row.candidates.get(name)) for name in ("recall", "oracle", "random"))
     revision = notation.plain(row.revision) or notation.MISSING
-    return Origin(f"{row.queries:,}", source, k, oracle, random, sha256, revision)
+    return Origin(f"{row.queries:,}", source, k, recall, oracle, random, sha256, revision)
 
 
 def _shared_notes(rows: Sequence[Row]) -> Iterator[Term]:

@@ -105,7 +105,11 @@ def test_every_format_says_the_verdict_and_the_notes(rows: list[Row]) -> None:
 def test_every_table_names_its_candidates(rows: list[Row]) -> None:
     for text in texts(rows):
         assert text.count("sha256 " + "ab" * 8) == 2
-        assert "4 queries" in text and "oracle nDCG@10 0.8750, random order 0.1250" in text and "k = 100" in text
+        assert (
+            "4 queries" in text
+            and "R@100 0.7500, oracle nDCG@10 0.8750, random order 0.1250" in text
+            and "k = 100" in text
+        )
 
 
 def test_engines_over_different_candidates_are_listed_apart(row: MakeRow) -> None:
