@@ -173,6 +173,8 @@ def _compare(comparison: Comparison, column: Column, engine: str, rows: Sequence
     members = {comparison.benchmarks.get(name, name): queries for name, queries in _members(column).items()}
     problems = {name: _problem(own.get(name), column, queries, table.protocol) for name, queries in members.items()}
     reasons = tuple(f"{name} {problem}" for name, problem in problems.items() if problem)
+    if len(members) > 1 and not own.keys() & members.keys():
+        reasons = (f"none of its {len(members)} benchmarks was run",)
     found = Reproduction(
         table, engine, model, column.name, published=column.values[model] / column.scale, reasons=reasons
     )

@@ -70,11 +70,16 @@ class Origin(NamedTuple):
             f"sha256 {self.sha256[:16]}"
         )
 
+    @property
+    def brief(self) -> str:
+        return self.line
+
 
 class Source(NamedTuple):
     """Where the published figures of a table come from."""
 
     line: str
+    brief: str  # for where there is little room
 
 
 @dataclass(frozen=True)
@@ -139,13 +144,14 @@ def _sections(rows: Sequence[Row]) -> Iterator[Section]:
 
 
 def _published(reproductions: Sequence[Reproduction]) -> Iterator[Section]:
-    if reproductions:
+    for group in reproduction.by_table(reproductions):
+        published = group[0].table
         yield Section(
-            anchor="published",
-            table=reproduction.tabulate(reproductions),
-            sentence=reproduction.sentence(reproductions),
-            origins=tuple(map(Source, reproduction.sources(reproductions))),
-            traces=reproduction.traces(reproductions),
+            anchor=f"published-{published.name}",
+            table=reproduction.tabulate(group),
+            sentence=reproduction.sentence(group),
+            origins=(Source(reproduction.source(published), reproduction.brief(published)),),
+            traces=reproduction.traces(group),
         )
 
 

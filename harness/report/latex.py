@@ -30,7 +30,7 @@ def _table(section: Section) -> Iterator[str]:
     table = section.table
     yield r"\begin{table}"
     yield r"\centering\scriptsize\setlength{\tabcolsep}{3pt}"
-    yield rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 2)}l}}"
+    yield rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 2)}{'l' if table.judged else 'r'}}}"
     yield r"\toprule"
     yield " & ".join(map(escape, table.columns)) + r" \\"
     yield r"\midrule"

@@ -50,7 +50,8 @@ def _section(section: Section) -> Iterator[str]:
 
 def _table(table: Table) -> Iterator[str]:
     yield f"| {' | '.join(map(escape, table.columns))} |"
-    yield f"|{'|'.join([':--', *['--:'] * (len(table.columns) - 2), ':--'])}|"
+    last = ":--" if table.judged else "--:"
+    yield f"|{'|'.join([':--', *['--:'] * (len(table.columns) - 2), last])}|"
     for line in table.cells:
         yield f"| {' | '.join(map(_cell, line))} |"
 

@@ -1,7 +1,7 @@
 """Published figures beside ours: one table for every format, and for each cell where it comes from."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from harness.published import LATENCY, Reproduction, Trace
@@ -11,6 +11,8 @@ from harness.report.table import Cell, Table
 from harness.suites import load_suite
 
 TITLE = "Published and measured"
+FIGURES_ACROSS = 6  # a published table with more columns is printed with a line per figure
+LINES = ("published", "measured", "difference", "verdict")
 COLUMNS = ("engine", "published as", "column", "published", "measured", "difference", "tolerance", "verdict")
 
 
@@ -22,9 +24,25 @@ class Traced(NamedTuple):
     members: tuple[str, ...] = ()
 
 
+def by_table(reproductions: Sequence[Reproduction]) -> list[list[Reproduction]]:
+    """The figures of each published table, in the order of the config and of the table."""
+    groups: dict[str, list[Reproduction]] = {}
+    for found in reproductions:
+        groups.setdefault(found.table.name, []).append(found)
+    return list(groups.values())
+
+
 def tabulate(reproductions: Sequence[Reproduction]) -> Table:
-    """A line per published figure, in the order of the config and of the published table."""
-    return Table(TITLE, COLUMNS, tuple(tuple(_cells(found)) for found in reproductions))
+    """The figures of one published table: its columns as columns if they are few, else a line for each figure."""
+    title = f"{TITLE}: {reproductions[0].table.name}"
+    columns = list(dict.fromkeys(found.column for found in reproductions))
+    if len(columns) > FIGURES_ACROSS:
+        return Table(title, COLUMNS, tuple(tuple(_cells(found)) for found in reproductions))
+    models: dict[tuple[str, str], dict[str, Reproduction]] = {}
+    for found in reproductions:
+        models.setdefault((found.engine, found.model), {})[found.column] = found
+    lines = (line for (engine, model), own in models.items() for line in _block(engine, model, own, columns))
+    return Table(title, ("engine", "", *columns), tuple(lines), judged=False)
 
 
 def sentence(reproductions: Sequence[Reproduction]) -> str:
@@ -34,10 +52,17 @@ def sentence(reproductions: Sequence[Reproduction]) -> str:
     return f"Published figures: {', '.join(clauses)}."
 
 
-def sources(reproductions: Sequence[Reproduction]) -> tuple[str, ...]:
-    """Each published table once: what it is, how it was measured, and how far from it is too far."""
-    tables = {found.table.name: found.table for found in reproductions}
-    return tuple(_source(table) for table in tables.values())
+def source(table: PublishedTable) -> str:
+    """What a published table is, how it was measured, and how far from it is too far."""
+    reason = f": {table.tolerance.reason}" if table.tolerance else ""
+    protocol = f"protocol {table.protocol.status}: {table.protocol.note}"
+    line = f"{_title(table)}; read {table.retrieved}; {protocol} {_judged(table)}{reason}"
+    return notation.plain(line).removesuffix(".")
+
+
+def brief(table: PublishedTable) -> str:
+    """The same without the reasons."""
+    return notation.plain(f"{_title(table)}; protocol {table.protocol.status}. {_judged(table)}.")
 
 
 def traces(reproductions: Sequence[Reproduction]) -> tuple[Traced, ...]:
@@ -49,6 +74,21 @@ def _names(reproductions: Sequence[Reproduction], verdict: str) -> str:
         return ""
     names = (f"{notation.plain(found.engine)} {found.column}" for found in reproductions if found.verdict == verdict)
     return f" ({', '.join(names)})"
+
+
+def _block(
+    engine: str, model: str, own: Mapping[str, Reproduction], columns: Sequence[str]
+) -> Iterator[tuple[Cell, ...]]:
+    """The lines of one engine; a figure that was not published for its model stays empty."""
+    name = notation.plain(engine if engine == model else f"{engine} as {model}")
+    cells = {column: _stacked(own[column]) if column in own else (Cell(""),) * len(LINES) for column in columns}
+    for number, line in enumerate(LINES):
+        yield (Cell(name if number == 0 else ""), Cell(line), *(cells[column][number] for column in columns))
+
+
+def _stacked(found: Reproduction) -> tuple[Cell, ...]:
+    _, _, _, published, measured, difference, tolerance, verdict = _cells(found)
+    return published, measured, difference, verdict._replace(detail=tolerance.value)
 
 
 def _cells(found: Reproduction) -> Iterator[Cell]:
@@ -86,13 +126,14 @@ def _is_latency(found: Reproduction) -> bool:
     return found.source.measure == LATENCY
 
 
-def _source(table: PublishedTable) -> str:
-    judged = "Shown, neither passes nor fails"
-    if table.tolerance is not None:
-        judged = f"Tolerance {notation.decimal(table.tolerance.value)} to either side: {table.tolerance.reason}"
-    protocol = f"protocol {table.protocol.status}: {table.protocol.note}"
-    line = f"{table.name}: {table.title}; from {table.source}; read {table.retrieved}; {protocol} {judged}"
-    return notation.plain(line).removesuffix(".")
+def _title(table: PublishedTable) -> str:
+    return f"{table.name}: {table.title}; from {table.source}"
+
+
+def _judged(table: PublishedTable) -> str:
+    if table.tolerance is None:
+        return "Shown, neither passes nor fails"
+    return f"Tolerance {notation.decimal(table.tolerance.value)} to either side"
 
 
 def _traced(found: Reproduction) -> Traced:

@@ -26,11 +26,12 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one benchmark as text. The first cell of a line is the engine, the last its verdict."""
+    """The rows of one benchmark as text. The first cell of a line is the engine."""
 
     title: str
     columns: tuple[str, ...]
     cells: tuple[tuple[Cell, ...], ...]
+    judged: bool = True  # the last cell of a line is its verdict; else the second says what kind of line it is
 
 
 class Column(NamedTuple):

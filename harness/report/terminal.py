@@ -11,6 +11,8 @@ from rich.text import Text
 from harness.report.content import Report, Section
 from harness.report.table import Cell, Table
 
+TRACES_SHOWN = 10  # the files hold all of them
+
 
 def show(report: Report, console: Console) -> None:
     for section in report.sections:
@@ -29,9 +31,11 @@ def _show_section(section: Section, console: Console) -> None:
         console.print(grid)
     console.print(Text(section.sentence))
     for origin in section.origins:
-        console.print(Text(origin.line, style="dim"))
-    for cell, line, _ in section.traces:
+        console.print(Text(origin.brief, style="dim"))
+    for cell, line, _ in section.traces[:TRACES_SHOWN]:
         console.print(Text(f"{cell}: {line}", style="dim"))
+    if len(section.traces) > TRACES_SHOWN:
+        console.print(Text(f"Where each of the {len(section.traces)} figures comes from: report.md", style="dim"))
     for engine, line in section.notes:
         console.print(Text(f"{engine}: {line}", style="yellow"))
     console.print()
