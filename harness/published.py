@@ -29,6 +29,8 @@ class Protocol(Options):
     status: Literal["stated", "unspecified"]
     note: str  # how it was measured, or in plain words what was not published
     first_stage: str | None = None  # candidates of another source make another number; None: any
+    engine: str | None = None  # the kind of engine that was measured; None: any
+    parameters: Mapping[str, Any] = Field(default_factory=dict)  # of first stage and engine
 
 
 class Tolerance(Options):
@@ -213,6 +215,12 @@ def _problem(row: Row | None, column: Column, queries: int | None, protocol: Pro
 def _other_candidates(row: Row, measure: str, protocol: Protocol) -> str | None:
     """Why the row's candidates make another figure than the protocol's; None if they do not."""
     source, k = row.candidates["source"], row.candidates["k"]
+    if protocol.engine not in (None, row.kind):
+        return f"is of an engine of kind {row.kind}, the published figure is of {protocol.engine}"
+    for name, value in protocol.parameters.items():
+        for found in (row.candidates["parameters"].get(name, value), row.description.get(f"option {name}", value)):
+            if str(found) != str(value):
+                return f"has {name} = {found}, the published figure {value}"
     if protocol.first_stage not in (None, source):
         return f"has candidates of {source}, the published figure is of {protocol.first_stage}"
     own_model = row.description.get("model")

@@ -20,7 +20,7 @@ name: theirs
 title: Their table
 source: a page
 retrieved: 2026-11
-protocol: {status: stated, first_stage: bm25, note: whole corpus}
+protocol: {status: stated, first_stage: bm25, engine: fake, parameters: {k1: 0.9}, note: whole corpus}
 tolerance: {value: 0.002, reason: another tokeniser}
 columns:
   - {name: SciFact, benchmark: SciFact, measure: nDCG@10, queries: 300, values: {model-1: 0.6451, model-2: 0.5}}
@@ -39,7 +39,10 @@ LATENCY = (
     "  - {name: latency, benchmark: NFCorpus, measure: seconds per query, machine: A100, values: {model-1: 0.5}}\n"
 )
 
-UNSPECIFIED = ("status: stated, first_stage: bm25, note", "status: unspecified, note")
+UNSPECIFIED = (
+    "status: stated, first_stage: bm25, engine: fake, parameters: {k1: 0.9}, note",
+    "status: unspecified, note",
+)
 
 
 def row(benchmark: str = "SciFact", value: float = 0.6451, queries: int = 300, **changes: Any) -> Row:
@@ -54,7 +57,7 @@ def row(benchmark: str = "SciFact", value: float = 0.6451, queries: int = 300, *
         "coverage": 1.0,
         "tie_rate": 0.0,
         "truncated": 0,
-        "candidates": {"source": "bm25", "k": 100, "sha256": "ab"},
+        "candidates": {"source": "bm25", "k": 100, "sha256": "ab", "parameters": {"k1": 0.9, "b": 0.4}},
         "p50": Percentile(0.25, 3, 1),
         "p90": Percentile(None, 3, 10),
         "pairs_per_s": None,
@@ -123,10 +126,19 @@ def test_a_figure_can_be_traced_to_its_folder_revision_candidates_queries_and_in
         ({"verdict": "invalid", "measures": {}}, "SciFact is invalid"),
         ({"measures": {}}, "SciFact has no nDCG@10"),
         (
-            {"candidates": {"source": "dense", "k": 100}},
+            {"candidates": {"source": "dense", "k": 100, "parameters": {}}},
             "SciFact has candidates of dense, the published figure is of bm25",
         ),
-        ({"candidates": {"source": "bm25", "k": 9}}, "SciFact has 9 candidates a query, too few for nDCG@10"),
+        (
+            {"candidates": {"source": "bm25", "k": 9, "parameters": {}}},
+            "SciFact has 9 candidates a query, too few for nDCG@10",
+        ),
+        ({"kind": "torch"}, "SciFact is of an engine of kind torch, the published figure is of fake"),
+        (
+            {"candidates": {"source": "bm25", "k": 100, "parameters": {"k1": 1.2}}},
+            "SciFact has k1 = 1.2, the published figure 0.9",
+        ),
+        ({"description": {"option k1": "1.5"}}, "SciFact has k1 = 1.5, the published figure 0.9"),
     ],
 )
 @pytest.mark.usefixtures("tables")

@@ -36,6 +36,7 @@ def make_row(
         "candidates": {
             "source": "bm25",
             "k": 100,
+            "parameters": {},
             "sha256": "ab" * 32,
             "recall": 0.75,
             "oracle": 0.875,
