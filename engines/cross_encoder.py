@@ -1,7 +1,9 @@
 """Cross-encoders by sentence-transformers: the raw logit of a classifier with one label, in float32."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import PositiveInt
@@ -13,6 +15,7 @@ from engines.revision import hub_commit, weights_revision
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+SAFE_WEIGHTS = "model.safetensors"
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -54,6 +57,8 @@ class CrossEncoder(Engine):
             reason = str(error).strip().splitlines()[0]
             raise EngineUnavailable(f"model {options.model!r} cannot be loaded: {reason}") from None
         self._check_labels()
+        if not self._causal:  # whose head may be its embedding
+            _refuse_random_head(path, self._model.model, options)
         self._head_in_float32()
         self._identity = require("torch", extra="sentence-transformers").nn.Identity()
         self._counts: Counter[str] = Counter()
@@ -152,6 +157,32 @@ def _refuse_guesses(path: str, options: CrossEncoderOptions) -> None:
             f"model {options.model!r} is a {architecture}, which has no trained score head: "
             "expected ...ForSequenceClassification, or use `kind: bi_encoder` for embeddings"
         )
+
+
+def _refuse_random_head(path: str, model: "nn.Module", options: CrossEncoderOptions) -> None:
+    """transformers fills weights that the file lacks with random numbers, and says so in a log only."""
+    stored = _stored_names(path, options.revision)
+    body = f"{model.base_model_prefix}."
+    missing = [name for name in model.state_dict() if not name.startswith(body) and name not in stored]
+    if stored and missing:
+        raise EngineUnavailable(
+            f"model {options.model!r} lacks the weights of its score head ({missing[0]}), which would be random: "
+            "expected a checkpoint that was trained as a classifier"
+        )
+
+
+def _stored_names(path: str, revision: str | None) -> set[str]:
+    """Names of the weights in a checkpoint's safetensors files; none if it has none."""
+    hub = require("transformers.utils.hub", extra="sentence-transformers")
+    safetensors = require("safetensors", extra="sentence-transformers")
+    for file in (SAFE_WEIGHTS, f"{SAFE_WEIGHTS}.index.json"):
+        found = hub.cached_file(path, file, revision=revision, _raise_exceptions_for_missing_entries=False)
+        if found is not None and file == SAFE_WEIGHTS:
+            with safetensors.safe_open(found, "pt") as weights:
+                return set(weights.keys())
+        if found is not None:
+            return set(json.loads(Path(found).read_text(encoding="utf-8"))["weight_map"])
+    return set()
 
 
 def _in_float32(module: "nn.Module", inputs: tuple[Any, ...]) -> tuple[Any, ...]:

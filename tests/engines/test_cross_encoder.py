@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as library
+from safetensors.torch import load_file, save_file
 
 from engines import BadOptions, Engine, EngineUnavailable, Pair, ScoringFailed, load
 
@@ -104,6 +105,16 @@ def test_a_classifier_with_two_labels_is_refused_with_their_names(classifier: st
 def test_a_checkpoint_without_a_score_head_is_refused(make_bert: Callable[..., str]) -> None:
     with pytest.raises(EngineUnavailable, match="BertModel, which has no trained score head"):
         load("cross_encoder", {"model": make_bert("BertModel"), "device": "cpu"})
+
+
+def test_a_checkpoint_whose_file_lacks_the_head_is_refused(bert: str, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(bert, tmp_path / "headless")) / "model.safetensors"
+    weights = load_file(copied)
+    save_file({name: weight for name, weight in weights.items() if not name.startswith("classifier")}, copied)
+    with pytest.raises(
+        EngineUnavailable, match=r"lacks the weights of its score head \(classifier.weight\)"
+    ):
+        load("cross_encoder", {"model": str(copied.parent), "device": "cpu"})
 
 
 def test_a_padding_token_that_the_config_does_not_know_is_refused(one_label: str, tmp_path: Path) -> None:
