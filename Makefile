@@ -21,7 +21,7 @@ check: setup
 	$(BIN)/mypy
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not gpu'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not gpu and not tensorrt_llm and not servers'
 
 clean:
 	rm -rf .venv

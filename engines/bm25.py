@@ -2,12 +2,18 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, field_validator
 
 from engines.analysis import analyzer
 from engines.base import BadOptions, Options, Pair, Retriever, ScoringFailed, require
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from engines.bm25_index import Index
 
 
 class BM25Options(Options):
@@ -36,34 +42,35 @@ class BM25(Retriever):
         super().__init__(options)
         self._bm25s = require("bm25s", extra="bm25")
         self._terms = analyzer(options.analysis or "english")
-        self._vocabulary: set[str] | None = None
+        self._index: Index | None = None
 
     def prepare(self, documents: Collection[str], *, analysis: str) -> None:
-        self._terms = analyzer(self.options.analysis or analysis)
-        terms: list[list[str]] = []
-        self._positions: dict[str, int] = {}
-        for position, document in enumerate(documents):
-            terms.append(self.terms(document))
-            self._positions.setdefault(document, position)
-        self._size = len(terms)
-        self._vocabulary = {term for document in terms for term in document}
-        self._index = self._bm25s.BM25(method="lucene", k1=self.options.k1, b=self.options.b)
-        if self._vocabulary:  # bm25s divides by the mean length
-            self._index.index(terms, show_progress=False)
+        from engines.bm25_index import Settings, open_index
+
+        name = self.options.analysis or analysis
+        self._terms = analyzer(name)
+        self.close()
+        self._index = open_index(documents, Settings(name, self.options.k1, self.options.b))
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         scores: list[float] = []
         for query, group in groupby(pairs, key=lambda pair: pair.query):
             all_scores = self._all_scores(query)
-            scores += [float(all_scores[self._position(pair.document)]) for pair in group]
+            scores += all_scores[self._positions([pair.document for pair in group])].tolist()
         return scores
 
     def search(self, query: str, k: int) -> list[int]:
         import numpy as np
 
         scores = self._all_scores(query)
-        best = np.argsort(-scores, kind="stable")[:k]
-        return [int(position) for position in best if scores[position] > 0]
+        found = np.flatnonzero(scores)
+        if k < len(found):  # only what can be among the best is sorted
+            found = found[scores[found] >= np.partition(scores[found], -k)[-k]]
+        best = found[np.argsort(-scores[found], kind="stable")][:k]
+        return [int(position) for position in best]
+
+    def close(self) -> None:
+        self._index = None  # with which its memory maps go
 
     def describe(self) -> Mapping[str, str]:
         settings = self.options
@@ -76,16 +83,16 @@ class BM25(Retriever):
         """The index terms of a text, in order."""
         return self._terms(text)
 
-    def _all_scores(self, query: str):  # type: ignore[no-untyped-def]  # numpy stays out of the import
-        import numpy as np
+    def _all_scores(self, query: str) -> "NDArray[np.float32]":
+        return self._prepared().scores(self.terms(query))
 
-        if self._vocabulary is None:
+    def _positions(self, documents: Sequence[str]) -> "NDArray[np.int64]":
+        positions = self._prepared().positions(documents)
+        for document in (document for document, position in zip(documents, positions, strict=True) if position < 0):
+            raise ScoringFailed(f"document {document[:60]!r} was not in the corpus BM25 was prepared with")
+        return positions
+
+    def _prepared(self) -> "Index":
+        if self._index is None:
             raise ScoringFailed("BM25 was not shown a corpus: call prepare first")
-        terms = [term for term in self.terms(query) if term in self._vocabulary]
-        return self._index.get_scores(terms) if terms else np.zeros(self._size)  # bm25s fails on a query without terms
-
-    def _position(self, document: str) -> int:
-        try:
-            return self._positions[document]
-        except KeyError:
-            raise ScoringFailed(f"document {document[:60]!r} was not in the corpus BM25 was prepared with") from None
+        return self._index

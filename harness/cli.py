@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -157,6 +157,38 @@ def doctor(as_json: AsJson = False) -> None:
             )
     if not all(finding.ok for finding in findings if finding.required):
         raise typer.Exit(Exit.FAILED)
+
+
+@app.command(epilog="Example: crispbench probe configs/probe.yaml --engine demo-bf16 --reference demo-fp32")
+def probe(
+    config: Annotated[Path, typer.Argument(help="YAML file; its benchmarks are not loaded.")],
+    engine: Annotated[list[str] | None, typer.Option(help="Only this engine; may be repeated.")] = None,
+    reference: Annotated[str | None, typer.Option(help="Compare with this engine of the config.")] = None,
+    golden: Annotated[
+        Literal["base", "large"] | None,
+        typer.Option(help="Which mxbai-rerank-v2 an engine is whose model name does not say it."),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(help="How far two scores of the same pair may lie apart, in log-odds.")
+    ] = 0.2,  # bf16 sums depend on the batch, and its steps are 0.0625 from 8 to 16
+    as_json: AsJson = False,
+) -> None:
+    """Ask whether an engine is the model it says it is: looks for the faults that servers and conversions have."""
+    from harness.probe import Against, probe_config
+
+    probed = probe_config(config, engine or (), Against(tolerance, reference, golden), say=_say)
+    if as_json:
+        _print_json({"engines": {name: one.document() for name, one in probed.items()}})
+    else:
+        for name, one in probed.items():
+            typer.echo(f"{name}: {one.verdict}")
+            for check in one.checks:
+                typer.echo(f"  {check.name:<14} {check.verdict:<8} {check.seen}")
+                if check.verdict == "fail":
+                    typer.echo(f"  {'':<14} {'':<8} means: {check.meaning}")
+    verdicts = {one.verdict for one in probed.values()}
+    if verdicts != {"pass"}:
+        raise typer.Exit(Exit.FAILED if "fail" in verdicts else Exit.INVALID)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

