@@ -1,8 +1,9 @@
 # make demo: set up, score the demo, print the table.  make test: set up, check, test.
+# make test-servers: install servers of others apart, and hold the engines against them.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test test-servers check clean
 
 setup: .venv/installed
 
@@ -22,6 +23,11 @@ check: setup
 
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not gpu and not tensorrt_llm and not servers'
+
+test-servers: setup
+	$(BIN)/python -m tests.servers.environment infinity truss
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m servers tests/servers
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/test_deploy.py
 
 clean:
 	rm -rf .venv

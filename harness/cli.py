@@ -87,6 +87,27 @@ def measure(
         typer.echo(f"{name}\tall\t{entry['value']:.4f}\t({entry['queries']} queries)")
 
 
+@app.command(epilog="Example: crispbench compare results/table/large-fp16 results/table/large-fp8 --out comparison")
+def compare(
+    reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="RUN/ENGINE folder to compare with.")],
+    candidates: Annotated[list[Path], typer.Argument(metavar="CANDIDATE...", help="RUN/ENGINE folders to judge.")],
+    margin: Annotated[float, typer.Option(help="Loss of nDCG@10 that is accepted.")] = 0.005,
+    allow: Annotated[list[str] | None, typer.Option(help="What may differ: template.")] = None,
+    noise: Annotated[Path | None, typer.Option(help="RUN/ENGINE folder: the reference run once more.")] = None,
+    config: Annotated[Path | None, typer.Option(help="The run's config, to show the texts of queries.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write a report to; default none.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Did the change cost accuracy? Exit 0 pass, 1 regression, 3 inconclusive, 4 not comparable, 5 incomplete."""
+    from harness.compare import Terms, compare
+
+    contest = compare(reference, candidates, Terms(margin, tuple(allow or ()), noise, config))
+    _show_contest(contest, out, as_json=as_json)
+    code = {"pass": Exit.PASS, "regression": Exit.FAILED, "inconclusive": Exit.INCONCLUSIVE}[contest.outcome]
+    if code:
+        raise typer.Exit(code)
+
+
 @app.command(epilog="Example: crispbench report results/demo")
 def report(run_dir: RunDir, as_json: AsJson = False) -> None:
     """Make the report of a run again from its raw scores and samples."""
@@ -272,3 +293,17 @@ def _show(rows: Sequence[Any], files: Sequence[Path], reproductions: Sequence[An
     reports.show(rows, Console(), reproductions)
     page = next(path for path in files if path.name == "index.html")
     print(f"report: {os.path.relpath(page)}")
+
+
+def _show_contest(contest: Any, out: Path | None, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from harness.report import comparison
+
+    files = comparison.write(contest, out) if out is not None else []
+    if as_json:
+        _print_json(contest.document())
+    else:
+        comparison.show(contest, Console())
+    for page in files[:1]:
+        _say(f"report: {os.path.relpath(page)}")

@@ -1,6 +1,8 @@
-"""Intervals by the bootstrap over queries. Results do not depend on the order of the queries."""
+"""Intervals by the bootstrap over queries, tests by sign flips. Results do not depend on the order of the queries."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from scipy import stats
@@ -9,7 +11,26 @@ from harness.records import Difference, Measurement
 
 RESAMPLES = 9999
 CONFIDENCE = 0.95
+POWER = 0.8
 BATCH_VALUES = 10_000_000  # resampled values held at once: 80 MB
+
+Name = TypeVar("Name", bound=Hashable)
+Values = np.ndarray[tuple[int], np.dtype[np.float64]]
+
+
+class Contrast(NamedTuple):
+    """A weighted mean of paired differences; what is None needs a second query in every benchmark."""
+
+    value: float
+    lo: float | None  # 95% interval
+    hi: float | None
+    standard_error: float | None
+    p_below: float | None  # one-sided, of the hypothesis that the true value is the threshold or higher
+
+
+class PValue(NamedTuple):
+    value: float
+    exact: bool  # all sign flips were tried, not a sample of them
 
 
 def mean(values: Mapping[str, float]) -> Measurement:
@@ -32,11 +53,140 @@ def paired_difference(a: Mapping[str, float], b: Mapping[str, float]) -> Differe
     return Difference(value, value if lo is None else lo, value if hi is None else hi, len(differences))
 
 
-def _in_order_of_id(values: Mapping[str, float]) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+def contrast(
+    differences: Mapping[str, Mapping[str, float]], weights: Mapping[str, float], *, threshold: float
+) -> Contrast:
+    """The mean of each benchmark's differences, averaged by `weights`, which add up to 1.
+
+    Each benchmark is resampled on its own (stratified bootstrap). The interval is the percentile one, widened to t's
+    reach and to the unbiased variance (Hesterberg 2015, The American Statistician 69(4), "expanded percentile"):
+    for few queries the plain one is too narrow. With all signs turned it is its own mirror image, bit by bit.
+    """
+    names = sorted(differences)
+    arrays, shares = [_in_order_of_id(differences[name]) for name in names], [weights[name] for name in names]
+    value = _weighted(arrays, shares)
+    if min(map(len, arrays)) < 2:
+        return Contrast(value, None, None, None, None)
+    spread = _spread(arrays, shares)
+    if spread is None:
+        return Contrast(value, value, value, 0.0, float(value >= threshold))
+    turn = _orientation(value, arrays)
+    found = stats.bootstrap(
+        [turn * array for array in arrays],
+        lambda *samples, axis: sum(share * np.mean(x, axis=axis) for x, share in zip(samples, shares, strict=True)),
+        n_resamples=RESAMPLES,
+        confidence_level=1 - 2 * stats.norm.cdf(-spread.widening * stats.t.ppf(0.5 + CONFIDENCE / 2, spread.freedom)),
+        method="percentile",
+        batch=max(1, BATCH_VALUES // sum(map(len, arrays))),
+        rng=np.random.default_rng(0),
+    )
+    lo, hi = sorted(turn * float(end) for end in found.confidence_interval)
+    above = (1 + np.count_nonzero(turn * found.bootstrap_distribution >= threshold)) / (1 + RESAMPLES)
+    p_below = stats.t.cdf(stats.norm.ppf(min(above, 1 - 1 / RESAMPLES)) / spread.widening, spread.freedom)
+    return Contrast(value, lo, hi, spread.standard_error, float(p_below))
+
+
+def sign_flip(differences: Mapping[str, Mapping[str, float]], weights: Mapping[str, float]) -> PValue:
+    """Two-sided p-value of the weighted mean: had each query's difference as well had the other sign?
+
+    All flips are tried for up to 13 differences that are not zero (2^13 < 9999), else 9999 by a fixed seed.
+    """
+    arrays = {name: _in_order_of_id(differences[name]) for name in sorted(differences)}
+    terms = np.concatenate([weights[name] * array / len(array) for name, array in arrays.items()])
+    terms = terms[terms != 0]
+    if len(terms) < 2:
+        return PValue(1.0, True)
+    found = stats.permutation_test(
+        (terms,),
+        np.sum,
+        permutation_type="samples",
+        n_resamples=RESAMPLES,
+        batch=max(1, BATCH_VALUES // (2 * len(terms))),
+        rng=np.random.default_rng(0),
+    )
+    return PValue(float(found.pvalue), len(found.null_distribution) == 2 ** len(terms))
+
+
+def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
+    """Adjusted p-values: below 0.05, the chance of any false alarm among them is below 0.05 (Holm 1979)."""
+    adjusted: dict[Name, float] = {}
+    highest = 0.0
+    for place, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[name]))
+        adjusted[name] = highest
+    return adjusted
+
+
+def standardised(differences: Mapping[str, float]) -> float | None:
+    """Cohen's d_z, the mean of paired differences over their standard deviation (Lakens 2013); None without one."""
+    array = _in_order_of_id(differences)
+    if len(array) < 2 or np.ptp(array) == 0:
+        return None
+    return float(array.mean() / array.std(ddof=1))
+
+
+def growth(standard_error: float, distance: float) -> float:
+    """How many times as many queries put an interval's end beyond a bound that lies `distance` from the true value.
+
+    With a chance of 80%: n = (z_0.975 + z_0.8)^2 sd^2 / distance^2 (Julious 2004, Statistics in Medicine 23:1921).
+    """
+    return float(((stats.norm.ppf(0.5 + CONFIDENCE / 2) + stats.norm.ppf(POWER)) * standard_error / distance) ** 2)
+
+
+def letters(names: Sequence[str], distinct: Collection[frozenset[str]]) -> dict[str, str]:
+    """Compact letter display: two names share a letter unless their pair is distinct (Piepho 2004, insert-absorb).
+
+    The first name has the letter a; after z follow aa, ab, ...
+    """
+    groups = [frozenset(names)]
+    for pair in distinct:
+        split = [group - {name} for group in groups if pair <= group for name in pair]
+        groups = [group for group in groups if not pair <= group]
+        groups += [new for new in set(split) if not any(new <= group for group in groups)]
+        groups = [group for group in groups if not any(group < other for other in groups)]
+    groups.sort(key=lambda group: [name not in group for name in names])
+    signs = {group: _letter(place) for place, group in enumerate(groups)}
+    return {name: "".join(sign for group, sign in signs.items() if name in group) for name in names}
+
+
+def _letter(place: int) -> str:
+    more, last = divmod(place, 26)
+    return (_letter(more - 1) if more else "") + chr(ord("a") + last)
+
+
+class _Spread(NamedTuple):
+    standard_error: float
+    widening: float  # of the bootstrap's standard error, which divides by n, to the unbiased one
+    freedom: float  # degrees of freedom, after Welch and Satterthwaite
+
+
+def _spread(arrays: Sequence[Values], shares: Sequence[float]) -> _Spread | None:
+    """None where each benchmark's differences are all equal."""
+    sizes = np.array([len(array) for array in arrays])
+    variances = np.array([(share * a.std(ddof=1)) ** 2 / len(a) for a, share in zip(arrays, shares, strict=True)])
+    if all(np.ptp(array) == 0 for array in arrays) or not variances.any():
+        return None
+    parts = variances / variances.max()  # of any size: their squares neither vanish nor overflow
+    widening = math.sqrt(parts.sum() / (parts * (sizes - 1) / sizes).sum())
+    freedom = parts.sum() ** 2 / (parts**2 / (sizes - 1)).sum()
+    return _Spread(math.sqrt(variances.sum()), widening, float(freedom))
+
+
+def _weighted(arrays: Sequence[Values], shares: Sequence[float]) -> float:
+    return sum(share * float(array.mean()) for array, share in zip(arrays, shares, strict=True))
+
+
+def _orientation(value: float, arrays: Sequence[Values]) -> float:
+    """1 or -1, so that both directions of a comparison resample the same numbers."""
+    every = np.concatenate(arrays)
+    return math.copysign(1.0, value or every[np.flatnonzero(every)[0]])
+
+
+def _in_order_of_id(values: Mapping[str, float]) -> Values:
     return np.array([value for _, value in sorted(values.items())], dtype=np.float64)
 
 
-def _interval(array: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> tuple[float | None, float | None]:
+def _interval(array: Values) -> tuple[float | None, float | None]:
     if len(array) < 2:
         return None, None  # one query says nothing about another
     if np.ptp(array) == 0:

@@ -1,6 +1,7 @@
 """Intervals are those of scipy's bootstrap, near the closed form, and the same for the same values in any order."""
 
 import math
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from harness.records import Difference, Measurement
-from harness.statistics import mean, paired_difference
+from harness.statistics import contrast, growth, holm, letters, mean, paired_difference, sign_flip, standardised
 
 VALUES = {f"q{number}": value for number, value in enumerate([0.0, 0.63, 1.0, 0.5, 0.0, 0.39, 1.0, 0.0])}
 
@@ -93,3 +94,118 @@ def test_a_difference_turns_its_sign_with_the_sides(values: dict[str, float], da
     assert one.value == -other.value
     assert (one.lo, one.hi) == (pytest.approx(-other.hi, abs=1e-9), pytest.approx(-other.lo, abs=1e-9))
     assert paired_difference(values, values) == Difference(0.0, 0.0, 0.0, len(values))
+
+
+def one(values: "dict[str, float] | np.ndarray[tuple[int], np.dtype[np.float64]]") -> dict[str, dict[str, float]]:
+    """Differences of a single benchmark."""
+    found = values if isinstance(values, dict) else {f"q{number:04}": float(v) for number, v in enumerate(values)}
+    return {"b": found}
+
+
+def test_the_interval_covers_and_alarms_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 2,000 runs of 80 queries, half of them untouched, true difference -0.02, standard error 0.0354 / sqrt(80)
+    monkeypatch.setattr("harness.statistics.RESAMPLES", 999)
+    trials, queries, truth, margin, sd = 2000, 80, -0.02, 0.005, 0.05 / math.sqrt(2)
+    rng = np.random.default_rng(7)
+    noise = rng.normal(0, 0.05, (trials, queries)) * (rng.random((trials, queries)) < 0.5)
+    found = [contrast(one(row), {"b": 1.0}, threshold=truth) for row in noise + truth]
+    lo, hi, p_below = (np.array([getattr(each, name) for each in found]) for name in ("lo", "hi", "p_below"))
+    assert 0.93 <= np.mean((lo <= truth) & (truth <= hi)) <= 0.97
+    assert np.mean(hi < truth) <= 0.032  # the true difference is the threshold itself: 2.5% and the simulation's error
+    assert np.mean(hi - truth < -margin) <= 0.025  # no true difference: the interval moves with the values
+    assert np.mean((p_below < 0.025) == (hi < truth)) > 0.995  # the test and the interval say the same
+    # the share of regressions found is the power that the normal approximation computes, about 0.97
+    power = stats.norm.cdf((-margin - truth) / (sd / math.sqrt(queries)) - stats.norm.ppf(0.975))
+    assert np.mean(hi < -margin) == pytest.approx(power, abs=0.02)
+
+
+def test_a_contrast_of_one_benchmark_is_the_reports_difference_widened_for_few_queries() -> None:
+    known = paired_difference(VALUES, dict.fromkeys(VALUES, 0.0))
+    found = contrast(one(VALUES), {"b": 1.0}, threshold=0.0)
+    assert found.lo is not None and found.hi is not None
+    assert found.value == known.value and found.lo < known.lo < known.hi < found.hi
+    many = {str(number): float(number % 2) for number in range(4000)}
+    narrow, wide = paired_difference(many, dict.fromkeys(many, 0.0)), contrast(one(many), {"b": 1.0}, threshold=0.0)
+    assert (wide.lo, wide.hi) == (pytest.approx(narrow.lo, abs=1e-4), pytest.approx(narrow.hi, abs=1e-4))
+
+
+def test_an_average_weighs_benchmarks_and_not_queries_and_resamples_each_on_its_own() -> None:
+    # half of the weight on 4 queries of mean 1, half on 400 of mean 0: pooled, the mean would be 0.01
+    few, many = {"a": 0.9, "b": 1.1, "c": 1.0, "d": 1.0}, {f"q{number}": (-1.0) ** number for number in range(400)}
+    found = contrast({"few": few, "many": many}, {"few": 0.5, "many": 0.5}, threshold=0.0)
+    assert found.value == pytest.approx(0.5)
+    # variances of the means: (0.08165 / 2)^2 and (1.00125 / 20)^2
+    assert found.standard_error == pytest.approx(0.5 * math.hypot(0.040825, 0.050063), rel=1e-4)
+    flat = contrast({"few": few, "many": dict.fromkeys(many, 0.0)}, {"few": 0.5, "many": 0.5}, threshold=0.0)
+    assert flat.standard_error == pytest.approx(0.5 * 0.040825, rel=1e-4)
+
+
+def test_a_benchmark_of_one_query_leaves_no_interval() -> None:
+    found = contrast({"one": {"q": 0.5}, "two": VALUES}, {"one": 0.5, "two": 0.5}, threshold=0.0)
+    assert found[1:] == (None, None, None, None)
+
+
+@settings(max_examples=25, deadline=None)
+@given(values=st.dictionaries(st.text(max_size=3), st.floats(-1, 1), min_size=2, max_size=12))
+def test_turned_differences_give_the_mirrored_contrast_bit_by_bit(values: dict[str, float]) -> None:
+    turned = {query_id: -value for query_id, value in reversed(values.items())}
+    forth, back = (contrast(one(each), {"b": 1.0}, threshold=0.1) for each in (values, turned))
+    assert forth.lo is not None and forth.hi is not None
+    assert (back.value, back.lo, back.hi) == (-forth.value, -forth.hi, -forth.lo)
+    assert sign_flip(one(values), {"b": 1.0}) == sign_flip(one(turned), {"b": 1.0})
+
+
+def test_sign_flips_are_enumerated_where_that_is_possible() -> None:
+    values = {"a": 0.5, "b": -0.25, "c": 0.375, "d": 0.125, "e": 0.0}
+    total = sum(values.values())
+    flips = [sum(s * v for s, v in zip(signs, values.values(), strict=True)) for signs in product((1, -1), repeat=5)]
+    found = sign_flip(one(values), {"b": 1.0})
+    assert found == (sum(abs(flip) >= abs(total) for flip in flips) / len(flips), True)
+
+
+def test_sign_flips_of_many_queries_are_sampled_and_near_the_t_test() -> None:
+    values = np.random.default_rng(3).normal(0.02, 0.1, 200)
+    found = sign_flip(one(values), {"b": 1.0})
+    assert not found.exact
+    assert found.value == pytest.approx(stats.ttest_1samp(values, 0).pvalue, abs=0.005)
+
+
+def test_without_two_differences_no_p_value_is_below_one() -> None:
+    assert sign_flip(one({"a": 0.0, "b": 0.0}), {"b": 1.0}) == (1.0, True)
+    assert sign_flip(one({"a": 0.7, "b": 0.0}), {"b": 1.0}) == (1.0, True)
+
+
+def test_holm_multiplies_the_smallest_most_and_keeps_the_order() -> None:
+    # Holm 1979: 0.01 * 4, 0.02 * 3, 0.03 * 2, 0.9 * 1, none below the one before it
+    assert holm({"d": 0.9, "a": 0.01, "c": 0.03, "b": 0.02}) == pytest.approx(
+        {"a": 0.04, "b": 0.06, "c": 0.06, "d": 0.9}
+    )
+    assert holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
+
+
+def test_the_standardised_difference_is_the_mean_over_the_standard_deviation() -> None:
+    assert standardised({"a": 1.0, "b": 3.0}) == pytest.approx(math.sqrt(2))  # mean 2, sd sqrt(2)
+    assert standardised({"a": 1.0, "b": 1.0}) is None and standardised({"a": 1.0}) is None
+
+
+def test_the_queries_that_decide_are_those_of_julious() -> None:
+    # (1.959964 + 0.841621)^2 = 7.848880; a standard error of 0.01 against 0.005: four times as much
+    assert growth(0.01, 0.005) == pytest.approx(31.39552, abs=1e-4)
+
+
+def test_letters_join_what_cannot_be_told_apart() -> None:
+    pairs = [frozenset(pair) for pair in ("ac", "ad", "bd")]
+    assert letters("abcd", pairs) == {"a": "a", "b": "ab", "c": "bc", "d": "c"}
+    assert letters("abc", []) == dict.fromkeys("abc", "a")
+    assert letters("abc", [frozenset(pair) for pair in ("ab", "ac", "bc")]) == {"a": "a", "b": "b", "c": "c"}
+    names = [str(number) for number in range(30)]
+    alone = letters(names, [frozenset(pair) for pair in combinations(names, 2)])
+    assert (alone["25"], alone["26"], alone["27"]) == ("z", "aa", "ab")
+
+
+@settings(max_examples=50, deadline=None)
+@given(pairs=st.sets(st.sampled_from([frozenset(pair) for pair in combinations("abcdef", 2)])))
+def test_two_share_a_letter_exactly_if_they_are_not_distinct(pairs: set[frozenset[str]]) -> None:
+    found = letters("abcdef", pairs)
+    for a, b in combinations("abcdef", 2):
+        assert bool(set(found[a]) & set(found[b])) == (frozenset((a, b)) not in pairs)

@@ -32,7 +32,7 @@ def write(rows: Sequence[Row], directory: Path, title: str, reproductions: Seque
     for plot in drawn:
         files |= {f"{plot.name}.svg": plot.svg, f"{plot.name}.png": plot.png}
     directory.mkdir(parents=True, exist_ok=True)
-    return [_replace(directory / name, data) for name, data in files.items()]
+    return [replace_file(directory / name, data) for name, data in files.items()]
 
 
 def show(rows: Sequence[Row], console: "Console", reproductions: Sequence["Reproduction"] = ()) -> None:
@@ -42,7 +42,7 @@ def show(rows: Sequence[Row], console: "Console", reproductions: Sequence["Repro
     terminal.show(content.build(rows, "", reproductions), console)
 
 
-def _replace(path: Path, data: bytes) -> Path:
+def replace_file(path: Path, data: bytes) -> Path:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.write_bytes(data)

@@ -33,7 +33,7 @@ TURNS: tuple[tuple[str, LineStyle], ...] = (
 )  # mark and line: the next ones with each turn of the palette
 LONGEST = 30  # characters of a name that a plot has room for
 
-_SETTINGS: "dict[RcKeyType, object]" = {
+SETTINGS: "dict[RcKeyType, object]" = {
     "svg.hashsalt": "crispbench",  # ids would be random
     "svg.fonttype": "path",  # looks alike without our fonts
     "text.parse_math": False,  # a "$" in a name is a "$"
@@ -106,7 +106,7 @@ def draw(rows: Sequence[Row]) -> list[Plot]:
     ranked = [row for row in measured if QUALITY in row.measures]
     timed = [row for row in measured if any(seconds > 0 for seconds in row.service_s)]
     placed = [row for row in ranked if row.p50.value]
-    with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
+    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name outside the font's scripts
         drawn = [
             _plot(_QUALITY, _quality, rows if ranked else (), styles),

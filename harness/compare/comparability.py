@@ -1,0 +1,167 @@
+"""Whether two recorded runs may be compared: the same queries, judgements, candidates and template, and all scored."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness import results
+from harness.compare.comparison import Engine, Field
+from harness.records import Qrels, Row, Score
+from harness.store import NotComparable, Store, StoreError
+
+# Of a benchmark's entry in the manifest: what decides which numbers could come out at all.
+DECISIVE = (("revision",), ("split",), ("remove_self",), ("candidates", "sha256"))
+TEMPLATE = ("template_sha256", "template")  # of a description: the first one that both state decides
+ALLOWANCES = ("template",)  # what may differ on request, although it decides the scores
+SHOWN = 3
+# Kinds and score kinds whose scores are log-odds of relevance; probabilities of a server are converted to them.
+LOG_ODDS = {"torch", "tensorrt_llm", "logit", "logit_diff", "probability"}
+OPAQUE = "opaque"  # the score kind of a service that does not say what its scores are
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One engine of one run, as its folder holds it."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    rows: Mapping[str, Row]  # by benchmark
+
+    @property
+    def scale(self) -> str:
+        """Scores of equal scales can be subtracted."""
+        description = self.manifest["description"]
+        kind = str(description.get("score_kind") or self.manifest["kind"])
+        if kind == OPAQUE:
+            return f"{OPAQUE}, of {description.get('model')}"
+        return "log-odds" if kind in LOG_ODDS else kind
+
+    def engine(self, name: str) -> Engine:
+        row = next(iter(self.rows.values()))
+        return Engine(name, row.kind, row.model, row.machine, str(self.folder))
+
+    def qrels(self, benchmark: str) -> Qrels:
+        with Store.read(self.folder) as store:
+            return store.qrels(benchmark)
+
+    def scores(self, benchmark: str) -> Mapping[str, Sequence[Score]]:
+        with Store.read(self.folder) as store:
+            return store.scores(benchmark)
+
+
+class Ground(NamedTuple):
+    """What two runs have in common, and what not."""
+
+    benchmarks: tuple[str, ...]  # in the reference's order
+    left_out: tuple[str, ...]  # one phrase for each benchmark that only one has
+    differing: tuple[Field, ...]
+
+
+def read(folder: Path) -> Recorded:
+    """A RUN/ENGINE folder. Raises StoreError if it is none, or holds nothing."""
+    with Store.read(folder) as store:
+        manifest = store.manifest()
+    rows = {row.benchmark: row for row in results.rows(folder)}
+    if manifest is None or not rows:
+        raise StoreError(f"{folder} holds no benchmark yet: repeat its `crispbench run`, which resumes")
+    return Recorded(folder, manifest, rows)
+
+
+def names(recorded: Sequence[Recorded]) -> list[str]:
+    """The shortest names that tell all of them apart: ENGINE, RUN/ENGINE or the whole path."""
+    paths = [each.folder.resolve() for each in recorded]
+    for length in (1, 2):
+        short = ["/".join(path.parts[-length:]) for path in paths]
+        if len(set(short)) == len(short):
+            return short
+    return [str(path) for path in paths]
+
+
+def ground(reference: Recorded, candidate: Recorded, allow: Sequence[str] = ()) -> Ground:
+    """What the two may be compared on.
+
+    Raises NotComparable, naming the fields, if a common benchmark differs in what decides its numbers, if no
+    benchmark is common or if the templates differ; StoreError if a query of a common benchmark has no scores.
+    """
+    where = f"{reference.folder} and {candidate.folder} cannot be compared"
+    common = tuple(name for name in reference.rows if name in candidate.rows)
+    if not common:
+        raise NotComparable(
+            f"{where}: no benchmark is in both ({', '.join(reference.rows)}; {', '.join(candidate.rows)}). "
+            "Run both over the same benchmarks"
+        )
+    obstacles = [*_template(reference, candidate, allow)]
+    obstacles += [phrase for name in common for phrase in _benchmark(name, reference, candidate)]
+    if obstacles:
+        more = f" and {len(obstacles) - SHOWN} more" if len(obstacles) > SHOWN else ""
+        raise NotComparable(f"{where}: {'; '.join(obstacles[:SHOWN])}{more}. Run both with one config")
+    for recorded in (reference, candidate):
+        _require_complete(recorded, common)
+    left_out = [f"{name} is only in {reference.folder}" for name in reference.rows if name not in common]
+    left_out += [f"{name} is only in {candidate.folder}" for name in candidate.rows if name not in common]
+    return Ground(common, tuple(left_out), tuple(_differing(reference.manifest, candidate.manifest, common)))
+
+
+def _template(reference: Recorded, candidate: Recorded, allow: Sequence[str]) -> list[str]:
+    """An engine without a template, as BM25, may be compared with one that has it."""
+    one, other = reference.manifest["description"], candidate.manifest["description"]
+    stated = next((key for key in TEMPLATE if one.get(key) and other.get(key)), None)
+    if stated is None or one[stated] == other[stated] or "template" in allow:
+        return []
+    shown = [f"{each.get('template', 'unnamed')} ({each[stated][:12]})" for each in (one, other)]
+    return [f"{stated} is {shown[0]} and {shown[1]} (--allow template compares them all the same)"]
+
+
+def _benchmark(name: str, reference: Recorded, candidate: Recorded) -> list[str]:
+    entries = [each.manifest["benchmarks"][name] for each in (reference, candidate)]
+    phrases = []
+    for path in DECISIVE:
+        one, other = (_at(entry, path) for entry in entries)
+        if one != other:
+            phrases.append(f"{name} {'.'.join(path)} is {one!r} and {other!r}")
+    if phrases:
+        return phrases
+    one_qrels, other_qrels = reference.qrels(name), candidate.qrels(name)
+    if one_qrels.keys() != other_qrels.keys():
+        odd = len(one_qrels.keys() ^ other_qrels.keys())
+        return [f"{name} queries are {len(one_qrels)} and {len(other_qrels)}, {odd} of them in one only"]
+    return [] if one_qrels == other_qrels else [f"{name} qrels have other grades"]
+
+
+def _at(entry: Mapping[str, Any], path: Sequence[str]) -> Any:
+    for key in path:
+        entry = entry[key]
+    return entry
+
+
+def _require_complete(recorded: Recorded, benchmarks: Sequence[str]) -> None:
+    for name in benchmarks:
+        row = recorded.rows[name]
+        if row.verdict == "invalid":
+            raise StoreError(f"{recorded.folder} is invalid on {name}: all scores of every query are equal")
+        if row.missing:
+            shown = ", ".join(row.missing[:SHOWN]) + (", ..." if len(row.missing) > SHOWN else "")
+            raise StoreError(
+                f"{recorded.folder} is incomplete on {name}: {len(row.missing)} of {row.queries} queries have no "
+                f"scores ({shown}). Repeat its `crispbench run`, which resumes"
+            )
+
+
+def _differing(reference: Mapping[str, Any], candidate: Mapping[str, Any], common: Sequence[str]) -> list[Field]:
+    one, other = ({**_leaves(manifest, common)} for manifest in (reference, candidate))
+    keys = sorted(one.keys() | other.keys())
+    return [Field(key, one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)]
+
+
+def _leaves(manifest: Mapping[str, Any], common: Sequence[str]) -> dict[str, str]:
+    """Every field of a manifest by its dotted name, as text; of the benchmarks only the common ones."""
+    kept = {**manifest, "benchmarks": {name: manifest["benchmarks"][name] for name in common}}
+    return dict(_flat(kept, ""))
+
+
+def _flat(value: Any, name: str) -> list[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        return [leaf for key, item in value.items() for leaf in _flat(item, f"{name}.{key}" if name else str(key))]
+    return [(name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))]

@@ -1,0 +1,201 @@
+"""One comparison in every format, escaped, with links that lead somewhere."""
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+from rich.console import Console
+
+from harness.compare.comparison import (
+    BenchmarkFidelity,
+    Comparison,
+    Contest,
+    Duel,
+    Effect,
+    Engine,
+    Field,
+    Loss,
+    Matrix,
+    Move,
+    Noise,
+    Standing,
+    Verdict,
+)
+from harness.compare.fidelity import fidelity
+from harness.records import Score
+from harness.report import comparison, contest, forest, latex
+from harness.statistics import Contrast, PValue
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "a|b](javascript:alert(1))",
+    r"$x_1$ 100% \input{x} ~^{} # &",
+    "{{ 7 * 7 }} {% raw %}",
+    "line\nbreak \x1b[31mred \u202etxet",
+)
+FILES = ["index.html", "compare.md", "table.tex", "forest.svg", "forest.png", "compare.json"]
+
+
+def made(name: str = "new", *, matrices: bool = True) -> Contest:
+    """A comparison whose every foreign text is the name."""
+    near, far = ({"q": [Score("a", 1, 2.0), Score("b", 2, value)]} for value in (1.0, 1.5))
+    repeated, found = (fidelity({"q": {"a": 1}}, near, other, same_scale=True) for other in (near, far))
+    effect = Effect(
+        name=name,
+        benchmarks=(name,),
+        queries=1234,
+        reference=0.5,
+        candidate=0.4877,
+        difference=Contrast(-0.0123, -0.02, -0.0061, 0.003, 0.0001),
+        p=PValue(0.0004, False),
+        wins=10,
+        ties=1200,
+        losses=24,
+        standardised=-0.246,
+        outcome="regression",
+        needed=None,
+        note="a note",
+        p_holm=0.0008,
+    )
+    mean = replace(effect, name="mean of 2", benchmarks=("a", "b"), p_holm=None, standardised=None)
+    move = Move(name, 1, 1, 12, 2.5, -0.000123)
+    moved = (move, move._replace(grade=None))
+    both = [Engine(own, "fake", own, own, own) for own in (f"{name}-ref", name)]
+    one = Comparison(
+        reference=both[0],
+        candidate=both[1],
+        verdict=Verdict("regression", 0.005, (name,), (name,)),
+        effects=(mean, effect),
+        fidelity=(BenchmarkFidelity(name, found, repeated, Noise(0.25, 0.0, 0.1, 0.3)),),
+        losses=(Loss(name, name, None, 1.0, 0.5, moved), Loss(name, "q2", name, 0.5, 0.4, ())),
+        differing=(Field("options.precision", "bf16", name), Field("description.model", None, name)),
+        left_out=(f"{name} is only in x",),
+        notes=(name,),
+    )
+    standings = (Standing(f"{name}-ref", 0.5, "a"), Standing(name, 0.4877, "b"))
+    duels = (Duel(f"{name}-ref", name, 0.0123, 0.0004, 0.0008),)
+    return Contest((one,), (Matrix(name, standings, duels),) if matrices else ())
+
+
+class Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.links += [value or "" for key, value in attrs if key in ("href", "src", "xlink:href", "action")]
+        self.ids += [value or "" for key, value in attrs if key == "id"]
+        assert not any(key.startswith("on") for key, _ in attrs)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def page(text: str) -> Page:
+    found = Page()
+    found.feed(text)
+    return found
+
+
+def printed(found: Contest) -> str:
+    stream = io.StringIO()
+    comparison.show(found, Console(file=stream, width=300, force_terminal=False))
+    return stream.getvalue()
+
+
+def test_a_report_has_every_file_no_other_and_equal_bytes_again(tmp_path: Path) -> None:
+    paths = comparison.write(made(), tmp_path / "out")
+    assert [path.name for path in paths] == FILES
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
+    assert [path.read_bytes() for path in paths] == [
+        path.read_bytes() for path in comparison.write(made(), tmp_path / "b")
+    ]
+    assert json.loads(paths[-1].read_text(encoding="utf-8")) == made().document()
+
+
+def test_every_format_prints_the_same_figures(tmp_path: Path) -> None:
+    comparison.write(made(), tmp_path)
+    cells = ["1,234", "−0.0123*", "−0.0200", "<0.001", "10 / 1,200 / 24", "−0.25", "regression", "0.4877"]
+    html = page((tmp_path / "index.html").read_text(encoding="utf-8")).text
+    rendered = MarkdownIt("commonmark").enable("table").render((tmp_path / "compare.md").read_text(encoding="utf-8"))
+    for cell in cells:
+        assert cell in html, cell
+        assert cell in page(rendered).text, cell
+        assert cell in printed(made()), cell
+        assert latex.escape(cell) in (tmp_path / "table.tex").read_text(encoding="utf-8"), cell
+
+
+def test_an_average_has_no_mark_and_no_standardised_difference() -> None:
+    lines = contest.build(made()).effects[0].table.cells
+    assert [line[4].value for line in lines] == ["−0.0123", "−0.0123*"]
+    assert [line[8].value for line in lines] == ["-", "−0.25"]
+
+
+def test_the_noise_floor_is_one_sentence_that_says_whether_it_is_exceeded() -> None:
+    said = contest.build(made()).fidelity[0].sentence
+    expected = (
+        "On new the candidate's mean drift of 0.25 exceeds that of the reference repeated, 0, difference [+0.1, +0.3]."
+    )
+    assert said == expected
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_foreign_text_acts_nowhere(name: str, tmp_path: Path) -> None:
+    comparison.write(made(name), tmp_path)
+    found = page((tmp_path / "index.html").read_text(encoding="utf-8"))
+    assert not found.tags & {"script", "img", "iframe", "form", "input", "object"}
+    assert all(link.startswith("#") for link in found.links)
+    for text in (page(MarkdownIt("commonmark", {"html": True}).enable("table").render(
+        (tmp_path / "compare.md").read_text(encoding="utf-8")
+    )), found):  # fmt: skip
+        assert not text.tags & {"script", "iframe"}
+        assert not any(link.startswith("javascript") for link in text.links)
+    ElementTree.parse(tmp_path / "forest.svg")
+    assert "\x1b" not in printed(made(name)) and "\u202e" not in printed(made(name))
+
+
+def test_links_of_the_page_lead_to_places_that_are_there_once(tmp_path: Path) -> None:
+    comparison.write(made(), tmp_path)
+    found = page((tmp_path / "index.html").read_text(encoding="utf-8"))
+    assert len(found.ids) == len(set(found.ids))
+    targets = {link.removeprefix("#") for link in found.links}
+    assert {"loss-1-1", "loss-1-2", "losses-1", "effects-1", "matrix-1"} <= targets <= set(found.ids)
+
+
+def test_the_page_needs_nothing_else_and_follows_the_light(tmp_path: Path) -> None:
+    comparison.write(made(), tmp_path)
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "default-src 'none'" in text and "prefers-color-scheme: dark" in text
+    assert not re.search(r"(src|href)=\"(https?:)?//", text)
+
+
+def test_the_forest_has_a_mark_for_every_effect_and_a_hollow_one_where_nothing_is_decided() -> None:
+    decided, (one, *_) = forest.draw(made()), made().comparisons
+    unsure = replace(one, effects=tuple(replace(each, outcome="inconclusive", difference=Contrast(0.0, *[None] * 4))
+                                        for each in one.effects))  # fmt: skip
+    assert decided.svg != forest.draw(Contest((unsure,))).svg
+    assert decided.png.startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(shutil.which("lualatex") is None, reason="no lualatex")
+def test_the_latex_table_can_be_set(tmp_path: Path) -> None:
+    comparison.write(made(HOSTILE[3]), tmp_path)
+    (tmp_path / "main.tex").write_text(
+        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\input{table}\\end{document}", encoding="utf-8"
+    )
+    command = ["lualatex", "-interaction=nonstopmode", "-halt-on-error", "main.tex"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout[-2000:]
