@@ -34,6 +34,8 @@ ENGINES = {
     "bm25": "engines.bm25:BM25",
     "cross_encoder": "engines.cross_encoder:CrossEncoder",
     "fake": "engines.fake:Fake",
+    "remote": "engines.remote:Remote",
+    "tensorrt_llm": "engines.tensorrt_llm_engine:TensorRTLLM",
     "torch": "engines.torch_engine:TorchEngine",
 }
 

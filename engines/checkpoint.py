@@ -3,12 +3,15 @@
 Imports torch and transformers; `engines.torch_engine` imports this when an engine is made.
 """
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import (
@@ -20,13 +23,22 @@ from transformers import (
 from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
-from engines import packed
+from engines import packed, quantized
 from engines.base import BadOptions, EngineUnavailable
 from engines.revision import weights_revision
 from engines.template import Labels
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8", "fp8-sim"]
+# Of all that is not 8 bit: embeddings, norms, attention, what flows between the layers. On a CPU float32 costs int8 no
+# time: its products are converted from int32 either way.
+DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "int8": torch.float32,
+    "fp8": torch.bfloat16,
+    "fp8-sim": torch.bfloat16,
+}
 # What would change the scores and is not computed here; None or absent in Qwen2, Qwen3 and Llama.
 UNSUPPORTED = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "logit_scale")
 
@@ -39,19 +51,33 @@ class Checkpoint(NamedTuple):
     embedding: Tensor | None  # a causal checkpoint's output rows [vocabulary, hidden], until its head is read
     tokenizer: Tokenizer
     revision: str
+    scales: Mapping[str, Tensor]  # of a ModelOpt export, whose weights are codes: "layers.0.mlp.up_proj.weight_scale"
 
 
-def load(model: str, revision: str | None, labels: Labels) -> Checkpoint:
-    """A checkpoint in its own dtype on the CPU, from safetensors only. Raises EngineUnavailable."""
+class Opened(NamedTuple):
+    """A whole model as its checkpoint has it, and the text that goes with it."""
+
+    model: Any  # a PreTrainedModel in the checkpoint's own dtype on the CPU
+    architecture: str
+    tokenizer: Tokenizer
+    revision: str
+    scales: Mapping[str, Tensor]
+
+
+def open_model(model: str, revision: str | None) -> Opened:
+    """A checkpoint whose weights are all there, from safetensors only. Raises EngineUnavailable."""
     try:
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         config = AutoConfig.from_pretrained(model, revision=revision)
         architecture = (config.architectures or ["none"])[0]
         auto = _auto_class(architecture)
-        found: Any = auto.from_pretrained(
-            model, revision=revision, dtype="auto", use_safetensors=True, config=config, output_loading_info=True
-        )
+        exported = _forget_export(config, model)
+        with _unexpected_weights_unmentioned(exported):
+            found: Any = auto.from_pretrained(
+                model, revision=revision, dtype="auto", use_safetensors=True, config=config, output_loading_info=True
+            )
         loaded, report = found
+        scales = _read_scales(model, revision, f"{loaded.base_model_prefix}.") if exported else {}
         tokenizer = load_tokenizer(model, revision)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -60,25 +86,92 @@ def load(model: str, revision: str | None, labels: Labels) -> Checkpoint:
         ) from None
     if report["missing_keys"]:  # transformers would fill them with random numbers
         raise EngineUnavailable(f"model {model!r} lacks the weights {', '.join(sorted(report['missing_keys']))}")
-    for feature in UNSUPPORTED:
-        if getattr(config, feature, None) is not None:
-            raise EngineUnavailable(f"model {model!r} sets {feature}, which the packed forward does not support")
     known = loaded.get_input_embeddings().num_embeddings
     if tokenizer.get_vocab_size() > known:
         raise EngineUnavailable(
             f"model {model!r} knows {known} tokens and its tokenizer has {tokenizer.get_vocab_size()}: another model's?"
         )
+    commit = getattr(config, "_commit_hash", None) or weights_revision(model)
+    return Opened(loaded, architecture, tokenizer, commit, scales)
+
+
+def load(model: str, revision: str | None, labels: Labels) -> Checkpoint:
+    """What scoring needs of a checkpoint, in its own dtype on the CPU. Raises EngineUnavailable."""
+    opened = open_model(model, revision)
+    loaded, config = opened.model, opened.model.config
+    for feature in UNSUPPORTED:
+        if getattr(config, feature, None) is not None:
+            raise EngineUnavailable(f"model {model!r} sets {feature}, which the packed forward does not support")
     loaded.set_attn_implementation(packed.NAME)
-    causal = auto is AutoModelForCausalLM
+    causal = opened.architecture.endswith("ForCausalLM")
     return Checkpoint(
-        architecture=architecture,
+        architecture=opened.architecture,
         max_tokens=getattr(config, "max_position_embeddings", None),
         backbone=loaded.base_model,
         head=None if causal else classifier_head(loaded, labels),
         embedding=loaded.get_output_embeddings().weight if causal else None,
-        tokenizer=tokenizer,
-        revision=getattr(config, "_commit_hash", None) or weights_revision(model),
+        tokenizer=opened.tokenizer,
+        revision=opened.revision,
+        scales=opened.scales,
     )
+
+
+def _forget_export(config: Any, model: str) -> bool:
+    """Whether this is ModelOpt's FP8 export, of which transformers is told nothing: it reads the codes as numbers.
+
+    Raises EngineUnavailable for any other quantised checkpoint.
+    """
+    told = getattr(config, "quantization_config", None)
+    if told is None:
+        return False
+    method, kind = told.get("quant_method"), told.get("quant_algo")
+    if (method, kind) != ("modelopt", "FP8") or told.get("kv_cache_scheme") is not None:
+        cache = " with an 8-bit KV cache" if told.get("kv_cache_scheme") is not None else ""
+        raise EngineUnavailable(
+            f"model {model!r} is quantised by {method!r} to {kind!r}{cache}: expected full weights, or FP8 of "
+            "modelopt as `crispbench quantize` makes it"
+        )
+    del config.quantization_config
+    return True
+
+
+@contextmanager
+def _unexpected_weights_unmentioned(exported: bool) -> Iterator[None]:
+    """transformers would print a table of the scales, which it does not know."""
+    before = logging.get_verbosity()
+    if exported:
+        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _read_scales(model: str, revision: str | None, prefix: str) -> dict[str, Tensor]:
+    """All scales of an export by their names below the backbone; one of weights has one of inputs."""
+    index = find_file(model, revision, "model.safetensors.index.json")
+    files = set(json.loads(index.read_text())["weight_map"].values()) if index else {"model.safetensors"}
+    scales: dict[str, Tensor] = {}
+    for name in sorted(files):
+        with safe_open(str(cached_file(model, name, revision=revision)), framework="pt") as file:
+            for key in file.keys():  # no mapping, it only has this method
+                if key.endswith("_scale"):
+                    scales[key.removeprefix(prefix)] = file.get_tensor(key).float()
+    weights = {key.removesuffix(".weight_scale") for key in scales if key.endswith(".weight_scale")}
+    inputs = {key.removesuffix(".input_scale") for key in scales if key.endswith(".input_scale")}
+    numbers = all(scale.ndim == 0 and 0 < scale < float("inf") for scale in scales.values())
+    if not weights or weights != inputs or not numbers:
+        raise EngineUnavailable(
+            f"model {model!r} has {len(weights)} scales of weights and {len(inputs)} of inputs: expected one finite "
+            "number over 0 of each for every quantised layer"
+        )
+    return scales
+
+
+def find_file(model: str, revision: str | None, name: str) -> Path | None:
+    """A file of a checkpoint, from its folder or the hub; None if it has none of that name."""
+    found = cached_file(model, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+    return Path(found) if found else None
 
 
 def place(backbone: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
@@ -151,6 +244,7 @@ def pick_precision(name: Precision, device: torch.device, *, allow_slow: bool) -
         # 21 to 45 GFLOP/s against about 600 in bf16 and 131 in fp32, on 2 AVX512-BF16 cores
         raise BadOptions("precision fp16 on a CPU is about 15 times slower than bf16: use bf16 or fp32, or allow_slow")
     if name != "auto":
+        quantized.require_device(name, device)
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"

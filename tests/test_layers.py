@@ -61,6 +61,7 @@ def test_the_harness_reaches_engines_through_their_door_and_their_contract_only(
         "harness.catalogue": {"engines.template"},
         "harness.candidate_cache": {"engines.storage"},
         "harness.probe": {"engines.template"},
+        "harness.quantize": {"engines.fp8_export"},
         "harness.benchmarks.beir_archive": {"engines.storage"},
     }
     for module in within("harness"):

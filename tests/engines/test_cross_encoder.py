@@ -111,9 +111,7 @@ def test_a_checkpoint_whose_file_lacks_the_head_is_refused(bert: str, tmp_path: 
     copied = Path(shutil.copytree(bert, tmp_path / "headless")) / "model.safetensors"
     weights = load_file(copied)
     save_file({name: weight for name, weight in weights.items() if not name.startswith("classifier")}, copied)
-    with pytest.raises(
-        EngineUnavailable, match=r"lacks the weights of its score head \(classifier.weight\)"
-    ):
+    with pytest.raises(EngineUnavailable, match=r"lacks the weights of its score head \(classifier.weight\)"):
         load("cross_encoder", {"model": str(copied.parent), "device": "cpu"})
 
 

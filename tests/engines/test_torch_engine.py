@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from engines import BadOptions, Engine, EngineUnavailable, Pair, ScoringFailed, load, packed
 from engines.checkpoint import Checkpoint, pick_precision
 from engines.checkpoint import load as load_checkpoint
+from engines.overflow import first_overflow
 from engines.template import Labels, Prompt, PromptEncoder, load_template
 
 MakeCheckpoint = Callable[..., str]
@@ -335,9 +336,80 @@ def test_a_nan_is_no_score(make_checkpoint: MakeCheckpoint, open_engine: Open) -
 
     with (
         open_engine(make_checkpoint(["0", "1"], change=spoil)) as engine,
-        pytest.raises(ScoringFailed, match=r"gave nan in fp32 for query 'cats'.*use bf16 or fp32"),
+        pytest.raises(
+            ScoringFailed, match=r"gave nan for query 'cats': in fp32, norm is the first .*; look for NaN among"
+        ),
     ):
         engine.score(PAIRS)
+
+
+def test_an_overflow_in_fp16_is_told_with_the_layer_and_what_to_use(
+    make_checkpoint: MakeCheckpoint, open_engine: Open
+) -> None:
+    def enlarge(weights: dict[str, Any]) -> None:
+        weight = weights["model.layers.1.mlp.down_proj.weight"]
+        weight *= 6e4 / weight.abs().max()  # fp16 ends at 65,504: the weights are within, their product is not
+
+    folder = make_checkpoint(["0", "1"], change=enlarge)
+    with open_engine(folder) as exact:
+        assert len(exact.score(PAIRS)) == len(PAIRS)
+    with (
+        open_engine(folder, precision="fp16", allow_slow=True) as engine,
+        pytest.raises(ScoringFailed, match=r"in fp16, layers\.1\.mlp\.down_proj is the first .*; use bf16 or fp32$"),
+    ):
+        engine.score(PAIRS)
+
+
+def test_looking_for_an_overflow_leaves_no_hooks(classifier: str, tiny_template: str) -> None:
+    checkpoint, prompt = checkpoint_and_prompt(classifier, tiny_template)
+    backbone, head = checkpoint.backbone, checkpoint.head
+    assert head is not None
+    assert first_overflow(backbone, lambda: packed.score(backbone, head, prompt, budget=2048)) is None
+    assert not any(module._forward_hooks for module in backbone.modules())
+
+
+@pytest.mark.parametrize(("precision", "error"), [("int8", 0.06), ("fp8-sim", 0.12)])
+def test_8_bit_scores_stay_close_to_fp32_at_any_packing(
+    classifier: str, open_engine: Open, tiny_template: str, precision: str, error: float
+) -> None:
+    exact = plain_scores(classifier, tiny_template, PAIRS)
+    spread = max(exact) - min(exact)
+    for budget in (1, 2048):
+        with open_engine(classifier, precision=precision, token_budget=budget) as engine:
+            scores = engine.score(PAIRS)
+            assert engine.describe()["precision"] == precision
+            assert engine.describe()["linear_layers"].startswith("14 QuantizedLinear ")
+        assert scores != pytest.approx(exact, abs=1e-4)
+        assert scores == pytest.approx(exact, abs=error * spread)
+
+
+def test_8_bit_layers_leave_the_score_head_and_the_embeddings_as_they_are(classifier: str, open_engine: Open) -> None:
+    with open_engine(classifier) as exact, open_engine(classifier, precision="int8") as engine:
+        ours, theirs = (one._backbone for one in (engine, exact))  # type: ignore[attr-defined]
+        assert torch.equal(engine._head, exact._head)  # type: ignore[attr-defined]
+        assert torch.equal(ours.embed_tokens.weight, theirs.embed_tokens.weight)
+
+
+def test_full_precisions_describe_no_8_bit_layers(classifier: str, open_engine: Open) -> None:
+    for precision in ("fp32", "bf16"):
+        with open_engine(classifier, precision=precision) as engine:
+            assert not {"linear_layers", "kernel", "backbone_bytes"} & engine.describe().keys()
+
+
+def test_fp8_without_its_gpu_is_refused_before_loading_and_names_the_simulation(open_engine: Open) -> None:
+    with pytest.raises(EngineUnavailable, match=r"this is device cpu: take fp8-sim"):
+        open_engine("there is no such model", precision="fp8")
+
+
+def test_fp8_scores_are_those_of_its_simulation(
+    classifier: str, open_engine: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_engine(classifier, precision="fp8-sim") as engine:
+        simulated = engine.score(PAIRS)
+    monkeypatch.setattr("engines.quantized.require_device", lambda precision, device: None)
+    with open_engine(classifier, precision="fp8") as engine:  # torch has the kernel's numbers on a CPU as well
+        assert engine.describe()["kernel"] == "scaled_mm in E4M3"
+        assert engine.score(PAIRS) == pytest.approx(simulated, abs=0.03 * (max(simulated) - min(simulated)))
 
 
 def test_fp16_on_a_cpu_is_refused_with_the_reason(classifier: str, open_engine: Open) -> None:
@@ -437,7 +509,10 @@ def test_a_missing_device_is_refused_by_name(classifier: str, open_engine: Open)
             {"precison": "fp32"},
             "unknown option 'precison'; known are allow_slow, device, instruction, max_tokens, model",
         ),
-        ({"precision": "fp8"}, "precision = 'fp8': input should be 'auto', 'fp32', 'bf16' or 'fp16'"),
+        (
+            {"precision": "fp4"},
+            "precision = 'fp4': input should be 'auto', 'fp32', 'bf16', 'fp16', 'int8', 'fp8' or 'fp8-sim'",
+        ),
         ({"token_budget": 0}, "token_budget = 0: input should be greater than 0"),
         ({"template": "nowhere"}, "template 'nowhere' is not known; known are "),
         ({"template": "mxbai-v2", "instruction": "a\nb"}, r"instruction 'a\nb' holds a newline; it must be one line"),

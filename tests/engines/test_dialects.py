@@ -1,0 +1,238 @@
+"""What each dialect sends and how it reads answers, held to files; and how answers become log-odds."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engines import ScoringFailed
+from engines.dialects import DIALECTS
+from engines.dialects.base import OTHER, Batch, ScoreKind, Value
+from engines.log_odds import log_odds
+from engines.template import Labels, load_template
+from engines.transport import Answer
+from engines.usage import usage
+
+FOLDER = Path(__file__).parent / "dialects"
+LABELS = load_template("mxbai-v2-seq").labels
+
+
+def golden(name: str) -> Any:
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_every_dialect_has_its_golden_file() -> None:
+    assert sorted(path.stem for path in FOLDER.glob("*.json")) == sorted(DIALECTS)
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_a_request_is_the_one_that_the_server_documents(name: str) -> None:
+    file = golden(name)
+    request = DIALECTS[name].request(Batch(**file["batch"]))
+    assert json.loads(json.dumps(request._asdict())) == file["request"]
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_an_answer_is_read_with_labels_by_name_and_inputs_by_index(name: str) -> None:
+    file, dialect = golden(name), DIALECTS[name]
+    scores = [log_odds(value, LABELS, dialect.score_kind) for value in dialect.scores(file["response"])]
+    assert [score.value for score in scores] == pytest.approx(file["log_odds"], abs=1e-12)
+    assert not any(score.saturated for score in scores)
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_unknown_fields_are_ignored(name: str) -> None:
+    def more(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {**{key: more(value) for key, value in part.items()}, "new_in_2027": [None]}
+        return [more(each) for each in part] if isinstance(part, list) else part
+
+    response = golden(name)["response"]
+    assert DIALECTS[name].scores(more(response)) == DIALECTS[name].scores(response)
+
+
+def without_each_field(document: Any) -> list[tuple[str, Any]]:
+    """Copies of a document that each lack one field of the objects in it, with the field's name."""
+    if isinstance(document, list):
+        return [
+            (name, [*document[:i], part, *document[i + 1 :]])
+            for i, each in enumerate(document)
+            for name, part in without_each_field(each)
+        ]
+    if not isinstance(document, dict):
+        return []
+    here = [(name, {key: value for key, value in document.items() if key != name}) for name in document]
+    return here + [
+        (name, {**document, key: part}) for key, value in document.items() for name, part in without_each_field(value)
+    ]
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_a_missing_field_is_named_or_was_not_needed(name: str) -> None:
+    response, read = golden(name)["response"], DIALECTS[name].scores
+    missed = set()
+    for field, less in without_each_field(response):
+        try:
+            assert read(less) == read(response), field
+        except ScoringFailed as error:
+            missed.add(field)
+            assert field in str(error) and "\n" not in str(error)
+    assert missed == {
+        "tei": {"score", "label"},
+        "baseten": {"score", "label"},
+        "infinity": {"data", "score", "label"},
+        "vllm": {"data", "index", "label", "probs"},
+        "tei-rerank": {"index", "score"},
+        "vllm-score": {"data", "index", "score"},
+    }.get(name, {"results", "index", "relevance_score"})
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+@pytest.mark.parametrize(
+    "document", [None, 3, "text", True, {}, {"data": None}, {"results": 1, "data": {}}, [3], [[3]]]
+)
+def test_an_answer_of_another_shape_is_one_line_that_shows_it(name: str, document: Any) -> None:
+    with pytest.raises(ScoringFailed) as raised:
+        DIALECTS[name].scores(document)
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ([{"index": 0, "score": 1}, {"index": 0, "score": 2}], "index 0 among 2 scores"),
+        ([{"index": 0, "score": 1}, {"index": 2, "score": 2}], "index 2 among 2 scores"),
+        ([{"index": -1, "score": 1}], "index -1 among 1 scores"),
+        ([{"index": 0.0, "score": 1}], "no 'index' (an integer)"),
+    ],
+)
+def test_every_index_is_there_once(entries: Any, said: str) -> None:
+    with pytest.raises(ScoringFailed) as raised:
+        DIALECTS["tei-rerank"].scores(entries)
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize("bad", [None, math.nan, math.inf, "0.5", True, [1], 10**400])
+def test_what_is_no_finite_number_is_no_score(bad: Any) -> None:
+    with pytest.raises(ScoringFailed, match="expected a finite number"):
+        DIALECTS["tei"].scores([[{"label": "1", "score": bad}, {"label": "0", "score": 0}]])
+    with pytest.raises(ScoringFailed, match="expected a finite number"):
+        DIALECTS["vllm"].scores({"data": [{"index": 0, "label": "1", "probs": [0, bad]}]})
+    with pytest.raises(ScoringFailed, match="expected a finite number"):
+        DIALECTS["cohere"].scores({"results": [{"index": 0, "relevance_score": bad}]})
+
+
+def test_a_label_that_comes_twice_is_refused() -> None:
+    with pytest.raises(ScoringFailed, match="label '1' is there twice"):
+        DIALECTS["tei"].scores([[{"label": "1", "score": 1}, {"label": "1", "score": 0}]])
+
+
+# From answers to log-odds
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "expected"),
+    [
+        ({"1": 2.0, "0": 0.5}, "logit_diff", 1.5),
+        ({"0": 0.5, "1": 2.0}, "logit_diff", 1.5),
+        ({"1": 2.0, OTHER: 0.5}, "logit_diff", 1.5),  # vLLM names the larger of two
+        ({"0": 2.0, OTHER: 0.5}, "logit_diff", -1.5),
+        (2.25, "logit_diff", 2.25),  # one label: the log-odds itself
+        (0.75, "probability", math.log(3)),
+        ({"1": 0.75, "0": 0.25}, "probability", math.log(3)),
+        ({"1": 2.0**-60, "0": 1.0}, "probability", -60 * math.log(2)),
+        ({"1": 1.0, "0": 2.0**-60}, "probability", 60 * math.log(2)),  # log(p / (1 - p)) would be infinite
+        (0.5, "opaque", 0.0),
+    ],
+)
+def test_log_odds_are_those_computed_by_hand(answer: Value, kind: ScoreKind, expected: float) -> None:
+    assert log_odds(answer, LABELS, kind) == (pytest.approx(expected, rel=1e-12), False)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "bound"),
+    [
+        ({"1": 1.0, "0": 0.0}, "probability", 149 * math.log(2)),  # float32: 2**-149 is the smallest
+        ({"1": 0.0, "0": 1.0}, "probability", -149 * math.log(2)),
+        (1.0, "probability", math.log(2**24 - 1)),  # 1 - 2**-24 is the largest below 1
+        (0.0, "probability", -149 * math.log(2)),
+        (1.0, "opaque", math.log(2.0**53 - 1)),
+        (0.0, "opaque", -1074 * math.log(2)),
+    ],
+)
+def test_a_saturated_probability_is_a_finite_bound_and_marked(answer: Value, kind: ScoreKind, bound: float) -> None:
+    assert log_odds(answer, LABELS, kind) == (pytest.approx(bound, rel=1e-12), True)
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_probabilities_of_a_service_keep_their_order(first: float, second: float) -> None:
+    low, high = sorted((first, second))
+    below, above = (log_odds(p, LABELS, "opaque").value for p in (low, high))
+    assert math.isfinite(below) and math.isfinite(above) and below <= above
+
+
+@given(st.floats(0, 1, width=32), st.floats(0, 1, width=32))
+def test_probabilities_in_float32_keep_their_order(first: float, second: float) -> None:
+    low, high = sorted((first, second))
+    below, above = (log_odds(p, LABELS, "probability").value for p in (low, high))
+    assert math.isfinite(below) and math.isfinite(above) and below <= above
+
+
+@given(st.floats(-100, 100))
+def test_a_softmax_of_two_gives_its_log_odds_back(logit: float) -> None:
+    softmax = {"1": 1 / (1 + math.exp(-logit)), "0": 1 / (1 + math.exp(logit))}
+    assert log_odds(softmax, LABELS, "probability").value == pytest.approx(logit, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"LABEL_0": 0.5, "LABEL_1": 0.5},
+        {"1": 0.5, "0": 0.25, "2": 0.25},
+        {"yes": 0.5, OTHER: 0.5},
+        {"1": 0.5, "2": 0.5},
+        {"1": 0.5, "0": 0.25, OTHER: 0.25},
+    ],
+)
+def test_labels_are_never_guessed_from_their_position(answer: Value) -> None:
+    with pytest.raises(ScoringFailed, match="expected '1' and '0': set id2label"):
+        log_odds(answer, LABELS, "probability")
+
+
+def test_labels_are_those_of_the_template() -> None:
+    yes_no = Labels(positive="yes", negative="no")
+    assert log_odds({"no": 1.0, "yes": 4.0}, yes_no, "logit_diff").value == 3.0
+
+
+@pytest.mark.parametrize("answer", [1.5, -0.1, {"1": 1.5, "0": -0.5}])
+def test_a_logit_is_not_taken_for_a_probability(answer: Value) -> None:
+    with pytest.raises(ScoringFailed, match="no probability"):
+        log_odds(answer, LABELS, "probability")
+
+
+def test_probabilities_of_independent_labels_are_refused() -> None:
+    with pytest.raises(ScoringFailed, match="do not add up to 1"):
+        log_odds({"1": 0.9, "0": 0.4}, LABELS, "probability")
+
+
+# What a server says of its work
+
+
+@pytest.mark.parametrize(
+    ("document", "headers", "expected"),
+    [
+        ({"usage": {"prompt_tokens": 7, "total_tokens": 8}}, {}, {"tokens": 7}),
+        ({"usage": {"total_tokens": 8}}, {}, {"tokens": 8}),
+        ({"meta": {"tokens": {"input_tokens": 12}}}, {}, {"tokens": 12}),
+        ([], {"x-compute-tokens": "9"}, {"tokens": 9}),
+        ([], {"x-queue-time": "3", "x-inference-time": "1.25"}, {"server_queue_us": 3000, "server_inference_us": 1250}),
+        ({"usage": {"prompt_tokens": "many"}, "meta": None}, {"x-total-time": "soon"}, {}),
+        ({"usage": [], "meta": 3}, {"x-compute-tokens": "-1", "x-queue-time": "nan"}, {}),
+    ],
+)
+def test_tokens_and_times_are_what_the_server_told(document: Any, headers: dict[str, str], expected: Any) -> None:
+    assert usage(Answer(200, headers, document)) == expected

@@ -1,0 +1,247 @@
+"""8-bit layers against E4M3 and int8 written out by hand, against each other and against the layers they replace."""
+
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from engines import EngineUnavailable, quantized
+from engines.quantized import ARITHMETIC, QuantizedLinear, encode, encode_by_row
+
+ONE = torch.tensor(1.0)
+
+
+def e4m3(code: int) -> Fraction:
+    """Value of a code from 0 to 126 by the format's definition: 4 bits of exponent with bias 7, 3 of mantissa."""
+    exponent, mantissa = divmod(code, 8)
+    return (
+        Fraction(mantissa, 8) / 2**6 if exponent == 0 else (1 + Fraction(mantissa, 8)) * Fraction(2) ** (exponent - 7)
+    )
+
+
+MAGNITUDES = [e4m3(code) for code in range(127)]  # 127 is NaN, and there are no infinities
+
+
+def nearest_e4m3(value: float) -> float:
+    """The nearest value, ties to the even code, everything over 448 at 448."""
+    code = min(range(127), key=lambda code: (abs(MAGNITUDES[code] - abs(Fraction(value))), code % 2))
+    return float(MAGNITUDES[code]) * (-1 if value < 0 else 1)
+
+
+def coded(values: list[float], precision: str) -> list[float]:
+    found: list[float] = encode(torch.tensor(values), ONE, ARITHMETIC[precision]).codes.float().tolist()
+    return found
+
+
+def test_the_table_of_e4m3_is_the_formats() -> None:
+    assert [float(value) for value in (*MAGNITUDES[:3], *MAGNITUDES[-3:])] == [0, 2**-9, 2**-8, 384, 416, 448]
+    bits = torch.arange(127, dtype=torch.uint8).view(torch.float8_e4m3fn)
+    assert bits.float().tolist() == [float(value) for value in MAGNITUDES]
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        (448.0, 448),
+        (449.0, 448),
+        (1e9, 448),
+        (-1e9, -448),
+        (17.0, 16),
+        (19.0, 20),
+        (-0.3, -0.3125),
+        (0.001, 2**-9),
+        (2**-10, 0),
+        (3 * 2**-10, 2**-8),
+        (0.0, 0),
+    ],
+)
+def test_a_number_becomes_its_nearest_e4m3_number(value: float, stored: float) -> None:
+    assert coded([value], "fp8-sim") == coded([value], "fp8") == [stored]
+
+
+@given(st.lists(st.floats(-600, 600, width=32) | st.floats(-1, 1, width=32), min_size=1, max_size=20))
+def test_encoding_is_rounding_to_the_nearest_in_the_table(values: list[float]) -> None:
+    assert coded(values, "fp8-sim") == [nearest_e4m3(value) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"), [(0.5, 0), (1.5, 2), (-2.6, -3), (127.4, 127), (900.0, 127), (-900.0, -127)]
+)
+def test_an_integer_code_is_the_nearest_even_and_saturates(value: float, stored: int) -> None:
+    assert coded([value], "int8") == [stored]
+
+
+def test_each_row_has_the_scale_of_its_largest_number() -> None:
+    rows = torch.tensor([[1.0, -2.0, 0.5], [0.0, 0.0, 0.0], [300.0, 100.0, -1.0]])
+    codes = encode_by_row(rows, ARITHMETIC["int8"])
+    assert codes.scale.flatten().tolist() == pytest.approx([2 / 127, 2**-24 / 127, 300 / 127])
+    assert codes.codes.tolist() == [[64, -127, 32], [0, 0, 0], [127, 42, 0]]
+
+
+# Layers
+
+
+def layer(precision: str, *, rows: int = 48, columns: int = 32, static: bool = False, bias: bool = True) -> Any:
+    """A linear layer and its 8-bit form."""
+    torch.manual_seed(0)
+    plain = nn.Linear(columns, rows, bias=bias)
+    arithmetic = ARITHMETIC[precision]
+    if not static:
+        return plain, QuantizedLinear(encode_by_row(plain.weight.detach(), arithmetic), plain.bias, arithmetic)
+    weight = encode(plain.weight.detach(), plain.weight.detach().abs().amax() / 448, arithmetic)
+    return plain, QuantizedLinear(weight, plain.bias, arithmetic, input_scale=torch.tensor(4 / 448))
+
+
+def tokens(count: int = 20, columns: int = 32) -> Tensor:
+    return torch.randn(1, count, columns, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("static", [False, True])
+@torch.no_grad()
+def test_the_simulation_gives_the_numbers_of_the_kernel(static: bool) -> None:
+    _, kernel = layer("fp8", static=static)
+    _, simulated = layer("fp8-sim", static=static)
+    exact, same = kernel(tokens()), simulated(tokens())
+    torch.testing.assert_close(same, exact, rtol=1e-5, atol=1e-5)  # the order of the sum
+    for module in (kernel, simulated):
+        module.bias.data = module.bias.data.bfloat16()
+    left, right = kernel(tokens().bfloat16()), simulated(tokens().bfloat16())
+    assert left.dtype == right.dtype == torch.bfloat16
+    torch.testing.assert_close(left, right, rtol=2**-7, atol=2**-7)  # a step of bf16
+
+
+@pytest.mark.parametrize(("precision", "static"), [("fp8-sim", False), ("fp8-sim", True), ("int8", False)])
+@torch.no_grad()
+def test_a_layer_computes_the_product_of_what_it_stores(precision: str, static: bool) -> None:
+    _, module = layer(precision, static=static)
+    scale = module.input_scale if static else None
+    rows = tokens()[0]
+    found = encode(rows, scale, module.arithmetic) if static else encode_by_row(rows, module.arithmetic)
+    left = found.codes.double() * found.scale
+    right = module.codes.double() * module.scale
+    expected = (left @ right.T + module.bias).float()
+    torch.testing.assert_close(module(tokens())[0], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("precision", "error"), [("fp8-sim", 0.05), ("int8", 0.015)])
+@torch.no_grad()
+def test_a_layer_stays_close_to_the_one_it_replaces(precision: str, error: float) -> None:
+    plain, module = layer(precision)
+    exact, found = plain(tokens()), module(tokens())
+    assert found.shape == exact.shape
+    difference = float((found - exact).norm() / exact.norm())
+    assert 0.0005 < difference < error
+
+
+@pytest.mark.parametrize("precision", ["fp8-sim", "int8"])
+@torch.no_grad()
+def test_blocks_of_rows_change_nothing(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, module = layer(precision)
+    at_once = module(tokens(33))
+    monkeypatch.setattr(quantized, "ROWS", 8)
+    torch.testing.assert_close(module(tokens(33)), at_once, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["fp8", "fp8-sim", "int8"])
+@torch.no_grad()
+def test_a_row_of_zeros_gives_the_bias_and_one_with_nan_gives_nan(precision: str) -> None:
+    _, module = layer(precision)
+    rows = tokens()
+    rows[0, 3], rows[0, 5, 7] = 0, torch.nan
+    found = module(rows)[0]
+    assert torch.equal(found[3], module.bias)
+    assert found[5].isnan().all()
+    assert found[[0, 1, 2, 4, 6]].isfinite().all()
+
+
+# Models
+
+
+class Model(nn.Module):
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(10, 32)
+        self.first = nn.Linear(32, width)
+        self.second = nn.Linear(width, 32, bias=False)
+
+
+def test_every_linear_layer_of_a_full_model_is_converted_and_nothing_else() -> None:
+    model = Model()
+    quantized.convert(model, "fp8", {})
+    assert [type(module).__name__ for module in model.children()] == ["Embedding", "QuantizedLinear", "QuantizedLinear"]
+    told = quantized.describe(model)
+    assert told["linear_layers"] == "2 QuantizedLinear float8_e4m3fn"
+    assert (told["weight_scales"], told["activation_scales"]) == ("by output row", "by token, as they come")
+    assert told["kernel"] == "scaled_mm in E4M3"
+    stored = 4 * 320 + 2 * 32 * 32 + 4 * (32 + 32 + 32)  # embedding; codes; row scales and a bias
+    assert told["backbone_bytes"].startswith(f"{stored / 1e6:.1f} MB")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_other_precisions_leave_the_model_alone(precision: str) -> None:
+    model = Model()
+    quantized.convert(model, precision, {})
+    assert type(model.first) is nn.Linear
+    assert quantized.describe(model) == {}
+
+
+def test_of_an_export_only_layers_with_scales_are_converted_and_their_codes_kept() -> None:
+    model = Model()
+    model.first.weight.data = torch.full((32, 32), 416.0)
+    scales = {"first.weight_scale": torch.tensor(0.5), "first.input_scale": torch.tensor(0.25)}
+    quantized.convert(model, "fp8-sim", scales)
+    first: Any = model.first
+    assert first.codes.float().unique().tolist() == [416]
+    assert (float(first.scale), float(first.input_scale)) == (0.5, 0.25)
+    told = quantized.describe(model)
+    assert told["linear_layers"] == "1 QuantizedLinear float8_e4m3fn, 1 Linear float32"
+    assert (told["weight_scales"], told["activation_scales"]) == ("by matrix, of the checkpoint",) * 2
+
+
+@pytest.mark.parametrize("precision", ["fp8", "fp8-sim"])
+def test_a_layer_that_e4m3_kernels_cannot_take_is_named_and_not_skipped(precision: str) -> None:
+    with pytest.raises(EngineUnavailable, match=rf"first is 40 x 32: {precision} takes multiples of 16 only"):
+        quantized.convert(Model(width=40), precision, {})
+
+
+def test_int8_takes_any_width() -> None:
+    model = Model(width=40)
+    quantized.convert(model, "int8", {})
+    assert quantized.describe(model)["linear_layers"] == "2 QuantizedLinear int8"
+
+
+# Devices
+
+
+def test_fp8_needs_a_recent_gpu_and_names_what_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EngineUnavailable, match=r"capability 8\.9 or more, this is device cpu: take fp8-sim"):
+        quantized.require_device("fp8", torch.device("cpu"))
+    capability = [(8, 6)]
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability[0])
+    with pytest.raises(EngineUnavailable, match=r"this is compute capability 8\.6: take fp8-sim"):
+        quantized.require_device("fp8", torch.device("cuda"))
+    for capability[0] in ((8, 9), (9, 0), (10, 0)):
+        quantized.require_device("fp8", torch.device("cuda"))
+
+
+@pytest.mark.parametrize(("precision", "device"), [("int8", "cuda"), ("int8", "mps"), ("fp8-sim", "mps")])
+def test_what_a_device_cannot_compute_is_refused_with_the_one_that_can(precision: str, device: str) -> None:
+    with pytest.raises(EngineUnavailable, match=rf"precision {precision} .*: set device cpu"):
+        quantized.require_device(precision, torch.device(device))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("static", [False, True])
+@torch.no_grad()
+def test_the_kernel_of_a_gpu_gives_the_numbers_of_the_simulation(static: bool) -> None:
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability() < quantized.CAPABILITY:
+        pytest.skip("needs CUDA with E4M3")
+    _, kernel = layer("fp8", rows=512, columns=1024, static=static, bias=False)
+    _, simulated = layer("fp8-sim", rows=512, columns=1024, static=static, bias=False)
+    rows = tokens(300, 1024).bfloat16().cuda()
+    found, expected = kernel.cuda()(rows), simulated.cuda()(rows)
+    torch.testing.assert_close(found, expected, rtol=2**-7, atol=2**-7 * float(expected.abs().max()))

@@ -1,0 +1,357 @@
+"""The remote engine over real HTTP: what it sends, what it says of itself, which options it takes."""
+
+import itertools
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import engines
+from engines import BadOptions, Engine, EngineUnavailable, Pair, ScoringFailed
+from engines.prompt_text import PAD
+from engines.template import PromptEncoder, load_template
+from tests.engines.server import Call, Server, truth
+
+PAIRS = [Pair(query, f"{query} in document {i}") for query in ("a cat", "b") for i in range(7)]
+CARD = load_template("mxbai-v2-seq")
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture
+def remote(server: Server, classifier: str, tiny_template: str) -> Iterator[Callable[..., Engine]]:
+    """Makes an engine that talks to the server in a dialect, with all that the dialect needs; closed at the end."""
+    made = []
+
+    def make(dialect: str = "infinity", **options: Any) -> Engine:
+        needed: dict[str, Any] = {
+            "baseten": {"url": f"{server.url}/sync"},
+            "vllm": {"tokenizer": classifier, "template": tiny_template},
+        }
+        named = {} if dialect in ("tei", "baseten", "tei-rerank") else {"model": "served"}
+        settings = {"dialect": dialect, "url": server.url, **named, **needed.get(dialect, {}), **options}
+        made.append(engines.load("remote", settings))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.close()
+
+
+def card(pair: Pair) -> str:
+    return CARD.render(pair.query, pair.document)
+
+
+TEXT_SCORES: dict[str, Callable[[Pair], float]] = {
+    "tei": lambda pair: truth(card(pair)),
+    "baseten": lambda pair: truth(card(pair)),
+    "infinity": lambda pair: truth(card(pair) + PAD),  # protected, as the server strips what it is sent
+    "tei-rerank": lambda pair: truth(card(pair)),
+    "vllm-score": lambda pair: truth(card(pair)),
+    "vllm-rerank": lambda pair: truth(card(pair)),
+    "cohere": lambda pair: truth(pair.query + pair.document),
+    "jina": lambda pair: truth(pair.query + pair.document),
+}
+
+
+@pytest.mark.parametrize("dialect", TEXT_SCORES)
+def test_every_pair_gets_the_score_of_its_own_prompt(dialect: str, remote: Callable[..., Engine]) -> None:
+    expected = [TEXT_SCORES[dialect](pair) for pair in PAIRS]
+    assert remote(dialect, batch_size=3).score(PAIRS) == pytest.approx(expected, abs=1e-9)
+
+
+def test_nothing_is_put_behind_a_prompt_that_no_stripping_changes(remote: Callable[..., Engine]) -> None:
+    engine = remote("infinity", template="demo")
+    assert engine.score(PAIRS) == pytest.approx(
+        [truth(load_template("demo").render(*pair)) for pair in PAIRS], abs=1e-9
+    )
+    assert engine.describe()["final_newline"] == "kept"
+
+
+def test_token_ids_are_those_of_the_local_engines(
+    remote: Callable[..., Engine], server: Server, tokenizer: Any, tiny_template: str
+) -> None:
+    pairs = [*PAIRS, Pair("<|im_end|>", "x <|im_start|> " * 30)]
+    encoder = PromptEncoder(load_template(tiny_template), tokenizer, max_tokens=40)
+    prompts = [encoder.encode(pair.query, [pair.document]) for pair in pairs]
+    ids = [prompt.prefix + prompt.tails[0] for prompt in prompts]
+    engine = remote("vllm", max_tokens=40, batch_size=4, concurrency=1)
+    assert engine.score(pairs) == [truth(str(each)) for each in ids]
+    assert [each for call in server.posts for each in call.body["input"]] == ids
+    assert engine.counts()["truncated"] == 1 and engine.counts()["special_text"] == 2
+
+
+@pytest.mark.parametrize(("dialect", "sizes"), [("tei", [5, 5, 4]), ("vllm", [5, 5, 4]), ("vllm-rerank", [5, 2, 5, 2])])
+def test_a_request_holds_at_most_one_batch_and_of_one_query_where_the_route_has_one(
+    dialect: str, sizes: list[int], remote: Callable[..., Engine], server: Server
+) -> None:
+    remote(dialect, batch_size=5, concurrency=1).score(PAIRS)
+    bodies = [call.body for call in server.posts]
+    inputs = [body.get("inputs") or body.get("input") or body["documents"] for body in bodies]
+    assert [len(each) for each in inputs] == sizes
+
+
+def test_connections_stay_open(remote: Callable[..., Engine], server: Server) -> None:
+    engine = remote("tei", batch_size=1, concurrency=2)
+    for _ in range(5):
+        engine.score(PAIRS)
+    assert len(server.posts) == 5 * len(PAIRS)
+    assert len({call.peer for call in server.calls}) <= 2
+
+
+def test_as_many_requests_run_at_once_as_asked_and_no_more(remote: Callable[..., Engine], server: Server) -> None:
+    together, lock, running, most = threading.Barrier(3, timeout=20), threading.Lock(), 0, 0
+
+    def plan(call: Call) -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        together.wait()  # breaks, and fails the request, unless three are there
+        with lock:
+            running -= 1
+
+    server.plan = plan
+    pairs = PAIRS[:12]
+    assert remote("tei", batch_size=1, concurrency=3).score(pairs) == [truth(card(pair)) for pair in pairs]
+    assert most == 3
+
+
+def test_waiting_for_a_turn_is_no_part_of_a_requests_time(remote: Callable[..., Engine], server: Server) -> None:
+    server.plan = lambda call: time.sleep(0.25)  # type: ignore[func-returns-value]
+    engine = remote("tei", batch_size=1, concurrency=1, timeout_s=2, attempts=1)
+    assert engine.score(PAIRS[:10]) == [truth(card(pair)) for pair in PAIRS[:10]]  # 2.5 s together
+
+
+def test_threads_may_score_at_the_same_time(remote: Callable[..., Engine]) -> None:
+    engine = remote("tei", batch_size=2)
+    jobs = [PAIRS[i % 7 :: 2] for i in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(engine.score, jobs))
+    assert found == [[truth(card(pair)) for pair in job] for job in jobs]
+    assert engine.counts()["requests"] == sum(-(-len(job) // 2) for job in jobs)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C is an exception, also where the tests were started in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_stops_what_runs_and_starts_nothing_more(remote: Callable[..., Engine], server: Server) -> None:
+    engine, main = remote("tei", batch_size=1, concurrency=2), threading.main_thread().ident
+    assert main is not None
+    second = itertools.count(1)
+
+    def plan(call: Call) -> str:
+        if next(second) == 2:
+            signal.pthread_kill(main, signal.SIGINT)
+        return "hang"
+
+    server.plan = plan
+    with pytest.raises(KeyboardInterrupt):
+        engine.score(PAIRS)
+    server.plan = lambda call: None
+    assert engine.score(PAIRS[:1]) == [truth(card(PAIRS[0]))]
+    assert len(server.posts) == 3
+
+
+def test_closing_ends_the_thread(remote: Callable[..., Engine]) -> None:
+    before = threading.active_count()
+    engine = remote("tei")
+    assert threading.active_count() > before
+    engine.close()
+    assert not any("portal" in thread.name for thread in threading.enumerate())
+
+
+def test_usage_and_times_of_the_server_are_counted(remote: Callable[..., Engine], server: Server) -> None:
+    server.headers = {"x-queue-time": "3", "x-inference-time": "12", "x-compute-tokens": "40", "x-total-time": "15.5"}
+    engine = remote("tei", batch_size=7)
+    engine.score(PAIRS)
+    assert engine.counts() == {
+        "requests": 2,
+        "retries": 0,
+        "saturated": 0,
+        "special_text": 0,
+        "truncated": 0,
+        "tokens": 80,
+        "server_queue_us": 6000,
+        "server_inference_us": 24000,
+        "server_total_us": 31000,
+    }
+
+
+def test_saturated_probabilities_are_counted(remote: Callable[..., Engine], server: Server) -> None:
+    server.plan = lambda call: "saturated"
+    engine = remote("infinity", batch_size=7)
+    assert engine.score(PAIRS[:3])[0] == pytest.approx(103.28, abs=0.01)
+    assert engine.counts()["saturated"] == 1
+
+
+# What it says of itself
+
+
+def test_a_description_names_prompt_server_and_kind_of_score(
+    remote: Callable[..., Engine], server: Server, classifier: str, tiny_template: str
+) -> None:
+    described = dict(remote("infinity", tokenizer=classifier, max_tokens=90).describe())
+    assert len(described.pop("tokenizer_sha256")) == 64 and described.pop("httpx")
+    assert described == {
+        "model": "served",
+        "dialect": "infinity",
+        "url": server.url,
+        "input": "prompt as text",
+        "score_kind": "probability",
+        "truncation": "of the document, here",
+        "batch_size": "32",
+        "template": "mxbai-v2-seq",
+        "template_sha256": CARD.sha256,
+        "max_tokens": "90",
+        "final_newline": "protected by <|endoftext|>",
+        "server_id": "served",
+        "server_backend": "torch",
+    }
+    assert remote("vllm", template=tiny_template).describe()["score_kind"] == "logit_diff"
+
+
+@pytest.mark.parametrize(
+    ("dialect", "expected"),
+    [
+        ("tei", {"server_model_sha": "abc", "server_version": "1.9.3", "model": "tei-model"}),
+        ("baseten", {"server_model_dtype": "float16"}),
+        ("vllm-score", {"server_version": "0.33.0", "server_root": "org/model", "final_newline": "kept"}),
+        ("tei", {"truncation": "none: what is too long is refused"}),
+        ("infinity", {"truncation": "by the server, unknown"}),
+        ("cohere", {"score_kind": "opaque", "truncation": "by the server, unknown"}),
+        ("jina", {"input": "query and document as they are, the prompt is the service's"}),
+    ],
+)
+def test_what_the_server_says_of_itself_is_recorded(
+    dialect: str, expected: dict[str, str], remote: Callable[..., Engine]
+) -> None:
+    assert expected.items() <= remote(dialect).describe().items()
+
+
+@pytest.mark.parametrize("info", [{}, {"/info": 403}, {"/info": 405}, {"/info": b"<html>"}, {"/info": [1]}])
+def test_a_server_without_info_is_as_good(info: Any, remote: Callable[..., Engine], server: Server) -> None:
+    server.info = info
+    engine = remote("tei")
+    assert engine.score(PAIRS[:1]) == [truth(card(PAIRS[0]))]
+    assert not any(name.startswith("server_") for name in engine.describe())
+
+
+# A server that is not there
+
+
+def test_a_server_that_is_not_there_is_said_at_once_with_its_url(remote: Callable[..., Engine]) -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{reserved.getsockname()[1]}"
+        with pytest.raises(EngineUnavailable) as raised:
+            remote("tei", url=url, attempts=1)
+    assert f"{url}/info: ConnectError" in str(raised.value) and "start the server" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_key_that_the_server_refuses_is_said_before_any_query(remote: Callable[..., Engine], server: Server) -> None:
+    server.info = {"/info": 401}
+    with pytest.raises(EngineUnavailable, match=r"401 .*is api_key_env the right key"):
+        remote("tei")
+
+
+def test_an_engine_that_could_not_be_made_leaves_no_thread(remote: Callable[..., Engine], server: Server) -> None:
+    server.info = {"/info": 401}
+    with pytest.raises(EngineUnavailable):
+        remote("tei")
+    assert not any("portal" in thread.name for thread in threading.enumerate())
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"dialect": "tie"}, "dialect = 'tie': expected one of baseten, cohere, infinity, jina, tei, tei-rerank, vllm"),
+        ({"url": "localhost:8080"}, "url cannot be read; expected http(s)://HOST[:PORT][/PATH]"),
+        ({"url": "ftp://host"}, "url cannot be read"),
+        ({"url": "http://"}, "url cannot be read"),
+        ({"url": "http://host:port"}, "url cannot be read"),
+        ({"url": "http://host:99999"}, "url cannot be read"),
+        ({"url": "http://ho st"}, "url cannot be read"),
+        ({"url": "http://höst"}, "url cannot be read"),
+        ({"url": "http://[::1"}, "url cannot be read"),
+        ({"dialect": "infinity"}, "dialect infinity needs `model`"),
+        ({"dialect": "vllm", "model": "m"}, "dialect vllm sends token ids: set `tokenizer`"),
+        ({"dialect": "baseten"}, "expected one that ends in /sync"),
+        ({"dialect": "cohere", "model": "m", "template": "mxbai-v2"}, "template has no effect"),
+        ({"dialect": "jina", "model": "m", "tokenizer": "t"}, "tokenizer has no effect"),
+        ({"max_tokens": 100}, "max_tokens = 100 needs `tokenizer`"),
+        ({"template": "typo"}, "template 'typo' is not known"),
+        ({"template": "demo", "instruction": "find it"}, "template demo has no place for the instruction"),
+        ({"instruction": "a\nb"}, "holds a newline"),
+        ({"timeout_s": 0}, "timeout_s = 0: input should be greater than 0"),
+        ({"retry_budget_s": float("inf")}, "retry_budget_s = inf"),
+        ({"attempts": 0}, "attempts = 0"),
+        ({"concurrency": -1}, "concurrency = -1"),
+        ({"batch_size": 2.5}, "batch_size = 2.5"),
+        ({"final_newline": "maybe"}, "final_newline = 'maybe'"),
+    ],
+)
+def test_a_wrong_option_is_one_line_before_anything_is_sent(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadOptions) as raised:
+        engines.options("remote", {"dialect": "tei", "url": "https://host/path", **options})
+    assert said in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("folder", ["empty", "absent/model"])
+def test_a_tokenizer_that_is_not_there_is_said_so(
+    folder: str, remote: Callable[..., Engine], tmp_path: Any, server: Server
+) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EngineUnavailable, match=r"tokenizer .* cannot be loaded"):
+        remote("tei", tokenizer=str(tmp_path / folder) if folder == "empty" else folder)
+    assert server.calls == []
+
+
+def test_proxies_of_the_surroundings_are_not_used(
+    remote: Callable[..., Engine], server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Server() as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        remote("tei").score(PAIRS)
+        assert proxy.calls == [] and server.posts
+
+
+def test_a_text_that_is_no_text_has_no_score(remote: Callable[..., Engine], server: Server) -> None:
+    for dialect in ("tei", "cohere", "vllm"):
+        with pytest.raises(ScoringFailed, match="cannot be encoded as UTF-8"):
+            remote(dialect).score([Pair("query", "a \ud800 document")])
+    assert server.posts == []
+
+
+def test_an_endpoint_with_a_tokenizer_needs_no_torch(server: Server, tokenizer: Any, tmp_path: Path) -> None:
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    options = {"dialect": "tei", "url": server.url, "template": "demo", "tokenizer": str(tmp_path)}
+    code = f"import sys, engines; engines.load('remote', {options}).close(); print('torch' in sys.modules)"
+    root = Path(engines.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

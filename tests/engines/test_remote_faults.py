@@ -1,0 +1,387 @@
+"""Whatever a server and its network do, a pair has its own score or none, and nobody waits for ever."""
+
+import itertools
+import random
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import engines
+import engines.transport
+from engines import Engine, EngineUnavailable, Pair, ScoringFailed
+from engines.template import load_template
+from engines.transport import pauses_s, retry_after_s
+from tests.engines.server import FAULTS, TRANSIENT, Server, truth
+
+DEMO = load_template("demo")
+PAIRS = [Pair("a query", f"document {i}") for i in range(8)]
+TRUTH = [truth(DEMO.render(*pair)) for pair in PAIRS]
+PERMANENT = {
+    "400": "400 .*is it the right dialect and model",
+    "401": "401 .*is api_key_env the right key",
+    "403": "403 .*is api_key_env the key of this model",
+    "404": "404 .*is this the right url, dialect and model",
+    "424": "424 .*the server's model failed",
+    "nan": "score is nan, expected a finite number",
+    "infinite": "score is inf, expected a finite number",
+    "null": "score is None, expected a finite number",
+    "text": "score is '0.5', expected a finite number",
+    "true": "score is True, expected a finite number",
+    "huge": "score is 1000.*, expected a finite number",
+    "wrong count": "7 scores for 8 pairs",
+    "object": r"the answer is \{'colour': 'red'\}, expected a list",
+    "redirect": r"redirected to http://elsewhere.invalid/predict\?q=1, which is not followed",
+}
+GIVES_UP = {
+    "reset": "ReadError|RemoteProtocolError|WriteError",
+    "reset mid-body": "ReadError|RemoteProtocolError",
+    "429": "429 .*injected",
+    "500": "500 .*injected",
+    "502": "502 .*injected",
+    "503": "503 .*injected",
+    "504": "504 .*injected",
+    "page": "no JSON but '<html>Please wait</html>'",
+    "half": "no JSON but",
+    "nested": "no JSON but",
+    "empty": "no JSON but ''",
+}
+SLOW = ("hang", "trickle body", "trickle header")
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses between attempts of a thousandth."""
+    monkeypatch.setattr(engines.transport, "pauses_s", lambda draw: (pause / 1000 for pause in pauses_s(draw)))
+
+
+def remote(server: Server, **options: Any) -> Engine:
+    return engines.load("remote", {"dialect": "tei", "url": server.url, "template": "demo", **options})
+
+
+def failure(server: Server, **options: Any) -> str:
+    """The line with which scoring fails."""
+    with remote(server, **options) as engine, pytest.raises(ScoringFailed) as raised:
+        engine.score(PAIRS)
+    line = str(raised.value)
+    assert "\n" not in line and len(line) < 600 and f"{server.url}/predict" in line
+    return line
+
+
+# Faults that asking again mends
+
+
+@pytest.mark.parametrize("fault", [*TRANSIENT, "nested", "empty"])
+def test_what_asking_again_mends_is_asked_again(fault: str, server: Server, quick: None) -> None:
+    plan = itertools.chain([fault, fault], itertools.repeat(None))
+    server.plan = lambda call: next(plan)
+    with remote(server) as engine:
+        assert engine.score(PAIRS) == TRUTH
+        assert engine.counts()["retries"] == 2
+        assert engine.counts()["requests"] == 1
+    assert len(server.posts) == 3
+
+
+@pytest.mark.parametrize("fault", GIVES_UP)
+def test_attempts_are_counted_and_the_last_reason_is_told(fault: str, server: Server, quick: None) -> None:
+    server.plan = lambda call: fault
+    line = failure(server, attempts=3)
+    assert len(server.posts) == 3
+    assert line.endswith("(attempts = 3)")
+    assert re.search(GIVES_UP[fault], line)
+
+
+@pytest.mark.parametrize("fault", PERMANENT)
+def test_what_asking_again_would_not_change_is_asked_once(fault: str, server: Server) -> None:
+    server.plan = lambda call: fault
+    assert re.search(PERMANENT[fault], failure(server))
+    assert len(server.posts) == 1
+
+
+@pytest.mark.parametrize("fault", ["duplicate index", "null", "wrong count"])
+def test_an_answer_with_an_index_is_checked_as_well(fault: str, server: Server) -> None:
+    server.plan = lambda call: fault
+    with remote(server, dialect="vllm-rerank", model="m") as engine, pytest.raises(ScoringFailed):
+        engine.score(PAIRS)
+
+
+def test_every_fault_of_the_server_is_tried_here() -> None:
+    tried = {*TRANSIENT, *PERMANENT, *GIVES_UP, *SLOW, "429 in 1 s", "429 in an hour", "413", "422"}
+    assert set(FAULTS) - tried == {"duplicate index", "echo", "saturated"}  # above; test_remote_key; test_remote
+
+
+# Time
+
+
+@pytest.mark.parametrize("fault", SLOW)
+def test_a_server_that_is_never_silent_and_never_done_meets_the_deadline(fault: str, server: Server) -> None:
+    server.plan = lambda call: fault
+    line = failure(server, timeout_s=0.3, attempts=1)
+    assert "no whole answer within timeout_s = 0.3 (attempts = 1)" in line
+
+
+def test_a_server_may_say_when_to_come_back(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = watched_waits(monkeypatch)
+    plan = iter(["429 in 1 s", "429 in 0 s", "503", None])
+    server.plan = lambda call: next(plan)
+    with remote(server) as engine:
+        assert engine.score(PAIRS) == TRUTH
+    assert waits[0] == 1.0  # longer than the first pause
+    assert 0.25 <= waits[1] <= 0.5 and 0.5 <= waits[2] <= 1.0  # the second and third pause
+
+
+def watched_waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds of every wait between attempts, which then takes none."""
+    import anyio
+
+    waits: list[float] = []
+    sleep = anyio.sleep
+
+    async def note(seconds: float) -> None:
+        waits.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(anyio, "sleep", note)
+    return waits
+
+
+def test_a_wait_beyond_the_budget_is_not_begun(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = watched_waits(monkeypatch)
+    server.plan = lambda call: "429 in an hour"
+    assert failure(server).endswith("(attempt 1, retry_budget_s is used up)")
+    assert waits == [] and len(server.posts) == 1
+
+
+def test_the_budget_is_one_for_all_requests_of_a_query(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = watched_waits(monkeypatch)
+    server.plan = lambda call: "429 in 1 s"
+    line = failure(server, batch_size=1, concurrency=4, retry_budget_s=5.5, attempts=1000)
+    assert line.endswith("retry_budget_s is used up)")
+    assert sum(waits) <= 5.5 and len(waits) >= 3
+
+
+def test_the_next_query_has_a_budget_of_its_own(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched_waits(monkeypatch)
+    with remote(server, retry_budget_s=1.5) as engine:
+        for _ in range(3):
+            plan = iter(["429 in 1 s", None])
+            server.plan = lambda call, plan=plan: next(plan)  # type: ignore[misc]
+            assert engine.score(PAIRS) == TRUTH
+
+
+def test_pauses_double_to_a_limit_and_are_drawn_from_their_upper_half() -> None:
+    pauses = list(itertools.islice(pauses_s(random.Random(7)), 9))
+    longest = [0.25, 0.5, 1, 2, 4, 8, 16, 16, 16]
+    assert all(limit / 2 <= pause <= limit for pause, limit in zip(pauses, longest, strict=True))
+    assert pauses == list(itertools.islice(pauses_s(random.Random(7)), 9))
+    assert pauses != list(itertools.islice(pauses_s(random.Random(8)), 9))
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        (" 0 ", 0.0),
+        ("Tue, 24 Nov 2026 12:00:30 GMT", 30.0),
+        ("Tue, 24 Nov 2026 13:00:30 +0100", 30.0),
+        ("Tue, 24 Nov 2026 11:59:00 GMT", 0.0),
+        ("Tue, 24 Nov 2026 12:00:30", 30.0),
+        ("soon", 0.0),
+        ("", 0.0),
+        ("-5", 0.0),
+        ("1.5", 0.0),
+        ("9" * 400, float("inf")),
+    ],
+)
+def test_retry_after_is_a_number_or_a_date(header: str, seconds: float) -> None:
+    assert retry_after_s(header, datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)) == seconds
+
+
+@given(st.text(max_size=40))
+def test_a_retry_after_without_a_meaning_waits_for_nothing(header: str) -> None:
+    assert retry_after_s(header, datetime(2026, 11, 24, tzinfo=UTC)) >= 0
+
+
+# Too much at once
+
+
+@pytest.mark.parametrize("limit", [1, 3, 5])
+def test_a_batch_that_is_too_large_is_split_in_halves(limit: int, server: Server) -> None:
+    server.max_inputs = limit
+    with remote(server) as engine:
+        assert engine.score(PAIRS) == TRUTH
+        counts = engine.counts()
+    assert counts["requests"] == {1: 8, 3: 4, 5: 2}[limit]
+    assert counts["splits"] == counts["requests"] - 1
+    assert len(server.posts) == counts["requests"] + counts["splits"]
+
+
+@pytest.mark.parametrize("fault", ["413", "422"])
+def test_a_single_pair_that_is_too_long_is_named(fault: str, server: Server) -> None:
+    server.plan = lambda call: fault if any("document 5" in text for (text,) in call.body["inputs"]) else None
+    line = failure(server)
+    assert f"{fault} " in line and "lower max_tokens" in line
+    assert line.endswith("for query 'a query' and document 'document 5'")
+
+
+def test_a_pair_of_a_later_query_is_named_as_well(server: Server) -> None:
+    server.plan = lambda call: "413" if call.body["query"].endswith("second<|im_end|>") else None
+    with remote(server, dialect="vllm-rerank", model="m", batch_size=1, concurrency=1) as engine:
+        with pytest.raises(ScoringFailed, match="for query 'second' and document 'other'"):
+            engine.score([*PAIRS, Pair("second", "other")])
+
+
+# Redirects and TLS
+
+
+@pytest.mark.parametrize("status", ["301", "302", "303", "307", "308"])
+def test_a_redirect_is_never_followed(status: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAULTS, "redirect", lambda handler, _: handler.reply(int(status), b"", {"Location": target}))
+    monkeypatch.setenv("ENDPOINT_KEY", "key-that-stays")
+    with Server() as other:
+        target = f"{other.url}/predict"
+        server.plan = lambda call: "redirect"
+        assert f"redirected to {target}, which is not followed: set `url` to it" in failure(
+            server, api_key_env="ENDPOINT_KEY"
+        )
+        assert other.calls == []
+
+
+def test_a_redirect_of_the_info_route_is_said_before_any_query(server: Server) -> None:
+    server.info = {"/info": 302}
+    with pytest.raises(EngineUnavailable, match=r"/info: redirected to nowhere, which is not followed"):
+        remote(server)
+
+
+def test_a_server_that_is_still_starting_is_waited_for(server: Server, quick: None) -> None:
+    answers = iter([503, 503, {"model_id": "ready"}])
+
+    class Starting(dict[str, Any]):
+        def get(self, name: str, default: Any = None) -> Any:
+            return next(answers)
+
+    server.info = Starting()
+    with remote(server) as engine:
+        assert engine.describe()["model"] == "ready"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the command openssl")
+    folder = tmp_path_factory.mktemp("tls")
+    files = (str(folder / "certificate.pem"), str(folder / "key.pem"))
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=127.0.0.1"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-out", files[0], "-keyout", files[1]]
+    subprocess.run([*command.split(), *names], check=True, capture_output=True)
+    return files
+
+
+def test_a_certificate_is_checked_and_the_next_step_named(certificate: tuple[str, str]) -> None:
+    with Server(certificate=certificate) as server:
+        with pytest.raises(EngineUnavailable, match=r"certificate verify failed.*set `verify`"):
+            remote(server)
+        assert server.calls == []
+        with remote(server, verify=certificate[0]) as engine:
+            assert engine.score(PAIRS) == TRUTH
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_a_file_of_authorities_that_is_none_is_said_so(content: str | None, tmp_path: Path, server: Server) -> None:
+    path = tmp_path / "authorities.pem"
+    if content:
+        path.write_text(content)
+    with pytest.raises(EngineUnavailable, match=r"verify = .*expected a PEM file"):
+        remote(server, verify=str(path))
+
+
+def test_https_to_a_server_without_tls_is_no_reason_to_ask_again(server: Server) -> None:
+    with pytest.raises(EngineUnavailable, match="SSL"):
+        remote(server, url=server.url.replace("http:", "https:"))
+
+
+# All of it at once
+
+
+DIALECT_TRUTHS: dict[str, Callable[[Pair], float]] = {
+    "tei": lambda pair: truth(DEMO.render(*pair)),
+    "infinity": lambda pair: truth(DEMO.render(*pair)),
+    "vllm-rerank": lambda pair: truth(DEMO.render(*pair)),
+    "vllm-score": lambda pair: truth(DEMO.render(*pair)),
+    "cohere": lambda pair: truth(pair.query + pair.document),
+}
+DIALECT_OPTIONS: dict[str, dict[str, Any]] = {
+    "tei": {},
+    "cohere": {"dialect": "cohere", "model": "served", "template": None},
+    **{name: {"dialect": name, "model": "served"} for name in ("infinity", "vllm-rerank", "vllm-score")},
+}
+WRONG = ("nan", "null", "wrong count", "object", "400", "424", "403")
+
+
+@pytest.fixture(scope="module")
+def storm() -> Iterator[Server]:
+    with Server() as server:
+        yield server
+
+
+class Weather(NamedTuple):
+    dialect: str
+    sizes: list[int]  # documents of each query
+    batch_size: int
+    concurrency: int
+    limit: int  # inputs that the server takes at once
+    wrong: float  # share of answers that asking again would not mend
+    seed: int
+
+
+weathers = st.builds(
+    Weather,
+    dialect=st.sampled_from(sorted(DIALECT_TRUTHS)),
+    sizes=st.lists(st.integers(0, 40), min_size=1, max_size=4),
+    batch_size=st.integers(1, 9),
+    concurrency=st.integers(1, 8),
+    limit=st.integers(1, 12),
+    wrong=st.sampled_from([0.0, 0.0, 0.02]),
+    seed=st.integers(0, 10_000),
+)
+
+
+@settings(max_examples=120, deadline=None)
+@given(weathers)
+def test_in_a_storm_of_faults_every_pair_has_its_own_score_or_the_call_fails(storm: Server, weather: Weather) -> None:
+    draw, lock = random.Random(weather.seed), threading.Lock()
+
+    def plan(call: Any) -> str | None:
+        with lock:
+            lot = draw.random()
+            return draw.choice(WRONG) if lot < weather.wrong else draw.choice(TRANSIENT) if lot < 0.3 else None
+
+    storm.plan, storm.max_inputs = plan, weather.limit
+    pairs = [Pair(f"query {q}", f"document {d % 17}") for q, size in enumerate(weather.sizes) for d in range(size)]
+    options = {"batch_size": weather.batch_size, "concurrency": weather.concurrency, "attempts": 60}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines.transport, "pauses_s", lambda _: itertools.repeat(0.0))
+        with remote(storm, **DIALECT_OPTIONS[weather.dialect], **options) as engine:
+            try:
+                scores = engine.score(pairs)
+            except ScoringFailed:
+                assert weather.wrong > 0
+                return
+            counts = engine.counts()
+    assert scores == pytest.approx([DIALECT_TRUTHS[weather.dialect](pair) for pair in pairs], abs=1e-9)
+    assert counts.get("requests", 0) >= -(-len(pairs) // min(weather.batch_size, weather.limit))
