@@ -269,3 +269,8 @@ def _product_s(dtype: torch.dtype) -> float:
 
 def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def size_bytes(backbone: "nn.Module") -> int:
+    """What the weights take in memory, without the score head's one row."""
+    return sum(tensor.nbytes for tensor in (*backbone.parameters(), *backbone.buffers()))

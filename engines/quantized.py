@@ -180,13 +180,10 @@ def describe(backbone: nn.Module) -> dict[str, str]:
         [f"QuantizedLinear {str(layer.codes.dtype).removeprefix('torch.')}" for layer in layers]
         + [f"Linear {str(layer.weight.dtype).removeprefix('torch.')}" for layer in others]
     )
-    tensors = [*backbone.parameters(), *backbone.buffers()]
-    stored, numbers = sum(tensor.nbytes for tensor in tensors), sum(tensor.numel() for tensor in tensors)
     static = layers[0].input_scale is not None
     return {
         "linear_layers": ", ".join(f"{count} {kind}" for kind, count in counted.items()),
         "weight_scales": "by output row" if layers[0].scale.ndim else "by matrix, of the checkpoint",
         "activation_scales": "by matrix, of the checkpoint" if static else "by token, as they come",
         "kernel": layers[0].arithmetic.kernel,
-        "backbone_bytes": f"{stored / 1e6:.1f} MB, in bf16 {2 * numbers / 1e6:.1f} MB",
     }

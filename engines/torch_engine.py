@@ -65,6 +65,7 @@ class TorchEngine(Engine):
             "revision": loaded.revision,
             "architecture": loaded.architecture,
             "precision": precision,
+            "weights_mb": f"{checkpoint.size_bytes(self._backbone) / 1e6:.1f}",
             "device": checkpoint.device_name(device),
             "template": template.name,
             "template_sha256": template.sha256,

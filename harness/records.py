@@ -88,6 +88,17 @@ class Difference(NamedTuple):
     queries: int
 
 
+class Shift(NamedTuple):
+    """How far an engine's scores are from those of the same model and template in another precision."""
+
+    reference: str  # the engine of that precision
+    difference: Difference  # nDCG@10 minus the reference's
+    queries: int  # that have candidates
+    top10: int  # of these, with other documents among the first ten
+    mean: float  # absolute drift of a pair's score
+    maximum: float
+
+
 class Percentile(NamedTuple):
     """A latency percentile in seconds; `value` is None where there are too few samples to know."""
 
@@ -152,6 +163,7 @@ class Row:
     pairs_per_s: float | None
     service_s: Sequence[float]  # samples without warm-up, in order of scoring
     against_baseline: Difference | None  # nDCG@10 minus that of the table's first engine on the same queries
+    shift: Shift | None = None  # where an earlier engine of the table differs in nothing but the precision
     model: str = ""  # one line from the engine's description
     description: Mapping[str, str] = field(default_factory=dict)  # the engine's own, and its options as "option NAME"
     folder: str = ""  # RUN/ENGINE, where its raw results are

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from harness.records import Row, Sample, Score, Verdict
 from harness.store import Store
 
 MISSING_SHOWN = 3
+SERVER_TIMES = ("queue", "tokenization", "inference", "total")  # of TEI's headers, see engines/usage.py
 
 
 def rows(folder: Path) -> list[Row]:
@@ -95,12 +96,31 @@ def _notes(
     if preparation_s is not None and preparation_s >= 1:
         notes.append(f"documents were prepared in {preparation_s:.1f} s, outside the latencies")
     totals = _totals(store.samples(name))
+    notes += _served(manifest["description"], totals, store.samples(name))
     if totals["truncated"]:
         pairs = sum(sample.pairs for sample in store.samples(name))
         notes.append(f"{totals['truncated']:,} of {pairs:,} documents were cut to fit the prompt")
     if totals["special_text"]:
         notes.append(f"{totals['special_text']} texts held special-token strings, encoded as plain text")
     return notes
+
+
+def _served(description: Mapping[str, str], totals: Counter[str], samples: Sequence[Sample]) -> Iterator[str]:
+    """What a reader must know of scores that came from a server."""
+    pairs = sum(sample.pairs for sample in samples)
+    if description.get("score_kind") == "probability":
+        saturated = f"{totals['saturated']:,} of {pairs:,} were 0 or 1 and keep no order among themselves"
+        yield f"scores are log-odds of the server's probabilities; {saturated}"
+    elif totals["saturated"]:
+        yield f"{totals['saturated']:,} of {pairs:,} scores were 0 or 1 and keep no order among themselves"
+    if description.get("truncation", "").startswith("by the server"):
+        yield "the server cuts what is too long, where is not known: set `tokenizer` to cut documents here"
+    if totals["retries"] or totals["splits"]:
+        yield f"{totals['retries']:,} requests were repeated and {totals['splits']:,} split; latencies include that"
+    told = {name: totals[f"server_{name}_us"] / 1000 for name in SERVER_TIMES if f"server_{name}_us" in totals}
+    if told and samples:
+        parts = ", ".join(f"{name} {ms / len(samples):.1f} ms" for name, ms in told.items())
+        yield f"the server's own time per query, summed over its requests: {parts}"
 
 
 def _totals(samples: Sequence[Sample]) -> Counter[str]:

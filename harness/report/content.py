@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from harness.published import Reproduction
 from harness.records import Row
-from harness.report import notation, reproduction
+from harness.report import notation, precision, reproduction
 from harness.report.ablation import ablations
 from harness.report.reproduction import Traced
 from harness.report.table import Table, by_benchmark, is_measured, tabulate
@@ -38,6 +38,11 @@ LEGEND = (
     Term("R@k", "share of a query's relevant documents that are among its k candidates: no reranker finds the others"),
     Term("random order", "nDCG@10 to expect of the candidates in random order: an engine near it knows nothing"),
     Term("p50, p90", "time for all candidates of one query that half, or nine tenths, of the queries stay within"),
+    Term(
+        "other top 10, drift",
+        "queries whose first ten documents are others than those of the same model in the reference precision, and by "
+        "how much the score of a pair moved: nDCG@10 sees neither where both orders are equally good",
+    ),
     Term(
         "reproduced, differs",
         "whether a figure lies within the tolerance of the published one, above or below it; unspecified: how it was "
@@ -141,6 +146,8 @@ def _sections(rows: Sequence[Row]) -> Iterator[Section]:
         taken.add(anchor)
         notes = (*(Term(*found) for found in ablations(group)), *_shared_notes(group))
         yield Section(anchor, tabulate(group), sentence(group), tuple(_origins(group)), notes)
+        for number, table in enumerate(precision.tabulate(group)):
+            yield Section(f"precision-{number}-{anchor}", table, precision.SENTENCE, ())
 
 
 def _published(reproductions: Sequence[Reproduction]) -> Iterator[Section]:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from harness import results
+from harness.compare.fidelity import fidelity
 from harness.latency import percentile
 from harness.published import Comparison, Reproduction, compare
-from harness.records import Row
+from harness.records import Row, Shift
 from harness.statistics import paired_difference
-from harness.store import FILE, StoreError
+from harness.store import FILE, Store, StoreError
 
 INDEX = "run.json"
 
@@ -55,7 +56,7 @@ def read(run_dir: Path) -> list[Row]:
         reason = reason or (None if name in stored else "no results yet")
         rows += [replace(row, notes=(*row.notes, reason)) for row in found] if reason else found
     rows = [replace(row, folder=f"{run_dir.resolve().name}/{row.engine}") for row in rows]
-    return [_against(row, rows) for row in rows]
+    return [_shifted(_against(row, rows), rows, run_dir) for row in rows]
 
 
 def reproductions(run_dir: Path, rows: Sequence[Row]) -> list[Reproduction]:
@@ -71,6 +72,37 @@ def _against(row: Row, rows: Sequence[Row]) -> Row:
     if row is baseline or not comparable or len(row.per_query) < 2:
         return row
     return replace(row, against_baseline=paired_difference(row.per_query, baseline.per_query))
+
+
+def _shifted(row: Row, rows: Sequence[Row], run_dir: Path) -> Row:
+    """The row with how far its scores are from the first engine that has its model in another precision."""
+    asked = _model(row)
+    same = [other for other in rows if other.benchmark == row.benchmark and asked and _model(other) == asked]
+    if not same or same[0].engine == row.engine or same[0].description["precision"] == row.description["precision"]:
+        return row
+    reference = same[0]
+    comparable = row.verdict == reference.verdict == "complete" and row.candidates == reference.candidates
+    if not comparable or len(row.per_query) < 2:
+        return row
+    scores = []
+    for engine in (reference.engine, row.engine):
+        with Store.read(run_dir / engine) as store:
+            scores.append(store.scores(row.benchmark))
+    found = fidelity({}, *scores, same_scale=True)
+    if found.drift is None:
+        return row
+    difference = paired_difference(row.per_query, reference.per_query)
+    shift = Shift(
+        reference.engine, difference, found.queries, found.top10, found.drift.mean_absolute, found.drift.maximum
+    )
+    return replace(row, shift=shift)
+
+
+def _model(row: Row) -> tuple[str, ...]:
+    """What two precisions of one model share; empty for an engine that does not say its precision and prompt."""
+    names = ("model", "revision", "template_sha256", "max_tokens")
+    found = tuple(row.description.get(name, "") for name in names)
+    return found if row.description.get("precision") and row.description.get("template_sha256") else ()
 
 
 def _absent(engine: str, benchmark: str) -> Row:

@@ -393,7 +393,7 @@ def test_8_bit_layers_leave_the_score_head_and_the_embeddings_as_they_are(classi
 def test_full_precisions_describe_no_8_bit_layers(classifier: str, open_engine: Open) -> None:
     for precision in ("fp32", "bf16"):
         with open_engine(classifier, precision=precision) as engine:
-            assert not {"linear_layers", "kernel", "backbone_bytes"} & engine.describe().keys()
+            assert not {"linear_layers", "kernel"} & engine.describe().keys()
 
 
 def test_fp8_without_its_gpu_is_refused_before_loading_and_names_the_simulation(open_engine: Open) -> None:

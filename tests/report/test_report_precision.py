@@ -1,0 +1,78 @@
+"""Precisions of one model stand side by side: what they cost in ranking, and what they bring."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engines.fake import Fake, FakeOptions
+from harness.records import Difference, Measurement, Row, Shift
+from harness.report import content, precision, rows
+
+MakeRow = Callable[..., Row]
+
+
+class Model(Fake):
+    """The fake engine, which says that its noise is a precision."""
+
+    def __init__(self, options: FakeOptions) -> None:
+        super().__init__(options)
+        self._precision = {0.0: "fp32", 0.5: "int8"}[options.noise]
+
+    def describe(self) -> Mapping[str, str]:
+        said = {"model": "m", "template_sha256": "t", "revision": "r", "weights_mb": "7.5"}
+        return {**said, "precision": self._precision}
+
+
+@pytest.fixture
+def measured(
+    config: Callable[..., Path],
+    crispbench: Callable[..., Any],
+    animals: Path,
+    tmp_path: Path,
+    register: Callable[..., None],
+) -> dict[str, Row]:
+    register("model", Model)
+    engines = {
+        "words": {"kind": "fake"},
+        "full": {"kind": "model"},
+        "again": {"kind": "model"},
+        "small": {"kind": "model", "noise": 0.5},
+    }
+    path = config(engines=engines, benchmarks=[{"source": "beir", "path": str(animals), "name": "animals"}])
+    answer = crispbench("run", path, "--out", tmp_path / "out")
+    assert answer.code == 0, answer.err
+    return {row.engine: row for row in rows.read(tmp_path / "out")}
+
+
+def test_a_row_knows_how_far_it_is_from_the_same_model_in_another_precision(measured: dict[str, Row]) -> None:
+    shift = measured["small"].shift
+    assert shift is not None and shift.reference == "full"
+    assert shift.difference.value == pytest.approx(
+        measured["small"].measures["nDCG@10"].value - measured["full"].measures["nDCG@10"].value
+    )
+    assert 0 < shift.mean < shift.maximum
+    assert shift.top10 == 0  # fewer than ten documents: none can leave the first ten
+    assert [name for name, row in measured.items() if row.shift] == ["small"]  # `again` is in the same precision
+
+
+def test_the_report_has_a_table_of_the_precisions_behind_that_of_the_benchmark(measured: dict[str, Row]) -> None:
+    sections = content.build(list(measured.values()), "").sections
+    assert [section.table.title for section in sections] == ["animals", "animals: precision"]
+    assert len({section.anchor for section in sections}) == 2
+    table = sections[1].table
+    assert [line[0].value for line in table.cells] == ["full", "again", "small"][::2]
+
+
+def test_every_figure_of_a_precision_is_printed(row: MakeRow) -> None:
+    told = {"precision": "fp32", "weights_mb": "15.0"}
+    full = row("full", description=told, measures={"nDCG@10": Measurement(0.5, 0.4, 0.6)}, pairs_per_s=44.25)
+    shift = Shift("full", Difference(-0.0125, -0.05, 0.025, 4), 4, 3, 0.0625, 0.5)
+    small = row("small", description={"precision": "int8"}, measures=full.measures, pairs_per_s=60.0, shift=shift)
+    (table,) = precision.tabulate([row("bm25"), full, small])
+    quality, difference = "0.5000 [0.4000, 0.6000]", "−0.0125 [−0.0500, +0.0250]"
+    assert [[cell.text for cell in line] for line in table.cells] == [
+        ["full", "fp32", "15.0 MB", quality, "reference", "", "", "", "44.2"],
+        ["small", "int8", "-", quality, difference, "3 of 4", "0.0625", "0.5000", "60.0"],
+    ]
