@@ -112,9 +112,9 @@ class TextEncoder:
         while tokens > self._max_tokens:
             keep -= tokens - self._max_tokens
             if keep <= 0:
+                limit = self._max_tokens - bool(self._end)
                 raise ScoringFailed(
-                    f"query {query[:60]!r} leaves no room for a document in max_tokens = {self._max_tokens - bool(self._end)}: "
-                    "raise max_tokens"
+                    f"query {query[:60]!r} leaves no room for a document in max_tokens = {limit}: raise max_tokens"
                 )
             half = self._render(query, document[: ends[keep - 1]])
             tokens = len(self._tokenizer.encode("".join(half)).ids)

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-INTERRUPTED = "interrupted: what was committed is kept, the same command resumes"
+INTERRUPTED = "interrupted: what was committed is kept; for `run` the same command resumes"
 HELP = "Evaluate rerankers honestly: quality and latency of every engine over the same candidates, in one report."
 
 app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -104,6 +104,40 @@ def compare(
     contest = compare(reference, candidates, Terms(margin, tuple(allow or ()), noise, config))
     _show_contest(contest, out, as_json=as_json)
     code = {"pass": Exit.PASS, "regression": Exit.FAILED, "inconclusive": Exit.INCONCLUSIVE}[contest.outcome]
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command(epilog="Example: crispbench ab configs/ab.yaml --engine demo-fp32 --engine demo-bf16 --quick")
+def ab(
+    config: Annotated[Path, typer.Argument(help="YAML file; its first benchmark is scored.")],
+    engine: Annotated[list[str] | None, typer.Option(help="A, and once more B: is B slower than A?")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="6 launch pairs instead of 10.")] = False,
+    launch_pairs: Annotated[int | None, typer.Option(min=1, help="Fresh processes of each engine.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each process.")] = 4,
+    queries: Annotated[int, typer.Option(min=1, help="Queries of each turn.")] = 25,
+    warmup: Annotated[int, typer.Option(min=0, help="Queries of each process that do not count.")] = 10,
+    margin: Annotated[
+        list[str] | None, typer.Option(help="Accepted slowdown, such as p50=0.05; p95=none leaves it out.")
+    ] = None,
+    canary: Annotated[bool, typer.Option("--canary", help="A against A: the noise floor of this machine.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder; default results/NAME-ab with the config's name.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Replace the results of an earlier run.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Is B slower than A? Exit 0 pass, 1 regression seen twice, 3 inconclusive, 5 an engine could not score."""
+    from harness.ab import contest, report
+    from harness.ab.records import QUICK, STANDARD, Plan
+
+    pairs = launch_pairs or (QUICK if quick else STANDARD).launch_pairs
+    terms = contest.Terms(Plan(pairs, rounds, queries, warmup), contest.read_margins(margin or ()), canary, fresh)
+    found = contest.run_ab(config, engine or (), terms, out=out, say=_say)
+    if as_json:
+        _print_json(found.document)
+    else:
+        typer.echo("\n".join(report.lines(found.document)))
+        _say(f"report: {os.path.relpath(found.folder / 'ab.md')}")
+    code = {"pass": Exit.PASS, "regression": Exit.FAILED, "inconclusive": Exit.INCONCLUSIVE}[found.verdict.outcome]
     if code:
         raise typer.Exit(code)
 

@@ -146,8 +146,8 @@ def _sections(rows: Sequence[Row]) -> Iterator[Section]:
         taken.add(anchor)
         notes = (*(Term(*found) for found in ablations(group)), *_shared_notes(group))
         yield Section(anchor, tabulate(group), sentence(group), tuple(_origins(group)), notes)
-        for number, table in enumerate(precision.tabulate(group)):
-            yield Section(f"precision-{number}-{anchor}", table, precision.SENTENCE, ())
+        for number, found in enumerate(precision.groups(group)):
+            yield Section(f"precision-{number}-{anchor}", precision.tabulate(found), precision.sentence(found), ())
 
 
 def _published(reproductions: Sequence[Reproduction]) -> Iterator[Section]:

@@ -6,28 +6,33 @@ from harness.records import Row
 from harness.report import notation
 from harness.report.table import QUALITY, Cell, Table
 
-SENTENCE = (
-    "The same model and template in several precisions: queries whose first ten documents are others, and how far a "
-    "pair's score moved."
-)
 COLUMNS = (
     "engine", "precision", "weights", QUALITY, f"Δ {QUALITY}", "other top 10", "mean drift", "largest drift", "pairs/s"
 )  # fmt: skip
 
 
-def tabulate(rows: Sequence[Row]) -> list[Table]:
-    """A table for each engine among the rows of one benchmark that others share all but the precision with."""
+def groups(rows: Sequence[Row]) -> list[list[Row]]:
+    """For each engine among the rows of one benchmark that others share all but the precision with: it and those."""
     references = dict.fromkeys(row.shift.reference for row in rows if row.shift is not None)
-    return [_table([row for row in rows if reference in (row.engine, _reference(row))]) for reference in references]
+    return [[row for row in rows if reference in (row.engine, _reference(row))] for reference in references]
+
+
+def tabulate(group: Sequence[Row]) -> Table:
+    return Table(f"{notation.plain(group[0].benchmark)}: precision", COLUMNS, tuple(map(_line, group)), judged=False)
+
+
+def sentence(group: Sequence[Row]) -> str:
+    """How much of the ranking moved, in queries."""
+    moved = [
+        f"{notation.plain(row.engine)} in {row.shift.top10:,} of {row.shift.queries:,} queries"
+        for row in group
+        if row.shift is not None
+    ]
+    return f"Beside {notation.plain(group[0].engine)}, other documents are among the first ten: {', '.join(moved)}."
 
 
 def _reference(row: Row) -> str | None:
     return row.shift.reference if row.shift else None
-
-
-def _table(rows: Sequence[Row]) -> Table:
-    title = f"{notation.plain(rows[0].benchmark)}: precision"
-    return Table(title, COLUMNS, tuple(map(_line, rows)), judged=False)
 
 
 def _line(row: Row) -> tuple[Cell, ...]:

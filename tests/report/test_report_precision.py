@@ -70,7 +70,11 @@ def test_every_figure_of_a_precision_is_printed(row: MakeRow) -> None:
     full = row("full", description=told, measures={"nDCG@10": Measurement(0.5, 0.4, 0.6)}, pairs_per_s=44.25)
     shift = Shift("full", Difference(-0.0125, -0.05, 0.025, 4), 4, 3, 0.0625, 0.5)
     small = row("small", description={"precision": "int8"}, measures=full.measures, pairs_per_s=60.0, shift=shift)
-    (table,) = precision.tabulate([row("bm25"), full, small])
+    (group,) = precision.groups([row("bm25"), full, small])
+    assert precision.sentence(group) == (
+        "Beside full, other documents are among the first ten: small in 3 of 4 queries."
+    )
+    table = precision.tabulate(group)
     quality, difference = "0.5000 [0.4000, 0.6000]", "−0.0125 [−0.0500, +0.0250]"
     assert [[cell.text for cell in line] for line in table.cells] == [
         ["full", "fp32", "15.0 MB", quality, "reference", "", "", "", "44.2"],

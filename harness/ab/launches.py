@@ -1,0 +1,132 @@
+"""The parent's side of a launch: start a process, tell it to take turns, notice that it died."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engines.base import EngineError
+from harness.ab.journal import Journal
+from harness.ab.records import Arm, Born, Conditions, LaunchPair, Plan, Round, Turn
+from harness.ab.schedule import order, steps
+
+PATIENCE_S = 10.0  # for a process to free its memory and end
+
+
+class LaunchFailed(EngineError):
+    """A process could not load its engine, could not score, or died; the run is invalid."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One engine of the two: what its processes are told first."""
+
+    arm: Arm
+    name: str  # in the config
+    setup: Mapping[str, Any]  # kind, options, questions, documents, analysis
+
+
+class Process:
+    """A launch of one engine. Use `Process.start`, which ends it."""
+
+    def __init__(self, side: Side, launch_pair: int, child: subprocess.Popen[str], log: Path) -> None:
+        self._side, self._launch_pair, self._child, self._log = side, launch_pair, child, log
+
+    @classmethod
+    @contextmanager
+    def start(cls, side: Side, launch_pair: int, log: Path) -> Iterator["Process"]:
+        """What it prints goes to `log`; a Ctrl-C reaches it as the end of its input."""
+        with log.open("w", encoding="utf-8") as stderr:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "harness.ab.launch"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                encoding="utf-8",
+                start_new_session=True,
+            )
+        try:
+            yield cls(side, launch_pair, child, log)
+        finally:
+            _end(child)
+
+    def ask(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        """The reply to one command. Raises LaunchFailed."""
+        assert self._child.stdin is not None and self._child.stdout is not None
+        try:
+            self._child.stdin.write(json.dumps(command) + "\n")
+            self._child.stdin.flush()
+        except BrokenPipeError:
+            pass  # it may have said why
+        line = self._child.stdout.readline()
+        message: dict[str, Any] = json.loads(line) if line.endswith("\n") else {"error": self._death()}
+        if "error" in message:
+            side = self._side
+            raise LaunchFailed(
+                f"engine {side.name!r} ({side.arm}), launch pair {self._launch_pair}: {message['error']}; "
+                f"the run is incomplete, its log is {self._log}"
+            )
+        return message
+
+    def _death(self) -> str:
+        code = self._child.wait()
+        words = self._log.read_text(encoding="utf-8", errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(words) if line.strip()), "nothing")
+        ended = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        return f"its process {ended}; it last printed {last[:200]!r}"
+
+
+def run_launch_pair(
+    sides: Sequence[Side], plan: Plan, journal: Journal, *, number: tuple[int, int], logs: Path
+) -> LaunchPair:
+    """Start both processes, let them take turns, end them. `number` is the set and the launch pair within it.
+
+    Each turn is in the journal before the next begins. Raises LaunchFailed.
+    """
+    set_, launch_pair = number
+    by_arm = {side.arm: side for side in sides}
+    query_ids: Sequence[str] = sides[0].setup["query_ids"]
+    sizes = [len(documents) for _, documents in sides[0].setup["questions"]]
+    rounds: dict[Arm, list[Round]] = {"A": [], "B": []}
+    with ExitStack() as stack:
+        processes: dict[Arm, Process] = {}
+        for arm in order(launch_pair):
+            log = logs / f"{set_}-{launch_pair}-{arm}.log"
+            processes[arm] = stack.enter_context(Process.start(by_arm[arm], launch_pair, log))
+            journal.launch(Born(set_, launch_pair, arm, **processes[arm].ask(by_arm[arm].setup)))
+        for step in steps(plan, launch_pair, len(query_ids)):
+            answer = processes[step.arm].ask({"numbers": step.numbers})
+            turn = Turn(
+                set=set_,
+                launch_pair=launch_pair,
+                arm=step.arm,
+                round=step.round,
+                query_ids=[query_ids[place] for place in step.numbers],
+                pairs=[sizes[place] for place in step.numbers],
+                service_s=answer["service_s"],
+                warmup=step.warmup,
+                conditions=Conditions(**answer["conditions"]),
+            )
+            journal.turn(turn)
+            if step.round:
+                rounds[step.arm].append(Round(turn.service_s[step.warmup :], turn.pairs[step.warmup :]))
+    return LaunchPair(rounds["A"], rounds["B"])
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """Close its input and wait; a process that does not end by itself is killed."""
+    assert child.stdin is not None and child.stdout is not None
+    try:
+        child.stdin.close()
+    except BrokenPipeError:
+        pass
+    try:
+        child.wait(PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+    child.stdout.close()

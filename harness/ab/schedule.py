@@ -1,0 +1,46 @@
+"""Who scores what, and when. Pure: equal plans give equal schedules."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from harness.ab.records import Arm, Plan
+
+ORDERS: tuple[tuple[Arm, Arm], tuple[Arm, Arm]] = (("A", "B"), ("B", "A"))
+
+
+class Step(NamedTuple):
+    """One turn of one launch; round 0 is its warm-up."""
+
+    arm: Arm
+    round: int
+    numbers: Sequence[int]  # places in the list of queries
+    warmup: int  # how many of them, the first ones, do not count
+
+
+def order(launch_pair: int) -> tuple[Arm, Arm]:
+    """Which process starts first and opens the first round: A, then B, then A, ..."""
+    return ORDERS[(launch_pair - 1) % 2]
+
+
+def steps(plan: Plan, launch_pair: int, queries: int) -> Iterator[Step]:
+    """The turns of a launch pair: both warm up, then rounds in the order ABBA ABBA (every second pair: BAAB BAAB).
+
+    Linear drift of the machine cancels within two rounds. Both score the same queries in the same order. Measured
+    queries come first in the list, those of warm-ups behind them; where there are too few, they are used again.
+    Each turn begins with one query that does not count: the other process has just used the caches.
+    """
+    first, second = order(launch_pair)
+    warmup = [(plan.queries_of_a_launch + number) % queries for number in range(plan.warmup)]
+    for arm in (first, second):
+        yield Step(arm, 0, warmup, len(warmup))
+    for round_ in range(1, plan.rounds + 1):
+        begun = (round_ - 1) * plan.queries
+        numbers = [(begun + number) % queries for number in range(plan.queries)]
+        opening = (plan.queries_of_a_launch + plan.warmup + round_ - 1) % queries
+        for arm in (first, second) if round_ % 2 else (second, first):
+            yield Step(arm, round_, [opening, *numbers], 1)
+
+
+def queries_wanted(plan: Plan) -> int:
+    """So many that no query is scored twice in a launch."""
+    return plan.queries_of_a_launch + plan.warmup + plan.rounds

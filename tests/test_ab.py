@@ -1,0 +1,398 @@
+"""A/B runs with real processes: turns, records, canary, engines that fail or die, runs that are killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.ab import contest, report
+from harness.ab.contest import Contest, Terms, read_margins, run_ab
+from harness.ab.journal import Journal, read_launches
+from harness.ab.launches import LaunchFailed
+from harness.ab.records import METRICS, Born, LaunchPair, Metric, Plan, Round
+from harness.config import ConfigError
+from tests.conftest import ROOT, write_beir
+
+WORDS = ("cat", "dog", "bird", "fish", "worm")
+SMALL = Plan(launch_pairs=2, rounds=2, queries=5, warmup=3)
+WIDE: dict[Metric, float] = {"p50": 0.5, "throughput": 0.5}
+
+# Engines of an installed package, as processes find them.
+ODD_ENGINES = '''
+"""Engines that a test needs: they exist in every process that has this folder on its path."""
+import os, signal
+from engines.base import EngineUnavailable
+from engines.fake import Fake
+
+class Chatty(Fake):
+    def __init__(self, options):
+        print("loading, please wait")
+        super().__init__(options)
+
+class Deadly(Fake):
+    calls = 0
+    def score(self, pairs):
+        Deadly.calls += 1
+        if Deadly.calls > 12:
+            os.write(2, b"out of memory in block 7\\n")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().score(pairs)
+
+class Absent(Fake):
+    def __init__(self, options):
+        raise EngineUnavailable("no GPU here: pip install 'odd[gpu]'")
+
+class Restless(Fake):
+    def describe(self):
+        return {"model": "restless", "revision": str(os.getpid())}
+'''
+
+
+@pytest.fixture
+def odd_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "installed"
+    (folder / "odd-1.0.dist-info").mkdir(parents=True)
+    (folder / "odd_engines.py").write_text(ODD_ENGINES)
+    (folder / "odd-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1.0\n")
+    names = ("Chatty", "Deadly", "Absent", "Restless")
+    points = "".join(f"{name.lower()} = odd_engines:{name}\n" for name in names)
+    (folder / "odd-1.0.dist-info/entry_points.txt").write_text(f"[crispbench.engines]\n{points}")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(ROOT)]))
+
+
+def config_in(folder: Path) -> Path:
+    beir = write_beir(
+        folder / "animals",
+        {f"d-{word}": f"a {word} is an animal" for word in WORDS},
+        {f"q-{word}": f"animal {word}" for word in WORDS},
+        {f"q-{word}": {f"d-{word}": 1} for word in WORDS},
+    )
+    kinds = ("chatty", "deadly", "absent", "restless", "bm25")
+    config = {
+        "name": "small",
+        "engines": {
+            "quick": {"kind": "fake"},
+            "slow": {"kind": "fake", "delay_s": 0.005},
+            "failing": {"kind": "fake", "fail_on": "worm"},
+            "nan": {"kind": "fake", "nan_on": "worm"},
+            **{kind: {"kind": kind} for kind in kinds},
+        },
+        "benchmarks": [{"source": "beir", "path": str(beir)}, {"source": "beir", "path": "/no/such/folder"}],
+        "candidates": {"k": 3},
+    }
+    path = folder / "small.yaml"
+    path.write_text(json.dumps(config))  # JSON is YAML
+    return path
+
+
+def trimmed(path: Path) -> Path:
+    """Without the kinds that only exist where odd_engines are installed."""
+    config = json.loads(path.read_text())
+    config["engines"] = {name: entry for name, entry in config["engines"].items() if entry["kind"] in ("fake", "bm25")}
+    path.write_text(json.dumps(config))
+    return path
+
+
+@pytest.fixture
+def odd_config(tmp_path: Path, odd_engines: None) -> Path:
+    return config_in(tmp_path)
+
+
+def ab(config: Path, *names: str, plan: Plan = SMALL, **terms: Any) -> Contest:
+    return run_ab(config, names, Terms(plan=plan, **terms), out=config.parent / "out", say=lambda _: None)
+
+
+def lines(folder: Path, event: str) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    return [line for line in found if line["event"] == event]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Contest:
+    return ab(trimmed(config_in(tmp_path_factory.mktemp("ab"))), "quick", "bm25", margins=WIDE)
+
+
+def test_every_launch_is_a_process_of_its_own(ran: Contest) -> None:
+    launches = lines(ran.folder, "launch")
+    assert [launch["arm"] for launch in launches] == ["A", "B", "B", "A"]
+    assert len({launch["pid"] for launch in launches}) == 4
+
+
+def test_rounds_take_turns_abba_and_then_baab(ran: Contest) -> None:
+    turns = [(turn["launch_pair"], turn["arm"], turn["round"]) for turn in lines(ran.folder, "turn")]
+    assert turns == [
+        *[(1, "A", 0), (1, "B", 0), (1, "A", 1), (1, "B", 1), (1, "B", 2), (1, "A", 2)],
+        *[(2, "B", 0), (2, "A", 0), (2, "B", 1), (2, "A", 1), (2, "A", 2), (2, "B", 2)],
+    ]
+
+
+def test_both_sides_score_the_same_queries_in_the_same_order(ran: Contest) -> None:
+    samples = sorted(lines(ran.folder, "sample"), key=lambda line: (line["launch_pair"], line["arm"]))
+    asked = [
+        [(line["query_id"], line["pairs"], line["round"]) for line in launch]
+        for _, launch in groupby(samples, lambda line: (line["launch_pair"], line["arm"]))
+    ]
+    assert len(asked) == 4
+    assert all(one == asked[0] for one in asked)
+    assert {pairs for _, pairs, _ in asked[0]} == {3}
+
+
+def test_warmup_is_recorded_and_does_not_count(ran: Contest) -> None:
+    warmup = [line["round"] for line in lines(ran.folder, "sample") if line["warmup"]]
+    # of each of 4 launches: three before the first round, one at the start of each of two rounds
+    assert sorted(warmup) == [0] * 12 + [1] * 4 + [2] * 4
+    for arm in ("A", "B"):
+        launches = read_launches(ran.folder, arm)  # type: ignore[arg-type]
+        assert [[len(block.service_s) for block in launch] for launch in launches] == [[5, 5], [5, 5]]
+
+
+def test_what_is_judged_is_what_was_recorded(ran: Contest) -> None:
+    from harness.ab.verdict import judge
+
+    pairs = zip(read_launches(ran.folder, "A"), read_launches(ran.folder, "B"), strict=True)
+    assert judge([LaunchPair(*both) for both in pairs], WIDE) == ran.verdict.findings
+
+
+def test_the_result_says_what_ran_where_and_is_complete(ran: Contest) -> None:
+    document = json.loads((ran.folder / "ab.json").read_text())
+    assert document == json.loads(json.dumps(ran.document))
+    assert document["complete"] is True
+    assert document["plan"] == {"launch_pairs": 2, "rounds": 2, "queries": 5, "warmup": 3}
+    assert document["arms"]["B"] == {"engine": "bm25", "kind": "bm25", "options": {}}
+    for arm in ("A", "B"):
+        assert document["records"][arm]["machine"]["cpu"]
+        assert document["records"][arm]["versions"]["python"]
+    assert len(document["benchmark"]["candidates"]["sha256"]) == 64
+    assert len(lines(ran.folder, "end")) == 1
+
+
+def test_the_report_stands_beside_the_samples(ran: Contest) -> None:
+    assert {path.name for path in ran.folder.iterdir()} >= {"ab.md", "ratios.svg", "ratios.png", "samples.jsonl"}
+    page = (ran.folder / "ab.md").read_text()
+    assert "INCONCLUSIVE" in page and "ratios.svg" in page and "| p50 |" in page
+    assert (ran.folder / "ratios.svg").read_text().lstrip().startswith("<?xml")
+
+
+def test_the_plot_of_a_recorded_run_is_the_same_again(ran: Contest) -> None:
+    document = json.loads((ran.folder / "ab.json").read_text())
+    report.write(document, ran.folder / "logs")
+    assert (ran.folder / "logs/ratios.svg").read_bytes() == (ran.folder / "ratios.svg").read_bytes()
+
+
+def test_two_launch_pairs_decide_nothing_and_the_report_says_what_it_takes(ran: Contest) -> None:
+    assert ran.verdict.outcome == "inconclusive"
+    text = "\n".join(report.lines(ran.document))
+    assert "2 launch pairs cannot show a regression on one of 2 metrics: at least 6 are needed" in text
+    assert max(map(len, text.splitlines())) <= 160
+
+
+def test_an_earlier_run_is_kept_unless_it_is_to_be_replaced(ran: Contest) -> None:
+    before = (ran.folder / "samples.jsonl").read_bytes()
+    config = ran.folder.parent / "small.yaml"
+    with pytest.raises(ConfigError, match="holds an earlier run: --fresh"):
+        ab(config, "quick", "bm25")
+    assert (ran.folder / "samples.jsonl").read_bytes() == before
+
+
+def test_an_engine_that_prints_disturbs_nothing(odd_config: Path) -> None:
+    found = ab(odd_config, "quick", "chatty", plan=Plan(1, 1, 5, 1))
+    assert found.document["complete"]
+    assert "loading, please wait" in (found.folder / "logs/1-1-B.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [
+        ("absent", "engine 'absent' (B), launch pair 1: no GPU here: pip install 'odd[gpu]'"),
+        ("deadly", "its process was killed by signal 9; it last printed 'out of memory in block 7'"),
+        ("failing", "query 'animal worm' holds 'worm', which this engine fails on"),
+        ("nan", "score nan for document 'a worm is an animal': expected a finite number"),
+        ("restless", "engine B: description 'revision' was"),
+    ],
+)
+def test_an_engine_that_fails_ends_the_run_in_one_line_and_leaves_it_incomplete(
+    odd_config: Path, engine: str, message: str
+) -> None:
+    with pytest.raises(LaunchFailed) as caught:
+        ab(odd_config, "quick", engine, plan=Plan(launch_pairs=2, rounds=3, queries=5, warmup=1))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    folder = odd_config.parent / "out"
+    document = json.loads((folder / "ab.json").read_text())
+    assert (document["complete"], document["error"]) == (False, str(caught.value))
+    assert lines(folder, "end") == [] and lines(folder, "launch") != []
+    assert not (folder / "ab.md").exists()
+
+
+def test_what_was_measured_before_a_death_is_kept(odd_config: Path) -> None:
+    with pytest.raises(LaunchFailed):
+        ab(odd_config, "quick", "deadly", plan=Plan(launch_pairs=1, rounds=3, queries=5, warmup=1))
+    kept = [(turn["arm"], turn["round"]) for turn in lines(odd_config.parent / "out", "turn")]
+    assert kept == [("A", 0), ("B", 0), ("A", 1), ("B", 1)]  # 1 + 6 queries of B; the 13th is in its second round
+    assert gone(*(launch["pid"] for launch in lines(odd_config.parent / "out", "launch")))
+
+
+def gone(*pids: int) -> bool:
+    """Whether the processes have ended, reaped or not; waits for it."""
+    for _ in range(200):
+        if not any(alive(pid) for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:  # it has ended meanwhile, or this system has no /proc
+        return not Path("/proc").exists()
+
+
+COMMAND = """
+import sys
+from pathlib import Path
+from harness.ab.contest import Terms, run_ab
+from harness.ab.records import Plan
+config = Path(sys.argv[1])
+run_ab(config, ("quick", "slow"), Terms(plan=Plan(50, 50, 5, 1)), out=config.parent / "out", say=print)
+"""
+
+
+def test_a_killed_run_keeps_what_it_has_is_incomplete_and_leaves_no_process(tmp_path: Path) -> None:
+    config = trimmed(config_in(tmp_path))
+    parent = subprocess.Popen([sys.executable, "-c", COMMAND, str(config)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    journal = tmp_path / "out/samples.jsonl"
+    try:
+        while parent.poll() is None and (not journal.exists() or journal.read_text().count('"turn"') < 4):
+            time.sleep(0.05)
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        assert parent.wait() == -signal.SIGKILL
+    whole = [json.loads(line) for line in journal.read_text().split("\n")[:-1]]
+    assert sum(line["event"] == "turn" for line in whole) >= 4
+    assert json.loads((tmp_path / "out/ab.json").read_text())["complete"] is False
+    assert gone(*(line["pid"] for line in whole if line["event"] == "launch"))
+    assert read_launches(tmp_path / "out", "A") == []  # none of them is whole
+
+
+Sets = Callable[..., list[int]]
+
+
+@pytest.fixture
+def sets(monkeypatch: pytest.MonkeyPatch) -> Sets:
+    """Launches without processes: B is slower by the share that each set is given. Returns the sets as they ran."""
+
+    def give(*slower: float) -> list[int]:
+        seen: list[int] = []
+
+        def launch_pair(
+            sides: object, plan: object, journal: Journal, *, number: tuple[int, int], logs: Path
+        ) -> LaunchPair:
+            seen.append(number[0])
+            for arm in contest.ARMS:
+                journal.launch(Born(*number, arm, pid=1, load_s=0.1, description={}, versions={}, machine={}))
+            b = 0.05 * (1 + slower[number[0] - 1]) * (1 + 0.001 * number[1])
+            return LaunchPair([Round([0.05] * 25, [3] * 25)] * 4, [Round([b] * 25, [3] * 25)] * 4)
+
+        monkeypatch.setattr(contest, "run_launch_pair", launch_pair)
+        return seen
+
+    return give
+
+
+@pytest.mark.parametrize(
+    ("slower", "confirmed", "sentence"),
+    [
+        ((0.2, 0.2), True, "REGRESSION: B is slower than the margin allows (p50, p95, throughput), in both sets"),
+        ((0.2, 0.0), False, "INCONCLUSIVE: the first set of launches showed a regression (p50, p95, throughput), the"),
+        ((0.0, 0.2), None, "PASS: B is not slower than the margins allow (p50, p95, throughput)"),
+    ],
+)
+def test_a_red_set_is_launched_again_before_it_is_a_regression(
+    tmp_path: Path, sets: Sets, slower: tuple[float, float], confirmed: bool | None, sentence: str
+) -> None:
+    seen = sets(*slower)
+    found = ab(trimmed(config_in(tmp_path)), "quick", "slow", plan=Plan(launch_pairs=6))
+    assert found.document["outcome"] == found.verdict.outcome == sentence.split(":")[0].lower()
+    assert found.document["confirmed"] is confirmed
+    assert seen == [1] * 6 + ([] if confirmed is None else [2] * 6)
+    assert any(line.startswith(sentence) for line in report.lines(found.document))
+
+
+def test_a_canary_leaves_its_noise_floor_for_the_next_run(tmp_path: Path, sets: Sets) -> None:
+    sets(0.005)
+    config = trimmed(config_in(tmp_path))
+    found = ab(config, "quick", plan=Plan(launch_pairs=6), canary=True)
+    assert found.folder == tmp_path / "out/canary"
+    assert [found.document["arms"][arm]["engine"] for arm in "AB"] == ["quick", "quick"]
+    # slowdowns 1.005 times 1.001 to 1.006; third smallest and third largest average of two: (1 + 3)/2, (4 + 6)/2
+    assert any(
+        line.startswith("A against A: p50 ratio 1.009 [1.007, 1.010], p95") for line in report.lines(found.document)
+    )
+    after = ab(config, "quick", "slow", plan=Plan(launch_pairs=6))
+    assert after.document["noise_floor"]["metrics"]["p50"] == pytest.approx(1.005 * 1.005 - 1, abs=1e-5)
+    assert "noise floor, A against A: p50 1.0%, p95 1.0%, throughput 1.0%" in after.document["notes"]
+
+
+@pytest.mark.parametrize("slower", [0.04, -0.04])
+def test_a_noise_floor_above_a_margin_is_said_so_in_either_direction(tmp_path: Path, sets: Sets, slower: float) -> None:
+    sets(slower, 0.0)
+    config = trimmed(config_in(tmp_path))
+    ab(config, "quick", plan=Plan(launch_pairs=6), canary=True)
+    notes = ab(config, "quick", "slow", plan=Plan(launch_pairs=6)).document["notes"]
+    assert any(note.startswith("the noise floor of p50, throughput is above its margin") for note in notes)
+
+
+def test_a_noise_floor_of_another_engine_is_not_used(tmp_path: Path, sets: Sets) -> None:
+    sets(0.0)
+    config = trimmed(config_in(tmp_path))
+    ab(config, "bm25", canary=True)
+    found = ab(config, "quick", "slow")
+    assert any("is of engine 'bm25' or of another machine: not used" in note for note in found.document["notes"])
+
+
+@pytest.mark.parametrize(
+    ("names", "canary", "message"),
+    [
+        (("quick", "nobody"), False, "engine 'nobody' is not in the config; it has quick, slow"),
+        (("quick",), False, "engines quick: expected two different ones"),
+        (("quick", "quick"), False, "expected two different ones"),
+        ((), True, "engines none: expected two different ones"),
+    ],
+)
+def test_engines_that_make_no_contest_are_refused_before_a_launch(
+    tmp_path: Path, names: tuple[str, ...], canary: bool, message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ab(trimmed(config_in(tmp_path)), *names, canary=canary)
+    assert message in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_margins_are_read_from_texts() -> None:
+    assert read_margins([]) == {"p50": 0.03, "p95": 0.05, "p99": 0.10, "throughput": 0.02}
+    assert read_margins(["p50=0.01", "p99=none"]) == {"p50": 0.01, "p95": 0.05, "throughput": 0.02}
+
+
+@pytest.mark.parametrize("text", ["p42=0.1", "p50", "p50=fast", "p50=5", "p50=-0.1", "p50=nan"])
+def test_a_margin_that_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="margin '" + text):
+        read_margins([text])
+
+
+def test_no_metric_at_all_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no metric is left"):
+        read_margins([f"{name}=none" for name in METRICS])

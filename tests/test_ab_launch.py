@@ -1,0 +1,149 @@
+"""The parts around a launch: who scores what and when, garbage collection, what else the machine did."""
+
+import gc
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engines.base import EngineError, Pair
+from engines.fake import Fake, FakeOptions
+from harness.ab import conditions, launch
+from harness.ab.journal import Journal, read_launches
+from harness.ab.records import Born, Conditions, Plan, Round, Turn
+from harness.ab.schedule import queries_wanted, steps
+
+
+@given(st.integers(1, 4), st.integers(1, 6), st.integers(1, 9), st.integers(0, 9), st.integers(1, 60))
+def test_both_engines_score_the_same_queries_in_every_round(
+    launch_pair: int, rounds: int, queries: int, warmup: int, known: int
+) -> None:
+    by_arm: dict[str, list[tuple[int, Sequence[int], int]]] = {"A": [], "B": []}
+    for step in steps(Plan(1, rounds, queries, warmup), launch_pair, known):
+        by_arm[step.arm].append((step.round, step.numbers, step.warmup))
+    assert by_arm["A"] == by_arm["B"]
+    assert [len(numbers) - skipped for _, numbers, skipped in by_arm["A"]] == [0, *[queries] * rounds]
+    assert all(0 <= number < known for _, numbers, _ in by_arm["A"] for number in numbers)
+
+
+def test_with_enough_queries_none_is_scored_twice_in_a_launch() -> None:
+    plan = Plan(rounds=3, queries=4, warmup=5)
+    asked = [number for step in steps(plan, 1, queries_wanted(plan)) if step.arm == "A" for number in step.numbers]
+    assert sorted(asked) == list(range(queries_wanted(plan)))
+
+
+def test_the_order_within_a_launch_pair_is_abba_and_turns_with_the_next() -> None:
+    orders = ["".join(step.arm for step in steps(Plan(), number, 50) if step.round) for number in (1, 2, 3)]
+    assert orders == ["ABBAABBA", "BAABBAAB", "ABBAABBA"]
+
+
+def test_a_line_is_in_the_file_before_the_next_is_written(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, {"rounds": 1, "queries": 2}) as journal:
+        journal.launch(Born(1, 1, "A", pid=1, load_s=0.1, description={}, versions={}, machine={}))
+        journal.turn(Turn(1, 1, "A", 1, ["w", "q", "r"], [3, 3, 3], [0.9, 0.1, 0.2], 1, turn()))
+        written = (tmp_path / "samples.jsonl").read_text().splitlines()
+        assert [json.loads(line)["event"] for line in written] == ["plan", "launch", "turn", *["sample"] * 3]
+    assert read_launches(tmp_path, "A") == [[Round([0.1, 0.2], [3, 3])]]
+
+
+def test_a_record_that_a_kill_cut_short_is_read_up_to_there(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, {"rounds": 1, "queries": 1}) as journal:
+        journal.turn(Turn(1, 1, "B", 1, ["q"], [3], [0.1], 0, turn()))
+        journal.turn(Turn(1, 2, "B", 1, ["q"], [3], [0.2], 0, turn()))
+    path = tmp_path / "samples.jsonl"
+    path.write_text(path.read_text().rpartition('"service_s": 0.2')[0])
+    assert read_launches(tmp_path, "B") == [[Round([0.1], [3])]]
+
+
+class Attentive(Fake):
+    """Notes whether garbage could be collected while it scored."""
+
+    def __init__(self) -> None:
+        super().__init__(FakeOptions())
+        self.seen: list[tuple[bool, bool]] = []
+
+    def score(self, pairs: Sequence[Pair]) -> list[float]:
+        self.seen.append((gc.isenabled(), gc.get_freeze_count() > 0))
+        return super().score(pairs)
+
+
+def test_no_garbage_is_collected_while_an_engine_is_timed() -> None:
+    engine = Attentive()
+    answer = launch.take(engine, [[Pair("a", "b")]] * 3)
+    assert engine.seen == [(False, True)] * 3
+    assert gc.isenabled() and gc.get_freeze_count() == 0
+    assert len(answer["service_s"]) == 3
+
+
+def test_garbage_is_collected_again_after_an_engine_failed() -> None:
+    with pytest.raises(EngineError):
+        launch.take(Fake(FakeOptions(fail_on="a")), [[Pair("a", "b")]])
+    assert gc.isenabled()
+
+
+def test_the_time_is_that_of_the_call_of_score() -> None:
+    (slept_s,) = launch.take(Fake(FakeOptions(delay_s=0.02)), [[Pair("a", "b")]])["service_s"]
+    assert slept_s >= 0.02
+
+
+def test_a_launch_says_what_it_loaded_and_takes_turns_until_its_input_ends() -> None:
+    replies: list[dict[str, Any]] = []
+    setup = {"kind": "fake", "options": {}, "questions": [["q", ["d"]], ["r", ["d", "e"]]], "documents": []}
+    launch.serve(
+        iter([json.dumps(setup | {"analysis": "english"}), json.dumps({"numbers": [1, 0, 1]})]), replies.append
+    )
+    assert [len(reply.get("service_s", [])) for reply in replies] == [0, 3]
+    assert replies[0]["pid"] == os.getpid()
+    assert replies[0]["description"] == {"model": "word overlap"}
+
+
+def turn(
+    others: float | None = 0.0, cpu: float | None = 2600.0, gpu: float | None = None, wall_s: float = 1.0
+) -> Conditions:
+    return Conditions(wall_s, others, 2, 0.5, cpu, gpu)
+
+
+@pytest.mark.parametrize(
+    ("turns", "marks"),
+    [
+        ([turn(), turn(0.19)], []),
+        ([turn(0.0, wall_s=9.0), turn(1.5, wall_s=1.0)], []),  # 0.15 of a core over the whole launch
+        ([turn(0.1), turn(0.5)], ["other processes kept 0.3 of 2 cores busy"]),
+        ([turn(None), turn(None)], []),
+        ([turn(cpu=2600.0), turn(cpu=2500.0)], []),
+        ([turn(cpu=2600.0), turn(cpu=2400.0)], ["the CPU clock went from 2,400 to 2,600 MHz"]),
+        ([turn(gpu=1980.0), turn(gpu=1200.0)], ["the GPU clock went from 1,200 to 1,980 MHz"]),
+        ([turn(cpu=None), turn(cpu=None)], []),
+    ],
+)
+def test_a_launch_is_marked_when_others_worked_or_a_clock_changed(turns: list[Conditions], marks: list[str]) -> None:
+    assert conditions.marks(turns) == marks
+
+
+def test_the_work_of_others_is_that_of_all_cores_without_our_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = tmp_path / "stat"
+    monkeypatch.setattr(conditions, "STAT", stat)
+    ticks = os.sysconf("SC_CLK_TCK")
+    # user nice system idle iowait irq softirq steal: 2 + 1 + 1 + 1 + 1 + 1 = 7 busy seconds, idle and iowait are not
+    stat.write_text(
+        "cpu  " + " ".join(str(seconds * ticks) for seconds in (2, 1, 1, 50, 9, 1, 1, 1, 0, 0)) + "\ncpu0 0\n"
+    )
+    begun = conditions.Start(at_s=conditions.start().at_s - 2.0, busy_s=1.0, own_s=conditions.start().own_s - 3.0)
+    found = conditions.since(begun)
+    assert found.others_cores == pytest.approx((7 - 1 - 3) / 2, rel=0.05)
+
+
+def test_where_the_system_does_not_say_it_the_work_of_others_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conditions, "STAT", tmp_path / "absent")
+    monkeypatch.setattr(conditions, "CPUINFO", tmp_path / "absent")
+    found = conditions.since(conditions.start())
+    assert (found.others_cores, found.cpu_mhz) == (None, None)

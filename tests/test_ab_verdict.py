@@ -1,0 +1,219 @@
+"""The gate: margins, Holm, confirmation, missing percentiles; and what it does to engines that are known."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.signal import lfilter
+
+from harness.ab.records import METRICS, Launch, LaunchPair, Metric, Round, Verdict
+from harness.ab.verdict import MARGINS, check, conclude, judge, red
+
+SPREAD = (-0.012, 0.004, -0.007, 0.011, -0.002, 0.008, -0.010, 0.003, 0.006, -0.005)  # of launches, logarithms
+
+
+def launch(seconds: float, *, rounds: int = 4, queries: int = 25) -> Launch:
+    """Every query takes the same time, so every metric's ratio is that of the seconds."""
+    return [Round([seconds] * queries, [30] * queries)] * rounds
+
+
+def launch_pairs(slower: float, *, number: int = 10, queries: int = 25) -> list[LaunchPair]:
+    return [
+        LaunchPair(
+            launch(0.05, queries=queries), launch(0.05 * (1 + slower) * math.exp(SPREAD[place]), queries=queries)
+        )
+        for place in range(number)
+    ]
+
+
+def test_an_engine_that_is_slower_than_the_margin_by_far_is_a_regression() -> None:
+    found = judge(launch_pairs(0.10), {"p50": 0.03, "throughput": 0.02})
+    assert red(found) == ["p50", "throughput"]
+
+
+def test_an_equal_engine_passes() -> None:
+    verdict = conclude(judge(launch_pairs(0.0), MARGINS))
+    assert (verdict.outcome, verdict.confirmed) == ("pass", None)
+
+
+def test_a_faster_engine_passes() -> None:
+    assert conclude(judge(launch_pairs(-0.2), MARGINS)).outcome == "pass"
+
+
+def test_an_interval_that_holds_the_margin_is_inconclusive() -> None:
+    verdict = conclude(judge(launch_pairs(0.02), {"p50": 0.02}))
+    assert verdict.outcome == "inconclusive"
+    assert "more launches" in verdict.findings["p50"].reason
+
+
+def test_a_slowdown_within_the_margin_passes_although_it_is_certain() -> None:
+    found = judge(launch_pairs(0.02), {"p50": 0.05})["p50"]
+    assert found.outcome == "pass"
+    assert found.shift is not None and found.shift.lo is not None and found.shift.lo > 0
+
+
+def test_one_metric_that_is_not_decided_keeps_the_whole_from_passing() -> None:
+    assert conclude(judge(launch_pairs(0.02), {"p50": 0.02, "p95": 0.5})).outcome == "inconclusive"
+
+
+def test_lower_throughput_is_a_slowdown_in_time_per_pair() -> None:
+    a, b = [Round([1.0, 1.0], [10, 20])], [Round([1.0, 2.0], [10, 20])]  # 15 and 10 pairs/s
+    found = judge([LaunchPair(a, b)] * 6, {"throughput": 0.02})["throughput"]
+    assert found.shift is not None and math.exp(found.shift.value) == pytest.approx(1.5)
+
+
+def test_p50_outvotes_one_disturbed_turn_and_throughput_counts_it() -> None:
+    calm, disturbed = Round([0.05] * 25, [30] * 25), Round([0.50] * 25, [30] * 25)
+    found = judge([LaunchPair([calm] * 4, [calm, disturbed, calm, calm])] * 6, {"p50": 0.03, "throughput": 0.02})
+    assert found["p50"].slowdowns == [0.0] * 6
+    # 3 rounds at 1 and one at 10: 13/4
+    assert math.exp(found["throughput"].slowdowns[0]) == pytest.approx(3.25)
+
+
+def test_p50_compares_the_rounds_that_stood_beside_each_other() -> None:
+    one, two = Round([1.0] * 25, [3] * 25), Round([2.0] * 25, [3] * 25)
+    found = judge([LaunchPair([one, one, two, two], [one, two, two, two])], {"p50": 0.03})
+    assert found["p50"].slowdowns == [0.0]  # of all queries at once, p50 would be 1 s and 2 s
+
+
+@pytest.mark.parametrize(
+    ("metric", "rank"),
+    [("p95", 95), ("p50", 13)],  # nearest rank of 100 queries of a launch, and of 25 of a round
+)
+def test_percentiles_are_nearest_ranks(metric: Metric, rank: int) -> None:
+    times = [float(second) for second in range(1, 26 if metric == "p50" else 101)]
+    a, b = [Round(times, [1] * len(times))], [Round([1.0] * len(times), [1] * len(times))]
+    assert judge([LaunchPair(b, a)], {metric: 0.0})[metric].slowdowns == [pytest.approx(math.log(rank))]
+
+
+def test_a_percentile_without_enough_queries_is_not_measured_and_says_how_many_it_takes() -> None:
+    found = judge(launch_pairs(0.0), MARGINS)["p99"]
+    assert (found.outcome, found.shift, found.p_holm) == (None, None, None)
+    assert found.reason == "p99 takes 299 queries per launch, here are 100"
+
+
+def test_with_enough_queries_p99_is_measured() -> None:
+    assert judge(launch_pairs(0.0, queries=75), MARGINS)["p99"].outcome == "pass"
+
+
+def test_holm_counts_the_metrics_that_are_measured() -> None:
+    found = judge(launch_pairs(0.2, number=6), {"p50": 0.03, "p95": 0.05, "p99": 0.1, "throughput": 0.02})
+    assert found["p50"].p_holm == pytest.approx(3 / 64)  # each of three has p = 1/64
+    assert red(found) == ["p50", "p95", "throughput"]
+
+
+def test_six_launch_pairs_cannot_be_red_over_four_metrics() -> None:
+    found = judge(launch_pairs(1.0, number=6, queries=75), MARGINS)
+    assert red(found) == []
+    assert {entry.outcome for entry in found.values()} == {"inconclusive"}
+    assert "Holm" in found["p50"].reason
+
+
+def test_four_launch_pairs_decide_nothing_and_say_how_many_do() -> None:
+    found = judge(launch_pairs(1.0, number=4), {"p50": 0.03})["p50"]
+    assert found.outcome == "inconclusive"
+    assert found.reason == "too few launches for an interval; 5 pairs can decide"
+
+
+def test_a_red_set_is_a_regression_only_when_a_second_one_is_red_too() -> None:
+    first = judge(launch_pairs(0.10), MARGINS)
+    again, quiet = (judge(launch_pairs(slower), {"p50": 0.03}) for slower in (0.10, 0.0))
+    assert (conclude(first, again).outcome, conclude(first, again).confirmed) == ("regression", True)
+    assert (conclude(first, quiet).outcome, conclude(first, quiet).confirmed) == ("inconclusive", False)
+    with pytest.raises(ValueError, match="second"):
+        conclude(first)
+
+
+def test_nothing_measured_is_no_pass() -> None:
+    assert conclude(judge(launch_pairs(0.0), {"p99": 0.1})).outcome == "inconclusive"
+
+
+def test_recorded_launches_of_two_times_are_compared_without_pairs() -> None:
+    sides = [[launch(0.05 * slower * math.exp(shift)) for shift in SPREAD] for slower in (1.0, 1.10)]
+    assert red(check(*sides, {"p50": 0.03, "throughput": 0.02})) == ["p50", "throughput"]
+    assert check(*reversed(sides), {"p50": 0.03})["p50"].outcome == "pass"
+
+
+def test_recorded_throughput_counts_pairs_not_queries() -> None:
+    short, long = [Round([1.0] * 5, [10] * 5)], [Round([2.0] * 5, [20] * 5)]
+    found = check([short] * 5, [long] * 5, {"throughput": 0.02})["throughput"]
+    assert found.shift is not None and found.shift.value == 0.0
+
+
+def test_one_recorded_process_each_is_inconclusive_whatever_it_measured() -> None:
+    found = check([launch(0.05)], [launch(0.5)], MARGINS)
+    assert {entry.outcome for entry in found.values()} == {"inconclusive"}
+    assert "one process says nothing about other launches" in found["p50"].reason
+
+
+# The machine of the simulation: queries of 50 ms, drift with an autocorrelation time of 60 s, an offset that every
+# process keeps for its life, noise of every query, and one query in a hundred that takes three times as long.
+QUERY_S, DRIFT, TAU_S, OFFSET, NOISE, SPIKES, SPIKE = 0.05, 0.05, 60.0, 0.015, 0.03, 0.01, 3.0
+LOADING_QUERIES = 200  # the time between launch pairs, in queries
+TRIALS = 300
+
+
+def simulated(rng: np.random.Generator, slower: float, *, number: int = 10) -> list[LaunchPair]:
+    memory = math.exp(-QUERY_S / TAU_S)
+    shocks = rng.normal(0, DRIFT * math.sqrt(1 - memory**2), number * (LOADING_QUERIES + 200))
+    drift, _ = lfilter([1], [1, -memory], shocks, zi=[memory * rng.normal(0, DRIFT)])
+    turns = drift.reshape(number, -1)[:, LOADING_QUERIES:].reshape(number, 8, 25)
+    turns = QUERY_S * np.exp(turns + rng.normal(0, NOISE, turns.shape))
+    turns[rng.random(turns.shape) < SPIKES] *= SPIKE
+    found = []
+    for place in range(number):
+        factor = {"A": math.exp(rng.normal(0, OFFSET)), "B": (1 + slower) * math.exp(rng.normal(0, OFFSET))}
+        arms = "ABBAABBA" if place % 2 == 0 else "BAABBAAB"
+        rounds: dict[str, list[Round]] = {"A": [], "B": []}
+        for arm, times in zip(arms, turns[place], strict=True):
+            rounds[arm].append(Round(list(times * factor[arm]), [30] * 25))
+        found.append(LaunchPair(rounds["A"], rounds["B"]))
+    return found
+
+
+def trial(rng: np.random.Generator, margins: Mapping[Metric, float], slower: float) -> tuple[Verdict, bool]:
+    """The verdict, and whether the first set alone was red."""
+    first = judge(simulated(rng, slower), margins)
+    if not red(first):
+        return conclude(first), False
+    second = judge(simulated(rng, slower), {metric: margins[metric] for metric in red(first)})
+    return conclude(first, second), True
+
+
+def shares(margins: Mapping[Metric, float], slower: float) -> tuple[float, float]:
+    """Shares of trials in which the first set is red, and in which the verdict is a regression."""
+    rng = np.random.default_rng(20261124)
+    found = [trial(rng, margins, slower) for _ in range(TRIALS)]
+    return sum(alarm for _, alarm in found) / TRIALS, sum(v.outcome == "regression" for v, _ in found) / TRIALS
+
+
+def test_on_the_same_machine_a_test_over_pooled_queries_would_raise_an_alarm_far_more_often() -> None:
+    rng, alarms = np.random.default_rng(20261124), 0
+    for _ in range(100):
+        both = simulated(rng, 0.0, number=1)[0]
+        a, b = ([second for block in side for second in block.service_s] for side in both)
+        alarms += stats.mannwhitneyu(b, a, alternative="greater").pvalue <= 0.05
+    assert alarms > 20
+
+
+def test_false_alarms_stay_below_five_percent_on_a_drifting_machine_even_without_a_margin() -> None:
+    alarms, regressions = shares(dict.fromkeys(METRICS, 0.0), 0.0)
+    assert 0 < alarms <= 0.05  # none at all would be a gate that cannot see
+    assert regressions <= 0.0025 + 1 / TRIALS
+
+
+def test_with_the_shipped_margins_equal_engines_raise_no_alarm() -> None:
+    alarms, _ = shares(MARGINS, 0.0)
+    assert alarms <= 0.01
+
+
+def test_five_percent_slower_than_a_margin_of_one_percent_is_found_and_confirmed() -> None:
+    _, regressions = shares(dict.fromkeys(METRICS, 0.01), 0.05)
+    assert regressions >= 0.95
+
+
+def test_seven_percent_slower_is_found_with_the_shipped_margins() -> None:
+    _, regressions = shares(MARGINS, 0.07)
+    assert regressions >= 0.95
