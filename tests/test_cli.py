@@ -127,7 +127,8 @@ def test_a_number_of_queries_may_be_written_as_text_and_limited(
 def test_the_demos_config_is_understood() -> None:
     from harness.config import read_config
 
-    assert list(read_config(ROOT / "configs/demo.yaml").engines) == ["bm25", "minilm", "demo-fp32", "demo-bf16"]
+    engines = read_config(ROOT / "configs/demo.yaml").engines
+    assert list(engines) == ["bm25", "minilm", "demo-fp32", "demo-bf16", "demo-int8"]
 
 
 # Arguments

@@ -69,6 +69,6 @@ def test_the_demo_config_runs_from_command_to_report(
     monkeypatch.chdir(ROOT)
     assert main(["run", "configs/demo.yaml", "--limit", "3", "--out", str(tmp_path / "demo"), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert list(document["engines"]) == ["bm25", "minilm", "demo-fp32", "demo-bf16"]
+    assert list(document["engines"]) == ["bm25", "minilm", "demo-fp32", "demo-bf16", "demo-int8"]
     page = (tmp_path / "demo" / "report" / "index.html").read_text(encoding="utf-8")
-    assert all(name in page for name in ("bm25", "minilm", "demo-fp32", "demo-bf16", "stdlib-code", "stdlib-topics"))
+    assert all(name in page for name in (*document["engines"], "stdlib-code", "stdlib-topics", "precision"))

@@ -5,8 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from harness.compare.comparison import Contest
 from harness.report import contest, latex, markdown, replace_file
 from harness.report.contest import Page
@@ -57,13 +55,6 @@ def _markdown(page: Page, plot: "Plot") -> str:
 
 
 def _html(page: Page, plot: "Plot") -> str:
-    from harness.report.html import inline
+    from harness.report.html import template
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("compare.html").render(page=page, plot=plot, drawing=inline(plot))
+    return template("compare.html").render(page=page, plot=plot)

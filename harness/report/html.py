@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from harness.report.content import Report
@@ -15,6 +15,11 @@ _PAGE_COLOURS = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)", 
 
 
 def render(report: Report, plots: Sequence[Plot]) -> str:
+    return template("index.html").render(report=report, plots=plots)
+
+
+def template(name: str) -> Template:
+    """A page by the name of its file; whatever is put into it is escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -23,7 +28,7 @@ def render(report: Report, plots: Sequence[Plot]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["inline"] = inline
-    return environment.get_template("index.html").render(report=report, plots=plots)
+    return environment.get_template(name)
 
 
 def inline(plot: Plot) -> Markup:
