@@ -142,6 +142,37 @@ def ab(
         raise typer.Exit(code)
 
 
+@app.command(epilog="Example: crispbench latency configs/latency.yaml --engine demo-bf16 --scenario single-stream")
+def latency(
+    config: Annotated[Path, typer.Argument(help="YAML file; its `latency` says what is measured.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder; default results/NAME with the config's name.")] = None,
+    engine: Annotated[list[str] | None, typer.Option(help="Only this engine; may be repeated.")] = None,
+    scenario: Annotated[
+        list[str] | None, typer.Option(help="single-stream, server or offline; default the config's; may be repeated.")
+    ] = None,
+    slo_ms: Annotated[
+        float | None, typer.Option("--slo-ms", min=0.001, help="server: 99% are to be answered within this time.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure latency and throughput. Exit 0 valid, 1 slower than --slo-ms, 3 too few samples for it, 5 invalid."""
+    from harness.latency.measurement import Wishes, measure_config
+
+    outcome = measure_config(config, Wishes(engine or (), scenario or (), slo_ms), out=out, say=_say)
+    if as_json:
+        _print_json(outcome.document())
+    else:
+        from rich.console import Console
+
+        from harness.report import latency as page
+
+        page.show(outcome.measured, Console())
+        print(f"report: {os.path.relpath(outcome.page[0])}")
+    code = {"pass": Exit.PASS, "fail": Exit.FAILED, "inconclusive": Exit.INCONCLUSIVE, "invalid": Exit.INVALID}
+    if code[outcome.verdict]:
+        raise typer.Exit(code[outcome.verdict])
+
+
 @app.command(epilog="Example: crispbench report results/demo")
 def report(run_dir: RunDir, as_json: AsJson = False) -> None:
     """Make the report of a run again from its raw scores and samples."""
@@ -235,12 +266,7 @@ def probe(
     if as_json:
         _print_json({"engines": {name: one.document() for name, one in probed.items()}})
     else:
-        for name, one in probed.items():
-            typer.echo(f"{name}: {one.verdict}")
-            for check in one.checks:
-                typer.echo(f"  {check.name:<14} {check.verdict:<8} {check.seen}")
-                if check.verdict == "fail":
-                    typer.echo(f"  {'':<14} {'':<8} means: {check.meaning}")
+        typer.echo("\n".join(line for name, one in probed.items() for line in one.lines(name)))
     verdicts = {one.verdict for one in probed.values()}
     if verdicts != {"pass"}:
         raise typer.Exit(Exit.FAILED if "fail" in verdicts else Exit.INVALID)

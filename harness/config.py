@@ -2,10 +2,10 @@
 
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 import engines
 from engines.base import BadOptions, Options, explain, read_options
@@ -47,6 +47,28 @@ class NamedEntry(NamedTuple):
     benchmark: BenchmarkEntry
 
 
+Scenario = Literal["single-stream", "server", "offline"]
+
+
+class Latency(Options):
+    """What `crispbench latency` measures: requests are queries of one benchmark with all their candidates."""
+
+    benchmark: str | None = None  # by name; None: the config's first
+    scenario: Annotated[
+        tuple[Scenario, ...],
+        Field(min_length=1),
+        BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
+    ] = ("single-stream",)  # one, or a list
+    queries: int | None = Field(default=None, gt=0)  # requests; None: each query once; more than there are: again
+    warmup: int = Field(default=10, ge=0)  # requests before the first that counts
+    seed: int = 0  # of the order of the queries and of the arrivals
+    rate: float = Field(default=1.0, gt=0)  # of server: requests per second
+    arrivals: Literal["poisson", "constant"] = "poisson"  # of server
+    workers: int = Field(default=16, gt=0, le=1024)  # of server: requests under way at most
+    slo_ms: float | None = Field(default=None, gt=0)  # of server: p99 of the response time may be this much
+    min_duration_s: float = Field(default=10.0, ge=0)  # a shorter measurement is invalid
+
+
 class Config(Options):
     """What a run is made of. `suites` and `benchmarks` add up; one of the two must name something."""
 
@@ -55,6 +77,7 @@ class Config(Options):
     suites: tuple[str, ...] = ()  # of configs/suites, in full
     benchmarks: tuple[BenchmarkEntry, ...] = ()
     candidates: FirstStage = FirstStage()
+    latency: Latency = Latency()
     published: tuple[Comparison, ...] = ()  # tables of results/published whose numbers stand beside ours
 
     @model_validator(mode="after")
@@ -105,7 +128,12 @@ def _part(error: ValidationError) -> type[BaseModel]:
     place = error.errors()[0]["loc"]
     if "candidates" in place[:-1]:
         return FirstStage
-    parts: dict[str, type[BaseModel]] = {"engines": EngineEntry, "benchmarks": BenchmarkEntry, "published": Comparison}
+    parts: dict[str, type[BaseModel]] = {
+        "engines": EngineEntry,
+        "benchmarks": BenchmarkEntry,
+        "latency": Latency,
+        "published": Comparison,
+    }
     return parts.get(str(place[0]), Config) if len(place) > 1 else Config
 
 

@@ -15,7 +15,7 @@ from harness.benchmarks import SOURCES
 from harness.doctor import PACKAGES
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("run", "measure", "compare", "ab", "report", "export", "list", "doctor", "probe", "quantize")
+COMMANDS = ("run", "measure", "compare", "ab", "latency", "report", "export", "list", "doctor", "probe", "quantize")
 
 Crispbench = Callable[..., Any]
 
@@ -70,7 +70,7 @@ def test_a_config_that_is_not_there_is_said_so(tmp_path: Path, crispbench: Crisp
         ("- name\n", "expected a mapping"),
         (CONFIG.replace("name: small", "name: ../up"), "name = '../up'"),
         (CONFIG.replace("fake: {", '"a/b": {'), "'a/b'"),
-        (CONFIG + "engine: 3\n", "unknown option 'engine'; known are benchmarks, candidates, engines, name, "),
+        (CONFIG + "engine: 3\n", "unknown option 'engine'; known are benchmarks, candidates, engines, latency, name, "),
         (CONFIG + "candidates: {depth: 3}\n", "unknown option 'candidates.depth'; known are b, k, k1, path, source"),
         (CONFIG + "candidates: {k: 0}\n", "candidates.k = 0: input should be greater than 0"),
         (CONFIG + "candidates: {source: google}\n", "candidates.source = 'google'"),

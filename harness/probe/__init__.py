@@ -43,6 +43,13 @@ class Probed(NamedTuple):
         reason = {"reason": self.reason} if self.reason else {}
         return {"verdict": self.verdict, **reason, "checks": [check._asdict() for check in self.checks]}
 
+    def lines(self, name: str) -> Iterator[str]:
+        yield f"{name}: {self.verdict}"
+        for check in self.checks:
+            yield f"  {check.name:<14} {check.verdict:<8} {check.seen}"
+            if check.verdict == "fail":
+                yield f"  {'':<14} {'':<8} means: {check.meaning}"
+
 
 def probe_config(
     path: Path, names: Sequence[str], against: Against, *, say: Callable[[str], None]

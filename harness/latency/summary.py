@@ -1,0 +1,128 @@
+"""What a recording says: percentiles, throughput, whether it is valid. Computed from the raw timings alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.latency import recording, validity
+from harness.latency.load import Timing
+from harness.latency.percentiles import Estimate, Objective, estimates, objective
+from harness.latency.recording import Recording
+
+FORMAT = 1  # 1: first version, 2026-11
+SUFFIX = ".jsonl"  # of a recording; its summary stands beside it
+
+Verdict = Literal["VALID", "INVALID", "INCOMPLETE"]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One scenario of one engine. Failed requests are counted, and are in no percentile."""
+
+    header: Mapping[str, Any]
+    end: Mapping[str, Any] | None
+    answered: tuple[Timing, ...]
+    errors: int
+    verdict: Verdict
+    causes: tuple[str, ...]
+    unchecked: tuple[str, ...]
+    response: Mapping[str, Estimate]  # seconds from the schedule; empty where all went into one call
+    service: Mapping[str, Estimate]  # seconds from the sending
+    delay: Mapping[str, Estimate]  # seconds from the schedule to the sending: how late the generator was
+    duration_s: float
+    pairs_per_s: float | None
+    tokens_per_s: float | None
+    objective: Objective | None
+
+    @property
+    def engine(self) -> str:
+        return str(self.header["engine"])
+
+    @property
+    def scenario(self) -> str:
+        return str(self.header["scenario"])
+
+    @property
+    def benchmark(self) -> str:
+        return str(self.header["benchmark"])
+
+    def document(self) -> dict[str, Any]:
+        """The content of RUN/ENGINE/latency/SCENARIO.json."""
+        copied = ("engine", "kind", "benchmark", "scenario", "settings", "distinct_queries", "description", "machine")
+        return {
+            "format": FORMAT,
+            **{name: self.header[name] for name in copied},
+            "verdict": self.verdict,
+            "causes": list(self.causes),
+            "unchecked": list(self.unchecked),
+            "answered": len(self.answered),
+            "errors": self.errors,
+            "warmup": self.header["warmup"],
+            "response_s": {name: each._asdict() for name, each in self.response.items()},
+            "service_s": {name: each._asdict() for name, each in self.service.items()},
+            "delay_s": {name: each._asdict() for name, each in self.delay.items()},
+            "duration_s": self.duration_s,
+            "pairs_per_s": self.pairs_per_s,
+            "tokens_per_s": self.tokens_per_s,
+            "objective": None if self.objective is None else self.objective._asdict(),
+            "before": self.header["before"],
+            "end": self.end,
+        }
+
+
+def read(path: Path) -> Summary:
+    """The summary of a recording. Raises StoreError."""
+    return summarise(recording.read(path))
+
+
+def summarise(recorded: Recording) -> Summary:
+    header, timings = recorded.header, recorded.timings
+    answered = tuple(timing for timing in timings if timing.error is None)
+    offline = header["scenario"] == "offline"
+    response = {} if offline else estimates([timing.response_s for timing in answered])
+    duration_s = _duration_s(timings, header["scenario"])
+    found = validity.examine(recorded, response, duration_s)
+    return Summary(
+        header=header,
+        end=recorded.end,
+        answered=answered,
+        errors=len(timings) - len(answered),
+        verdict="INCOMPLETE" if recorded.end is None else "INVALID" if found.causes else "VALID",
+        causes=found.causes,
+        unchecked=found.unchecked,
+        response=response,
+        service={} if offline else estimates([timing.service_s for timing in answered]),
+        delay={} if offline else estimates([timing.delay_s for timing in answered]),
+        duration_s=duration_s,
+        pairs_per_s=sum(timing.pairs for timing in answered) / duration_s if answered else None,
+        tokens_per_s=_tokens_per_s(recorded, answered, duration_s),
+        objective=_objective(recorded),
+    )
+
+
+def _duration_s(timings: Sequence[Timing], scenario: str) -> float:
+    """Time of scoring where requests follow each other; else from the first request's schedule to the last answer."""
+    if scenario == "single-stream":
+        return sum(timing.service_s for timing in timings)
+    starts, ends = [timing.scheduled_s for timing in timings], [timing.done_s for timing in timings]
+    return max(ends) - min(starts) if timings else 0.0
+
+
+def _tokens_per_s(recorded: Recording, answered: Sequence[Timing], duration_s: float) -> float | None:
+    """Of each request where they are known; else of the whole measurement, failed requests included."""
+    each = [timing.tokens for timing in answered if timing.tokens is not None]
+    total = (
+        sum(each)
+        if answered and len(each) == len(answered)
+        else (recorded.end or {"counts": {}})["counts"].get("tokens")
+    )
+    return None if total is None or not answered else total / duration_s
+
+
+def _objective(recorded: Recording) -> Objective | None:
+    slo_ms = recorded.header["settings"]["slo_ms"]
+    if slo_ms is None or recorded.header["scenario"] != "server" or recorded.end is None:
+        return None
+    responses = [timing.response_s if timing.error is None else float("inf") for timing in recorded.timings]
+    return objective(responses, slo_ms / 1e3)

@@ -1,0 +1,189 @@
+"""Clocks, power, heat and memory while a measurement runs, sampled by another process so that the clock is not held up.
+
+The process ends when its pipe does, also if the measuring one is killed.
+"""
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from harness.latency.conditions import cpu_mhz
+
+INTERVAL_S = 0.1
+CPU_INTERVAL_S = 1.0  # on some systems reading a core's clock interrupts the core
+PATIENCE_S = 60.0
+
+# nvmlClocksEventReason* (nvml.h): what slows a GPU down although it is asked to be fast. Idle, application clocks
+# and synchronised boards are not among them.
+SLOWED = {
+    0x4: "power cap",
+    0x8: "hardware slowdown",
+    0x20: "thermal, by software",
+    0x40: "thermal, by hardware",
+    0x80: "power brake",
+}
+
+
+class Gpu(NamedTuple):
+    """One GPU at one moment; None for what it does not tell."""
+
+    name: str
+    sm_mhz: float | None
+    memory_mhz: float | None
+    power_w: float | None
+    temperature_c: float | None
+    reasons: int | None  # bits, see SLOWED
+    memory_gib: float | None
+    energy_j: float | None  # since the driver was loaded
+
+
+class Moment(NamedTuple):
+    cpu_mhz: float | None
+    gpus: tuple[Gpu, ...]
+
+
+@dataclass(frozen=True)
+class GpuTelemetry:
+    name: str
+    sm_mhz: tuple[float, float] | None  # least and median
+    sm_variation: float | None  # standard deviation over mean
+    memory_mhz: float | None
+    power_w: float | None  # mean
+    temperature_c: float | None  # highest
+    slowed_by: tuple[str, ...] | None
+    memory_peak_gib: float | None
+    energy_j: float | None
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    samples: int
+    cpu_mhz: tuple[float, float] | None  # medians of the first and the second half
+    gpus: tuple[GpuTelemetry, ...]
+
+    def document(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Sampler:
+    """What a running sampler has seen, once `stop` was called."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def stop(self) -> Telemetry:
+        self._connection.send("stop")
+        return summary(self._connection.recv())
+
+
+@contextmanager
+def sampling(interval_s: float = INTERVAL_S) -> Iterator[Sampler]:
+    """A process that samples until `stop`; it is ready when the block begins and gone when it ends."""
+    context = multiprocessing.get_context("spawn")  # a fork would copy the engine's threads and CUDA's state
+    ours, theirs = context.Pipe()
+    process = context.Process(target=watch, args=(theirs, interval_s), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        if not ours.poll(PATIENCE_S):
+            raise RuntimeError(f"the telemetry process was not ready within {PATIENCE_S:.0f} s")
+        ours.recv()
+        yield Sampler(ours)
+    finally:
+        ours.close()
+        process.join(PATIENCE_S)
+        process.kill()  # nothing, unless the driver holds it
+
+
+def watch(connection: Connection, interval_s: float) -> None:
+    """The process: sample until the pipe speaks or ends, then send all moments."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; its end is ours
+    nvml, handles = _open()
+    pause_s = interval_s if handles else max(interval_s, CPU_INTERVAL_S)
+    moments: list[Moment] = []
+    read_cpu_s = -CPU_INTERVAL_S
+    with suppress(EOFError, OSError):
+        connection.send("ready")
+        while not connection.poll(pause_s):
+            mhz, now_s = None, time.perf_counter()
+            if now_s - read_cpu_s >= CPU_INTERVAL_S:
+                mhz, read_cpu_s = cpu_mhz(), now_s
+            moments.append(Moment(mhz, read_gpus(nvml, handles)))
+        connection.recv()
+        connection.send([*moments, Moment(cpu_mhz(), read_gpus(nvml, handles))])
+
+
+def read_gpus(nvml: Any, handles: Sequence[Any]) -> tuple[Gpu, ...]:
+    return tuple(_read_gpu(nvml, handle) for handle in handles)
+
+
+def summary(moments: Sequence[Moment]) -> Telemetry:
+    clocks = [moment.cpu_mhz for moment in moments if moment.cpu_mhz is not None]
+    half = len(clocks) // 2
+    halves = (float(np.median(clocks[:half])), float(np.median(clocks[half:]))) if half else None
+    return Telemetry(len(moments), halves, tuple(map(_gpu_summary, zip(*(each.gpus for each in moments), strict=True))))
+
+
+def _gpu_summary(seen: Sequence[Gpu]) -> GpuTelemetry:
+    clocks, energy = _known(seen, "sm_mhz"), _known(seen, "energy_j")
+    reasons = [each.reasons for each in seen if each.reasons is not None]
+    return GpuTelemetry(
+        name=seen[0].name,
+        sm_mhz=(min(clocks), float(np.median(clocks))) if clocks else None,
+        sm_variation=float(np.std(clocks) / np.mean(clocks)) if any(clocks) else None,
+        memory_mhz=max(_known(seen, "memory_mhz"), default=None),
+        power_w=float(np.mean(power)) if (power := _known(seen, "power_w")) else None,
+        temperature_c=max(_known(seen, "temperature_c"), default=None),
+        slowed_by=tuple(name for bit, name in SLOWED.items() if any(bit & each for each in reasons))
+        if reasons
+        else None,
+        memory_peak_gib=max(_known(seen, "memory_gib"), default=None),
+        energy_j=energy[-1] - energy[0] if len(energy) > 1 else None,
+    )
+
+
+def _known(seen: Sequence[Gpu], name: str) -> list[float]:
+    return [value for each in seen if (value := getattr(each, name)) is not None]
+
+
+def _open() -> tuple[Any, list[Any]]:
+    """NVML and its GPUs; nothing where there is no package or no driver."""
+    try:
+        import pynvml
+    except ImportError:
+        return None, []
+    try:
+        pynvml.nvmlInit()
+        return pynvml, [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError:
+        return None, []
+
+
+def _read_gpu(nvml: Any, handle: Any) -> Gpu:
+    def ask(function: str, *arguments: Any) -> Any:
+        try:
+            return getattr(nvml, function)(handle, *arguments)
+        except nvml.NVMLError:  # this GPU, or this driver, does not tell
+            return None
+
+    def scaled(value: float | None, unit: float) -> float | None:
+        return None if value is None else value / unit
+
+    memory = ask("nvmlDeviceGetMemoryInfo")
+    return Gpu(
+        name=str(ask("nvmlDeviceGetName")),
+        sm_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
+        memory_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
+        power_w=scaled(ask("nvmlDeviceGetPowerUsage"), 1e3),
+        temperature_c=ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
+        reasons=ask("nvmlDeviceGetCurrentClocksThrottleReasons"),
+        memory_gib=None if memory is None else memory.used / 2**30,
+        energy_j=scaled(ask("nvmlDeviceGetTotalEnergyConsumption"), 1e3),
+    )

@@ -1,0 +1,126 @@
+"""Whether a measurement may be believed: every cause against it, and what could not be examined. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from harness.latency.load import Timing
+from harness.latency.percentiles import Estimate
+from harness.latency.recording import Recording
+
+# Bounds are those of the project's study of load generators (docs/latency.md gives the reasons).
+ERRORS = 0.001  # of the requests
+LATE = 0.01  # of the requests may be sent later than the bound on the delay: its p99
+DELAY_OF_P50 = 0.05  # the bound on the delay, as a share of the p50
+DELAY_FLOOR_S = 0.001  # ... and no less: a system's timers are no better
+CPU_CLOCK = 0.05  # change between the two halves
+GPU_CLOCK = 0.02  # standard deviation over mean
+OTHERS = 0.1  # of our cores, kept busy by other programs
+LIMITED = 0.01  # of the time, waited for the container's CPU limit
+LEAST = "p90"  # a measurement that does not know this percentile is too short
+
+
+class Examination(NamedTuple):
+    causes: tuple[str, ...]  # against the measurement; none: valid
+    unchecked: tuple[str, ...]  # what this machine does not tell
+
+
+def examine(recording: Recording, latency: Mapping[str, Estimate], duration_s: float) -> Examination:
+    """Causes in the order to mend them. `latency` is empty where all went into one call."""
+    header, end = recording.header, recording.end
+    if end is None:
+        asked = 1 if header["scenario"] == "offline" else header["settings"]["queries"]
+        seen = f"killed after {len(recording.timings)} of {asked} answers; it is never resumed: measure again"
+        return Examination((seen,), ())
+    local = not header["concurrent"]
+    telemetry: Mapping[str, Any] = end["telemetry"]
+    causes = [
+        *_errors(recording.timings, end["counts"].get("retries", 0)),
+        *_too_few(latency, duration_s, header["settings"]["min_duration_s"]),
+        *_late(recording.timings, latency),
+        *_machine(header["before"], end, local=local),
+    ]
+    unchecked = [*_unread(header["before"], telemetry)] if local else ["the server's machine"]
+    if telemetry["cpu_mhz"] is not None:
+        causes += _cpu_clock(telemetry["cpu_mhz"])
+    if local and header["description"].get("device", "cpu") not in ("cpu", "mps"):
+        causes += _gpus(telemetry["gpus"])
+        unchecked += [] if telemetry["gpus"] else ["GPU"]
+    return Examination(tuple(causes), tuple(unchecked))
+
+
+def delay_bound_s(p50_s: float) -> float:
+    """How late a request may be sent: 5% of the p50, at least 1 ms."""
+    return max(DELAY_OF_P50 * p50_s, DELAY_FLOOR_S)
+
+
+def _errors(timings: Sequence[Timing], retries: int) -> Iterator[str]:
+    failed = [timing for timing in timings if timing.error is not None]
+    if len(failed) > ERRORS * len(timings):
+        yield (
+            f"{len(failed)} of {len(timings)} requests failed, at most {ERRORS:.1%} may; the first: {failed[0].error}"
+        )
+    if retries > ERRORS * len(timings):
+        yield f"the engine sent {retries} requests again, at most {ERRORS:.1%} may fail, seen by the caller or not"
+
+
+def _too_few(latency: Mapping[str, Estimate], duration_s: float, least_s: float) -> Iterator[str]:
+    if LEAST in latency and latency[LEAST].estimate is None:
+        yield f"too few samples for {LEAST}: {latency[LEAST].reason}"
+    if duration_s < least_s:
+        yield f"too short: {duration_s:.1f} s of at least {least_s:g} s; ask for more queries"
+
+
+def _late(timings: Sequence[Timing], latency: Mapping[str, Estimate]) -> Iterator[str]:
+    p50_s = latency["p50"].estimate if latency else None
+    if p50_s is None:
+        return
+    bound_s = delay_bound_s(p50_s)
+    late = sum(timing.delay_s > bound_s for timing in timings)
+    if late > LATE * len(timings):
+        yield (
+            f"load generator behind schedule: {late / len(timings):.1%} of the requests were sent more than "
+            f"{bound_s * 1e3:,.1f} ms late, at most {LATE:.0%} may; lower the rate or add workers"
+        )
+
+
+def _machine(before: Mapping[str, Any], end: Mapping[str, Any], *, local: bool) -> Iterator[str]:
+    after, cores, seconds = end["after"], end["cores"], end["seconds"]
+    others = end["others_cores"]
+    if local and others is not None and others > OTHERS * cores:
+        yield (
+            f"other load on the machine: other programs kept {others:.2f} of {cores} cores busy, at most "
+            f"{OTHERS * cores:.2g} may; load average {before['load_average'][0]:.1f} before, "
+            f"{after['load_average'][0]:.1f} after"
+        )
+    limited_s = _increase(before, after, "cpu_limited_s")
+    if limited_s is not None and limited_s > LIMITED * seconds:
+        yield f"the container's CPU limit stopped it for {limited_s:.1f} of {seconds:.1f} s"
+    if _increase(before, after, "heat_events"):
+        yield "a core slowed down against heat"
+
+
+def _cpu_clock(halves_mhz: Sequence[float]) -> Iterator[str]:
+    first, second = halves_mhz
+    if abs(second / first - 1) > CPU_CLOCK:
+        yield f"CPU clock changed from {first:.0f} to {second:.0f} MHz, at most {CPU_CLOCK:.0%} is steady"
+
+
+def _gpus(gpus: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for gpu in gpus:
+        if gpu["slowed_by"]:
+            yield f"{gpu['name']} slowed down: {', '.join(gpu['slowed_by'])}"
+        if gpu["sm_variation"] is not None and gpu["sm_variation"] > GPU_CLOCK:
+            yield f"{gpu['name']} changed its clock by {gpu['sm_variation']:.1%}, at most {GPU_CLOCK:.0%} is steady"
+
+
+def _unread(before: Mapping[str, Any], telemetry: Mapping[str, Any]) -> Iterator[str]:
+    names = {"busy_s": "other load", "cpu_limited_s": "CPU limit", "heat_events": "heat"}
+    yield from (shown for name, shown in names.items() if before[name] is None)
+    if telemetry["cpu_mhz"] is None:
+        yield "CPU clock"
+
+
+def _increase(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> float | None:
+    if before[name] is None or after[name] is None:
+        return None
+    return float(after[name] - before[name])

@@ -1,0 +1,104 @@
+"""The plots of `crispbench latency`: how many requests stay within a time, and what a request's size costs."""
+
+import io
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from harness.latency.percentiles import QUANTILES
+from harness.latency.summary import Summary
+from harness.report import plots
+from harness.report.plots import Plot, Style
+
+_ECDF = Plot(
+    "ecdf",
+    "Time that a request takes",
+    "Share of the requests that are answered within a time, from their schedule on; further left is faster. Bars: the "
+    "95% intervals of p50, p90, p95 and p99, where they are known. Dashed: invalid or incomplete.",
+)
+_SIZE = Plot(
+    "size",
+    "Time against the size of a request",
+    "Each request by its tokens, or by its documents where no engine counts tokens; time from the sending on.",
+)
+
+NARROW = 20  # highest over lowest time, up to which the axis is linear
+
+Groups = Mapping[str, Sequence[Summary]]
+
+
+def draw(summaries: Sequence[Summary]) -> list[Plot]:
+    """The plots that there are samples for; a panel for each benchmark and scenario."""
+    styles = plots.style(list(dict.fromkeys(summary.engine for summary in summaries)))
+    groups: dict[str, list[Summary]] = {}
+    for summary in summaries:
+        if summary.response and any(timing.response_s > 0 for timing in summary.answered):
+            groups.setdefault(f"{plots.short(summary.benchmark)}, {summary.scenario}", []).append(summary)
+    if not groups:
+        return []
+    with matplotlib.rc_context(plots.SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name outside the font's scripts
+        return [_saved(_ECDF, _ecdf(groups, styles)), _saved(_SIZE, _size(groups, styles))]
+
+
+def _saved(plot: Plot, figure: Figure) -> Plot:
+    svg, png = io.BytesIO(), io.BytesIO()
+    figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+    return plot._replace(svg=re.sub(rb"<!--.*?-->\s*", b"", svg.getvalue(), flags=re.DOTALL), png=png.getvalue())
+
+
+def _ecdf(groups: Groups, styles: Mapping[str, Style]) -> Figure:
+    figure, panels = plots._panels({name: [] for name in groups})
+    for axes, group in zip(panels, groups.values(), strict=True):
+        for summary in group:
+            style = styles[summary.engine]
+            line = style.line if summary.verdict == "VALID" else "--"
+            times_s = [timing.response_s for timing in summary.answered if timing.response_s > 0]
+            axes.ecdf(times_s, color=style.colour, linewidth=1.6, linestyle=line)
+            _intervals(axes, summary, style)
+        plots._time_axis(axes, "time from the schedule on, log scale")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}"))
+        axes.set_ylabel("requests")
+    _legend(figure, groups, styles, marked=False)
+    return figure
+
+
+def _intervals(axes: Axes, summary: Summary, style: Style) -> None:
+    for name, quantile in QUANTILES.items():
+        lo, hi = summary.response[name].lo, summary.response[name].hi
+        if lo is not None and hi is not None and lo > 0:
+            axes.plot(
+                [lo, hi], [quantile, quantile], color=style.colour, linewidth=4, alpha=0.45, solid_capstyle="butt"
+            )
+
+
+def _size(groups: Groups, styles: Mapping[str, Style]) -> Figure:
+    figure, panels = plots._panels({name: [] for name in groups})
+    for axes, group in zip(panels, groups.values(), strict=True):
+        counting = [summary for summary in group if all(timing.tokens for timing in summary.answered)]
+        for summary in counting or group:
+            timed = [timing for timing in summary.answered if timing.service_s > 0]
+            sizes = [(timing.tokens or 0) if counting else timing.pairs for timing in timed]
+            style, times_s = styles[summary.engine], [timing.service_s for timing in timed]
+            axes.scatter(sizes, times_s, s=10, color=style.colour, marker=style.marker, alpha=0.6, linewidths=0)
+        axes.set_xlabel("tokens per query" if counting else "documents per query")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        lo, hi = axes.dataLim.intervaly
+        if hi > NARROW * lo:  # in less than a decade a log scale has hardly a tick
+            axes.set_yscale("log")
+            axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda s, _: f"{s:g} s" if s >= 1 else f"{s * 1e3:g} ms"))
+        axes.set_ylabel("time from the sending on")
+    _legend(figure, groups, styles, marked=True)
+    return figure
+
+
+def _legend(figure: Figure, groups: Groups, styles: Mapping[str, Style], *, marked: bool) -> None:
+    shown = dict.fromkeys(summary.engine for group in groups.values() for summary in group)
+    plots._legend(figure, {name: styles[name] if marked else styles[name]._replace(marker="") for name in shown})

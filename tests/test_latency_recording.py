@@ -1,0 +1,85 @@
+"""Raw timings are written as they come; what was cut short stays incomplete."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.latency.load import Timing
+from harness.latency.recording import FORMAT, Recorder, read
+from harness.store import StoreError
+
+FIRST = Timing("q1", 0.5, 0.75, 1.25, 10, 300)
+SECOND = Timing("q2", 0.25, 0.25, 2.0, 10, None, "the server said 503")
+
+
+def recorded(path: Path, *timings: Timing, end: bool = True) -> Path:
+    with Recorder(path, {"engine": "e"}) as recorder:
+        for timing in timings:
+            recorder.add(timing)
+        if end:
+            recorder.end({"seconds": 3.0})
+    return path
+
+
+def test_a_recording_is_read_as_it_was_written_in_the_order_of_its_schedule(tmp_path: Path) -> None:
+    found = read(recorded(tmp_path / "new" / "server.jsonl", FIRST, SECOND))
+    assert found.header == {"format": FORMAT, "engine": "e"}
+    assert found.timings == (SECOND, FIRST)
+    assert found.end == {"seconds": 3.0}
+
+
+def test_every_answer_is_in_the_file_before_the_next_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "server.jsonl"
+    with Recorder(path, {}) as recorder:
+        assert read(path).timings == ()
+        recorder.add(FIRST)
+        assert read(path).timings == (FIRST,)
+
+
+def test_a_recording_without_its_last_line_has_no_end(tmp_path: Path) -> None:
+    assert read(recorded(tmp_path / "server.jsonl", FIRST, end=False)).end is None
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20])
+def test_a_line_that_was_cut_short_is_left_out(tmp_path: Path, cut: int) -> None:
+    path = recorded(tmp_path / "server.jsonl", SECOND, FIRST, end=False)
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert read(path).timings == (SECOND,)
+
+
+def test_a_new_measurement_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "server.jsonl", FIRST)
+    assert read(recorded(path, SECOND, end=False)).timings == (SECOND,)
+    assert read(path).end is None
+
+
+def test_two_measurements_never_write_to_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "server.jsonl"
+    with Recorder(path, {}) as recorder:
+        recorder.add(FIRST)
+        with pytest.raises(StoreError, match="is being written by another measurement"):
+            Recorder(path, {})
+        recorder.add(SECOND)
+    assert read(path).timings == (SECOND, FIRST)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "not enough values to unpack"),
+        ("no json\n", "Expecting value"),
+        (json.dumps({"format": FORMAT + 1}) + "\n", f"its format is {FORMAT + 1}, this version reads {FORMAT}"),
+        (json.dumps({"format": FORMAT}) + "\n" + json.dumps({"odd": 1}) + "\n", "odd"),
+    ],
+)
+def test_a_file_of_something_else_is_refused_with_the_reason(tmp_path: Path, content: str, reason: str) -> None:
+    path = tmp_path / "server.jsonl"
+    path.write_text(content)
+    with pytest.raises(StoreError, match=rf"server\.jsonl: no recording of `crispbench latency` \(.*{reason}"):
+        read(path)
+
+
+def test_a_recording_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="No such file"):
+        read(tmp_path / "server.jsonl")

@@ -1,0 +1,213 @@
+"""The page of `crispbench latency`: figures with their intervals, or the reason why there is none."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from harness.latency.load import Timing
+from harness.latency.percentiles import objective
+from harness.latency.recording import Recording
+from harness.latency.summary import Summary, summarise
+from harness.report import latency, latency_plots
+from harness.report.latency import Measured
+
+MACHINE = {"cpu": "EPYC", "cores": "2", "memory_gib": "24", "gpu": "none", "versions": {"torch": "2.13"}}
+QUIET = {
+    "load_average": [0.1, 0.1, 0.1],
+    "memory_available_gib": 8.0,
+    "busy_s": 100.0,
+    "own_s": 1.0,
+    "cpu_limited_s": 0.0,
+    "heat_events": 0,
+}
+QUALITY = {"value": 0.35124, "lo": 0.3, "hi": 0.4}
+
+
+def timings(count: int) -> tuple[Timing, ...]:
+    """Services of 1 to `count` hundredths of a second, neighbours on opposite sides; each is sent 10 ms late."""
+    dealt = [n // 2 + 1 if n % 2 == 0 else (count + 1) // 2 + n // 2 + 1 for n in range(count)]
+    return tuple(
+        Timing(f"q{n}", n * 10.0, n * 10 + 0.01, n * 10 + 0.01 + value / 100, 10, 100 * value)
+        for n, value in enumerate(dealt)
+    )
+
+
+def measured(
+    engine: str = "large",
+    scenario: str = "server",
+    count: int = 100,
+    quality: Mapping[str, float] | None = None,
+    **header: Any,
+) -> Measured:
+    offline = (Timing("", 0.0, 0.0, 20.0, 10 * count, None),)
+    whole = {
+        "engine": engine,
+        "kind": "torch",
+        "description": {"model": "mxbai", "precision": "bf16", "device": "cpu"},
+        "scenario": scenario,
+        "benchmark": "NFCorpus",
+        "benchmark_entry": {"revision": "r1", "candidates": {"source": "bm25", "k": 10, "sha256": "ab" * 32}},
+        "concurrent": False,
+        "settings": {
+            "queries": count,
+            "slo_ms": None,
+            "min_duration_s": 5.0,
+            "arrivals": "poisson",
+            "rate": 2.0,
+            "workers": 8,
+        },
+        "distinct_queries": count,
+        "warmup": [],
+        "machine": MACHINE,
+        "before": QUIET,
+        **header,
+    }
+    telemetry = {"samples": 100, "cpu_mhz": [3000.0, 3000.0], "gpus": []}
+    end = {"seconds": 10.0, "cores": 2, "after": QUIET, "others_cores": 0.0, "counts": {}, "telemetry": telemetry}
+    return Measured(summarise(Recording(whole, offline if scenario == "offline" else timings(count), end)), quality)
+
+
+def table(*given: Measured) -> list[list[str]]:
+    (section,) = latency.build(given, "run").sections
+    return [[cell.text for cell in line] for line in section.table.cells]
+
+
+def notes(*given: Measured) -> list[str]:
+    (section,) = latency.build(given, "run").sections
+    return [f"{note.name}: {note.meaning}" for note in section.notes]
+
+
+def test_each_percentile_stands_with_its_interval_and_too_few_samples_with_their_number() -> None:
+    assert latency.COLUMNS[3:7] == ("p50", "p90", "p95", "p99")
+    response, service = table(measured(quality=QUALITY))
+    assert response == [
+        "large",
+        "server",
+        "100",
+        "510 ms [410 ms, 620 ms]",  # ranks 40 and 61 of 100, each 10 ms late
+        "910 ms [850 ms, 970 ms]",  # ranks 84 and 96
+        "960 ms [910 ms, 1.01 s]",  # ranks 90 and 100
+        "- n_eff 100 < 299",
+        "1.01",  # 1000 pairs in 991.01 s
+        "510",  # 505,000 tokens
+        "0.3512 [0.3000, 0.4000]",
+        "VALID",
+    ]
+    assert service[:4] == ["large", "of it, service", "", "500 ms [400 ms, 610 ms]"]
+
+
+def test_an_end_that_is_not_known_is_a_dash_and_never_a_number() -> None:
+    (line,) = table(measured(scenario="single-stream", count=70))
+    assert line[5].endswith(", -]")  # a p95 of 70: 72 are needed for its upper end
+
+
+def test_offline_shows_its_queries_and_its_throughput() -> None:
+    (line,) = table(measured(scenario="offline"))
+    assert line[2:5] == ["100", "- all in one call", "- all in one call"]
+    assert line[7:] == ["50.0", "-", "-", "VALID"]  # 1000 pairs in 20 s; tokens and quality are not known
+
+
+def test_each_cause_against_a_measurement_is_printed() -> None:
+    invalid = measured(before={**QUIET, "heat_events": None}, settings={**SETTINGS, "min_duration_s": 5000.0})
+    said = notes(invalid)
+    assert "large, server: INVALID: too short: 991.0 s of at least 5000 s; ask for more queries" in said
+    assert "large, server: could not be examined: heat" in said
+    assert table(invalid)[0][-1] == "INVALID"
+
+
+SETTINGS = measured().summary.header["settings"]
+
+
+def test_what_is_said_of_all_measurements_is_said_once() -> None:
+    said = notes(measured("a", warmup=[{"error": None}] * 3), measured("b", warmup=[{"error": None}] * 3))
+    assert [line for line in said if "warm-up" in line] == ["all: warm-up of 3 requests, not counted"]
+
+
+def test_repeated_queries_failed_warm_up_and_conservative_bounds_are_said() -> None:
+    given = measured(distinct_queries=40, warmup=[{"error": None}, {"error": "no"}])
+    said = "\n".join(notes(given))
+    assert "40 queries, asked 100 times in all: caches may have answered" in said
+    assert "warm-up of 2 requests, not counted; 1 of them failed" in said
+    assert (
+        "not above, with 99% confidence: p50" in said
+        and "p99" not in said.split("with 99% confidence")[1].split("\n")[0]
+    )
+    assert "poisson arrivals, 2/s, at most 8 under way" in said
+
+
+def test_an_objective_is_printed_with_what_it_needs() -> None:
+    given = measured()
+    values = [timing.response_s for timing in given.summary.answered]
+    said = "\n".join(notes(Measured(replace(given.summary, objective=objective(values, 0.955)))))
+    assert "p99 within 955 ms: inconclusive; 6 of 100 took longer" in said
+
+
+def test_energy_is_per_pair_and_unknown_where_the_gpu_does_not_tell() -> None:
+    given = measured().summary
+    gpu = {"name": "H100", "memory_peak_gib": 10.0, "power_w": 400.0, "energy_j": 8000.0, "temperature_c": None}
+    end = {**(given.end or {}), "telemetry": {"gpus": [gpu]}}
+    said = notes(Measured(replace(given, end=end)))
+    assert "large, server: H100: memory peak 10.0 GiB, power 400 W, energy 8.00 J per pair, highest - °C" in said
+
+
+def test_measurements_of_different_machines_are_said_to_be_so() -> None:
+    other = {**MACHINE, "cpu": "Xeon"}
+    (remark,) = latency.build([measured("a"), measured("b", machine=other)], "run").remarks
+    assert remark == "b, server and a, server were not measured on the same machine: cpu 'EPYC' and 'Xeon'"
+    assert latency.build([measured("a"), measured("b")], "run").remarks == ()
+
+
+def test_the_sentence_names_the_quickest_of_the_valid_ones() -> None:
+    slow, quick = measured("slow", "single-stream", 120), measured("quick", "single-stream", 80)
+    invalid = Measured(replace(measured("wrong", "single-stream", 40).summary, verdict="INVALID"))
+    (section,) = latency.build([slow, quick, invalid], "run").sections
+    assert (
+        section.sentence == "2 of 3 measurements are valid. The lowest p50 of single-stream is that of quick, 410 ms."
+    )
+
+
+def test_a_page_in_every_format_holds_the_same_table(tmp_path: Path) -> None:
+    given = [measured("<b>|large", quality=QUALITY), measured("base", "single-stream"), measured("base", "offline")]
+    files = latency.write(given, tmp_path, "run")
+    assert [file.name for file in files] == ["index.html", "latency.md", "ecdf.svg", "ecdf.png", "size.svg", "size.png"]
+    page, text = (file.read_text(encoding="utf-8") for file in files[:2])
+    console = Console(file=io.StringIO(), width=250)
+    latency.show(given, console)
+    assert isinstance(console.file, io.StringIO)
+    for shown in (page, text, console.file.getvalue()):
+        assert "0.3512" in shown and "410 ms, 620 ms" in shown and "all in one call" in shown
+    assert "<b>|" not in page and "&lt;b&gt;\\|large" in text
+
+
+def test_equal_measurements_give_equal_plots() -> None:
+    given = [measured().summary, measured("base", "single-stream").summary]
+    assert [plot.svg for plot in latency_plots.draw(given)] == [plot.svg for plot in latency_plots.draw(given)]
+
+
+def test_a_plot_needs_times() -> None:
+    assert latency_plots.draw([measured(scenario="offline").summary]) == []
+    assert latency_plots.draw([]) == []
+
+
+@pytest.mark.parametrize("change", ["lo", "verdict"])
+def test_the_plot_shows_intervals_and_validity(change: str) -> None:
+    def drawn(summary: Summary) -> bytes:
+        return latency_plots.draw([summary])[0].svg
+
+    summary = measured(scenario="single-stream").summary
+    p50 = summary.response["p50"]
+    other = {
+        "lo": replace(summary, response={**summary.response, "p50": p50._replace(lo=0.1)}),
+        "verdict": replace(summary, verdict="INVALID"),
+    }[change]
+    assert drawn(other) != drawn(summary)
+
+
+def test_an_empty_folder_has_a_page_that_says_so(tmp_path: Path) -> None:
+    latency.write([], tmp_path, "run")
+    assert "There is no measurement yet." in (tmp_path / "index.html").read_text()

@@ -1,0 +1,196 @@
+"""The machine under measurement: a stand-in for NVML, files as Linux writes them, a real sampling process."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.latency import conditions
+from harness.latency.conditions import Conditions, others_cores
+from harness.latency.telemetry import Gpu, Moment, read_gpus, sampling, summary
+
+
+class FakeNVMLError(Exception):
+    pass
+
+
+class StandIn(ModuleType):
+    """NVML as nvidia-ml-py shows it; what is not in `answers` is not supported, as on many GPUs."""
+
+    NVMLError = FakeNVMLError
+    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
+
+    def __init__(self, **answers: Any) -> None:
+        super().__init__("pynvml", "A stand-in.")
+        self.answers = answers
+
+    def __getattr__(self, name: str) -> Any:
+        def function(*arguments: Any) -> Any:
+            if name not in self.answers:
+                raise FakeNVMLError("Not Supported")
+            answer = self.answers[name]
+            return answer(*arguments) if callable(answer) else answer
+
+        if not name.startswith("nvml"):
+            raise AttributeError(name)
+        return function
+
+
+H100 = StandIn(
+    nvmlDeviceGetName="NVIDIA H100",
+    nvmlDeviceGetClockInfo=lambda handle, clock: {1: 1980, 2: 2619}[clock],
+    nvmlDeviceGetPowerUsage=412_500,  # mW
+    nvmlDeviceGetTemperature=61,
+    nvmlDeviceGetCurrentClocksThrottleReasons=0x4,
+    nvmlDeviceGetMemoryInfo=SimpleNamespace(used=3 * 2**30, total=80 * 2**30),
+    nvmlDeviceGetTotalEnergyConsumption=5_000_000,  # mJ
+)
+
+
+def test_a_gpu_is_read_in_units_of_its_fields() -> None:
+    assert read_gpus(H100, ["handle"]) == (Gpu("NVIDIA H100", 1980, 2619, 412.5, 61, 4, 3.0, 5000.0),)
+
+
+def test_what_a_gpu_does_not_tell_is_none_and_never_zero() -> None:
+    silent = StandIn(nvmlDeviceGetName="GPU in a container")
+    assert read_gpus(silent, ["handle"]) == (Gpu("GPU in a container", *[None] * 7),)
+    (seen,) = summary([Moment(None, read_gpus(silent, ["handle"]))] * 3).gpus
+    assert (seen.slowed_by, seen.energy_j, seen.memory_peak_gib, seen.sm_variation) == (None, None, None, None)
+
+
+def test_a_gpus_summary_keeps_the_worst_and_the_difference_of_the_energy() -> None:
+    def moment(sm_mhz: float, power_w: float, reasons: int, memory_gib: float, energy_j: float) -> Moment:
+        return Moment(None, (Gpu("g", sm_mhz, 2619, power_w, 50 + memory_gib, reasons, memory_gib, energy_j),))
+
+    (seen,) = summary(
+        [moment(1000, 100, 1, 2, 500), moment(2000, 300, 0x48, 7, 700), moment(2000, 200, 0, 3, 950)]
+    ).gpus
+    assert seen.sm_mhz == (1000, 2000)
+    assert seen.sm_variation == pytest.approx(0.2828427)  # of 1, 2, 2: sqrt(2 / 9) over 5 / 3
+    assert seen.power_w == 200 and seen.temperature_c == 57
+    assert seen.slowed_by == ("hardware slowdown", "thermal, by hardware")  # idle (1) slows nothing down
+    assert (seen.memory_peak_gib, seen.energy_j) == (7, 450)
+
+
+def test_the_cpu_clock_is_the_median_of_each_half() -> None:
+    clocks = [3000.0, None, 3000.0, 1000.0, 2000.0, 2500.0, None, 2500.0]
+    assert summary([Moment(mhz, ()) for mhz in clocks]).cpu_mhz == (3000.0, 2500.0)
+    assert summary([Moment(3000.0, ())]).cpu_mhz is None  # one reading says nothing about a change
+    assert summary([Moment(None, ())] * 5).cpu_mhz is None
+
+
+def test_the_sampler_is_another_process_that_ends_with_its_block() -> None:
+    before = set(children())
+    with sampling(interval_s=0.01) as sampler:
+        (process,) = set(children()) - before - {resource_tracker()}
+        assert process != os.getpid()
+        seen = sampler.stop()
+    assert seen.samples >= 1
+    assert process not in children()
+
+
+def test_the_sampler_ends_when_the_measuring_process_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import os, time, multiprocessing as m\nfrom harness.latency.telemetry import sampling\n"
+        "if __name__ == '__main__':\n    with sampling():\n"
+        "        print(m.active_children()[0].pid, flush=True)\n        time.sleep(600)\n"
+    )
+    (tmp_path / "victim.py").write_text(code)
+    root = Path(__file__).parents[1]
+    command, environment = [sys.executable, str(tmp_path / "victim.py")], {**os.environ, "PYTHONPATH": str(root)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as victim:
+        assert victim.stdout is not None
+        sampler = int(victim.stdout.readline())
+        victim.kill()
+    until_s = time.monotonic() + 60
+    while Path(f"/proc/{sampler}").exists() and "State:\tZ" not in Path(f"/proc/{sampler}/status").read_text():
+        assert time.monotonic() < until_s, "the sampler outlives the measurement"
+        time.sleep(0.05)
+
+
+def children() -> list[int]:
+    path = Path(f"/proc/{os.getpid()}/task")
+    return [int(pid) for task in path.iterdir() for pid in (task / "children").read_text().split()]
+
+
+def resource_tracker() -> int | None:
+    """A process that multiprocessing starts beside the first spawned one, and keeps."""
+    from multiprocessing import resource_tracker
+
+    return resource_tracker._resource_tracker._pid
+
+
+def write(root: Path, **files: str) -> Path:
+    for name, text in files.items():
+        path = root / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def test_conditions_are_read_as_linux_writes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conditions, "cores", lambda: [0, 2])
+    second = conditions.TICKS_PER_S
+    root = write(
+        tmp_path,
+        proc__stat="cpu  9 9 9 9 9 9 9 9 9 9\n"
+        f"cpu0 {10 * second} {1 * second} {2 * second} {900 * second} {7 * second} 0 {3 * second} {4 * second} 5 0\n"
+        f"cpu1 {50 * second} 0 0 0 0 0 0 0 0 0\n"
+        f"cpu2 {30 * second} 0 0 {90 * second} 0 0 0 0 0 0\nintr 5\n",
+        proc__meminfo="MemTotal: 99 kB\nMemAvailable:   3145728 kB\n",
+        sys__fs__cgroup__cpu_stat="",
+    )
+    write(root / "sys/fs/cgroup", **{"cpu.stat": "usage_usec 5\nnr_throttled 2\nthrottled_usec 2500000\n"})
+    for core, events in ((0, 4), (1, 100), (2, 3)):
+        write(root / f"sys/devices/system/cpu/cpu{core}/thermal_throttle", core_throttle_count=f"{events}\n")
+    found = conditions.read(root)
+    assert found.busy_s == 50  # 20 of core 0 without idle, waiting and guest time; 30 of core 2; core 1 is not ours
+    assert (found.memory_available_gib, found.cpu_limited_s, found.heat_events) == (3.0, 2.5, 7)
+
+
+def test_a_container_of_version_1_counts_nanoseconds(tmp_path: Path) -> None:
+    write(tmp_path / "sys/fs/cgroup/cpu", **{"cpu.stat": "nr_throttled 2\nthrottled_time 1500000000\n"})
+    assert conditions.read(tmp_path).cpu_limited_s == 1.5
+
+
+def test_conditions_that_cannot_be_read_are_none(tmp_path: Path) -> None:
+    found = conditions.read(tmp_path)
+    assert (found.busy_s, found.memory_available_gib, found.cpu_limited_s, found.heat_events) == (None,) * 4
+    assert conditions.cpu_mhz(tmp_path) is None
+
+
+def test_the_cpu_clock_is_that_of_the_fastest_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conditions, "cores", lambda: [0, 1])
+    write(tmp_path, proc__cpuinfo="cpu MHz\t\t: 2596.134\ncache size : 1\ncpu MHz\t\t: 2700.5\n")
+    assert conditions.cpu_mhz(tmp_path) == 2700.5
+    for core, khz in ((0, 3_100_000), (1, 3_400_000), (2, 5_000_000)):
+        write(tmp_path / f"sys/devices/system/cpu/cpu{core}/cpufreq", scaling_cur_freq=f"{khz}\n")
+    assert conditions.cpu_mhz(tmp_path) == 3400
+
+
+def test_cores_of_others_are_what_is_busy_without_our_own_part() -> None:
+    before = Conditions((0, 0, 0), None, busy_s=100.0, own_s=10.0, cpu_limited_s=None, heat_events=None)
+    after = before._replace(busy_s=130.0, own_s=22.0)
+    assert others_cores(before, after, seconds=12.0) == 1.5  # (30 - 12) / 12
+    assert others_cores(before, after._replace(own_s=50.0), seconds=12.0) == 0.0  # clocks of unequal fineness
+    assert others_cores(before._replace(busy_s=None), after, seconds=12.0) is None
+
+
+def test_processes_that_we_started_are_our_own_load() -> None:
+    """A child that still runs counts, and counts once when it has ended."""
+    code = "import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True)\ninput()"
+    before = conditions.read().own_s
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        running = conditions.read().own_s
+        child.communicate("\n")
+    ended = conditions.read().own_s
+    assert running - before >= 0.45
+    assert 0.45 <= ended - before < 2 * 0.5 + (running - before)

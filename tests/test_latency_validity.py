@@ -1,0 +1,230 @@
+"""A measurement is valid until something that can be seen speaks against it; each cause names what was seen."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from harness.latency.load import Timing
+from harness.latency.recording import Recording
+from harness.latency.summary import summarise
+
+QUIET: dict[str, Any] = {
+    "load_average": [0.1, 0.1, 0.1],
+    "memory_available_gib": 8.0,
+    "busy_s": 100.0,
+    "own_s": 1.0,
+    "cpu_limited_s": 0.0,
+    "heat_events": 0,
+}
+STEADY_GPU: dict[str, Any] = {
+    "name": "H100",
+    "sm_mhz": [1980.0, 1980.0],
+    "sm_variation": 0.0,
+    "memory_mhz": 2619.0,
+    "power_w": 400.0,
+    "temperature_c": 60.0,
+    "slowed_by": [],
+    "memory_peak_gib": 10.0,
+    "energy_j": 8000.0,
+}
+
+
+def timings(count: int = 100, *, late_s: float = 0.0, late: int = 0, failed: int = 0) -> list[Timing]:
+    """Requests of 90 to 110 ms, ten per second; neighbours on opposite sides of the middle."""
+    made = []
+    for number in range(count):
+        took_s = 0.1 + (0.01 if number % 2 else -0.01) * number / count
+        sent_s = number / 10 + (late_s if number < late else 0.0)
+        error = "the server said 503" if number < failed else None
+        made.append(Timing(f"q{number}", number / 10, sent_s, sent_s + took_s, 10, 500, error))
+    return made
+
+
+def recording(
+    made: list[Timing] | None = None,
+    *,
+    header: Mapping[str, Any] | None = None,
+    end: Mapping[str, Any] | None = None,
+    telemetry: Mapping[str, Any] | None = None,
+) -> Recording:
+    made = timings() if made is None else made
+    settings = {"queries": len(made), "slo_ms": None, "min_duration_s": 5.0}
+    whole = {
+        "engine": "e",
+        "scenario": "server",
+        "benchmark": "b",
+        "concurrent": False,
+        "description": {},
+        "settings": settings,
+        "before": QUIET,
+        **(header or {}),
+    }
+    ending = {
+        "seconds": 10.0,
+        "cores": 2,
+        "after": {**QUIET, "own_s": 11.0, "busy_s": 110.0},
+        "others_cores": 0.0,
+        "counts": {},
+        "telemetry": {"samples": 100, "cpu_mhz": [3000.0, 3000.0], "gpus": [], **(telemetry or {})},
+        **(end or {}),
+    }
+    return Recording(whole, tuple(made), ending)
+
+
+def causes(recorded: Recording) -> tuple[str, ...]:
+    summary = summarise(recorded)
+    assert (summary.verdict == "VALID") == (not summary.causes)
+    return summary.causes
+
+
+def test_a_quiet_measurement_is_valid() -> None:
+    summary = summarise(recording())
+    assert (summary.verdict, summary.causes, summary.unchecked) == ("VALID", (), ())
+
+
+def test_figures_are_those_of_the_raw_timings() -> None:
+    made = [Timing(f"q{n}", n * 1.0, n + 0.25, n + 0.75 + n / 100, 10, 30) for n in range(40)]
+    summary = summarise(recording(made))
+    assert summary.duration_s == pytest.approx(39 + 0.75 + 0.39)  # the first is due at 0, the last is answered then
+    assert summary.pairs_per_s == pytest.approx(400 / 40.14)
+    assert summary.tokens_per_s == pytest.approx(1200 / 40.14)
+    stream = summarise(recording(made, header={"scenario": "single-stream"}))
+    assert stream.duration_s == pytest.approx(40 * 0.5 + 7.8)  # 0 + 1 + ... + 39 = 780 hundredths
+
+
+def test_response_counts_from_the_schedule_and_service_from_the_sending() -> None:
+    made = [Timing(f"q{n}", n * 1.0, n + 0.25, n + 0.75, 10, 30) for n in range(40)]
+    summary = summarise(recording(made))
+    assert (summary.response["p50"].estimate, summary.service["p50"].estimate) == (0.75, 0.5)
+    assert summary.delay["p50"].estimate == 0.25
+
+
+def test_tokens_counted_in_one_sum_are_those_of_the_whole_measurement() -> None:
+    made = [Timing(f"q{n}", n * 1.0, n * 1.0, n + 1.0, 10, None) for n in range(40)]
+    assert summarise(recording(made, end={"counts": {"tokens": 4000}})).tokens_per_s == 100
+    assert summarise(recording(made)).tokens_per_s is None  # never zero
+
+
+def test_a_measurement_without_an_end_is_incomplete_and_has_no_objective() -> None:
+    header = {"settings": {"queries": 150, "slo_ms": 100.0, "min_duration_s": 5.0}}
+    whole = recording(header=header)
+    summary = summarise(Recording(whole.header, whole.timings, None))
+    assert (summary.verdict, summary.objective) == ("INCOMPLETE", None)
+    assert summary.causes == ("killed after 100 of 150 answers; it is never resumed: measure again",)
+
+
+def test_more_errors_than_one_in_a_thousand_are_a_cause_and_are_in_no_percentile() -> None:
+    summary = summarise(recording(timings(1000, failed=2)))
+    assert summary.causes == ("2 of 1000 requests failed, at most 0.1% may; the first: the server said 503",)
+    assert (summary.response["p50"].n, summary.errors) == (998, 2)
+    assert causes(recording(timings(1000, failed=1))) == ()
+
+
+def test_requests_that_an_engine_sent_again_are_a_cause_although_they_were_answered() -> None:
+    (cause,) = causes(recording(timings(1000), end={"counts": {"retries": 2}}))
+    assert cause.startswith("the engine sent 2 requests again, at most 0.1% may fail")
+    assert causes(recording(timings(1000), end={"counts": {"retries": 1}})) == ()
+
+
+def test_too_few_samples_for_a_p90_are_a_cause() -> None:
+    header = {"settings": {"queries": 28, "slo_ms": None, "min_duration_s": 0.0}}
+    assert causes(recording(timings(28), header=header)) == (
+        "too few samples for p90: 28 effective of 28 samples, 29 needed",
+    )
+    assert causes(recording(timings(29), header=header)) == ()
+
+
+def test_a_short_measurement_is_a_cause() -> None:
+    (cause,) = causes(recording(timings(40)))
+    assert cause == "too short: 4.0 s of at least 5 s; ask for more queries"
+
+
+@pytest.mark.parametrize(("late", "valid"), [(1, True), (2, False)])  # of 100: a p99 allows one
+def test_a_generator_behind_schedule_is_a_cause(late: int, *, valid: bool) -> None:
+    found = causes(recording(timings(late_s=0.02, late=late)))  # the bound is 5% of a p50 of 0.1 s
+    assert (found == ()) is valid
+    if not valid:
+        assert found[0].startswith(
+            "load generator behind schedule: 2.0% of the requests were sent more than 5.0 ms late"
+        )
+
+
+def test_the_bound_on_the_delay_is_no_finer_than_a_timer() -> None:
+    made = [replace(timing, sent_s=timing.scheduled_s + 0.0009) for timing in timings()]
+    quick = [replace(timing, done_s=timing.sent_s + timing.service_s / 100) for timing in made]
+    assert causes(recording(quick)) == ()  # 0.9 ms, where 5% of the p50 would be 0.1 ms
+
+
+def test_other_load_is_a_cause_where_the_engine_is_on_this_machine() -> None:
+    end = {"others_cores": 0.21}
+    (cause,) = causes(recording(end=end))
+    assert cause.startswith("other load on the machine: other programs kept 0.21 of 2 cores busy, at most 0.2 may")
+    assert causes(recording(end={"others_cores": 0.19})) == ()
+    assert causes(recording(header={"concurrent": True}, end=end)) == ()  # a server on another machine, or on ours
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        ({"cpu_limited_s": 0.5}, "the container's CPU limit stopped it for 0.5 of 10.0 s"),
+        ({"heat_events": 3}, "a core slowed down against heat"),
+    ],
+)
+def test_limits_and_heat_are_causes(after: Mapping[str, Any], said: str) -> None:
+    assert causes(recording(end={"after": {**QUIET, **after}})) == (said,)
+
+
+@pytest.mark.parametrize(("second", "valid"), [(2900.0, True), (2800.0, False), (3200.0, False)])
+def test_a_changed_cpu_clock_is_a_cause(second: float, *, valid: bool) -> None:
+    assert (causes(recording(telemetry={"cpu_mhz": [3000.0, second]})) == ()) is valid
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        ({"slowed_by": ["power cap"]}, "H100 slowed down: power cap"),
+        ({"sm_variation": 0.031}, "H100 changed its clock by 3.1%, at most 2% is steady"),
+    ],
+)
+def test_a_slowed_gpu_is_a_cause_for_an_engine_on_it(seen: Mapping[str, Any], said: str) -> None:
+    telemetry = {"gpus": [{**STEADY_GPU, **seen}]}
+    assert causes(recording(header={"description": {"device": "cuda"}}, telemetry=telemetry)) == (said,)
+    assert causes(recording(header={"description": {"device": "cpu"}}, telemetry=telemetry)) == ()
+
+
+def test_what_cannot_be_read_is_said_and_is_no_cause() -> None:
+    blind = {**QUIET, "busy_s": None, "cpu_limited_s": None, "heat_events": None}
+    recorded = recording(
+        header={"before": blind, "description": {"device": "cuda"}},
+        end={"after": blind, "others_cores": None},
+        telemetry={"cpu_mhz": None},
+    )
+    summary = summarise(recorded)
+    assert summary.verdict == "VALID"
+    assert summary.unchecked == ("other load", "CPU limit", "heat", "CPU clock", "GPU")
+    assert summarise(recording(header={"concurrent": True})).unchecked == ("the server's machine",)
+
+
+@pytest.mark.parametrize(("slo_ms", "verdict"), [(200.0, "pass"), (100.0, "fail")])
+def test_a_servers_objective_is_judged_from_the_schedule(slo_ms: float, verdict: str) -> None:
+    header = {"settings": {"queries": 1000, "slo_ms": slo_ms, "min_duration_s": 5.0}}
+    found = summarise(recording(timings(1000, failed=1), header=header)).objective
+    assert found is not None and found.verdict == verdict
+    assert found.over == (1 if verdict == "pass" else 501)  # a failed request is a slow one
+    stream = {**header, "scenario": "single-stream"}
+    assert summarise(recording(timings(1000), header=stream)).objective is None
+
+
+def test_offline_has_throughput_and_no_percentiles() -> None:
+    summary = summarise(recording([Timing("", 0.0, 0.0, 20.0, 4000, 90_000)], header={"scenario": "offline"}))
+    assert (summary.response, summary.service) == ({}, {})
+    assert (summary.pairs_per_s, summary.tokens_per_s, summary.verdict) == (200.0, 4500.0, "VALID")
+
+
+def test_a_measurement_that_answered_nothing_has_no_figure() -> None:
+    summary = summarise(recording(timings(100, failed=100)))
+    assert (summary.pairs_per_s, summary.tokens_per_s, summary.verdict) == (None, None, "INVALID")
+    assert summary.response["p50"] == (None, None, None, None, 0, 0, "0 effective of 0 samples, 5 needed")
+    assert summarise(recording([])).pairs_per_s is None

@@ -1,0 +1,163 @@
+"""A machine's record holds what a time depends on, and two records say in which of it they differ."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness import machine
+
+GIT = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
+
+
+class StandIn(ModuleType):
+    """NVML with two GPUs, the second of which tells little."""
+
+    class NVMLError(Exception):
+        pass
+
+    NVML_CLOCK_SM = 1
+
+    def nvmlInit(self) -> None:
+        pass
+
+    def nvmlDeviceGetCount(self) -> int:
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetName(self, handle: int) -> str:
+        return ("NVIDIA H100", "NVIDIA L4")[handle]
+
+    def nvmlSystemGetDriverVersion(self) -> str:
+        return "570.124.06"
+
+    def nvmlSystemGetCudaDriverVersion(self) -> int:
+        return 12080
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:
+        return SimpleNamespace(total=(80, 24)[handle] * 2**30)
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: int) -> int:
+        if handle:
+            raise self.NVMLError("Not Supported")
+        return 700_000
+
+    def nvmlDeviceGetApplicationsClock(self, handle: int, clock: int) -> int:
+        raise self.NVMLError("Not Supported")
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", StandIn("pynvml"))
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.mark.usefixtures("gpus")
+def test_a_record_holds_each_gpus_limits_and_none_for_what_it_does_not_tell() -> None:
+    found = machine.record()
+    assert found["gpu"] == "NVIDIA H100, NVIDIA L4"
+    assert (found["gpu_driver"], found["gpu_driver_major"], found["gpu_cuda"]) == ("570.124.06", "570", "12.8")
+    assert found["gpu_memory_gib"] == [80, 24]
+    assert found["gpu_power_limit_w"] == [700, None]
+    assert found["gpu_application_mhz"] == [None, None]
+
+
+def test_without_a_driver_a_record_knows_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = StandIn("pynvml")
+
+    def refuse() -> None:
+        raise StandIn.NVMLError("Driver Not Loaded")
+
+    monkeypatch.setattr(absent, "nvmlInit", refuse)
+    monkeypatch.setitem(sys.modules, "pynvml", absent)
+    found = machine.record()
+    assert (found["gpu"], found["gpu_driver_major"], found["gpu_power_limit_w"]) == ("none", None, None)
+
+
+@pytest.mark.parametrize(
+    ("files", "cores", "memory_gib"),
+    [
+        ({"cpu.max": "250000 100000", "memory.max": str(6 * 2**30)}, 2.5, 6.0),
+        ({"cpu.max": "max 100000", "memory.max": "max"}, None, None),
+        ({"jobs/one/cpu.max": "100000 100000", "cpu.max": "400000 100000"}, 1.0, None),  # the tighter of the two
+        ({"cpu/cpu.cfs_quota_us": "150000", "cpu/cpu.cfs_period_us": "100000"}, 1.5, None),
+        ({"cpu/cpu.cfs_quota_us": "-1", "memory/memory.limit_in_bytes": "9223372036854771712"}, None, None),
+        ({"memory/jobs/one/memory.limit_in_bytes": str(2**31)}, None, 2.0),
+        ({}, None, None),
+    ],
+)
+def test_a_containers_limits_are_read_of_either_version(
+    tmp_path: Path, files: dict[str, str], cores: float | None, memory_gib: float | None
+) -> None:
+    write(tmp_path / "proc/self/cgroup", "4:memory:/jobs/one\n3:cpu,cpuacct:/jobs/one\n0::/jobs/one\n")
+    for name, text in files.items():
+        write(tmp_path / "sys/fs/cgroup" / name, text + "\n")
+    found = machine.record(tmp_path)
+    assert (found["cpu_limit_cores"], found["memory_limit_gib"]) == (cores, memory_gib)
+
+
+def test_the_governor_is_read_where_there_is_one(tmp_path: Path) -> None:
+    assert machine.record(tmp_path)["governor"] is None
+    write(tmp_path / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "performance\n")
+    assert machine.record(tmp_path)["governor"] == "performance"
+
+
+def test_the_commit_is_that_of_the_checkout_and_says_whether_files_were_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "PROJECT", tmp_path)
+    assert machine.record()["commit"] is None  # an installed wheel
+    for name, value in GIT.items():
+        monkeypatch.setenv(name, value)
+    write(tmp_path / "file", "one")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert machine.record()["commit"] == commit.stdout.strip()
+    write(tmp_path / "new", "not of the project yet")
+    assert machine.record()["commit"] == commit.stdout.strip()
+    write(tmp_path / "file", "two")
+    assert machine.record()["commit"] == commit.stdout.strip() + "+"
+
+
+def test_a_record_differs_in_nothing_from_itself() -> None:
+    assert machine.comparable(machine.record(), machine.record()) == ()
+
+
+def test_records_differ_in_what_decides_a_time() -> None:
+    one = {"cpu": "A", "cores": "2", "versions": {"torch": "2.13", "numpy": "2"}}
+    other = {"cpu": "B", "cores": "2", "governor": "powersave", "versions": {"torch": "2.14", "numpy": "2", "x": "1"}}
+    assert machine.comparable(one, other) == (
+        ("cpu", "A", "B"),
+        ("governor", None, "powersave"),
+        ("version of torch", "2.13", "2.14"),
+        ("version of x", None, "1"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("commit", "another"),
+        ("kernel", "7.0"),
+        ("gpu_driver", "570.999"),
+        ("versions", {"crispbench": "9", "mteb": "9"}),
+    ],
+)
+def test_records_may_differ_in_what_does_not_decide_a_time(field: str, value: Any) -> None:
+    assert machine.comparable({"cpu": "A"}, {"cpu": "A", field: value}) == ()
+
+
+@pytest.mark.usefixtures("gpus")
+def test_the_fingerprint_of_a_store_has_no_field_that_a_record_adds() -> None:
+    """Otherwise an update of this program would refuse to resume every earlier run."""
+    assert machine.machine().keys() == {"system", "cpu", "cores", "memory_gib", "gpu", "gpu_driver"}
