@@ -138,7 +138,7 @@ def _cgroups(root: Path) -> Iterator[Path]:
 
 
 def _gpu_settings() -> dict[str, Any]:
-    nvml, handles = _nvml()
+    nvml, handles = open_nvml()
     settings: dict[str, Any] = dict.fromkeys(
         ("gpu_driver_major", "gpu_cuda", "gpu_memory_gib", "gpu_power_limit_w", "gpu_application_mhz")
     )
@@ -203,13 +203,13 @@ def _memory_gib() -> str:
 
 
 def _gpus() -> tuple[list[str], str]:
-    nvml, handles = _nvml()
+    nvml, handles = open_nvml()
     if nvml is None:
         return [], ""
     return [str(nvml.nvmlDeviceGetName(handle)) for handle in handles], str(nvml.nvmlSystemGetDriverVersion())
 
 
-def _nvml() -> tuple[Any, list[Any]]:
+def open_nvml() -> tuple[Any, list[Any]]:
     """NVML and its GPUs; None where there is no package, no driver, or one that does not answer."""
     try:
         import pynvml

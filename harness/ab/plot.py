@@ -1,12 +1,8 @@
 """The slowdown of every launch pair, with estimate, interval and margin. Equal runs give equal SVG bytes."""
 
-import io
-import re
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
@@ -18,20 +14,14 @@ SETS = ("metrics", "confirmation")
 
 def draw(document: Mapping[str, Any]) -> plots.Plot:
     """One panel; a line per metric and set, a dot per launch pair, a bar for the interval, a tick for the margin."""
-    with matplotlib.rc_context(plots.SETTINGS), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name outside the font's scripts
-        figure = _paint(document)
-        svg, png = io.BytesIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-        figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
-    return plots.Plot(
+    plot = plots.Plot(
         name="ratios",
         title="Slowdown of every launch pair",
         caption="How much slower B is than A: small dots are launch pairs, the large one their Hodges-Lehmann estimate "
         "with its interval, the dashed mark the margin. Hollow: the set that was launched to confirm.",
-        svg=re.sub(rb"<!--.*?-->\s*", b"", svg.getvalue(), flags=re.DOTALL),
-        png=png.getvalue(),
     )
+    with plots.drawing():
+        return plots.saved(plot, _paint(document))
 
 
 def _paint(document: Mapping[str, Any]) -> Figure:

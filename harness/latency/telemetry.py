@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness.latency.conditions import cpu_mhz
+from harness.machine import open_nvml
 
 INTERVAL_S = 0.1
 CPU_INTERVAL_S = 1.0  # on some systems reading a core's clock interrupts the core
@@ -105,7 +106,7 @@ def sampling(interval_s: float = INTERVAL_S) -> Iterator[Sampler]:
 def watch(connection: Connection, interval_s: float) -> None:
     """The process: sample until the pipe speaks or ends, then send all moments."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; its end is ours
-    nvml, handles = _open()
+    nvml, handles = open_nvml()
     pause_s = interval_s if handles else max(interval_s, CPU_INTERVAL_S)
     moments: list[Moment] = []
     read_cpu_s = -CPU_INTERVAL_S
@@ -151,19 +152,6 @@ def _gpu_summary(seen: Sequence[Gpu]) -> GpuTelemetry:
 
 def _known(seen: Sequence[Gpu], name: str) -> list[float]:
     return [value for each in seen if (value := getattr(each, name)) is not None]
-
-
-def _open() -> tuple[Any, list[Any]]:
-    """NVML and its GPUs; nothing where there is no package or no driver."""
-    try:
-        import pynvml
-    except ImportError:
-        return None, []
-    try:
-        pynvml.nvmlInit()
-        return pynvml, [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-    except pynvml.NVMLError:
-        return None, []
 
 
 def _read_gpu(nvml: Any, handle: Any) -> Gpu:

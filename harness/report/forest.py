@@ -1,10 +1,5 @@
 """The forest plot of a comparison: each difference with its interval, beside zero and the margin."""
 
-import io
-import re
-import warnings
-
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,20 +10,14 @@ from harness.report.table import QUALITY
 
 def draw(contest: Contest) -> plots.Plot:
     """One panel per candidate. Equal comparisons give equal SVG bytes."""
-    with matplotlib.rc_context(plots.SETTINGS), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name outside the font's scripts
-        figure = _paint(contest)
-        svg, png = io.BytesIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-        figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
-    return plots.Plot(
+    plot = plots.Plot(
         name="forest",
         title=f"Change of {QUALITY}",
         caption="Candidate minus reference with its 95% interval; solid line: no change, dashed: minus the margin. "
         "Diamond: average. Hollow: inconclusive.",
-        svg=re.sub(rb"<!--.*?-->\s*", b"", svg.getvalue(), flags=re.DOTALL),
-        png=png.getvalue(),
     )
+    with plots.drawing():
+        return plots.saved(plot, _paint(contest))
 
 
 def _paint(contest: Contest) -> Figure:

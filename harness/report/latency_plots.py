@@ -1,11 +1,7 @@
 """The plots of `crispbench latency`: how many requests stay within a time, and what a request's size costs."""
 
-import io
-import re
-import warnings
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
@@ -41,16 +37,8 @@ def draw(summaries: Sequence[Summary]) -> list[Plot]:
             groups.setdefault(f"{plots.short(summary.benchmark)}, {summary.scenario}", []).append(summary)
     if not groups:
         return []
-    with matplotlib.rc_context(plots.SETTINGS), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name outside the font's scripts
-        return [_saved(_ECDF, _ecdf(groups, styles)), _saved(_SIZE, _size(groups, styles))]
-
-
-def _saved(plot: Plot, figure: Figure) -> Plot:
-    svg, png = io.BytesIO(), io.BytesIO()
-    figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
-    return plot._replace(svg=re.sub(rb"<!--.*?-->\s*", b"", svg.getvalue(), flags=re.DOTALL), png=png.getvalue())
+    with plots.drawing():
+        return [plots.saved(_ECDF, _ecdf(groups, styles)), plots.saved(_SIZE, _size(groups, styles))]
 
 
 def _ecdf(groups: Groups, styles: Mapping[str, Style]) -> Figure:

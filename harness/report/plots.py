@@ -4,7 +4,8 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import matplotlib
@@ -106,33 +107,36 @@ def draw(rows: Sequence[Row]) -> list[Plot]:
     ranked = [row for row in measured if QUALITY in row.measures]
     timed = [row for row in measured if any(seconds > 0 for seconds in row.service_s)]
     placed = [row for row in ranked if row.p50.value]
+    painted: list[tuple[Plot, Painter, Sequence[Row]]] = [
+        (_QUALITY, _quality, rows if ranked else ()),
+        (_LATENCY, _latency, timed),
+        (_TRADEOFF, _tradeoff, placed),
+    ]
+    with drawing():
+        return [saved(plot, paint(by_benchmark(shown), styles)) for plot, paint, shown in painted if shown]
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """In it every figure has the project's looks."""
     with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name outside the font's scripts
-        drawn = [
-            _plot(_QUALITY, _quality, rows if ranked else (), styles),
-            _plot(_LATENCY, _latency, timed, styles),
-            _plot(_TRADEOFF, _tradeoff, placed, styles),
-        ]
-    return [plot for plot in drawn if plot is not None]
+        yield
+
+
+def saved(plot: Plot, figure: Figure) -> Plot:
+    """The plot with its pictures; equal figures give equal SVG bytes."""
+    svg, png = io.BytesIO(), io.BytesIO()
+    figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+    # Comments repeat the text of labels; the outlines are enough.
+    return plot._replace(svg=re.sub(rb"<!--.*?-->\s*", b"", svg.getvalue(), flags=re.DOTALL), png=png.getvalue())
 
 
 def style(engines: Sequence[str]) -> dict[str, Style]:
     """How each engine looks in every plot."""
     places = {engine: divmod(number, len(PALETTE)) for number, engine in enumerate(engines)}
     return {engine: Style(PALETTE[n], *TURNS[turn % len(TURNS)]) for engine, (turn, n) in places.items()}
-
-
-def _plot(plot: Plot, paint: Painter, rows: Sequence[Row], styles: Mapping[str, Style]) -> Plot | None:
-    if not rows:
-        return None
-    figure = paint(by_benchmark(rows), styles)
-    svg, png = io.BytesIO(), io.BytesIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(svg, format="svg", metadata=nothing)
-    figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
-    # Comments repeat the text of labels; the outlines are enough.
-    lean = re.sub(rb"<!--.*?-->\s*", b"", svg.getvalue(), flags=re.DOTALL)
-    return plot._replace(svg=lean, png=png.getvalue())
 
 
 def _quality(groups: Mapping[str, list[Row]], styles: Mapping[str, Style]) -> Figure:
