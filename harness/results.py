@@ -115,6 +115,8 @@ def _served(description: Mapping[str, str], totals: Counter[str], samples: Seque
         yield f"{totals['saturated']:,} of {pairs:,} scores were 0 or 1 and keep no order among themselves"
     if description.get("truncation", "").startswith("by the server"):
         yield "the server cuts what is too long, where is not known: set `tokenizer` to cut documents here"
+    if description.get("truncation", "").startswith("none"):
+        yield "documents are not cut and the server refuses what is too long: set `tokenizer` to cut documents here"
     if totals["retries"] or totals["splits"]:
         yield f"{totals['retries']:,} requests were repeated and {totals['splits']:,} split; latencies include that"
     told = {name: totals[f"server_{name}_us"] / 1000 for name in SERVER_TIMES if f"server_{name}_us" in totals}

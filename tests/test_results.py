@@ -62,6 +62,11 @@ def noted(
             {},
             "the server cuts what is too long, where is not known: set `tokenizer` to cut documents here",
         ),
+        (
+            {"truncation": "none: what is too long is refused"},
+            {},
+            "documents are not cut and the server refuses what is too long: set `tokenizer` to cut documents here",
+        ),
         ({}, {"retries": 3}, "15 requests were repeated and 0 split; latencies include that"),
         (
             {},
