@@ -15,7 +15,7 @@ from harness.benchmarks import SOURCES
 from harness.doctor import PACKAGES
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("run", "measure", "compare", "ab", "latency", "report", "export", "list", "doctor", "probe", "quantize")
+COMMANDS = ("run", "measure", "compare", "report", "export", "latency", "ab", "probe", "quantize", "list", "doctor")
 
 Crispbench = Callable[..., Any]
 

@@ -83,7 +83,8 @@ def test_reports_see_rows_and_never_a_store_a_run_or_an_engine() -> None:
 
 
 def test_nothing_imports_the_command_line() -> None:
-    assert [module for module in MODULES if "harness.cli" in imports(module)] == ["harness.__main__"]
+    verbs = set(within("harness.cli"))
+    assert [module for module in MODULES.keys() - verbs if imports(module) & verbs] == ["harness.__main__"]
 
 
 def test_the_loop_knows_no_report_and_measures_know_no_store() -> None:

@@ -1,0 +1,74 @@
+"""Verbs that time engines and judge times."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.app import AsJson, Exit, app, print_json, say
+
+
+@app.command(epilog="Example: crispbench latency configs/latency.yaml --engine demo-bf16 --scenario single-stream")
+def latency(
+    config: Annotated[Path, typer.Argument(help="YAML file; its `latency` says what is measured.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder; default results/NAME with the config's name.")] = None,
+    engine: Annotated[list[str] | None, typer.Option(help="Only this engine; may be repeated.")] = None,
+    scenario: Annotated[
+        list[str] | None, typer.Option(help="single-stream, server or offline; default the config's; may be repeated.")
+    ] = None,
+    slo_ms: Annotated[
+        float | None, typer.Option("--slo-ms", min=0.001, help="server: 99% are to be answered within this time.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure latency and throughput. Exit 0 valid, 1 slower than --slo-ms, 3 too few samples for it, 5 invalid."""
+    from harness.latency.measurement import Wishes, measure_config
+
+    outcome = measure_config(config, Wishes(engine or (), scenario or (), slo_ms), out=out, say=say)
+    if as_json:
+        print_json(outcome.document())
+    else:
+        from rich.console import Console
+
+        from harness.report import latency as page
+
+        page.show(outcome.measured, Console())
+        print(f"report: {os.path.relpath(outcome.page[0])}")
+    code = {"pass": Exit.PASS, "fail": Exit.FAILED, "inconclusive": Exit.INCONCLUSIVE, "invalid": Exit.INVALID}
+    if code[outcome.verdict]:
+        raise typer.Exit(code[outcome.verdict])
+
+
+@app.command(epilog="Example: crispbench ab configs/ab.yaml --engine demo-fp32 --engine demo-bf16 --quick")
+def ab(
+    config: Annotated[Path, typer.Argument(help="YAML file; its first benchmark is scored.")],
+    engine: Annotated[list[str] | None, typer.Option(help="A, and once more B: is B slower than A?")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="6 launch pairs instead of 10.")] = False,
+    launch_pairs: Annotated[int | None, typer.Option(min=1, help="Fresh processes of each engine.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each process.")] = 4,
+    queries: Annotated[int, typer.Option(min=1, help="Queries of each turn.")] = 25,
+    warmup: Annotated[int, typer.Option(min=0, help="Queries of each process that do not count.")] = 10,
+    margin: Annotated[
+        list[str] | None, typer.Option(help="Accepted slowdown, such as p50=0.05; p95=none leaves it out.")
+    ] = None,
+    canary: Annotated[bool, typer.Option("--canary", help="A against A: the noise floor of this machine.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder; default results/NAME-ab with the config's name.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Replace the results of an earlier run.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Is B slower than A? Exit 0 pass, 1 regression seen twice, 3 inconclusive, 5 an engine could not score."""
+    from harness.ab import contest, report
+    from harness.ab.records import QUICK, STANDARD, Plan
+
+    pairs = launch_pairs or (QUICK if quick else STANDARD).launch_pairs
+    terms = contest.Terms(Plan(pairs, rounds, queries, warmup), contest.read_margins(margin or ()), canary, fresh)
+    found = contest.run_ab(config, engine or (), terms, out=out, say=say)
+    if as_json:
+        print_json(found.document)
+    else:
+        typer.echo("\n".join(report.lines(found.document)))
+        say(f"report: {os.path.relpath(found.folder / 'ab.md')}")
+    code = {"pass": Exit.PASS, "regression": Exit.FAILED, "inconclusive": Exit.INCONCLUSIVE}[found.verdict.outcome]
+    if code:
+        raise typer.Exit(code)
