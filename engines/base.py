@@ -14,12 +14,21 @@ from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from engines.fields import BaseModel, ConfigDict, ValidationError
 
 
 class Pair(NamedTuple):
     query: str
     document: str
+
+
+class Ceiling(NamedTuple):
+    """What a machine reaches in the matrix products of an engine's model: measured just now, from no data sheet."""
+
+    flops_per_s: float  # best of some repeats at the model's own shapes, each as often as a forward has it
+    bytes_per_s: float  # read and written by a large copy in the device's memory
+    dtype: str  # of the factors
+    how: str  # device, threads, tokens of one product
 
 
 class EngineError(Exception):
@@ -43,16 +52,23 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
+    @property
+    def speed_only(self) -> bool:
+        """Whether the scores mean nothing by choice, so that times are all that may be reported."""
+        return False
+
 
 class Engine(ABC):
     """Turns pairs into scores. A context manager: leaving it closes, also after an error.
 
     `options_type` lists what the config may set. `prepares` says which texts the harness shows to
     `prepare` before the first pair of a benchmark: none, every candidate document, or the corpus.
+    `concurrent` says whether several calls of `score` at a time are answered at a time.
     """
 
     options_type: ClassVar[type[Options]] = Options
     prepares: ClassVar[Literal["nothing", "candidates", "corpus"]] = "nothing"
+    concurrent: ClassVar[bool] = False
 
     def __init__(self, options: Any) -> None:
         """Load whatever the options name. `options` is a validated instance of the class's own `options_type`."""
@@ -82,9 +98,19 @@ class Engine(ABC):
         return {}
 
     def counts(self) -> Mapping[str, int]:
-        """Running totals since the start: `tokens`, `truncated` (documents cut to fit),
-        `special_text` (texts that contained special-token strings), whatever the engine knows."""
+        """Running totals since the start, of whatever the engine knows.
+
+        `truncated`: documents cut to fit. `special_text`: texts that contained special-token strings.
+        `tokens`: of all prompts, each pair alone. `computed_tokens`: those that went through the model, fewer where
+        pairs share a prefix, more where they are padded; `padded_tokens`: padding alone. `flops`: floating-point
+        operations of the `tokens`; `computed_flops`: of the computed ones; `computed_bytes`: the least that these
+        move through memory. `engines.work` has the formulas.
+        """
         return {}
+
+    def ceiling(self) -> Ceiling | None:
+        """What this machine reaches in this engine's arithmetic, measured now in a few seconds; None: not known."""
+        return None
 
     def close(self) -> None:
         """Free memory, connections and processes; a second call does nothing."""
@@ -132,7 +158,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"option {name!r} is missing; known are {', '.join(sorted(model.model_fields))}"
     message = problem["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    return f"{name} = {problem['input']!r}: {message}" if name else message
+    return f"{name} = {problem['input']!r:.200}: {message}" if name else message
 
 
 def require(package: str, *, extra: str) -> Any:

@@ -68,7 +68,7 @@ def open_model(model: str, revision: str | None) -> Opened:
     """A checkpoint whose weights are all there, from safetensors only. Raises EngineUnavailable."""
     try:
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        config = AutoConfig.from_pretrained(model, revision=revision)
+        config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
         architecture = (config.architectures or ["none"])[0]
         auto = _auto_class(architecture)
         exported = _forget_export(config, model)
@@ -99,9 +99,7 @@ def load(model: str, revision: str | None, labels: Labels) -> Checkpoint:
     """What scoring needs of a checkpoint, in its own dtype on the CPU. Raises EngineUnavailable."""
     opened = open_model(model, revision)
     loaded, config = opened.model, opened.model.config
-    for feature in UNSUPPORTED:
-        if getattr(config, feature, None) is not None:
-            raise EngineUnavailable(f"model {model!r} sets {feature}, which the packed forward does not support")
+    refuse_unsupported(config, model)
     loaded.set_attn_implementation(packed.NAME)
     causal = opened.architecture.endswith("ForCausalLM")
     return Checkpoint(
@@ -114,6 +112,13 @@ def load(model: str, revision: str | None, labels: Labels) -> Checkpoint:
         revision=opened.revision,
         scales=opened.scales,
     )
+
+
+def refuse_unsupported(config: Any, model: str) -> None:
+    """Raise EngineUnavailable for what the packed forward would compute otherwise than the model."""
+    for feature in UNSUPPORTED:
+        if getattr(config, feature, None) is not None:
+            raise EngineUnavailable(f"model {model!r} sets {feature}, which the packed forward does not support")
 
 
 def _forget_export(config: Any, model: str) -> bool:

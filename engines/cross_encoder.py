@@ -1,18 +1,21 @@
 """Cross-encoders by sentence-transformers: the raw logit of a classifier with one label, in float32."""
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import PositiveInt
 
-from engines.base import BadOptions, Engine, EngineUnavailable, Options, Pair, ScoringFailed, require
+from engines import work
+from engines.base import BadOptions, Ceiling, Engine, EngineUnavailable, Options, Pair, ScoringFailed, require
 from engines.location import locate
 from engines.revision import hub_commit, weights_revision
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 SAFE_WEIGHTS = "model.safetensors"
@@ -60,8 +63,9 @@ class CrossEncoder(Engine):
         if not self._causal:  # whose head may be its embedding
             _refuse_random_head(path, self._model.model, options)
         self._head_in_float32()
-        self._identity = require("torch", extra="sentence-transformers").nn.Identity()
-        self._counts: Counter[str] = Counter()
+        library_of_tensors = require("torch", extra="sentence-transformers")
+        self._identity = library_of_tensors.nn.Identity()
+        self._measure_work(getattr(library_of_tensors, DTYPES[options.precision]))
         self._description = {
             "model": options.model,
             "revision": weights_revision(path) or hub_commit(self._model) or options.revision or "",
@@ -76,7 +80,7 @@ class CrossEncoder(Engine):
         if not pairs:
             return []
         try:
-            self._count(pairs)
+            self._count_cut(pairs)
             logits: Tensor = self._model.predict(
                 [(pair.query, pair.document) for pair in pairs],
                 batch_size=self.options.batch_size,
@@ -94,20 +98,42 @@ class CrossEncoder(Engine):
         return self._description
 
     def counts(self) -> Mapping[str, int]:
+        while self._batches:
+            lengths, width = self._batches.popleft()
+            self._counts.update(work.padded(self._shape, lengths.tolist(), width, causal=self._causal))
         return dict(self._counts)
+
+    def ceiling(self) -> Ceiling | None:
+        return None if self._shape is None else self._ceiling(self._shape)
 
     def close(self) -> None:
         self._model.to("meta")  # frees the weights, whoever still holds the engine
 
-    def _count(self, pairs: Sequence[Pair]) -> None:
-        """Tokens and cut texts. A causal model puts its own template around the pair: there they are not known."""
+    def _measure_work(self, dtype: "torch.dtype") -> None:
+        """From now on keep the lengths of each batch that the model is given, and know the model's shape."""
+        from engines import ceiling
+
+        model, size = self._model.model, dtype.itemsize
+        self._shape = ceiling.shape_of(model, model.config, weight_bytes=size, activation_bytes=size)
+        self._ceiling = partial(
+            ceiling.measure, precision=self.options.precision, dtype=dtype, device=self._model.device
+        )
+        self._counts: Counter[str] = Counter()
+        self._batches: deque[tuple[Tensor, int]] = deque()  # lengths stay on the device: reading them waits for it
+        self._model[0].register_forward_pre_hook(self._keep_lengths)  # the first module holds the transformer
+
+    def _keep_lengths(self, module: "nn.Module", inputs: "tuple[Mapping[str, Tensor]]") -> None:
+        mask = inputs[0].get("attention_mask")
+        if mask is not None:
+            self._batches.append((mask.sum(-1), mask.shape[-1]))
+
+    def _count_cut(self, pairs: Sequence[Pair]) -> None:
+        """Texts that will be cut. A causal model puts its own template around the pair: there it is not known."""
         if self._causal:
             return
         queries, documents = [pair.query for pair in pairs], [pair.document for pair in pairs]
         encoded = self._model.tokenizer(queries, documents, truncation=False, verbose=False)
-        lengths, limit = [len(ids) for ids in encoded["input_ids"]], self._model.max_seq_length
-        self._counts["tokens"] += sum(min(length, limit) for length in lengths)
-        self._counts["truncated"] += sum(length > limit for length in lengths)
+        self._counts["truncated"] += sum(len(ids) > self._model.max_seq_length for ids in encoded["input_ids"])
 
     def _check_labels(self) -> None:
         model, config = self.options.model, self._model.config
@@ -145,7 +171,7 @@ class CrossEncoder(Engine):
 def _refuse_guesses(path: str, options: CrossEncoderOptions) -> None:
     """sentence-transformers takes "yes" and "no" for a causal model, and random numbers for a head that is missing."""
     transformers = require("transformers", extra="sentence-transformers")
-    config = transformers.AutoConfig.from_pretrained(path, revision=options.revision)
+    config = transformers.AutoConfig.from_pretrained(path, revision=options.revision, trust_remote_code=False)
     architecture = (config.architectures or ["none"])[0]
     if architecture.endswith("ForCausalLM"):
         raise EngineUnavailable(

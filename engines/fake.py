@@ -6,9 +6,13 @@ decided by a hash, so that orders are stable and almost free of ties.
 
 import hashlib
 import math
+import os
+import signal
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import ClassVar
 
 from engines.base import Engine, Options, Pair, ScoringFailed
@@ -17,6 +21,7 @@ from engines.base import Engine, Options, Pair, ScoringFailed
 class FakeOptions(Options):
     delay_s: float = 0.0  # per call
     fail_on: str = ""  # a query that holds this text raises ScoringFailed
+    die_on: str = ""  # a query that holds this text kills the process, as a driver's fault does
     nan_on: str = ""  # a document that holds this text scores NaN
     constant: bool = False  # every score is 0.0, as a broken low-precision head gives
     decimals: int | None = None  # round the scores: fewer decimals, more ties
@@ -35,7 +40,11 @@ class Fake(Engine):
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         if self.options.delay_s:
             time.sleep(self.options.delay_s)
-        return [self._score(pair) for pair in pairs]
+        return [
+            score
+            for query, group in groupby(pairs, key=itemgetter(0))  # whose words and hash its documents share
+            for score in self._scores(query, [pair.document for pair in group])
+        ]
 
     def describe(self) -> Mapping[str, str]:
         return {"model": "word overlap"}
@@ -43,25 +52,40 @@ class Fake(Engine):
     def counts(self) -> Mapping[str, int]:
         return dict(self._counts)
 
-    def _score(self, pair: Pair) -> float:
+    def _scores(self, query: str, documents: Sequence[str]) -> Iterator[float]:
         options = self.options
-        if options.fail_on and options.fail_on in pair.query:
-            raise ScoringFailed(f"query {pair.query!r} holds {options.fail_on!r}, which this engine fails on")
-        if options.nan_on and options.nan_on in pair.document:
-            return math.nan
-        if options.constant:
-            return 0.0
-        self._counts["tokens"] += len(pair.query.split()) + len(pair.document.split())
-        asked = set(pair.query.lower().split())
-        overlap = len(asked & set(pair.document.lower().split())) / max(len(asked), 1)
-        score = overlap + 0.01 * self._uniform(pair, "order") + options.noise * self._normal(pair)
-        return score if options.decimals is None else round(score, options.decimals)
+        if options.fail_on and options.fail_on in query:
+            raise ScoringFailed(f"query {query!r} holds {options.fail_on!r}, which this engine fails on")
+        if options.die_on and options.die_on in query:
+            os.kill(os.getpid(), signal.SIGKILL)
+        words = query.lower().split()
+        asked = frozenset(words)
+        order, radius, angle = (self._uniform(purpose, query) for purpose in ("order", "radius", "angle"))
+        for document in documents:
+            if options.nan_on and options.nan_on in document:
+                yield math.nan
+            elif options.constant:
+                yield 0.0
+            else:
+                held = document.lower().split()
+                self._counts["tokens"] += len(words) + len(held)
+                score = len(asked.intersection(held)) / max(len(asked), 1) + 0.01 * order(document)
+                if options.noise:  # Box and Muller, 1958
+                    length = math.sqrt(-2 * math.log(1 - radius(document)))
+                    score += options.noise * (length * math.cos(2 * math.pi * angle(document)))
+                yield score if options.decimals is None else round(score, options.decimals)
 
-    def _normal(self, pair: Pair) -> float:
-        first, second = self._uniform(pair, "radius"), self._uniform(pair, "angle")
-        return math.sqrt(-2 * math.log(1 - first)) * math.cos(2 * math.pi * second)  # Box and Muller, 1958
+    def _uniform(self, purpose: str, query: str) -> Callable[[str], float]:
+        """document -> a number from 0 to 1, the same for the same pair."""
+        begun = hashlib.blake2b(_bytes("\0".join([str(self.options.seed), purpose, query, ""])), digest_size=8)
 
-    def _uniform(self, pair: Pair, purpose: str) -> float:
-        text = "\0".join([str(self.options.seed), purpose, pair.query, pair.document])
-        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        return int.from_bytes(digest, "big") / 2**64
+        def draw(document: str) -> float:
+            digest = begun.copy()
+            digest.update(_bytes(document))
+            return int.from_bytes(digest.digest(), "big") / 2**64
+
+        return draw
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

@@ -30,7 +30,10 @@ def log_odds(answer: Value, labels: Labels, kind: ScoreKind) -> LogOdds:
         return LogOdds(math.log(probability) - math.log1p(-probability), answer in (0, 1))
     positive, negative = _by_name(answer, labels)
     if kind == "logit_diff":
-        return LogOdds(positive - negative, False)
+        difference = positive - negative
+        if not math.isfinite(difference):
+            raise ScoringFailed(f"logits {positive} and {negative} differ by more than a number can hold")
+        return LogOdds(difference, False)
     # softmax_1 / softmax_0 = exp(logit_1 - logit_0); better than one of them alone, of which few digits are left near 1
     if abs(_probability(positive) + _probability(negative) - 1) > 0.01:
         raise ScoringFailed(

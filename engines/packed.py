@@ -5,18 +5,22 @@ and to itself, so every score equals that of its prompt alone. Scores are read a
 row of the head; full-vocabulary logits are never formed.
 
 Attention is variable-length attention: segment i has its own queries and its own keys, causal with the last
-query aligned to the last key. On CUDA in 16 bit torch's `varlen_attn` computes it in one kernel; elsewhere one
+query aligned to the last key. On a CPU `decoder` computes models made as Qwen2, Qwen3 and Llama are. All others go
+through transformers' own forward: on CUDA in 16 bit torch's `varlen_attn` attends in one kernel, elsewhere one
 `scaled_dot_product_attention` per block of a segment's queries does.
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from engines import decoder, varlen
+from engines.quantized import QuantizedLinear
 from engines.template import Prompt
 
 NAME = "crispbench_packed"
@@ -83,6 +87,14 @@ def has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
     return device.type == "cuda" and sixteen_bit and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
+def attention_name(backbone: nn.Module) -> str:
+    """How attention is computed for this backbone, where it is now."""
+    parameter = next(backbone.parameters())
+    if has_kernel(parameter.device, parameter.dtype):
+        return "varlen_attn"
+    return "products by rows" if fits(backbone) else "sdpa per segment"
+
+
 def attention(
     module: nn.Module,
     query: Tensor,  # [1, heads, tokens, head_dim]
@@ -101,22 +113,13 @@ def attention(
 
 
 def _attend_by_kernel(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    out = varlen_attn(
-        query[0].transpose(0, 1),
-        key[0].transpose(0, 1),
-        value[0].transpose(0, 1),
-        layout.query_starts,
-        layout.key_starts,
-        max(end - start for start, end in layout.query_bounds),
-        max(end - start for start, end in layout.key_bounds),
-        scale=scaling,
-        window_size=(-1, 0),  # causal, aligned at the last query and the last key
-        enable_gqa=True,
+    queries, keys, values = (states[0].transpose(0, 1) for states in (query, key, value))
+    starts = layout.query_starts, layout.key_starts
+    longest_query, longest_keys = (
+        max(end - start for start, end in bounds) for bounds in (layout.query_bounds, layout.key_bounds)
     )
-    assert isinstance(out, Tensor)
-    return out[None]
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return varlen.launch(queries, keys, values, starts, (longest_query, longest_keys), scale)[None]
 
 
 def _attend_by_segment(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None) -> Tensor:
@@ -149,12 +152,53 @@ def score(backbone: nn.Module, head: Tensor, prompt: Prompt, *, budget: int) -> 
     """
     parameter = next(backbone.parameters())
     kernel = has_kernel(parameter.device, parameter.dtype)
+    forward = _forward_own if not kernel and fits(backbone) else _forward_generic
     scores = torch.empty(len(prompt.tails), device=parameter.device)
     computed = 0
     costs = [max(len(tail), (len(prompt.prefix) + len(tail)) // KEYS_PER_TOKEN) for tail in prompt.tails]
     for pack in plan(costs, budget):
         layout = lay_out(prompt.prefix, [prompt.tails[i] for i in pack], parameter.device, kernel=kernel)
-        hidden = backbone(input_ids=layout.ids, position_ids=layout.positions, use_cache=False, layout=layout)
-        scores[pack] = hidden.last_hidden_state[0, layout.ends].float() @ head
+        scores[pack] = forward(backbone, layout).float() @ head
         computed += layout.ids.numel()
     return scores, computed
+
+
+def _forward_own(backbone: nn.Module, layout: Layout) -> Tensor:
+    return decoder.forward(backbone, layout.ids[0], layout.positions[0], layout.query_bounds)
+
+
+def _forward_generic(backbone: nn.Module, layout: Layout) -> Tensor:
+    """transformers' own forward, whose attention is `attention`."""
+    hidden = backbone(input_ids=layout.ids, position_ids=layout.positions, use_cache=False, layout=layout)
+    last: Tensor = hidden.last_hidden_state[0, layout.ends]
+    return last
+
+
+def fits(backbone: nn.Module) -> bool:
+    """Whether `decoder` computes this backbone: it has the parts, and it gives the same numbers for a small pack.
+
+    Parts alone do not tell: models share them and differ in a factor or in which dimensions turn together.
+    """
+    if backbone not in _FITS:
+        _FITS[backbone] = _agrees(backbone)
+    return _FITS[backbone]
+
+
+_FITS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+@torch.inference_mode()
+def _agrees(backbone: nn.Module) -> bool:
+    parameter = next(backbone.parameters())
+    if not parameter.is_cpu or not decoder.has_parts(backbone):
+        return False
+    known = backbone.get_parameter("embed_tokens.weight").shape[0]
+    tokens = [token % known for token in range(1, 24)]
+    layout = lay_out(tokens[:5], [tokens[5:20], tokens[20:]], parameter.device, kernel=False)
+    expected = _forward_generic(backbone, layout).float()
+    try:
+        found = _forward_own(backbone, layout).float()
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):  # parts of these names, and other shapes
+        return False
+    exact = parameter.dtype == torch.float32 and not any(isinstance(m, QuantizedLinear) for m in backbone.modules())
+    return bool((found - expected).norm() <= (1e-4 if exact else 0.05) * expected.norm())

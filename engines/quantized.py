@@ -7,17 +7,22 @@ come) or are those of a ModelOpt export (one per matrix, activations calibrated)
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.base import EngineUnavailable
+from engines.prepacked import free_if_moved, has_onednn
 
 ROWS = 256  # tokens of one product on a CPU: its float32 result stays in cache, 1.7 times the speed of 2,048 at once
 CAPABILITY = (8, 9)  # Ada and Hopper: the first with E4M3 tensor cores
 TINIEST = 2.0**-24  # an activation row below it counts as zero; ModelOpt's bound (tensor_quant.py)
+STEPS = 254.98  # between the codes of a row's ends: with 255, rounding both could end at code 256
+PASSES = (
+    64  # rows of one pass over activations: they are in a core's own cache when the next one comes, 5% of int8's time
+)
 SIXTEEN = 16  # scaled_mm takes matrices whose sides are multiples of it
 
 
@@ -57,17 +62,14 @@ def encode_by_row(values: Tensor, arithmetic: Arithmetic) -> Codes:
 
 def _multiply_e4m3(tokens: Codes, weight: Codes, dtype: torch.dtype) -> Tensor:
     """In E4M3 on tensor cores. Without fast accumulation, which keeps about 14 bits: fp8-sim has no such thing."""
-    recipe = F.ScalingType.RowWise if weight.is_by_row else F.ScalingType.TensorWise
-    weight_scale = weight.scale.T if weight.is_by_row else weight.scale
-    return F.scaled_mm(
-        tokens.codes,
-        weight.codes.T,
-        tokens.scale,
-        recipe,
-        weight_scale.contiguous(),
-        recipe,
-        output_dtype=dtype,
-        use_fast_accum=False,
+    return scaled_mm(tokens, weight, dtype, fast=False)
+
+
+def scaled_mm(tokens: Codes, weight: Codes, dtype: torch.dtype, *, fast: bool) -> Tensor:
+    """Both with scales by row, or both with one. Not F.scaled_mm, which is younger: torch has had this since 2.5."""
+    scale = weight.scale.T.contiguous() if weight.is_by_row else weight.scale
+    return torch._scaled_mm(
+        tokens.codes, weight.codes.T, scale_a=tokens.scale, scale_b=scale, out_dtype=dtype, use_fast_accum=fast
     )
 
 
@@ -80,6 +82,56 @@ def _multiply_e4m3_in_fp32(tokens: Codes, weight: Codes, dtype: torch.dtype) -> 
 def _multiply_int8(tokens: Codes, weight: Codes, dtype: torch.dtype) -> Tensor:
     product = torch._int_mm(tokens.codes, weight.codes.T)  # int32
     return product.float().mul_(tokens.scale).mul_(weight.scale.reshape(1, -1)).to(dtype)
+
+
+class Bytes(NamedTuple):
+    """Rows as oneDNN's int8 products take them: their values are `(codes - zero) * scale`."""
+
+    codes: Tensor  # uint8 [rows, columns]
+    zero: Tensor  # [rows, 1], whole numbers: the code of 0
+    scale: Tensor  # [rows, 1]
+    dtype: torch.dtype  # of the values
+
+
+def encode_bytes(values: Tensor) -> Bytes:
+    """Each row with the scale that spreads 256 codes from its smallest to its largest value, and 0 exact between them.
+
+    A few dimensions of a transformer's activations are large, all of one sign: symmetric codes would leave half of
+    the range empty. NaN and infinities show in the scale.
+    """
+    smallest, largest = values.amin(-1, keepdim=True).float(), values.amax(-1, keepdim=True).float()
+    scale = (largest.clamp_(min=0) - smallest.clamp_(max=0)).clamp_(min=TINIEST).div_(STEPS)
+    zero, factor = (smallest / scale).neg_().round_(), scale.reciprocal()
+    shift = zero - 128  # torch casts float32 to int8 7 times as fast as to uint8
+    signed = torch.empty(values.shape, dtype=torch.int8)
+    for start in range(0, len(values), PASSES):
+        block = slice(start, start + PASSES)
+        signed[block] = (values[block] * factor[block]).add_(shift[block]).round_()
+    codes = signed.view(torch.uint8).add_(128)
+    return Bytes(codes, zero, scale, values.dtype)
+
+
+def _multiply_bytes(codes: Tensor, weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """`codes @ weight.T * scale` with a prepacked int8 weight, accumulated in int32."""
+    zeros = torch.zeros(len(scale), dtype=torch.int32)
+    product: Tensor = torch.ops.onednn.qlinear_pointwise(
+        codes, 1.0, 0, weight, scale, zeros, None, 1.0, 0, dtype, "none", [], ""
+    )
+    return product
+
+
+@cache
+def has_integer_products() -> bool:
+    """Whether oneDNN multiplies bytes exactly here: without VNNI its sums of two products end at 32,767."""
+    if not has_onednn():
+        return False
+    codes, weight = torch.full((16, 64), 255, dtype=torch.uint8), torch.full((16, 64), 127, dtype=torch.int8)
+    try:
+        packed = torch.ops.onednn.qlinear_prepack(weight, list(codes.shape))
+        found = _multiply_bytes(codes, packed, torch.ones(16), torch.float32)
+    except (RuntimeError, AttributeError):  # torch was built without it
+        return False
+    return bool((found == 255 * 127 * 64).all())
 
 
 ARITHMETIC = {
@@ -105,14 +157,48 @@ class QuantizedLinear(nn.Module):
         self.register_buffer("input_scale", input_scale)
         self.bias = bias
         self.arithmetic = arithmetic
+        self.out_features = len(weight.codes)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def encode(self, tokens: Tensor) -> Tensor | Bytes:
+        """What `forward` takes instead of these tokens [tokens, in], so that layers with the same input share it."""
+        return encode_bytes(tokens) if self.is_prepacked else tokens
+
+    def forward(self, tokens: Tensor | Bytes) -> Tensor:
+        if isinstance(tokens, Bytes):
+            return self._multiply_prepacked(tokens)
         rows = tokens.flatten(0, -2)
+        if self.is_prepacked:
+            return self._multiply_prepacked(encode_bytes(rows)).reshape(*tokens.shape[:-1], -1)
         blocks = [self._multiply(block) for block in torch.split(rows, ROWS if rows.is_cpu else len(rows))]
         product = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
         if self.bias is not None:
             product += self.bias
         return product.reshape(*tokens.shape[:-1], -1)
+
+    def prepack(self) -> None:
+        """Put the codes into oneDNN's layout, if it computes int8 here: the same products, faster."""
+        if self.arithmetic.code == torch.int8 and self.codes.is_cpu and has_integer_products():
+            self.sums = self.codes.sum(1).mul(self.scale.flatten())
+            self.codes = torch.ops.onednn.qlinear_prepack(self.codes, [ROWS, self.codes.shape[1]])
+
+    @property
+    def is_prepacked(self) -> bool:
+        return self.codes.is_mkldnn
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        free_if_moved(self, "codes", fn)
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def multiply_codes(self, tokens: Bytes) -> Tensor:
+        """`tokens.codes @ weight.T`, the weight's values and not its codes: the product alone, for a ceiling."""
+        return _multiply_bytes(tokens.codes, self.codes, self.scale.flatten(), tokens.dtype)
+
+    def _multiply_prepacked(self, tokens: Bytes) -> Tensor:
+        product = self.multiply_codes(tokens)
+        for start in range(0, len(product), PASSES):
+            block = slice(start, start + PASSES)
+            product[block].addcmul_(tokens.zero[block], self.sums, value=-1).mul_(tokens.scale[block])
+        return product if self.bias is None else product.add_(self.bias)
 
     def _multiply(self, rows: Tensor) -> Tensor:
         if self.input_scale is None:
@@ -181,9 +267,10 @@ def describe(backbone: nn.Module) -> dict[str, str]:
         + [f"Linear {str(layer.weight.dtype).removeprefix('torch.')}" for layer in others]
     )
     static = layers[0].input_scale is not None
+    by_token = "by token, as they come" + (", with a zero of its own" if layers[0].is_prepacked else "")
     return {
         "linear_layers": ", ".join(f"{count} {kind}" for kind, count in counted.items()),
         "weight_scales": "by output row" if layers[0].scale.ndim else "by matrix, of the checkpoint",
-        "activation_scales": "by matrix, of the checkpoint" if static else "by token, as they come",
-        "kernel": layers[0].arithmetic.kernel,
+        "activation_scales": "by matrix, of the checkpoint" if static else by_token,
+        "kernel": "onednn qlinear" if layers[0].is_prepacked else layers[0].arithmetic.kernel,
     }

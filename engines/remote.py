@@ -34,6 +34,7 @@ class Job(NamedTuple):
 class Remote(Engine):
     options_type: ClassVar[type[Options]] = RemoteOptions
     options: RemoteOptions
+    concurrent: ClassVar[bool] = True
 
     def __init__(self, options: RemoteOptions) -> None:
         super().__init__(options)

@@ -8,19 +8,23 @@ from which the score is read survives.
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
-from pydantic import ValidationError, field_validator, model_validator
 
 from engines.base import BadOptions, EngineUnavailable, Options, ScoringFailed, explain
+from engines.fields import ValidationError, field_validator, model_validator
+from engines.token_cache import TokenCache, is_text
+from engines.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+CHUNK = 2**20  # characters of documents that are encoded and kept at once: a kill costs at most these
 SLOT = re.compile(r"\{(query|document|instruction)\}")
 # In a wheel the templates lie inside this package, in a checkout beside it.
 FOLDERS = (Path(__file__).parent / "templates", Path(__file__).parent.parent / "configs" / "templates")
@@ -63,7 +67,8 @@ class Template(Options):
     @property
     def sha256(self) -> str:
         """Hash of all that decides the ids and the score: pieces, instruction line, labels."""
-        decisive = self.model_dump(include={"pieces", "instruction", "labels"})
+        labels = {"positive": self.labels.positive, "negative": self.labels.negative}
+        decisive = {"pieces": self.pieces, "instruction": self.instruction, "labels": labels}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -102,7 +107,7 @@ def load_template(name: str) -> Template:
     if path is None:
         raise BadOptions(f"template {name!r} is not known; known are {', '.join(template_names())}, or a YAML file")
     try:
-        return Template.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Template.model_validate(read_yaml(path))
     except ValidationError as error:
         raise BadOptions(f"template {path}: {explain(error, Template)}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -130,13 +135,15 @@ class Prompt(NamedTuple):
 
 
 class PromptEncoder:
-    """A template bound to a tokenizer and a length limit."""
+    """A template bound to a tokenizer and a length limit. Documents that were prepared are not tokenised again."""
 
     def __init__(self, template: Template, tokenizer: "Tokenizer", *, max_tokens: int, instruction: str = "") -> None:
         from tokenizers import Tokenizer
 
+        serialised = tokenizer.to_str()
+
         def copy(*, specials_as_text: bool) -> Tokenizer:
-            own = Tokenizer.from_str(tokenizer.to_str())
+            own = Tokenizer.from_str(serialised)
             own.no_truncation()
             own.no_padding()
             own.encode_special_tokens = specials_as_text
@@ -149,6 +156,7 @@ class PromptEncoder:
         specials = sorted((token.content for token in added if token.special), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, specials)) or r"(?!)")
         self._instruction = instruction
+        self._cache: TokenCache | None = None  # opened by the first prepare
         document = template.document_piece
         self._head = template.pieces[:document]
         self._before, self._after = template.pieces[document].split("{document}")
@@ -175,19 +183,38 @@ class PromptEncoder:
                 f"the query takes {len(prefix)} tokens with its prefix and leaves no room for a document in "
                 f"max_tokens = {self.max_tokens}: raise max_tokens"
             )
-        tails, truncated = [], 0
-        for ids, document in zip(self._encode_documents(documents), documents, strict=True):
-            if len(ids) > room:
-                truncated += 1
-                whole = self._encode_content([self._before + document])[0]
-                ids = whole[: room - len(self._after_ids)] + self._after_ids
-            if not ids + self._suffix:
-                raise ScoringFailed(
-                    f"template {self.template.name} gives an empty document no token to read a score from"
-                )
-            tails.append(ids + self._suffix)
+        ids = self._encode_documents(documents, self._after)
+        long = [i for i, found in enumerate(ids) if len(found) > room]
+        if self._after:  # which a cut document is tokenised without
+            for i, whole in zip(long, self._encode_documents([documents[i] for i in long], ""), strict=True):
+                ids[i] = whole
+        for i in long:
+            ids[i] = ids[i][: room - len(self._after_ids)] + self._after_ids
+        tails = [found + self._suffix for found in ids]
+        if not all(tails):
+            raise ScoringFailed(f"template {self.template.name} gives an empty document no token to read a score from")
         special_text = sum(bool(self._special.search(text)) for text in (query, *documents))
-        return Prompt(prefix, tails, truncated, special_text)
+        return Prompt(prefix, tails, len(long), special_text)
+
+    def prepare(self, documents: Iterable[str]) -> None:
+        """Keep the ids of documents on disk, where `encode` finds them, as any encoder of this tokenizer does.
+
+        They are read once, a chunk at a time. Where nothing can be kept, none are encoded; what is no text is left to
+        `encode`, whose query it fails.
+        """
+        self._cache = self._cache or self._open_cache()
+        room = self.max_tokens - len(self._encode_head("")) - len(self._suffix)  # a query leaves less; most are short
+        for chunk in _chunks(document for document in documents if is_text(document)):
+            if not self._cache.keeps:
+                return
+            lengths = self._keep(self._cache, chunk, self._after)
+            if self._after:
+                self._keep(self._cache, [document for document in chunk if lengths[document] > room], "")
+
+    def close(self) -> None:
+        if self._cache is not None:
+            self._cache.close()
+        self._cache = None
 
     def _encode_head(self, query: str) -> list[int]:
         ids: list[int] = []
@@ -196,8 +223,33 @@ class PromptEncoder:
             ids += self._encode_content([text])[0] if SLOT.search(piece) else self._encode_fixed(text)
         return ids
 
-    def _encode_documents(self, documents: Sequence[str]) -> list[list[int]]:
-        return self._encode_content([self._before + document + self._after for document in documents])
+    def _encode_documents(self, documents: Sequence[str], after: str) -> list[list[int]]:
+        """Ids with what stands before them, and `after` behind. What was not prepared is not kept: the clock runs."""
+        texts = [self._before + document + after for document in documents]
+        known = self._cache.find(texts) if self._cache else {}
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        known.update(zip(new, self._encode_content(new), strict=True))
+        return [known[text] for text in texts]
+
+    def _open_cache(self) -> TokenCache:
+        return TokenCache(
+            {
+                "tokenizer": hashlib.sha256(self._content.to_str().encode()).hexdigest(),
+                "tokenizers": version("tokenizers"),
+                "special_tokens": "as text",
+            }
+        )
+
+    def _keep(self, cache: TokenCache, documents: Sequence[str], after: str) -> dict[str, int]:
+        """Keep the ids of those that are not kept yet; how many tokens each has."""
+        texts = {self._before + document + after: document for document in documents}
+        ids = cache.find(list(texts))
+        new = [text for text in texts if text not in ids]
+        if new:
+            encoded = dict(zip(new, self._encode_content(new), strict=True))
+            cache.keep(encoded)
+            ids |= encoded
+        return {document: len(ids[text]) for text, document in texts.items()}
 
     def _encode_fixed(self, text: str) -> list[int]:
         return list(self._fixed.encode(text, add_special_tokens=False).ids)
@@ -208,3 +260,16 @@ class PromptEncoder:
         except (UnicodeEncodeError, TypeError) as error:  # a lone surrogate is no text
             raise ScoringFailed(f"a text cannot be encoded as UTF-8: {error}") from None
         return [list(encoding.ids) for encoding in encoded]
+
+
+def _chunks(documents: Iterable[str]) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    characters = 0
+    for document in documents:
+        chunk.append(document)
+        characters += len(document)
+        if characters >= CHUNK:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk

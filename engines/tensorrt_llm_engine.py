@@ -11,7 +11,7 @@ import math
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from itertools import groupby
 from pathlib import Path
@@ -41,6 +41,7 @@ class TensorRTLLMOptions(Options):
     max_tokens: PositiveInt = 8192  # of the whole prompt; the document is cut to fit
     max_batch_size: PositiveInt = 64  # prompts of one forward
     max_num_tokens: PositiveInt = 16384  # tokens of one forward; no prompt may be longer, so documents are cut to it
+    cache_tokens: bool = True  # documents are tokenised before they are scored, once; False: anew with every query
     kv_cache_fraction: float = Field(default=0.5, gt=0, le=1)  # of the GPU memory that the weights leave free
 
     @model_validator(mode="after")
@@ -96,6 +97,7 @@ class Head(NamedTuple):
 class TensorRTLLM(Engine):
     options_type: ClassVar[type[Options]] = TensorRTLLMOptions
     options: TensorRTLLMOptions
+    prepares = "candidates"
 
     def __init__(self, options: TensorRTLLMOptions) -> None:
         super().__init__(options)
@@ -137,11 +139,16 @@ class TensorRTLLM(Engine):
             "template_sha256": template.sha256,
             "tokenizer_sha256": hashlib.sha256(files.tokenizer.to_str().encode()).hexdigest(),
             "max_tokens": str(max_tokens),
+            "document_tokens": "prepared" if options.cache_tokens else "with every query",
             "max_batch_size": str(options.max_batch_size),
             "max_num_tokens": str(options.max_num_tokens),
             "kv_cache_fraction": str(options.kv_cache_fraction),
             "tensorrt_llm": package.version,
         }
+
+    def prepare(self, documents: Collection[str], *, analysis: str) -> None:
+        if self.options.cache_tokens:
+            self._encoder.prepare(documents)
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         scores: list[float] = []
@@ -157,6 +164,7 @@ class TensorRTLLM(Engine):
 
     def close(self) -> None:
         self._llm.shutdown()
+        self._encoder.close()
 
     def _load(self, package: "Package", files: Files, max_tokens: int) -> Any:
         arguments = {

@@ -149,9 +149,17 @@ class Transport:
             target = self.line(answer.headers.get("location", "nowhere"))
             return ScoringFailed(f"{self._url}{path}: redirected to {target}, which is not followed: set `url` to it")
         kind = TooLarge if answer.status in TOO_LARGE else ScoringFailed
-        said = self.line(answer.document if isinstance(answer.document, str) else json.dumps(answer.document))
+        said = self.line(_written(answer.document))
         step = NEXT_STEPS.get(answer.status, "see the server's log")
         return kind(f"{self._url}{path}: {answer.status} {said}: {step}")
+
+
+def _written(document: Any) -> str:
+    """An answer as text; lists that are nested as deep as a parser takes are too deep for a writer."""
+    try:
+        return document if isinstance(document, str) else json.dumps(document)
+    except RecursionError:
+        return "an answer that is nested too deep to be shown"
 
 
 def pauses_s(draw: random.Random) -> Iterator[float]:
@@ -168,10 +176,10 @@ def pauses_s(draw: random.Random) -> Iterator[float]:
 def retry_after_s(value: str, now: datetime) -> float:
     """Seconds to wait by a Retry-After header, a number or a date (RFC 9110, 10.2.3); 0 without a meaning."""
     if value.strip().isdecimal():
-        return float(value)
+        return float(value.strip())
     try:
         at = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds())
 

@@ -7,6 +7,7 @@ says what else differs between servers. Unknown fields of an answer are ignored,
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from reprlib import Repr
 from typing import Any, Literal, NamedTuple
 
 from engines.base import ScoringFailed
@@ -52,9 +53,10 @@ class Dialect:
 
 def take(document: Any, name: str, kind: type) -> Any:
     """The field of a JSON object; raises ScoringFailed that names the field and what came instead."""
-    if not isinstance(document, dict) or not isinstance(document.get(name), kind):
+    found = document.get(name) if isinstance(document, dict) else None
+    if not isinstance(found, kind) or isinstance(found, bool):  # to Python, true is an integer
         raise ScoringFailed(f"the answer has no {name!r} ({_JSON_NAMES[kind]}), it is {short(document)}")
-    return document[name]
+    return found
 
 
 def items(document: Any) -> list[Any]:
@@ -105,8 +107,11 @@ def ranked(entries: list[Any], name: str) -> list[Value]:
 
 
 def short(value: Any) -> str:
-    text = repr(value)
+    """The beginning of a value, however large or deep it is: `repr` would recurse, and write all of it first."""
+    text = _SHORT.repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 _JSON_NAMES = {list: "a list", str: "a string", int: "an integer"}

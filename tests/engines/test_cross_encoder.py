@@ -67,14 +67,40 @@ def test_in_bf16_the_head_still_computes_in_float32(bert: str) -> None:
 def test_max_tokens_cuts_and_counts_the_longer_text(bert: str) -> None:
     with load("cross_encoder", {"model": bert, "device": "cpu", "max_tokens": 8}) as engine:
         engine.score([Pair("cat", "the the the the the the the"), Pair("cat", "the")])
-        assert engine.counts() == {"tokens": 8 + 5, "truncated": 1}  # [CLS] cat [SEP] the [SEP]
+        counts = engine.counts()
+        assert (counts["tokens"], counts["truncated"]) == (8 + 5, 1)  # [CLS] cat [SEP] the [SEP]
+        assert (counts["computed_tokens"], counts["padded_tokens"]) == (8 + 8, 3)  # both in one batch
         assert engine.describe()["max_tokens"] == "8"
 
 
 def test_without_max_tokens_the_models_positions_are_the_limit(bert: str) -> None:
     with load("cross_encoder", {"model": bert, "device": "cpu"}) as engine:
         engine.score([Pair("cat", "the " * 500)])
-        assert engine.counts() == {"tokens": 64, "truncated": 1}
+        counts = engine.counts()
+        assert (counts["tokens"], counts["truncated"], counts["padded_tokens"]) == (64, 1, 0)
+
+
+def test_each_batch_is_padded_to_its_own_longest_pair_and_its_work_counted_so(bert: str) -> None:
+    pairs = [Pair("cat", "the " * length) for length in (1, 6, 2, 5)]  # 5, 10, 6 and 9 tokens
+    with load("cross_encoder", {"model": bert, "device": "cpu", "batch_size": 2}) as engine:
+        engine.score(pairs)
+        counts = engine.counts()
+    assert counts["tokens"] == 5 + 10 + 6 + 9
+    assert counts["computed_tokens"] == 2 * 10 + 2 * 6  # the longest first: 10 with 9, then 6 with 5
+    matrices = 2 * (4 * 32 * 32 + 2 * 32 * 48)  # 2 layers; the pooler and the head are no part of a layer
+    assert counts["flops"] == 2 * matrices * 30 + 4 * 2 * 32 * (25 + 100 + 36 + 81)
+    assert counts["computed_flops"] == 2 * matrices * 32 + 4 * 2 * 32 * (2 * 100 + 2 * 36)
+    assert counts["computed_bytes"] == 4 * (2 * matrices + 32 * 2 * (4 * 64 + 2 * 80))  # fp32: twice read, 2 batches
+
+
+def test_its_ceiling_is_that_of_its_own_precision(bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from engines import ceiling
+
+    monkeypatch.setattr(ceiling, "SECONDS", 0.0)
+    monkeypatch.setattr(ceiling, "COPY_BYTES", 1 << 16)
+    with load("cross_encoder", {"model": bert, "device": "cpu", "precision": "bf16"}) as engine:
+        found = engine.ceiling()
+    assert found is not None and found.dtype == "bfloat16" and found.flops_per_s > 0
 
 
 def test_a_causal_checkpoint_is_refused_because_its_tokens_would_be_a_guess(causal: str) -> None:

@@ -119,9 +119,8 @@ def test_the_simulation_gives_the_numbers_of_the_kernel(static: bool) -> None:
 @torch.no_grad()
 def test_a_layer_computes_the_product_of_what_it_stores(precision: str, static: bool) -> None:
     _, module = layer(precision, static=static)
-    scale = module.input_scale if static else None
     rows = tokens()[0]
-    found = encode(rows, scale, module.arithmetic) if static else encode_by_row(rows, module.arithmetic)
+    found = encode(rows, module.input_scale, module.arithmetic) if static else encode_by_row(rows, module.arithmetic)
     left = found.codes.double() * found.scale
     right = module.codes.double() * module.scale
     expected = (left @ right.T + module.bias).float()
@@ -157,6 +156,85 @@ def test_a_row_of_zeros_gives_the_bias_and_one_with_nan_gives_nan(precision: str
     assert torch.equal(found[3], module.bias)
     assert found[5].isnan().all()
     assert found[[0, 1, 2, 4, 6]].isfinite().all()
+
+
+# Bytes, as oneDNN multiplies them
+
+
+@pytest.fixture
+def has_bytes() -> None:
+    if not quantized.has_integer_products():
+        pytest.skip("this CPU has no exact products of bytes in oneDNN")
+
+
+def test_bytes_spread_over_a_row_and_keep_zero() -> None:
+    rows = torch.tensor([[0.0, 25.498, 5.0], [-12.749, 12.749, 0.1], [-25.498, -5.0, -0.04], [0.0, 0.0, 0.0]])
+    found = quantized.encode_bytes(rows)
+    assert found.scale[:3].flatten().tolist() == pytest.approx([0.1] * 3, rel=1e-5)
+    assert found.zero.flatten().tolist() == [0, 127, 255, 0]  # 127.49 and 254.98, rounded
+    assert found.codes.tolist() == [[0, 255, 50], [0, 254, 128], [0, 205, 255], [0, 0, 0]]
+
+
+@given(st.lists(st.lists(st.floats(-1e4, 1e4, width=32), min_size=3, max_size=3), min_size=1, max_size=4))
+def test_a_byte_is_within_half_a_step_of_its_value(values: list[list[float]]) -> None:
+    rows = torch.tensor(values)
+    found = quantized.encode_bytes(rows)
+    stored = (found.codes.double() - found.zero) * found.scale
+    assert ((stored - rows).abs() <= 1.01 * found.scale).all()  # half of a step for the value, half for its zero
+    assert (stored[rows == 0] == 0).all()
+
+
+@torch.no_grad()
+def test_a_prepacked_layer_computes_the_product_of_what_it_stores(has_bytes: None) -> None:
+    for bias in (True, False):
+        _, module = layer("int8", bias=bias)
+        weight = module.codes.double() * module.scale
+        module.prepack()
+        found = quantized.encode_bytes(tokens()[0])
+        left = (found.codes.double() - found.zero) * found.scale
+        expected = (left @ weight.T + (module.bias if bias else 0)).float()
+        torch.testing.assert_close(module(tokens())[0], expected, rtol=1e-5, atol=1e-5)
+        assert torch.equal(module(module.encode(tokens()[0])), module(tokens())[0])
+        assert (module.out_features, module.codes.nbytes >= 48 * 32) == (48, True)
+
+
+@torch.no_grad()
+def test_bytes_are_closer_than_symmetric_codes_where_one_dimension_is_large(has_bytes: None) -> None:
+    plain, module = layer("int8")
+    rows = tokens()
+    rows[..., 5] = 20
+    exact, symmetric = plain(rows), module(rows)
+    module.prepack()
+    assert (module(rows) - exact).norm() < 0.75 * (symmetric - exact).norm()
+
+
+@torch.no_grad()
+def test_a_prepacked_layer_shows_zeros_nan_and_infinity_and_is_freed(has_bytes: None) -> None:
+    _, module = layer("int8")
+    module.prepack()
+    told = quantized.describe(module)
+    assert (told["kernel"], told["activation_scales"]) == (
+        "onednn qlinear",
+        "by token, as they come, with a zero of its own",
+    )
+    rows = tokens()
+    rows[0, 3], rows[0, 5, 7], rows[0, 6, 0] = 0, torch.nan, torch.inf
+    found = module(rows)[0]
+    assert torch.equal(found[3], module.bias)
+    assert not found[[5, 6]].isfinite().any()
+    assert found[[0, 1, 2, 4, 7]].isfinite().all()
+    module.to("meta")
+    assert module.codes.numel() == 0
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_without_exact_products_of_bytes_a_layer_stays_as_it_is(found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantized, "has_integer_products", lambda: found)
+    _, module = layer("int8")
+    _, simulated = layer("fp8-sim")
+    for one in (module, simulated):
+        one.prepack()
+    assert (module.is_prepacked, simulated.is_prepacked) == (found, False)
 
 
 # Models

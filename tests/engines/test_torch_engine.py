@@ -1,6 +1,7 @@
 """The torch engine against transformers' own forward, one pair at a time, on tiny random checkpoints."""
 
 import inspect
+import json
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
@@ -551,7 +552,7 @@ def test_description_tells_what_a_reader_needs_to_repeat_the_run(
     assert told["model"] == classifier
     assert told["revision"].startswith("sha256:")
     assert told["architecture"] == "Qwen2ForSequenceClassification"
-    assert (told["precision"], told["device"], told["attention"]) == ("fp32", "cpu", "sdpa per segment")
+    assert (told["precision"], told["device"], told["attention"]) == ("fp32", "cpu", "products by rows")
     assert (told["template"], told["template_sha256"]) == ("tiny", load_template(tiny_template).sha256)
     assert told["max_tokens"] == "4096"  # what the model knows, if less than asked for
     assert told["token_budget"] == "2048"
@@ -591,3 +592,113 @@ def test_loading_and_scoring_write_nothing_to_the_terminal(
         engine.score(PAIRS)
     captured = capfd.readouterr()
     assert (captured.out, captured.err) == ("", "")
+
+
+# Random weights, work
+
+
+@pytest.fixture(scope="session")
+def shape(classifier: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with the classifier's config alone."""
+    folder = tmp_path_factory.mktemp("shape")
+    (folder / "config.json").write_bytes(Path(classifier, "config.json").read_bytes())
+    return str(folder)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "fp8-sim"])
+def test_random_weights_need_a_config_and_a_tokenizer_and_score_alike_every_time(
+    classifier: str, shape: str, open_engine: Open, precision: str
+) -> None:
+    options = {"weights": "random", "tokenizer": classifier, "precision": precision}
+    with open_engine(shape, **options) as engine, open_engine(shape, **options) as again:
+        assert engine.score(PAIRS) == again.score(PAIRS)
+        assert len(set(engine.score(PAIRS))) > 2
+        described = engine.describe()
+        assert described["weights"] == "random, seed 0"
+        assert described["revision"].startswith("no weights; config sha256:")
+        backbone: Any = engine._backbone  # type: ignore[attr-defined]
+        linear = {"fp32": torch.float32, "bf16": torch.bfloat16}.get(precision)
+        if linear is not None:
+            assert {parameter.dtype for parameter in backbone.parameters()} == {linear}
+        assert backbone.rotary_emb.inv_freq.dtype == torch.float32
+
+
+def test_random_weights_are_as_large_and_as_much_work_as_the_checkpoint(classifier: str, open_engine: Open) -> None:
+    with open_engine(classifier) as real, open_engine(classifier, weights="random") as random:
+        real.score(PAIRS)
+        random.score(PAIRS)
+        assert random.describe()["weights_mb"] == real.describe()["weights_mb"]
+        assert random.counts() == real.counts()
+        assert "weights" not in real.describe()
+
+
+def test_a_shape_without_a_tokenizer_or_with_a_larger_one_is_refused(
+    shape: str, tmp_path: Path, classifier: str, open_engine: Open
+) -> None:
+    with pytest.raises(EngineUnavailable, match=r"the shape of model .* option tokenizer names another place"):
+        open_engine(shape, weights="random")
+    config = json.loads(Path(shape, "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "vocab_size": 100}))
+    with pytest.raises(EngineUnavailable, match=r"knows 100 tokens and its tokenizer has .*Set option tokenizer"):
+        open_engine(str(tmp_path), weights="random", tokenizer=classifier)
+
+
+def test_a_checkpoint_is_scored_with_its_own_tokenizer(classifier: str, open_engine: Open) -> None:
+    with pytest.raises(BadOptions, match="option tokenizer is for weights: random"):
+        open_engine(classifier, tokenizer=classifier)
+
+
+@pytest.mark.parametrize("ends_only", [False, True])
+def test_counts_hold_the_work_of_each_pair_alone_and_of_what_was_packed(
+    classifier: str, open_engine: Open, monkeypatch: pytest.MonkeyPatch, ends_only: bool
+) -> None:
+    monkeypatch.setattr(packed, "fits", lambda backbone: ends_only)
+    with open_engine(classifier, token_budget=1) as each, open_engine(classifier) as together:
+        each.score(PAIRS[:2])
+        together.score(PAIRS[:2])
+        alone, shared = each.counts(), together.counts()
+    assert alone["flops"] == shared["flops"]
+    assert alone["tokens"] == alone["computed_tokens"] > shared["computed_tokens"]
+    assert shared["computed_flops"] < alone["computed_flops"] <= alone["flops"]
+    assert (alone["computed_flops"] == alone["flops"]) is not ends_only
+    sides, at_ends = 2 * (2 * 64 + 2 * 48 + 3 * 80), 2 * 64 + 3 * 80  # of 2 layers; of the last without K and V
+    weights = 2 * (2 * 32 * 32 + 2 * 16 * 32 + 3 * 48 * 32)
+    spared = alone["tokens"] - shared["computed_tokens"]
+    moved = weights + spared * (sides - at_ends if ends_only else sides)
+    assert alone["computed_bytes"] - shared["computed_bytes"] == 4 * moved
+
+
+@pytest.mark.parametrize(("precision", "factors"), [("fp32", "float32"), ("bf16", "bfloat16"), ("int8", "int8")])
+def test_its_ceiling_is_that_of_its_precision(
+    classifier: str, open_engine: Open, monkeypatch: pytest.MonkeyPatch, precision: str, factors: str
+) -> None:
+    from engines import ceiling
+
+    monkeypatch.setattr(ceiling, "SECONDS", 0.0)
+    monkeypatch.setattr(ceiling, "COPY_BYTES", 1 << 16)
+    with open_engine(classifier, precision=precision) as engine:
+        found = engine.ceiling()
+    assert found is not None and found.dtype == factors
+
+
+def test_prepared_documents_are_tokenised_once_and_score_the_same(
+    open_engine: Open, classifier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRISPBENCH_CACHE", str(tmp_path))
+    documents = [pair.document for pair in PAIRS]
+    with open_engine(classifier, cache_tokens=False) as plain:
+        plain.prepare(documents, analysis="english")
+        assert list(tmp_path.iterdir()) == []
+        assert plain.describe()["document_tokens"] == "with every query"
+        expected = plain.score(PAIRS)
+    tokenised: list[str] = []
+    real = PromptEncoder._encode_content
+    monkeypatch.setattr(
+        PromptEncoder, "_encode_content", lambda self, texts: [*map(tokenised.append, texts)] and real(self, texts)
+    )
+    for _ in range(2):
+        with open_engine(classifier) as engine:
+            engine.prepare(documents, analysis="english")
+            assert engine.describe()["document_tokens"] == "prepared"
+            assert engine.score(PAIRS) == expected
+    assert tokenised.count(PAIRS[3].document) == 1

@@ -1,0 +1,234 @@
+"""The packed forward on a CPU: transformers' own forward against `decoder`, against the ceiling of their products.
+
+Qwen2.5-0.5B's shape with fewer layers and random weights, real tokenizer, real documents, one query. Arms take turns in
+one process; a ratio is the median over rounds with its 95% interval. `--clock thread` counts the time of one thread
+alone, for a machine with other work; `--memory` measures the peak over the weights instead of speed.
+
+OMP_NUM_THREADS=2 python perf/forward.py --tokenizer qwen2-tokenizer/tokenizer.json --corpus nfcorpus/corpus.jsonl
+"""
+
+import argparse
+import ctypes
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import transformers
+from scipy.stats import quantile_test
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from engines import decoder, packed, quantized
+from engines.prepacked import PrepackedLinear
+from engines.template import Prompt, PromptEncoder, load_template
+
+VOCABULARY = 4096  # ids are taken modulo it: what an embedding holds costs no time
+QUERY = "do cholesterol statin drugs cause breast cancer?"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
+CLOCKS = {"wall": time.perf_counter, "thread": time.thread_time}
+
+
+class Arm(NamedTuple):
+    """One way to score the prompt in one precision."""
+
+    precision: str
+    name: str
+    run: Callable[[], Tensor]
+
+
+def build(precision: str, layers: int, *, prepack: bool) -> Any:
+    """A random backbone of Qwen2.5-0.5B's shape as an engine would hold it."""
+    library: Any = transformers
+    torch.manual_seed(0)
+    config = library.Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=896,
+        intermediate_size=4864,
+        num_hidden_layers=layers,
+        num_attention_heads=14,
+        num_key_value_heads=2,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+    )
+    backbone = library.Qwen2Model(config).eval()
+    backbone.set_attn_implementation(packed.NAME)
+    quantized.convert(backbone, precision, {})
+    for parameter in backbone.parameters():
+        parameter.data = parameter.data.to(DTYPES[precision])
+    if prepack:
+        assert packed.fits(backbone)
+        decoder.prepack(backbone)
+    return backbone
+
+
+def read_prompt(tokenizer: Path, documents: Sequence[str], max_tokens: int = 8192) -> Prompt:
+    encoder = PromptEncoder(load_template("mxbai-v2-seq"), Tokenizer.from_file(str(tokenizer)), max_tokens=max_tokens)
+    prompt = encoder.encode(QUERY, documents)
+    small = [[token % VOCABULARY for token in ids] for ids in (prompt.prefix, *prompt.tails)]
+    return prompt._replace(prefix=small[0], tails=small[1:])
+
+
+def read_documents(corpus: Path, count: int) -> list[str]:
+    with corpus.open() as lines:
+        found = [json.loads(line) for line in islice(lines, count)]
+    return [f"{document.get('title', '')} {document['text']}".strip() for document in found]
+
+
+@contextmanager
+def transformers_forward() -> Iterator[None]:
+    """`packed.score` as it is for a model that `decoder` does not compute."""
+    before = packed.fits
+    packed.fits = lambda backbone: False
+    try:
+        yield
+    finally:
+        packed.fits = before
+
+
+def arms(precision: str, layers: int, prompt: Prompt, budget: int) -> list[Arm]:
+    head = torch.linspace(-1, 1, 896)
+    theirs, ours = (build(precision, layers, prepack=prepack) for prepack in (False, True))
+
+    def before() -> Tensor:
+        with transformers_forward():
+            return packed.score(theirs, head, prompt, budget=budget)[0]
+
+    return [
+        Arm(precision, "transformers", before),
+        Arm(precision, "decoder", lambda: packed.score(ours, head, prompt, budget=budget)[0]),
+    ]
+
+
+# Ceiling
+
+
+def matrix_flops(prompt: Prompt, layers: int, budget: int) -> float:
+    """Of the products with weights that `decoder` computes: the last layer's q, o and MLP only for one token per tail.
+
+    Attention is not in it.
+    """
+    computed = sum(
+        len(prompt.prefix) + sum(len(prompt.tails[i]) for i in pack)
+        for pack in packed.plan([len(tail) for tail in prompt.tails], budget)
+    )
+    keys, others = 2 * 2 * 128 * 896, 2 * (2 * 896 * 896 + 3 * 896 * 4864)
+    return float(layers * keys * computed + others * ((layers - 1) * computed + len(prompt.tails)))
+
+
+@torch.inference_mode()
+def ceiling(precision: str, clock: Callable[[], float], rounds: int) -> float:
+    """FLOP per second over a layer's matrices, each by the quickest way and number of tokens there is here."""
+    spent = flops = 0.0
+    for outputs, inputs, times in ((896, 896, 2), (128, 896, 2), (4864, 896, 2), (896, 4864, 1)):
+        work = 2.0 * outputs * inputs
+        found = [work * tokens / _best_s(run, clock, rounds) for tokens, run in _products(precision, outputs, inputs)]
+        spent += times * work / max(found)
+        flops += times * work
+    return flops / spent
+
+
+def _products(precision: str, outputs: int, inputs: int) -> Iterator[tuple[int, Callable[[], object]]]:
+    for tokens in (256, 512, 1024):
+        layer = nn.Linear(inputs, outputs, bias=False).to(DTYPES[precision])
+        rows = torch.randn(tokens, inputs).to(DTYPES[precision])
+        if precision != "int8":
+            yield tokens, partial(F.linear, rows, layer.weight)
+            yield tokens, partial(PrepackedLinear(layer), rows)
+            continue
+        arithmetic = quantized.ARITHMETIC["int8"]
+        codes = quantized.encode_by_row(layer.weight.detach(), arithmetic)
+        yield tokens, partial(torch._int_mm, quantized.encode_by_row(rows, arithmetic).codes, codes.codes.T)
+        eight_bit = quantized.QuantizedLinear(codes, None, arithmetic)
+        eight_bit.prepack()
+        if eight_bit.is_prepacked:
+            yield tokens, partial(eight_bit.multiply_codes, quantized.encode_bytes(rows))
+
+
+def _best_s(run: Callable[[], object], clock: Callable[[], float], rounds: int) -> float:
+    run()
+    times = []
+    for _ in range(4 * rounds):
+        started = clock()
+        run()
+        times.append(clock() - started)
+    return min(times)
+
+
+# Report
+
+
+def interval(values: Sequence[float]) -> str:
+    found = quantile_test(values).confidence_interval(0.95)
+    return f"{statistics.median(values):.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def compare(options: argparse.Namespace) -> None:
+    prompt = read_prompt(options.tokenizer, read_documents(options.corpus, options.documents))
+    clock, count = CLOCKS[options.clock], len(prompt.tails)
+    print(f"{count} documents, {len(prompt.prefix)} + {sum(map(len, prompt.tails))} tokens, {options.layers} layers,")
+    print(f"budget {options.budget}, {torch.get_num_threads()} threads, {options.rounds} rounds, {options.clock} clock")
+    all_arms = [arm for name in options.precisions for arm in arms(name, options.layers, prompt, options.budget)]
+    times: dict[tuple[str, str], list[float]] = {(arm.precision, arm.name): [] for arm in all_arms}
+    for round_number in range(options.rounds + 1):
+        for arm in all_arms[:: 1 if round_number % 2 else -1]:
+            started = clock()
+            arm.run()
+            if round_number:  # the first warms up
+                times[arm.precision, arm.name].append(clock() - started)
+    print("precision  arm           pairs/s  of the ceiling  to transformers    to bf16 decoder")
+    for (precision, name), seconds in times.items():
+        most = ceiling(precision, clock, options.rounds)
+        share = matrix_flops(prompt, options.layers, options.budget) / statistics.median(seconds) / most
+        to_theirs, to_bf16 = (
+            interval(np.divide(times[other], seconds).tolist()) if other in times else "-"
+            for other in ((precision, "transformers"), ("bf16", "decoder"))
+        )
+        speed = count / statistics.median(seconds)
+        print(f"{precision:9}  {name:12}  {speed:7.2f}  {share:5.0%} of {most / 1e9:4.0f}  {to_theirs:17}  {to_bf16}")
+
+
+def measure_memory(options: argparse.Namespace) -> None:
+    """Peak resident memory of one process that scores a document of 8,192 tokens, over what it held before."""
+    precision = options.precisions[0]
+    backbone = build(precision, options.layers, prepack=True)
+    text = " ".join(read_documents(options.corpus, 100))
+    prompt = read_prompt(options.tokenizer, [text])
+    ctypes.CDLL(None).malloc_trim(0)  # what building it left behind would be taken first, and not be seen
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew, at what is resident now
+    before = _status_bytes("VmRSS")
+    packed.score(backbone, torch.linspace(-1, 1, 896), prompt, budget=options.budget)
+    peak = _status_bytes("VmHWM") - before
+    tokens = len(prompt.prefix) + len(prompt.tails[0])
+    print(f"{precision}: {tokens} tokens, peak {peak / 1e6:.0f} MB over {before / 1e6:.0f} MB")
+
+
+def _status_bytes(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokenizer", type=Path, required=True, help="Qwen2's tokenizer.json")
+    parser.add_argument("--corpus", type=Path, required=True, help="corpus.jsonl in BEIR's format")
+    parser.add_argument("--documents", type=int, default=24)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--budget", type=int, default=2048)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--precisions", nargs="+", choices=DTYPES, default=["fp32", "bf16", "int8"])
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--memory", action="store_true", help="peak memory of the first precision")
+    options = parser.parse_args()
+    (measure_memory if options.memory else compare)(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""What the torch engine reaches on a GPU: true shapes, random weights, 100 documents a query; one script, 9 minutes.
+
+python -m perf.gpu --texts texts.jsonl --tokenizer FOLDER --out gpu.json
+
+Needs torch, transformers, numpy and safetensors. Measures the ceiling, every precision and every way to launch, each in
+the same process one after the other, and prints a table with the targets beside the figures. What no longer fits into
+--budget-s is left out and named. docs/gpu.md says what the columns mean.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from engines import EngineError
+from perf import gpu_measures, gpu_texts
+from perf.gpu_measures import Agreement, Arm, Ceilings, Figures, Meter, Result
+from perf.gpu_table import markdown
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "checkpoints" / "demo"
+SIZES = ("large", "base", "tiny")
+TINY = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 8192,
+    "max_position_embeddings": 2048,
+}
+# In the order in which they are measured, the most wanted first: name, options of the engine, queries at most.
+GPU_ARMS: dict[str, tuple[dict[str, object], int]] = {
+    "bf16 compiled": ({"precision": "bf16", "kernels": "compiled"}, 1000),
+    "fp8 compiled, fast sums": ({"precision": "fp8", "kernels": "compiled", "fast_accumulation": True}, 1000),
+    "fp8 compiled": ({"precision": "fp8", "kernels": "compiled"}, 1000),
+    "bf16 packed": ({"precision": "bf16", "kernels": "packed"}, 1000),
+    "bf16 compiled, graphs": ({"precision": "bf16", "kernels": "compiled", "cuda_graphs": True}, 1000),
+    "bf16 fused": ({"precision": "bf16", "kernels": "fused"}, 1000),
+    "fp8-sim packed": ({"precision": "fp8-sim", "kernels": "packed"}, 3),
+}
+CPU_ARMS: dict[str, tuple[dict[str, object], int]] = {
+    "bf16 packed": ({"precision": "bf16", "kernels": "packed"}, 1000),
+    "bf16 fused": ({"precision": "bf16", "kernels": "fused"}, 1000),
+    "fp8-sim packed": ({"precision": "fp8-sim", "kernels": "packed"}, 3),
+    "fp8-sim fused": ({"precision": "fp8-sim", "kernels": "fused"}, 3),
+}
+REFERENCE = "bf16 packed"  # transformers' own forward
+SIMULATED = "fp8-sim packed"
+
+
+class Report(NamedTuple):
+    machine: dict[str, Any]
+    settings: dict[str, Any]
+    ceilings: dict[str, Any]
+    figures: list[Figures]
+    agreements: list[Agreement]
+    left_out: dict[str, str]  # "size, arm" -> why
+    descriptions: dict[str, Any]
+    seconds: dict[str, list[float]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    device = pick(options.device)
+    asked = (
+        gpu_texts.read(options.texts, options.queries, options.documents)
+        if options.texts
+        else gpu_texts.draw(options.queries, options.documents, options.words)
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["CRISPBENCH_CACHE"] = scratch  # of token ids: as cold as on a fresh machine
+        results, ceilings, left_out = run(list(arms(options, device, Path(scratch))), asked, device, options.budget_s)
+    report = Report(
+        machine=machine(device),
+        settings={name: str(value) for name, value in vars(options).items()},
+        ceilings={name: found and found._asdict() for name, found in ceilings.found.items()},
+        figures=[result.figures for result in results.values()],
+        agreements=agreements(results),
+        left_out=left_out,
+        descriptions={key: result.description for key, result in results.items()},
+        seconds={key: result.seconds for key, result in results.items()},
+    )
+    if options.out:
+        options.out.write_text(json.dumps(as_json(report), indent=1), encoding="utf-8")
+    print(markdown(report.machine, report.ceilings, report.figures, report.agreements, left_out))
+    return 0 if results and not left_out else 5
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", action="append", choices=SIZES, help="default: large and base")
+    parser.add_argument("--arm", action="append", help="only arms whose name contains this")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--texts", type=Path, help="made by perf.gpu_texts; default: drawn words")
+    parser.add_argument("--tokenizer", type=Path, default=DEMO, help="folder with tokenizer.json")
+    parser.add_argument("--queries", type=int, default=30)
+    parser.add_argument("--documents", type=int, default=100)
+    parser.add_argument("--words", type=int, default=gpu_texts.WORDS, help="of a drawn document")
+    parser.add_argument("--budget-s", type=float, default=540.0)
+    parser.add_argument("--out", type=Path, help="JSON with everything, raw times too")
+    return parser.parse_args(arguments)
+
+
+def pick(device: str) -> str:
+    import torch
+
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def arms(options: argparse.Namespace, device: str, scratch: Path) -> Iterator[Arm]:
+    """All arms of the sizes asked for, large first."""
+    for size in options.size or ("large", "base"):
+        model = ROOT / "configs" / "shapes" / size
+        if size == "tiny":
+            model = scratch / "tiny"
+            model.mkdir()
+            (model / "config.json").write_text(json.dumps(TINY))
+        for name, (own, queries) in (GPU_ARMS if device.startswith("cuda") else CPU_ARMS).items():
+            if any(part in name for part in options.arm or [""]):
+                common = {"model": str(model), "tokenizer": str(options.tokenizer), "weights": "random"}
+                yield Arm(size, name, {**common, "device": device, **own}, queries)
+
+
+def run(
+    wanted: Sequence[Arm], asked: Sequence[gpu_texts.Asked], device: str, budget_s: float
+) -> tuple[dict[str, Result], Ceilings, dict[str, str]]:
+    """Measure what fits into the budget. An arm that fails is named with its reason, and the others go on."""
+    results: dict[str, Result] = {}
+    left_out: dict[str, str] = {}
+    ceilings, meter = Ceilings(), Meter(device)
+    started_s, longest_s = time.perf_counter(), 0.0
+    for arm in wanted:
+        key, began_s = f"{arm.size}, {arm.name}", time.perf_counter()
+        if began_s - started_s + longest_s > budget_s:
+            left_out[key] = "no time left"
+            continue
+        try:
+            results[key] = gpu_measures.measure(arm, asked, ceilings, meter)
+        except (EngineError, RuntimeError, OSError) as error:
+            left_out[key] = (str(error).strip() or type(error).__name__).splitlines()[0]
+        took_s = time.perf_counter() - began_s
+        longest_s = max(longest_s, took_s)
+        print(f"{key}: {left_out.get(key, 'done')}, {took_s:.1f} s", file=sys.stderr, flush=True)
+    return results, ceilings, left_out
+
+
+def agreements(results: dict[str, Result]) -> list[Agreement]:
+    """Every arm beside transformers' own forward in bf16, and those in fp8 beside the simulation too."""
+    found = []
+    for key, result in results.items():
+        size, _, name = key.partition(", ")
+        simulated = [SIMULATED] if name.startswith("fp8") else []
+        for reference in (REFERENCE, *simulated):
+            other = results.get(f"{size}, {reference}")
+            if other is not None and name != reference:
+                found.append(gpu_measures.agreement(key, result.scores, f"{size}, {reference}", other.scores))
+    return found
+
+
+def machine(device: str) -> dict[str, Any]:
+    import platform
+
+    import torch
+    import transformers
+
+    found: dict[str, Any] = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    found |= {"transformers": transformers.__version__, "device": device, "cores": os.cpu_count()}
+    if device.startswith("cuda"):
+        properties = torch.cuda.get_device_properties(device)
+        found |= {"device": properties.name, "cuda": torch.version.cuda, "gib": properties.total_memory / 2**30}
+        found |= {"multiprocessors": properties.multi_processor_count}
+    return found
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    return report._asdict() | {
+        "figures": [figures._asdict() for figures in report.figures],
+        "agreements": [one._asdict() for one in report.agreements],
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,183 @@
+"""Our engine beside its peers: one random-weight checkpoint of the true shape, the same real pairs, in turns.
+
+Every peer has its own environment and its own process, and all are loaded at once; a round is one turn of each in a
+random order. docs/speed.md says what the columns mean.
+
+python -m perf.peers --json peers.json
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import machine
+from perf import peer_checkpoint, peer_environments, peer_figures, peer_pairs, peer_rounds, peer_table
+from perf.peer_checkpoint import SHAPES, WEIGHT_BYTES, weights_bytes
+from perf.peer_figures import Contender, Row
+from perf.peer_pairs import Work
+from perf.peer_protocol import PeerFailed
+from perf.peer_rounds import OURS, PEERS, Measured, Setting, say
+
+PROCESS_BYTES = 400 << 20  # of Python, torch and a round's hidden states, beside the weights
+BATCH = 32  # mxbai-rerank's
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 1 for scores that disagree, 2 for a wrong option, 5 where a contender has no figures."""
+    options = parse(arguments)
+    missing = install(options.peers)
+    if options.install:
+        return tell(missing, [])
+    load_average = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(prefix="peers-") as scratch:
+        setting = prepare(options, Path(scratch))
+        contenders = [each for each in choose(options) if each.peer not in missing]
+        work = peer_pairs.find_work(setting.workload, setting.shape, setting.checkpoints.causal, PEERS[OURS].template)
+        refuse_beyond_memory(setting, contenders, work.longest_tokens)
+        try:
+            templates = {PEERS[each.peer].template for each in contenders}
+            references = {name: peer_rounds.reference(setting, name) for name in sorted(templates)}
+        except PeerFailed as error:
+            say(f"our engine gives no reference scores: {error}")
+            return 5
+        measured = peer_rounds.measure(setting, contenders, options.rounds, options.seed)
+    measured.missing.update(missing)
+    rows = peer_table.make_rows(setting, measured, references, work)
+    print(peer_table.heading(setting, measured, references, work))
+    print(f"{machine.machine()['cpu']}, {options.threads} threads; load average before: {load_average:.1f}\n")
+    print(peer_table.table(rows))
+    if options.json:
+        document = as_json(options, setting, measured, rows, work)
+        document |= {"load_average_before": load_average, "references": references}
+        options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return tell(measured.missing, peer_figures.disagreements(rows))
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=positive, default=5, help="an interval needs 5")
+    parser.add_argument("--documents", type=positive, default=24, help="of each query")
+    parser.add_argument("--queries", type=positive, default=1)
+    parser.add_argument("--size", choices=SHAPES, default="base", help="the 0.5B or the 1.5B shape")
+    parser.add_argument("--layers", type=positive, default=6, help="of the shape; base has 24, large 28")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--precisions", nargs="+", choices=WEIGHT_BYTES, default=list(WEIGHT_BYTES))
+    parser.add_argument("--threads", type=positive, default=len(os.sched_getaffinity(0)), help="of every process")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and of the order of turns")
+    parser.add_argument("--folder", type=Path, help="keep the checkpoints here")
+    parser.add_argument("--data", type=Path, default=peer_pairs.COLLECTIONS, help="nfcorpus/ and qwen2-tokenizer/")
+    parser.add_argument("--json", type=Path, help="write machine, versions, every turn and every figure to this file")
+    parser.add_argument("--install", action="store_true", help="make the peers' environments and end")
+    options = parser.parse_args(arguments)
+    if not choose(options):
+        parser.error(f"{', '.join(options.peers)} have none of the precisions {', '.join(options.precisions)}")
+    if options.json and not options.json.parent.is_dir():
+        parser.error(f"--json {options.json}: its folder is not there; make it first")
+    return options
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1 on")
+    return int(text)
+
+
+def choose(options: argparse.Namespace) -> list[Contender]:
+    return [
+        Contender(peer, precision)
+        for peer in options.peers
+        for precision in PEERS[peer].precisions
+        if precision in options.precisions
+    ]
+
+
+def install(peers: Sequence[str]) -> dict[str, str]:
+    """Make the environments that are not there; peers without one, with the reason."""
+    missing = {}
+    for peer in peers:
+        requirements = PEERS[peer].requirements
+        if requirements is None or peer_environments.is_installed(peer, requirements):
+            continue
+        say(f"installing {peer}")
+        try:
+            peer_environments.install(peer, requirements)
+        except peer_environments.NotInstalled as error:
+            missing[peer] = f"not installed: {error}"
+    return missing
+
+
+def prepare(options: argparse.Namespace, scratch: Path) -> Setting:
+    shape = SHAPES[options.size]._replace(layers=options.layers)
+    tokenizer = peer_pairs.find_tokenizer(options.data)
+    say(f"making checkpoints of {shape.parameters / 1e6:.0f}M parameters with the tokenizer in {tokenizer.name}/")
+    checkpoints = peer_checkpoint.build(shape, tokenizer, (options.folder or scratch).resolve(), seed=options.seed)
+    workload = peer_pairs.find_workload(options.data, options.queries, options.documents)
+    return Setting(shape, checkpoints, workload, options.threads, scratch)
+
+
+def refuse_beyond_memory(setting: Setting, contenders: Sequence[Contender], longest_tokens: int) -> None:
+    """Exit where all contenders together do not fit, before one of them is killed for it."""
+    needed = sum(weights_bytes(setting.shape, contender.precision) + PROCESS_BYTES for contender in contenders)
+    if any(PEERS[contender.peer].has_all_logits for contender in contenders):
+        batch = min(BATCH, max(map(len, setting.workload.lists)))
+        needed += 4 * batch * longest_tokens * setting.shape.vocabulary
+    free = available_bytes()
+    if free is not None and needed > free:
+        say(
+            f"{len(contenders)} contenders need about {needed / 2**30:.1f} GiB at once, {free / 2**30:.1f} GiB are "
+            "available: name fewer --documents, --layers, --peers or --precisions"
+        )
+        raise SystemExit(2)
+
+
+def available_bytes() -> int | None:
+    """Memory that can be had without swapping; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def as_json(
+    options: argparse.Namespace, setting: Setting, measured: Measured, rows: Sequence[Row], work: Work
+) -> dict[str, Any]:
+    """All that a reader needs to compute the table again, and what it was measured on."""
+    return {
+        "machine": machine.record(),
+        "options": {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()},
+        "requirements": peer_rounds.pins(options.peers),
+        "shape": setting.shape._asdict(),
+        "workload": {"benchmark": setting.workload.name, "pairs": setting.workload.lists},
+        "work": work._asdict(),
+        "contenders": {str(contender): about for contender, about in measured.about.items()},
+        "missing": measured.missing,
+        "rows": [peer_figures.as_json(row) for row in rows],
+        "turns": [turn._asdict() for turn in measured.turns],
+        "ceilings": [each._asdict() for each in measured.ceilings],
+    }
+
+
+def tell(missing: Mapping[str, str], disagreements: Sequence[str]) -> int:
+    """Say what went wrong and give the exit code."""
+    for name, reason in missing.items():
+        say(f"{name} is missing: {reason}")
+    for line in disagreements:
+        say(line)
+    if missing:
+        return 5
+    return 1 if disagreements else 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the peers' processes end first
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,140 @@
+"""Memory that runs out costs a query time, not its scores; a GPU that is lost ends the run with a line that says so."""
+
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from engines import Engine, Pair, ScoringFailed, load, packed
+from engines.base import EngineError
+from engines.device_faults import LEAST_TOKENS, fit, lost_device_told
+
+ROOT = Path(__file__).parents[2]
+ON_A_GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ...")
+ON_A_CPU = RuntimeError(
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
+    "4000000000 bytes. Error code 12 (Cannot allocate memory)"
+)
+OF_ONEDNN = RuntimeError("could not create a primitive")
+LOST = torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be ...")
+OF_CUBLAS = RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx( handle, opa, opb`")
+
+
+def short_of(most: int, error: Exception, asked: list[int]) -> Callable[..., str]:
+    """A forward for which memory suffices up to `most` tokens."""
+
+    def forward(*, budget: int) -> str:
+        asked.append(budget)
+        if budget > most:
+            raise error
+        return "scores"
+
+    return forward
+
+
+@pytest.mark.parametrize("error", [ON_A_GPU, ON_A_CPU, MemoryError()], ids=["gpu", "cpu", "python"])
+def test_the_budget_is_halved_until_memory_suffices_and_one_line_is_logged(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[int] = []
+    assert fit(short_of(600, error, asked), 4000) == ("scores", 500, 3)
+    assert asked == [4000, 2000, 1000, 500]
+    (line,) = caplog.messages
+    assert line.startswith("crispbench: memory ran out, the token budget is 500 from now on: ") and "\n" not in line
+
+
+def test_where_memory_suffices_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    assert fit(short_of(600, ON_A_GPU, []), 600) == ("scores", 600, 0)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(("budget", "tried"), [(300, [300, 150, LEAST_TOKENS]), (64, [64])])
+def test_below_a_floor_the_query_has_no_score_and_the_line_says_what_to_do(budget: int, tried: list[int]) -> None:
+    asked: list[int] = []
+    with pytest.raises(ScoringFailed, match=rf"with {tried[-1]} tokens at a time .*: lower max_tokens") as raised:
+        fit(short_of(0, ON_A_GPU, asked), budget)
+    assert asked == tried
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("error", [LOST, OF_CUBLAS, RuntimeError("shapes do not fit"), KeyError("x")])
+def test_another_error_is_not_tried_again(error: Exception) -> None:
+    asked: list[int] = []
+    with pytest.raises(type(error)):
+        fit(short_of(0, error, asked), 4000)
+    assert asked == [4000]
+
+
+@pytest.mark.parametrize("error", [LOST, OF_CUBLAS, OF_ONEDNN])
+def test_a_lost_device_is_one_line_with_the_next_step(error: RuntimeError) -> None:
+    with pytest.raises(EngineError, match=r"takes no more work .*repeat the command") as raised:
+        with lost_device_told():
+            raise error
+    assert str(error).splitlines()[0] in str(raised.value) and "\n" not in str(raised.value)
+    assert not isinstance(raised.value, ScoringFailed)  # else the run would ask the lost GPU for the next query
+
+
+def test_an_error_that_is_not_the_gpus_stays_what_it_is() -> None:
+    for error in (ScoringFailed("no"), RuntimeError("shapes do not fit"), ValueError("CUDA error")):
+        with pytest.raises(type(error)) as raised, lost_device_told():
+            raise error
+        assert raised.value is error
+
+
+DOCUMENTS = [f"document {number} with words of its own " * (number % 5 + 1) for number in range(40)]
+PAIRS = [Pair("what is this about", document) for document in DOCUMENTS]
+
+
+def test_scores_after_memory_ran_out_are_those_of_a_large_budget(
+    classifier: str, tiny_template: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"model": classifier, "template": tiny_template, "precision": "fp32", "device": "cpu"}
+    with load("torch", {**options, "token_budget": 4096}) as engine:
+        expected = engine.score(PAIRS)
+        assert engine.counts()["budget_halvings"] == 0
+    forward = packed.decoder.forward
+    sizes: list[int] = []
+
+    def short(backbone: object, ids: torch.Tensor, *rest: object) -> torch.Tensor:
+        if len(ids) > 600:
+            raise ON_A_CPU
+        sizes.append(len(ids))
+        return forward(backbone, ids, *rest)  # type: ignore[arg-type]
+
+    with load("torch", {**options, "token_budget": 4096}) as engine:
+        described = dict(engine.describe())
+        monkeypatch.setattr(packed.decoder, "forward", short)
+        assert engine.score(PAIRS) == pytest.approx(expected, abs=1e-4)
+        halvings = engine.counts()["budget_halvings"]
+        assert halvings >= 3 and len(sizes) > 1
+        assert engine.score(PAIRS) == pytest.approx(expected, abs=1e-4)
+        assert engine.counts()["budget_halvings"] == halvings  # the next query begins where memory sufficed
+        assert dict(engine.describe()) == described  # so the same store goes on
+    assert len(caplog.messages) == 1
+
+
+def test_memory_that_the_system_refuses_is_known_as_such(caplog: pytest.LogCaptureFixture) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 3 * 2**29, limits[1]))
+    try:
+        fitted = fit(lambda budget: torch.empty(budget, 2**20, dtype=torch.uint8), 2**14)  # 1 MiB a token
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert (len(fitted.result), fitted.halvings) == (fitted.budget, 4)
+    (line,) = caplog.messages
+    assert "can't allocate memory" in line
+
+
+def test_a_run_ends_at_a_lost_gpu_and_begins_no_further_query(
+    classifier: str, tiny_template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(packed, "score", lambda *_, budget: short_of(0, LOST, asked)(budget=budget))
+    options = {"model": classifier, "template": tiny_template, "device": "cpu"}
+    engine: Engine
+    with load("torch", options) as engine, pytest.raises(EngineError, match="illegal memory access"):
+        engine.score([Pair("one", "a"), Pair("two", "b")])
+    assert len(asked) == 1

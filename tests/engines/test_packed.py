@@ -1,0 +1,250 @@
+"""The packed forward against the plain forward of each prompt alone, for the models that it computes itself and others.
+
+`decoder` computes what is made as Qwen2, Qwen3 and Llama are; everything else goes through transformers' own forward.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from engines import decoder, packed, prepacked, quantized
+from engines.overflow import first_overflow
+from engines.template import Prompt
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+}
+# Model, what is special in it, and whether `decoder` computes it
+MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
+    "qwen2": ("Qwen2", {}, True),
+    "qwen2, one group": ("Qwen2", {"num_key_value_heads": 1}, True),
+    "qwen3, wide heads": ("Qwen3", {"head_dim": 12}, True),
+    "llama, biases": ("Llama", {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 4}, True),
+    "llama, gelu": ("Llama", {"hidden_act": "gelu"}, True),
+    "gemma, other norms and embeddings": ("Gemma", {}, True),
+    "granite, factors in the residual stream": ("Granite", {"residual_multiplier": 0.3}, False),
+    "helium, other dimensions turn together": ("Helium", {}, False),
+    "smollm3, a layer without positions": ("SmolLM3", {"no_rope_layer_interval": 2}, False),
+    "phi3, products in one": ("Phi3", {}, False),
+}
+
+
+def make(name: str) -> Any:
+    kind, settings_, _ = MODELS[name]
+    torch.manual_seed(0)
+    library: Any = transformers
+    config = getattr(library, f"{kind}Config")(**{**SIZES, **settings_})
+    backbone = getattr(library, f"{kind}Model")(config).eval()
+    for parameter in backbone.parameters():  # biases and norms are 0 and 1 before training
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return backbone
+
+
+@cache
+def packing(name: str) -> Any:
+    backbone = make(name)
+    backbone.set_attn_implementation(packed.NAME)
+    return backbone
+
+
+@cache
+def plain(name: str) -> Any:
+    return make(name)
+
+
+HEAD = torch.linspace(-1, 1, 32)
+
+
+@torch.inference_mode()
+def alone(name: str, prefix: tuple[int, ...], tail: tuple[int, ...]) -> float:
+    """The score of one prompt by transformers' own forward and attention."""
+    return float(plain(name)(torch.tensor([prefix + tail]), use_cache=False).last_hidden_state[0, -1] @ HEAD)
+
+
+def prompt_of(prefix: int, tails: list[int]) -> Prompt:
+    """A prompt of so many tokens, of which no two neighbours are alike."""
+    numbers = iter(7 * i * i % 49 + 1 for i in range(10**6))
+    return Prompt(
+        [next(numbers) for _ in range(prefix)], [[next(numbers) for _ in range(tail)] for tail in tails], 0, 0
+    )
+
+
+def expected(name: str, prompt: Prompt) -> list[float]:
+    return [alone(name, tuple(prompt.prefix), tuple(tail)) for tail in prompt.tails]
+
+
+lengths = st.lists(st.integers(1, 90), min_size=1, max_size=5)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(one_thread: None) -> None: ...
+
+
+@pytest.mark.parametrize("name", MODELS)
+@settings(max_examples=8, deadline=None)
+@given(prefix=st.integers(0, 80), tails=lengths, budget=st.sampled_from([1, 60, 2048]), block=st.sampled_from([5, 512]))
+def test_no_lengths_and_no_budget_change_a_score(
+    name: str, prefix: int, tails: list[int], budget: int, block: int
+) -> None:
+    prompt = prompt_of(prefix, tails)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoder, "TOKENS", block)
+        scores, computed = packed.score(packing(name), HEAD, prompt, budget=budget)
+    assert scores.tolist() == pytest.approx(expected(name, prompt), abs=1e-4)
+    assert computed >= prefix + sum(tails)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_is_computed_here_only_if_its_numbers_are_the_same(name: str) -> None:
+    own = MODELS[name][2]
+    assert packed.fits(packing(name)) == own
+    assert packed.attention_name(packing(name)) == ("products by rows" if own else "sdpa per segment")
+
+
+def test_some_models_have_the_parts_and_other_numbers() -> None:
+    assert decoder.has_parts(packing("granite, factors in the residual stream"))
+    assert decoder.has_parts(packing("helium, other dimensions turn together"))
+    assert not decoder.has_parts(packing("phi3, products in one"))
+
+
+def calls(backbone: Any, name: str, run: Callable[[], object]) -> list[int]:
+    """Rows that one module was given in each of its calls."""
+    rows: list[int] = []
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        rows.append(len(inputs[0]))
+
+    hook = backbone.get_submodule(name).register_forward_pre_hook(count)
+    run()
+    hook.remove()
+    return rows
+
+
+def test_the_last_layer_computes_no_token_that_no_score_is_read_from() -> None:
+    backbone = packing("qwen2")
+    run = partial(packed.score, backbone, HEAD, prompt_of(10, [20, 30, 40]), budget=2048)
+    assert packed.fits(backbone)  # asked now, so that its own small pack is not counted
+    assert calls(backbone, "layers.1.mlp.down_proj", run) == [100]
+    assert calls(backbone, "layers.2.mlp.down_proj", run) == [3]
+    assert calls(backbone, "layers.2.self_attn.q_proj", run) == [3]
+    assert calls(backbone, "layers.2.self_attn.k_proj", run) == [100]
+
+
+def test_tokens_go_through_the_products_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder, "TOKENS", 32)
+    backbone = packing("qwen2")
+    run = partial(packed.score, backbone, HEAD, prompt_of(10, [60]), budget=2048)
+    assert packed.fits(backbone)
+    for name in ("layers.0.self_attn.q_proj", "layers.1.mlp.gate_proj"):
+        assert calls(backbone, name, run) == [32, 32, 6]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["qwen2", "qwen3, wide heads", "llama, biases"])
+def test_prepacked_weights_give_the_same_scores(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepacked, "SMALLEST", 1)
+    backbone = make(name)
+    backbone.set_attn_implementation(packed.NAME)
+    backbone.to(dtype)
+    prompt = prompt_of(10, [20, 3, 1, 40])
+    before, _ = packed.score(backbone, HEAD, prompt, budget=60)
+    decoder.prepack(backbone)
+    assert sum(isinstance(module, prepacked.PrepackedLinear) for module in backbone.modules()) == 21
+    after, _ = packed.score(backbone, HEAD, prompt, budget=60)
+    tolerance = 1e-4 if dtype == torch.float32 else 0.1 * float(before.std())
+    assert after.tolist() == pytest.approx(before.tolist(), abs=tolerance)
+    if dtype == torch.float32:
+        assert after.tolist() == pytest.approx(expected(name, prompt), abs=1e-4)
+
+
+def test_prepacked_weights_take_no_more_memory_and_are_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = nn.Linear(256, 512)
+    backbone = nn.Sequential(layer)
+    before = sum(tensor.nbytes for tensor in backbone.parameters())
+    decoder.prepack(backbone)
+    assert type(backbone[0]) is prepacked.PrepackedLinear
+    assert [tuple(parameter.shape) for parameter in backbone.parameters()] == [(512,)]
+    assert before <= sum(tensor.nbytes for tensor in (*backbone.parameters(), *backbone.buffers())) <= 1.1 * before
+    backbone.to("meta")
+    assert sum(tensor.nbytes for tensor in backbone.buffers()) == 0
+
+
+@pytest.mark.parametrize(
+    "weight", [torch.zeros(8, 8), torch.zeros(256, 256).half(), torch.zeros(256, 256, device="meta")]
+)
+def test_small_weights_and_other_types_are_not_prepacked(weight: Tensor) -> None:
+    assert not prepacked.can_prepack(weight)
+
+
+@pytest.mark.parametrize("name", ["layers.1.mlp.down_proj", "layers.2.self_attn.k_proj", "norm", "layers.0.mlp.act_fn"])
+@pytest.mark.parametrize("packs", [False, True])
+def test_an_overflow_is_found_where_it_began(name: str, packs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepacked, "SMALLEST", 1)
+    backbone = make("qwen3, wide heads")
+    backbone.set_attn_implementation(packed.NAME)
+    if packs:
+        assert packed.fits(backbone)  # before it is spoilt, or transformers' forward would be looked at
+        decoder.prepack(backbone)
+    prompt = prompt_of(10, [20, 3])
+    forward = partial(packed.score, backbone, HEAD, prompt, budget=2048)
+    assert first_overflow(backbone, forward) is None
+    backbone.get_submodule(name).register_forward_hook(lambda module, inputs, output: output * torch.inf)
+    assert first_overflow(backbone, forward) == name
+
+
+def test_a_device_or_kernel_of_its_own_leaves_the_forward_to_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = packing("qwen2")
+    monkeypatch.setattr(decoder, "forward", lambda *_: pytest.fail("computed here"))
+    monkeypatch.setattr(packed, "has_kernel", lambda device, dtype: True)
+    monkeypatch.setattr(packed, "_attend_by_kernel", lambda query, *_: query.transpose(1, 2))
+    scores, _ = packed.score(backbone, HEAD, prompt_of(3, [4]), budget=2048)
+    assert scores.isfinite().all()
+
+
+def test_layers_of_an_fp8_export_are_computed_here_too() -> None:
+    backbone = make("qwen2")
+    backbone.set_attn_implementation(packed.NAME)
+    scales: dict[str, Tensor] = {}
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.Linear):
+            scales |= {f"{name}.weight_scale": torch.tensor(0.01), f"{name}.input_scale": torch.tensor(0.02)}
+            module.weight.data = (module.weight.data / 0.01).to(torch.float8_e4m3fn).float()
+    quantized.convert(backbone, "fp8-sim", scales)
+    assert packed.fits(backbone)
+
+
+def int8_scores(*, prepack: bool) -> Tensor:
+    backbone = make("qwen2")
+    backbone.set_attn_implementation(packed.NAME)
+    quantized.convert(backbone, "int8", {})
+    if prepack:
+        decoder.prepack(backbone)
+    assert packed.fits(backbone)
+    return packed.score(backbone, HEAD, prompt_of(10, [20, 30, 5, 60]), budget=60)[0]
+
+
+def test_int8_scores_in_bytes_stay_close_to_fp32() -> None:
+    if not quantized.has_integer_products():
+        pytest.skip("this CPU has no exact products of bytes in oneDNN")
+    exact = torch.tensor(expected("qwen2", prompt_of(10, [20, 30, 5, 60])))
+    spread = float(exact.max() - exact.min())
+    for prepack in (False, True):
+        scores = int8_scores(prepack=prepack)
+        assert scores.tolist() != pytest.approx(exact.tolist(), abs=1e-4)
+        assert scores.tolist() == pytest.approx(exact.tolist(), abs=0.1 * spread)

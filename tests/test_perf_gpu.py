@@ -1,0 +1,178 @@
+"""perf/gpu.py in its smallest setting on a CPU, on a machine with no more than it needs; and the parts of it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perf import gpu, gpu_measures, gpu_table, gpu_texts
+from perf.gpu_measures import Arm, Ceilings, Figures, Meter, Result
+from perf.gpu_texts import Asked
+from tests.conftest import write_beir
+
+ROOT = Path(__file__).parents[1]
+# What a bare GPU image lacks, and what it happens to have and need not
+ABSENT = (
+    "pydantic pydantic_core annotated_types scipy sklearn ir_measures bm25s pytrec_eval mteb beir datasets "
+    "sentence_transformers modelopt httpx ray matplotlib typer rich jinja2 pynvml"
+).split()
+BARE = f"""
+import sys
+for name in {ABSENT}:
+    sys.modules[name] = None
+from engines import ceiling
+ceiling.SECONDS, ceiling.COPY_SECONDS, ceiling.COPY_BYTES = 0.01, 0.01, 1 << 20
+from perf import gpu
+raise SystemExit(gpu.main(sys.argv[1:]))
+"""
+ROW = Figures(
+    size="large",
+    arm="bf16 compiled",
+    kernels="compiled",
+    queries=30,
+    pairs=3000,
+    tokens_per_pair=400.0,
+    load_s=20.0,
+    p50_s=0.2,
+    p95_s=0.25,
+    small_p50_s=0.05,
+    pairs_per_s=600.0,
+    tokens_per_s=240_000.0,
+    useful_flops_per_s=6e14,
+    computed_flops_per_s=5e14,
+    mfu=0.65,
+    single_stream_mfu=0.6,
+    watts=600.0,
+    joules_per_pair=1.0,
+    peak_gib=9.0,
+)
+
+
+@pytest.fixture(scope="module")
+def smallest(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
+    """What the script prints and writes, in a process that cannot import what a bare image lacks."""
+    out = tmp_path_factory.mktemp("gpu") / "gpu.json"
+    size = ["--size", "tiny", "--device", "cpu", "--queries", "2", "--documents", "5", "--words", "12"]
+    ran = subprocess.run(
+        [sys.executable, "-c", BARE, *size, "--out", str(out)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    return ran.stdout, json.loads(out.read_text())
+
+
+def test_the_smallest_setting_measures_every_arm_without_what_a_bare_image_lacks(smallest: tuple[str, Any]) -> None:
+    page, report = smallest
+    assert [row["arm"] for row in report["figures"]] == list(gpu.CPU_ARMS)
+    assert {row["kernels"] for row in report["figures"]} == {"packed", "fused"}
+    assert all(row["pairs"] == 10 and row["p50_s"] > 0 and row["mfu"] > 0 for row in report["figures"])
+    assert all(row["watts"] is None and row["peak_gib"] is None and row["p95_s"] is None for row in report["figures"])
+    assert set(report["ceilings"]) == {"tiny bf16", "tiny fp8-sim"}
+    assert "| tiny | bf16 fused |" in page and "not measured" in page
+
+
+def test_every_way_to_launch_gives_the_scores_of_transformers_own_forward(smallest: tuple[str, Any]) -> None:
+    found = {(one["arm"], one["reference"]): one for one in smallest[1]["agreements"]}
+    assert found["tiny, bf16 fused", "tiny, bf16 packed"]["tau"] > 0.7
+    same = found["tiny, fp8-sim fused", "tiny, fp8-sim packed"]
+    assert same["largest_difference"] < same["spread"]
+
+
+def test_tau_counts_pairs_in_the_same_order_against_those_in_the_other() -> None:
+    assert gpu_measures.tau([1, 2, 3, 4], [10, 20, 30, 40]) == 1
+    assert gpu_measures.tau([1, 2, 3, 4], [4, 3, 2, 1]) == -1
+    assert gpu_measures.tau([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(4 / 6)  # 5 of 6 pairs agree, one does not
+    assert gpu_measures.tau([1, 1, 2], [1, 2, 3]) == pytest.approx(2 / 3)  # a tie is neither
+
+
+def test_an_agreement_is_over_the_queries_that_both_arms_have() -> None:
+    found = gpu_measures.agreement("a", [[1.0, 2.0], [0.0, 5.0]], "b", [[1.5, 2.0]])
+    assert (found.queries, found.largest_difference, found.spread, found.tau) == (1, 0.5, 0.25, 1.0)
+
+
+def test_what_no_longer_fits_into_the_budget_is_named_and_what_fails_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter(range(0, 1000, 60))
+    monkeypatch.setattr("perf.gpu.time.perf_counter", lambda: next(clock))
+
+    def measure(arm: Arm, *_: object) -> Result:
+        if arm.name == "broken":
+            raise RuntimeError("no such kernel\nsecond line")
+        return Result(ROW, [], {}, [])
+
+    monkeypatch.setattr(gpu_measures, "measure", measure)
+    arms = [Arm("large", name, {}, 1) for name in ("first", "broken", "second", "third")]
+    results, _, left_out = gpu.run(arms, [], "cpu", 430)  # the fourth would begin at 420 and take 60
+    assert list(results) == ["large, first", "large, second"]
+    assert left_out == {"large, broken": "no such kernel", "large, third": "no time left"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdicts"),
+    [
+        ({}, ["met", "not measured", "met", "not measured"]),
+        ({"mfu": 0.59, "p50_s": 0.25}, ["missed", "not measured", "missed", "not measured"]),
+        ({"mfu": None}, ["not measured", "not measured", "met", "not measured"]),
+        ({"size": "base"}, ["not measured"] * 4),
+    ],
+)
+def test_targets_are_held_against_the_large_model(changes: dict[str, Any], verdicts: list[str]) -> None:
+    page = gpu_table.markdown({}, {}, [ROW._replace(**changes)], [], {})
+    rows = [line for line in page.splitlines() if line.startswith("| large") and "=" in line]
+    assert [row.split("|")[-2].strip() for row in rows] == verdicts
+
+
+def test_fp8_is_held_against_the_quickest_bf16() -> None:
+    slow = ROW._replace(arm="bf16 packed", pairs_per_s=300.0)
+    fp8 = ROW._replace(arm="fp8 compiled", pairs_per_s=750.0, p50_s=0.17)
+    page = gpu_table.markdown({}, {}, [slow, ROW, fp8], [], {})
+    assert "| large fp8 / bf16, pairs/s | >= 1.3 | 1.250 | missed |" in page
+    assert "| large fp8, p50 of 100 documents, s | <= 0.18 | 0.170 | met |" in page
+
+
+def test_drawn_texts_are_the_same_every_time() -> None:
+    first = gpu_texts.draw(2, 3, words=9)
+    assert first == gpu_texts.draw(2, 3, words=9)
+    assert [len(one.documents) for one in first] == [3, 3]
+    assert all(6 <= len(document.split()) <= 12 for one in first for document in one.documents)
+
+
+def test_texts_are_read_in_their_order_and_a_bad_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    rows = [{"query": f"q{i}", "documents": ["a", "b", "c"]} for i in range(3)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert gpu_texts.read(path, 2, 2) == [Asked("q0", ["a", "b"]), Asked("q1", ["a", "b"])]
+    path.write_text('{"query": "q0"}')
+    with pytest.raises(ValueError, match=r"texts\.jsonl:1: KeyError\('documents'\): expected an object with query"):
+        gpu_texts.read(path, 2, 2)
+
+
+def test_texts_of_a_beir_folder_are_judged_queries_with_what_bm25_finds(tmp_path: Path) -> None:
+    documents = {"d1": "red cats sleep", "d2": "red dogs run", "d3": "the sea is blue"}
+    queries = {"q1": "blue", "q2": "red cats", "q3": "red"}
+    folder = write_beir(tmp_path / "beir", documents, queries, {"q1": {"d3": 1}, "q2": {"d1": 1}})
+    out = tmp_path / "texts.jsonl"
+    gpu_texts.main([str(folder), str(out), "--documents", "2"])  # q1 has one document, q3 no judgement
+    assert gpu_texts.read(out, 10, 10) == [Asked("red cats", ["red cats sleep", "red dogs run"])]
+
+
+def test_a_cpu_has_no_energy_and_no_peak() -> None:
+    meter = Meter("cpu")
+    assert (meter.joules(), meter.peak_gib()) == (None, None)
+
+
+def test_a_ceiling_is_measured_once_for_a_size_and_a_precision() -> None:
+    class Engine:
+        asked = 0
+
+        def ceiling(self) -> None:
+            self.asked += 1
+
+    engine: Any = Engine()
+    ceilings = Ceilings()
+    for size, precision in (("large", "bf16"), ("large", "bf16"), ("large", "fp8"), ("base", "bf16")):
+        ceilings.of(Arm(size, "arm", {"precision": precision}, 1), engine)
+    assert engine.asked == 3
