@@ -1,14 +1,23 @@
 """The config file: YAML, checked as a whole before any model, data or network is touched."""
 
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 import engines
 from engines.base import BadOptions, Options, explain, read_options
+from engines.yaml_file import read_yaml
 from harness.benchmarks import BenchmarkError, source_class
 from harness.candidates import FirstStage
 from harness.published import Comparison
@@ -16,7 +25,6 @@ from harness.suites import load_suite
 
 # Names become folders: one path component, no leading dot or dash.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
-MERGE = "tag:yaml.org,2002:merge"  # `<<: *defaults`, whose keys an entry may override
 
 
 class ConfigError(Exception):
@@ -47,7 +55,18 @@ class NamedEntry(NamedTuple):
     benchmark: BenchmarkEntry
 
 
-Scenario = Literal["single-stream", "server", "offline"]
+Level = Annotated[int, Field(gt=0, le=1024)]
+Price = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Scenario = Literal["single-stream", "server", "offline", "sweep", "search"]
+
+
+class Search(Options):
+    """How long `search` looks for the largest rate that keeps to `slo_ms`."""
+
+    width: float = Field(default=0.05, gt=0, le=1)  # it ends when a rate that failed is so little above one that passed
+    probes: int = Field(default=20, gt=0)  # measurements at most
+    seconds: float = Field(default=1800.0, gt=0)  # after which no further one begins
+    longest: int = Field(default=8, gt=0)  # times the first number of requests, where a rate is not decided by fewer
 
 
 class Latency(Options):
@@ -64,9 +83,21 @@ class Latency(Options):
     seed: int = 0  # of the order of the queries and of the arrivals
     rate: float = Field(default=1.0, gt=0)  # of server: requests per second
     arrivals: Literal["poisson", "constant"] = "poisson"  # of server
-    workers: int = Field(default=16, gt=0, le=1024)  # of server: requests under way at most
-    slo_ms: float | None = Field(default=None, gt=0)  # of server: p99 of the response time may be this much
+    workers: int = Field(default=16, gt=0, le=1024)  # of server: requests under way at most, to a concurrent engine
+    processes: int = Field(default=1, gt=0, le=64)  # that send to a concurrent engine, each with its share
+    slo_ms: float | None = Field(default=None, gt=0)  # of server and search: p99 of the response time may be this much
+    sweep: Annotated[tuple[Level, ...], Field(min_length=1)] = (1, 2, 4, 8, 16, 32)  # requests under way, one by one
+    search: Search = Search()
+    price_per_hour: Price | dict[Name, Price] | None = None  # US dollars, of the machine that an engine runs on
     min_duration_s: float = Field(default=10.0, ge=0)  # a shorter measurement is invalid
+
+
+class Cluster(Options):
+    """The workers of each engine of a run over Ray."""
+
+    workers: PositiveInt | None = None  # None: as many as there is room for
+    cpus: float = Field(default=1.0, gt=0)  # of each worker
+    gpus: float = Field(default=0.0, ge=0)  # of each worker; half a GPU is two workers on one
 
 
 class Config(Options):
@@ -78,12 +109,21 @@ class Config(Options):
     benchmarks: tuple[BenchmarkEntry, ...] = ()
     candidates: FirstStage = FirstStage()
     latency: Latency = Latency()
+    ray: Cluster = Cluster()  # of `run --ray`
     published: tuple[Comparison, ...] = ()  # tables of results/published whose numbers stand beside ours
 
     @model_validator(mode="after")
     def _measures_something(self) -> Self:
         if not self.suites and not self.benchmarks:
             raise ValueError("nothing to measure: name at least one entry under `suites` or `benchmarks`")
+        return self
+
+    @model_validator(mode="after")
+    def _prices_what_it_has(self) -> Self:
+        prices = self.latency.price_per_hour
+        unknown = sorted(prices.keys() - self.engines.keys()) if isinstance(prices, dict) else []
+        if unknown:
+            raise ValueError(f"latency.price_per_hour names engine {unknown[0]!r}; known are {', '.join(self.engines)}")
         return self
 
     def entries(self) -> list[NamedEntry]:
@@ -98,11 +138,7 @@ class Config(Options):
 def read_config(path: Path) -> Config:
     """A config in which every name and option is known. Raises ConfigError."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); expected a YAML config, see configs/demo.yaml") from None
-    try:
-        document = yaml.load(text, Loader=_UniqueKeyLoader)
+        document = read_yaml(path)
         if not isinstance(document, dict):
             raise ConfigError(
                 f"{path}: holds {document!r:.60}, expected a mapping with {', '.join(Config.model_fields)}"
@@ -118,8 +154,10 @@ def read_config(path: Path) -> Config:
         raise ConfigError(f"{path}: {explain(error, _part(error))}") from None
     except (BadOptions, BenchmarkError) as error:
         raise ConfigError(f"{path}: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); expected a YAML config, see configs/demo.yaml") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path}: {' '.join(str(error).split())[:500]}") from None
     return config
 
 
@@ -128,28 +166,13 @@ def _part(error: ValidationError) -> type[BaseModel]:
     place = error.errors()[0]["loc"]
     if "candidates" in place[:-1]:
         return FirstStage
+    if place[:2] == ("latency", "search"):
+        return Search
     parts: dict[str, type[BaseModel]] = {
         "engines": EngineEntry,
         "benchmarks": BenchmarkEntry,
         "latency": Latency,
         "published": Comparison,
+        "ray": Cluster,
     }
     return parts.get(str(place[0]), Config) if len(place) > 1 else Config
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's own rule that keys are unique, which PyYAML does not hold to: the last one would win unseen."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Hashable] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == MERGE:
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                continue  # an error of PyYAML's own, below
-            if key in seen:
-                line = key_node.start_mark.line + 1
-                raise yaml.constructor.ConstructorError(problem=f"line {line}: key {key!r} is there twice")
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)

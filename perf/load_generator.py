@@ -1,57 +1,187 @@
-"""How exact the load generator itself is: an engine that answers at once, and how late its requests were.
+"""How exact the load generator itself is: something that answers at once, and how late its requests were.
 
-python perf/load_generator.py --rate 1000 --seconds 30
+python perf/load_generator.py                          # a server on loopback, asked through a bare socket
+python perf/load_generator.py --through remote         # the same server through the remote engine: costs httpx's time
+python perf/load_generator.py --through nothing        # no server, an engine that answers at once
+python perf/load_generator.py --rate 500 1000 --processes 1 --seconds 10
+
+Exit 0 if the last rate was held: every request answered, and the p99 of the delay below the bound; else 1.
 """
 
 import argparse
+import asyncio
+import json
+import multiprocessing
 import os
+import resource
+import socket
+import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+import engines
 from engines.base import Engine, Options, Pair
-from harness.latency.load import Request, Target, Timing, schedule, server, steady
+from harness.latency.conditions import cores
+from harness.latency.load import Load, Request, Target, Timing, perform, schedule, steady
+from harness.latency.processes import Processes
 from harness.latency.recording import Recorder
 
+TEXTS = [f"document {number} is about an animal" for number in range(10)]
+REQUEST = Request("q", [Pair("what is an animal", text) for text in TEXTS])
+SCORES = {"results": [{"index": number, "relevance_score": 0.5} for number in range(len(TEXTS))]}
+BODY = json.dumps(SCORES).encode()
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+HEADINGS = "rate/s  answers/s  failed  delay p50 ms      p99    p99.9     max  service p50 ms  client cores"
 
-class Instant(Engine):
+
+class BareOptions(Options):
+    port: int
+
+
+class Bare(Engine):
+    """Speaks just enough HTTP for the server below: what is left of the time is the load generator's."""
+
+    options_type: ClassVar[type[Options]] = BareOptions
+    options: BareOptions
+
+    def __init__(self, options: BareOptions) -> None:
+        super().__init__(options)
+        self._local = threading.local()  # a connection for each thread
+
     def score(self, pairs: Sequence[Pair]) -> list[float]:
-        return [1.0] * len(pairs)
+        if not hasattr(self._local, "socket"):
+            self._local.socket = socket.create_connection(("127.0.0.1", self.options.port))
+            self._local.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        body = json.dumps({"query": pairs[0].query, "documents": [pair.document for pair in pairs]}).encode()
+        self._local.socket.sendall(b"POST /v2/rerank HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        answer = b""
+        while len(answer) < len(ANSWER):
+            answer += self._local.socket.recv(65536)
+        return [each["relevance_score"] for each in json.loads(answer.partition(b"\r\n\r\n")[2])["results"]]
 
 
-def measure(rate: float, seconds: float, workers: int) -> list[Timing]:
-    count = round(rate * seconds)
-    requests = [Request("q", [Pair("query", "document")] * 10)] * count
-    timings: list[Timing] = []
-    with tempfile.TemporaryDirectory() as folder, Recorder(Path(folder) / "samples.jsonl", {}) as recorder, steady():
+engines.ENGINES["bare"] = f"{__name__}:Bare"  # also in a process that was started from here: it imports this file
+
+
+class AtOnce(asyncio.Protocol):
+    """Answers every request with the same scores, as soon as its last byte is in."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport, self._received = transport, b""
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        while (end := self._received.find(b"\r\n\r\n")) >= 0:
+            _, _, length = self._received[:end].lower().partition(b"content-length:")
+            size = end + 4 + (int(length.split(b"\r\n", 1)[0]) if length else 0)
+            if len(self._received) < size:
+                return
+            self._received = self._received[size:]
+            self._transport.write(ANSWER)
+
+
+def serve(connection: Connection) -> None:
+    """The server's process, until it is ended."""
+
+    async def run() -> None:
+        server = await asyncio.get_running_loop().create_server(AtOnce, "127.0.0.1", 0)
+        connection.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(run())
+
+
+class Subject(NamedTuple):
+    kind: str
+    options: dict[str, Any]
+
+
+@contextmanager
+def subject(through: str, workers: int) -> Iterator[Subject]:
+    if through == "nothing":
+        yield Subject("fake", {"constant": True})
+        return
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=serve, args=(theirs,), daemon=True)
+    process.start()
+    try:
+        port = ours.recv()
+        remote = {"dialect": "cohere", "url": f"http://127.0.0.1:{port}", "model": "m", "concurrency": workers}
+        yield Subject("bare", {"port": port}) if through == "socket" else Subject("remote", remote)
+    finally:
+        process.terminate()
+        process.join()
+
+
+def measure(asked: Subject, rate: float, seconds: float, *, workers: int, processes: int) -> list[Timing]:
+    count, timings, stop = round(rate * seconds), list[Timing](), threading.Event()
+    load = Load("server", [REQUEST] * count, schedule(count, rate, "poisson", 0), workers)
+    warmup = Load("single-stream", [REQUEST] * 20 * processes, workers=processes)
+    with tempfile.TemporaryDirectory() as folder, Recorder(Path(folder) / "samples.jsonl", {}) as recorder:
 
         def record(timing: Timing) -> None:  # as a measurement does: on disk, too
             recorder.add(timing)
             timings.append(timing)
 
-        server(
-            Target(Instant(Options()), concurrent=True), requests, schedule(count, rate, "poisson", 0), workers, record
-        )
+        if processes > 1:
+            with Processes.open(asked.kind, asked.options, processes) as several, steady():
+                several.perform(warmup, lambda _: None, threading.Event())
+                several.perform(load, record, stop)
+        else:
+            with engines.load(asked.kind, asked.options) as engine, steady():
+                target = Target(engine, concurrent=True)
+                perform(target, warmup, lambda _: None, threading.Event())
+                perform(target, load, record, stop)
     return timings
 
 
-def main() -> None:
+def used_s() -> float:
+    """CPU time of this process and of those that have ended: the generator's. The server still runs."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rate", type=float, nargs="+", default=[100, 500, 1000, 2000], help="requests per second")
+    parser.add_argument("--rate", type=float, nargs="+", default=[500, 1000, 1500, 2000], help="requests per second")
     parser.add_argument("--seconds", type=float, default=30)
-    parser.add_argument("--workers", type=int, default=16)
-    arguments = parser.parse_args()
-    print(f"{len(os.sched_getaffinity(0))} cores, load average {os.getloadavg()[0]:.1f}, {arguments.workers} workers")
-    print("rate/s  reached/s  delay p50 ms  p99 ms  p99.9 ms  max ms")
-    for rate in arguments.rate:
-        timings = measure(rate, arguments.seconds, arguments.workers)
-        delays_ms = 1e3 * np.array([timing.delay_s for timing in timings])
-        reached = len(timings) / max(timing.done_s for timing in timings)
-        p50, p99, p999 = np.percentile(delays_ms, [50, 99, 99.9])
-        print(f"{rate:6.0f}  {reached:9.1f}  {p50:12.3f}  {p99:6.3f}  {p999:8.3f}  {delays_ms.max():6.1f}", flush=True)
+    parser.add_argument("--processes", type=int, default=2, help="that send")
+    parser.add_argument("--workers", type=int, default=32, help="requests under way at most")
+    parser.add_argument("--through", choices=["socket", "remote", "nothing"], default="socket")
+    parser.add_argument("--bound-ms", type=float, default=10.0, help="that the p99 of the delay must stay below")
+    asked = parser.parse_args()
+    print(
+        f"{len(cores())} cores, load average {os.getloadavg()[0]:.1f}; through {asked.through}, {asked.processes} "
+        f"processes, {asked.workers} workers, {len(TEXTS)} documents a request, {asked.seconds:g} s"
+    )
+    print(HEADINGS)
+    with subject(asked.through, asked.workers) as target:
+        for rate in asked.rate:
+            before_s = used_s()
+            timings = measure(target, rate, asked.seconds, workers=asked.workers, processes=asked.processes)
+            delays_ms = 1e3 * np.array([timing.delay_s for timing in timings])
+            last_s, failed = max(each.done_s for each in timings), sum(each.error is not None for each in timings)
+            p50, p99, p999 = np.percentile(delays_ms, [50, 99, 99.9])
+            service_ms = 1e3 * float(np.median([timing.service_s for timing in timings]))
+            print(
+                f"{rate:6.0f}  {len(timings) / last_s:9.1f}  {failed:6}  {p50:12.3f}  {p99:7.3f}  {p999:7.3f}  "
+                f"{delays_ms.max():6.1f}  {service_ms:14.2f}  {(used_s() - before_s) / last_s:12.2f}",
+                flush=True,
+            )
+            held = p99 < asked.bound_ms and not failed and len(timings) == round(rate * asked.seconds)
+    said = "held" if held else "could not hold"
+    print(f"{said} {rate:,.0f}/s for {asked.seconds:g} s: p99 of the delay {p99:.3f} ms, bound {asked.bound_ms:g} ms")
+    return 0 if held else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

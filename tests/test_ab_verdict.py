@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.signal import lfilter
 
 from harness.ab.records import METRICS, Launch, LaunchPair, Metric, Round, Verdict
-from harness.ab.verdict import MARGINS, check, conclude, judge, red
+from harness.ab.verdict import MARGINS, conclude, judge, red
 
 SPREAD = (-0.012, 0.004, -0.007, 0.011, -0.002, 0.008, -0.010, 0.003, 0.006, -0.005)  # of launches, logarithms
 
@@ -128,24 +128,6 @@ def test_a_red_set_is_a_regression_only_when_a_second_one_is_red_too() -> None:
 
 def test_nothing_measured_is_no_pass() -> None:
     assert conclude(judge(launch_pairs(0.0), {"p99": 0.1})).outcome == "inconclusive"
-
-
-def test_recorded_launches_of_two_times_are_compared_without_pairs() -> None:
-    sides = [[launch(0.05 * slower * math.exp(shift)) for shift in SPREAD] for slower in (1.0, 1.10)]
-    assert red(check(*sides, {"p50": 0.03, "throughput": 0.02})) == ["p50", "throughput"]
-    assert check(*reversed(sides), {"p50": 0.03})["p50"].outcome == "pass"
-
-
-def test_recorded_throughput_counts_pairs_not_queries() -> None:
-    short, long = [Round([1.0] * 5, [10] * 5)], [Round([2.0] * 5, [20] * 5)]
-    found = check([short] * 5, [long] * 5, {"throughput": 0.02})["throughput"]
-    assert found.shift is not None and found.shift.value == 0.0
-
-
-def test_one_recorded_process_each_is_inconclusive_whatever_it_measured() -> None:
-    found = check([launch(0.05)], [launch(0.5)], MARGINS)
-    assert {entry.outcome for entry in found.values()} == {"inconclusive"}
-    assert "one process says nothing about other launches" in found["p50"].reason
 
 
 # The machine of the simulation: queries of 50 ms, drift with an autocorrelation time of 60 s, an offset that every

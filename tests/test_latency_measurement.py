@@ -18,8 +18,9 @@ import pytest
 from engines import BadOptions, EngineUnavailable
 from harness.config import ConfigError, Latency, read_config
 from harness.latency import measurement
-from harness.latency.measurement import Outcome, Wishes, measure_config, measured_requests, ordered, warmup_requests
+from harness.latency.measurement import Outcome, Wishes, measure_config
 from harness.latency.recording import read
+from harness.latency.scenarios import measured_requests, ordered, warmup_requests
 from harness.latency.summary import summarise
 from harness.run import Selection, prepare
 
@@ -84,8 +85,9 @@ def test_the_page_lists_engines_as_the_config_does_and_scenarios_as_they_grow(
         {"z": {"kind": "fake"}, "a": {"kind": "fake"}}, scenario=["offline", "server", "single-stream"], rate=99
     )
     measure(path, tmp_path / "run")
-    page = (tmp_path / "run/report/latency/latency.md").read_text()
-    lines = [line.split(" | ")[:2] for line in page.splitlines() if line.startswith(("| z |", "| a |"))]
+    times, _, efficiency = (tmp_path / "run/report/latency/latency.md").read_text().partition(": efficiency")
+    assert "| z |" in efficiency
+    lines = [line.split(" | ")[:2] for line in times.splitlines() if line.startswith(("| z |", "| a |"))]
     assert [(name[2:], scenario) for name, scenario in lines if scenario != "of it, service"] == [
         (name, scenario) for name in ("z", "a") for scenario in ("single-stream", "server", "offline")
     ]

@@ -198,7 +198,8 @@ def test_one_outlier_hides_no_correlation() -> None:
         (837, 2, 838, "inconclusive"),  # 0.24% were slow, but there are too few to be sure
         (838, 2, 838, "pass"),  # h(2) + 2
         (700, 100, 12_349, "fail"),
-        (298, 290, 0, "inconclusive"),  # a p99 is not known from so few
+        (298, 59, 7_938, "inconclusive"),  # a p99 is not known from so few
+        (298, 60, 8_053, "fail"),  # 20% slow, where 1% is allowed: one run in twenty at most (Markov)
     ],
 )
 def test_an_objective_is_met_by_h_of_t_plus_t_requests(n: int, over: int, needed: int, verdict: str) -> None:

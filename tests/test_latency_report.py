@@ -14,6 +14,7 @@ from harness.latency.percentiles import objective
 from harness.latency.recording import Recording
 from harness.latency.summary import Summary, summarise
 from harness.report import latency, latency_plots
+from harness.report.content import Section, Source
 from harness.report.latency import Measured
 
 MACHINE = {"cpu": "EPYC", "cores": "2", "memory_gib": "24", "gpu": "none", "versions": {"torch": "2.13"}}
@@ -73,12 +74,12 @@ def measured(
 
 
 def table(*given: Measured) -> list[list[str]]:
-    (section,) = latency.build(given, "run").sections
+    section, _ = latency.build(given, "run").sections
     return [[cell.text for cell in line] for line in section.table.cells]
 
 
 def notes(*given: Measured) -> list[str]:
-    (section,) = latency.build(given, "run").sections
+    section, _ = latency.build(given, "run").sections
     return [f"{note.name}: {note.meaning}" for note in section.notes]
 
 
@@ -137,7 +138,8 @@ def test_repeated_queries_failed_warm_up_and_conservative_bounds_are_said() -> N
         "not above, with 99% confidence: p50" in said
         and "p99" not in said.split("with 99% confidence")[1].split("\n")[0]
     )
-    assert "poisson arrivals, 2/s, at most 8 under way" in said
+    assert "poisson arrivals, 2/s, one call at a time" in said
+    assert "poisson arrivals, 2/s, at most 8 under way" in "\n".join(notes(measured(concurrent=True)))
 
 
 def test_an_objective_is_printed_with_what_it_needs() -> None:
@@ -155,6 +157,87 @@ def test_energy_is_per_pair_and_unknown_where_the_gpu_does_not_tell() -> None:
     assert "large, server: H100: memory peak 10.0 GiB, power 400 W, energy 8.00 J per pair, highest - °C" in said
 
 
+COUNTS = {
+    "tokens": 1200,
+    "computed_tokens": 1000,
+    "padded_tokens": 100,
+    "flops": 40_000_000_000_000,
+    "computed_flops": 30_000_000_000_000,
+    "computed_bytes": 1_000_000_000_000,
+}
+CEILING = {"flops_per_s": 4e12, "bytes_per_s": 20e9, "dtype": "bfloat16", "how": "cpu, threads 2"}
+
+
+def counted(engine: str = "large", counts: Mapping[str, int] = COUNTS, **header: Any) -> Measured:
+    """Offline: 1,000 pairs in 20 s."""
+    given = measured(engine, "offline", **{"ceiling": CEILING, **header}).summary
+    settings = {**given.header["settings"], "price_per_hour": 3.6}
+    ended = {**(given.end or {}), "counts": counts}
+    (timing,) = given.answered
+    return Measured(summarise(Recording({**given.header, "settings": settings}, (timing,), ended)))
+
+
+def efficiency(*given: Measured) -> Section:
+    _, section = latency.build(given, "run").sections
+    return section
+
+
+def test_efficiency_names_useful_computed_and_padded_tokens_mfu_energy_and_cost() -> None:
+    section = efficiency(counted())
+    (line,) = section.table.cells
+    assert dict(zip(section.table.columns, (cell.text for cell in line), strict=True)) == {
+        "engine": "large",
+        "scenario": "offline",
+        "pairs/s": "50.0",
+        "tokens/s": "60.0",
+        "tokens": "1,200",
+        "computed": "1,000",
+        "padding": "10.0%",
+        "MFU": "50.0% 2.00 TFLOP/s",
+        "computed / ceiling": "37.5% 1.50 TFLOP/s",
+        "J per 1,000 pairs": "-",
+        "$ per 1M pairs": "20.0",  # 0.001 $/s at 50 pairs/s
+    }
+    assert [origin.line for origin in section.origins if isinstance(origin, Source)] == [
+        "large: ceiling 4.00 TFLOP/s in bfloat16, 20.0 GB/s of memory (cpu, threads 2)"
+    ]
+    assert section.sentence == "The largest part of its ceiling is used by large, offline: 37.5%."
+
+
+def test_each_reason_for_a_missing_figure_is_said_once() -> None:
+    bare = {"counts": {}, "ceiling": None}
+    section = efficiency(counted(), counted("a", **bare), counted("b", **bare))
+    assert [f"{note.name}: {note.meaning}" for note in section.notes] == [
+        "all: J per 1,000 pairs: not known, no energy counter is read for a CPU",
+        "a, offline; b, offline: tokens, computed, padding: not known, the engine does not count them",
+        "a, offline; b, offline: MFU: not known, the engine does not count its operations",
+    ]
+    assert [cell.text for cell in section.table.cells[1][4:9]] == ["-"] * 5
+    assert efficiency(counted("a", **bare)).sentence == "No valid measurement knows which part of its ceiling it used."
+
+
+def test_random_weights_are_marked_and_stand_beside_no_quality() -> None:
+    description = {"model": "configs/shapes/base", "weights": "random, seed 0", "precision": "bf16", "device": "cpu"}
+    given = measured("shape", quality=QUALITY, description=description)
+    assert table(given)[0][-2] == "- random weights"
+    assert "shape, server: weights random, seed 0: the model's shape without its scores, speed only" in notes(given)
+    (scorer,) = latency.build([given], "run").scorers
+    assert scorer.model == "configs/shapes/base random, seed 0 bf16"
+
+
+def test_the_roofline_is_drawn_where_ceiling_and_operations_are_known() -> None:
+    def roofline(*given: Measured) -> list[bytes]:
+        return [plot.svg for plot in latency_plots.draw([each.summary for each in given]) if plot.name == "roofline"]
+
+    assert roofline(counted(ceiling=None)) == roofline(counted(counts={})) == []
+    (one,), (same,) = roofline(counted()), roofline(counted())
+    (faster,) = roofline(counted(counts={**COUNTS, "computed_flops": 60_000_000_000_000}))
+    (higher,) = roofline(counted(ceiling={**CEILING, "flops_per_s": 8e12}))
+    (invalid,) = roofline(Measured(replace(counted().summary, verdict="INVALID")))
+    assert one == same
+    assert len({one, faster, higher, invalid}) == 4
+
+
 def test_measurements_of_different_machines_are_said_to_be_so() -> None:
     other = {**MACHINE, "cpu": "Xeon"}
     (remark,) = latency.build([measured("a"), measured("b", machine=other)], "run").remarks
@@ -165,7 +248,7 @@ def test_measurements_of_different_machines_are_said_to_be_so() -> None:
 def test_the_sentence_names_the_quickest_of_the_valid_ones() -> None:
     slow, quick = measured("slow", "single-stream", 120), measured("quick", "single-stream", 80)
     invalid = Measured(replace(measured("wrong", "single-stream", 40).summary, verdict="INVALID"))
-    (section,) = latency.build([slow, quick, invalid], "run").sections
+    section, _ = latency.build([slow, quick, invalid], "run").sections
     assert (
         section.sentence == "2 of 3 measurements are valid. The lowest p50 of single-stream is that of quick, 410 ms."
     )
@@ -174,7 +257,8 @@ def test_the_sentence_names_the_quickest_of_the_valid_ones() -> None:
 def test_a_page_in_every_format_holds_the_same_table(tmp_path: Path) -> None:
     given = [measured("<b>|large", quality=QUALITY), measured("base", "single-stream"), measured("base", "offline")]
     files = latency.write(given, tmp_path, "run")
-    assert [file.name for file in files] == ["index.html", "latency.md", "ecdf.svg", "ecdf.png", "size.svg", "size.png"]
+    pictures = [f"{name}.{kind}" for name in ("ecdf", "histogram", "size") for kind in ("svg", "png")]
+    assert [file.name for file in files] == ["index.html", "latency.md", *pictures]
     page, text = (file.read_text(encoding="utf-8") for file in files[:2])
     console = Console(file=io.StringIO(), width=250)
     latency.show(given, console)

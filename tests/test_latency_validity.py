@@ -1,14 +1,17 @@
 """A measurement is valid until something that can be seen speaks against it; each cause names what was seen."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.latency.load import Timing
 from harness.latency.recording import Recording
 from harness.latency.summary import summarise
+from harness.latency.validity import _drift
 
 QUIET: dict[str, Any] = {
     "load_average": [0.1, 0.1, 0.1],
@@ -162,7 +165,8 @@ def test_other_load_is_a_cause_where_the_engine_is_on_this_machine() -> None:
     (cause,) = causes(recording(end=end))
     assert cause.startswith("other load on the machine: other programs kept 0.21 of 2 cores busy, at most 0.2 may")
     assert causes(recording(end={"others_cores": 0.19})) == ()
-    assert causes(recording(header={"concurrent": True}, end=end)) == ()  # a server on another machine, or on ours
+    idle = {"after": QUIET, **end}
+    assert causes(recording(header={"concurrent": True}, end=idle)) == ()  # a server on another machine, or on ours
 
 
 @pytest.mark.parametrize(
@@ -204,7 +208,9 @@ def test_what_cannot_be_read_is_said_and_is_no_cause() -> None:
     summary = summarise(recorded)
     assert summary.verdict == "VALID"
     assert summary.unchecked == ("other load", "CPU limit", "heat", "CPU clock", "GPU")
-    assert summarise(recording(header={"concurrent": True})).unchecked == ("the server's machine",)
+    assert summarise(recording(header={"concurrent": True}, end={"after": QUIET})).unchecked == (
+        "the server's machine",
+    )
 
 
 @pytest.mark.parametrize(("slo_ms", "verdict"), [(200.0, "pass"), (100.0, "fail")])
@@ -228,3 +234,77 @@ def test_a_measurement_that_answered_nothing_has_no_figure() -> None:
     assert (summary.pairs_per_s, summary.tokens_per_s, summary.verdict) == (None, None, "INVALID")
     assert summary.response["p50"] == (None, None, None, None, 0, 0, "0 effective of 0 samples, 5 needed")
     assert summarise(recording([])).pairs_per_s is None
+
+
+def simulated(seed: int, count: int, *, rho: float = 0.0, step: float = 1.0) -> list[Timing]:
+    """Services of 100 ms with a spread of 30%, those of the second half `step` times as long; a queue at load `rho`."""
+    draw = np.random.default_rng(seed)
+    took_s = 0.1 * np.exp(draw.normal(0, 0.3, count))
+    took_s[count // 2 :] *= step
+    due_s = np.cumsum(draw.exponential(0.1 * math.exp(0.045) / rho, count)) if rho else np.arange(count) * 10.0
+    free_s, made = 0.0, []
+    for number in range(count):
+        free_s = max(free_s, due_s[number]) + took_s[number]
+        made.append(Timing(f"q{number}", due_s[number], due_s[number], free_s, 10, 500))
+    return made
+
+
+def drifting(**how: Any) -> int:
+    """How many of 100 simulated measurements are said to drift."""
+    return sum("drifted" in " ".join(_drift(simulated(seed, **how))) for seed in range(100))
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5, 0.8, 0.95])
+@pytest.mark.parametrize("count", [60, 200, 1000])
+def test_at_most_two_in_a_hundred_steady_measurements_are_said_to_drift(rho: float, count: int) -> None:
+    assert drifting(count=count, rho=rho) <= 2
+
+
+def test_a_change_is_seen_when_it_is_larger_than_the_noise_and_than_the_bound() -> None:
+    assert drifting(count=1000, step=1.2) >= 95
+    assert drifting(count=1000, step=1 / 1.2) >= 95  # quicker: the warm-up was too short
+    assert drifting(count=1000, step=1.02) <= 2  # within the bound
+    assert drifting(count=60, step=1.1) <= 5  # not to be told from noise
+
+
+def test_a_drift_is_a_cause_and_says_from_where_to_where() -> None:
+    made = [
+        replace(each, done_s=each.sent_s + each.service_s * (2 if n >= 50 else 1)) for n, each in enumerate(timings())
+    ]
+    (cause,) = causes(recording(made))
+    assert cause.startswith("times drifted: the p50 went from 100 ms to 190 ms between the halves")
+    offline = recording([Timing("", 0.0, 0.0, 20.0, 4000, None)], header={"scenario": "offline"})
+    assert causes(offline) == ()
+
+
+def test_a_dead_load_process_is_the_first_cause() -> None:
+    found = causes(recording(timings(40), end={"died": ["load process 2 of 2 was killed by signal 9"]}))
+    assert found[0] == "load process 2 of 2 was killed by signal 9" and found[1].startswith("too short")
+
+
+@pytest.mark.parametrize(
+    ("processes", "own_s", "said"),
+    [
+        (1, 8.9, None),  # 7.9 s more than before, in 10 s
+        (1, 9.1, "load generator busy: it used 0.81 of 1 cores, at most 0.8 may"),
+        (2, 16.9, None),
+        (2, 17.1, "load generator busy: it used 1.61 of 2 cores, at most 1.6 may"),
+        (4, 17.1, "load generator busy: it used 1.61 of 2 cores, at most 1.6 may"),  # there are two
+    ],
+)
+def test_a_busy_load_generator_is_a_cause_where_the_engine_is_elsewhere(
+    processes: int, own_s: float, said: str | None
+) -> None:
+    settings = {"queries": 100, "slo_ms": None, "min_duration_s": 5.0, "processes": processes}
+    end = {"after": {**QUIET, "own_s": own_s}}
+    found = causes(recording(header={"concurrent": True, "settings": settings}, end=end))
+    assert [cause.partition(";")[0] for cause in found] == ([] if said is None else [said])
+    assert causes(recording(header={"settings": settings}, end=end)) == ()  # here it is the engine that works
+
+
+def test_a_generator_behind_schedule_is_seen_also_where_no_percentile_is_known() -> None:
+    """In a queue without end all samples are one effective sample."""
+    made = [Timing(f"q{n}", n * 0.01, n * 0.02, n * 0.02 + 0.02, 10, None) for n in range(1000)]
+    summary = summarise(recording(made))
+    assert summary.response["p50"].estimate is None
+    assert any(cause.startswith("load generator behind schedule") for cause in summary.causes)

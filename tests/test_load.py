@@ -15,7 +15,7 @@ from scipy import stats
 
 from engines.base import Engine, Options, Pair, ScoringFailed
 from engines.fake import Fake, FakeOptions
-from harness.latency.load import Request, Target, Timing, offline, schedule, server, single_stream, steady
+from harness.latency.load import Load, Request, Target, Timing, Window, perform, schedule, steady
 
 
 class Scripted(Engine):
@@ -46,15 +46,25 @@ def requests(count: int, size: int = 2) -> list[Request]:
     ]
 
 
-def measured(run: Callable[..., None], engine: Engine, *arguments: object, concurrent: bool = False) -> list[Timing]:
+def measured(engine: Engine, load: Load, *, concurrent: bool = False) -> list[Timing]:
     timings: list[Timing] = []
-    run(Target(engine, concurrent=concurrent), *arguments, timings.append)
+    perform(Target(engine, concurrent=concurrent), load, timings.append, threading.Event())
     return timings
+
+
+def single_stream(engine: Engine, asked: Sequence[Request]) -> list[Timing]:
+    return measured(engine, Load("single-stream", asked))
+
+
+def server(
+    engine: Engine, asked: Sequence[Request], due_s: Sequence[float], workers: int, *, concurrent: bool = True
+) -> list[Timing]:
+    return measured(engine, Load("server", asked, due_s, workers), concurrent=concurrent)
 
 
 def test_single_stream_asks_for_one_query_after_the_other() -> None:
     engine = Scripted(sleep_s=0.001)
-    timings = measured(single_stream, engine, requests(5))
+    timings = single_stream(engine, requests(5))
     assert [timing.query_id for timing in timings] == ["q0", "q1", "q2", "q3", "q4"]
     assert engine.calls == [list(request.pairs) for request in requests(5)]
     assert all(before.done_s <= after.sent_s for before, after in itertools.pairwise(timings))
@@ -64,14 +74,14 @@ def test_single_stream_asks_for_one_query_after_the_other() -> None:
 
 def test_offline_is_one_call_with_every_pair_in_order() -> None:
     engine = Scripted()
-    (timing,) = measured(offline, engine, requests(4, size=3))
+    (timing,) = measured(engine, Load("offline", requests(4, size=3)))
     assert engine.calls == [[pair for request in requests(4, size=3) for pair in request.pairs]]
     assert (timing.query_id, timing.pairs) == ("", 12)
 
 
 def test_a_server_gets_each_request_once_and_none_before_its_time() -> None:
     due_s = schedule(60, 600, "poisson", seed=3)
-    timings = measured(server, Scripted(), requests(60), due_s, 8, concurrent=True)
+    timings = server(Scripted(), requests(60), due_s, 8)
     assert sorted(timing.query_id for timing in timings) == sorted(request.query_id for request in requests(60))
     assert sorted(timing.scheduled_s for timing in timings) == due_s
     assert all(timing.delay_s >= 0 for timing in timings)
@@ -80,7 +90,7 @@ def test_a_server_gets_each_request_once_and_none_before_its_time() -> None:
 
 def test_waiting_behind_a_slow_answer_is_part_of_the_latency() -> None:
     """Coordinated omission: one worker, answers of 20 ms, all due at once. The n-th answer takes n times 20 ms."""
-    timings = measured(server, Scripted(sleep_s=0.02), requests(5), [0.0] * 5, 1)
+    timings = server(Scripted(sleep_s=0.02), requests(5), [0.0] * 5, 1)
     for number, timing in enumerate(timings, 1):
         assert timing.response_s >= 0.02 * number
         assert timing.response_s == pytest.approx(timing.delay_s + timing.service_s)
@@ -89,11 +99,27 @@ def test_waiting_behind_a_slow_answer_is_part_of_the_latency() -> None:
 
 def test_the_queue_of_an_engine_that_takes_one_call_at_a_time_is_its_own_and_no_delay_of_the_generator() -> None:
     engine = Scripted(sleep_s=0.02)
-    timings = sorted(measured(server, engine, requests(4), [0.0] * 4, 4), key=lambda timing: timing.done_s)
+    timings = server(engine, requests(4), [0.0, 0.0, 0.01, 0.5], 1, concurrent=False)
     assert engine.most_inside == 1
-    for number, timing in enumerate(timings, 1):
-        assert timing.service_s + timing.delay_s >= 0.02 * number
-    assert timings[-1].sent_s < timings[-1].done_s - 0.02  # sent before its turn came
+    assert [timing.delay_s for timing in timings[1:3]] == [0.0, 0.0]  # each stood in the queue in time
+    assert timings[1].service_s >= 0.04 - timings[0].delay_s and timings[2].service_s >= 0.05 - timings[0].delay_s
+    assert timings[3].sent_s >= 0.5 and timings[3].service_s >= 0.02  # nobody before it: it is sent when it is due
+    assert [timing.response_s for timing in timings] == pytest.approx(
+        [timing.delay_s + timing.service_s for timing in timings]
+    )
+
+
+def test_an_engine_that_takes_one_call_at_a_time_is_called_in_the_thread_that_measures() -> None:
+    """A second thread would have to wake up beside the engine's own, and be late."""
+    seen: set[int] = set()
+
+    class Watching(Scripted):
+        def score(self, pairs: Sequence[Pair]) -> list[float]:
+            seen.add(threading.get_ident())
+            return super().score(pairs)
+
+    server(Watching(), requests(9), [0.0] * 9, 4, concurrent=False)
+    assert seen == {threading.get_ident()}
 
 
 def test_a_concurrent_engine_gets_several_calls_at_a_time() -> None:
@@ -104,15 +130,15 @@ def test_a_concurrent_engine_gets_several_calls_at_a_time() -> None:
             together.wait()
             return super().score(pairs)
 
-    timings = measured(server, Meeting(), requests(3), [0.0] * 3, 3, concurrent=True)
+    timings = server(Meeting(), requests(3), [0.0] * 3, 3)
     assert [timing.error for timing in timings] == [None] * 3
 
 
 def test_tokens_are_those_of_the_request_where_calls_do_not_overlap() -> None:
     for concurrent, tokens in ((False, 8), (True, None)):  # two words in each of two queries and of two documents
-        timings = measured(server, Fake(FakeOptions()), requests(6), [0.0] * 6, 3, concurrent=concurrent)
+        timings = server(Fake(FakeOptions()), requests(6), [0.0] * 6, 3, concurrent=concurrent)
         assert {timing.tokens for timing in timings} == {tokens}
-    assert {timing.tokens for timing in measured(single_stream, Scripted(), requests(2))} == {None}  # counts nothing
+    assert {timing.tokens for timing in single_stream(Scripted(), requests(2))} == {None}  # counts nothing
 
 
 def test_a_request_that_fails_is_a_timing_with_its_error() -> None:
@@ -121,7 +147,7 @@ def test_a_request_that_fails_is_a_timing_with_its_error() -> None:
             raise ScoringFailed("the server said 503")
         return math.nan if number == 2 else 1.0
 
-    timings = measured(single_stream, Scripted(answer), requests(4))
+    timings = single_stream(Scripted(answer), requests(4))
     assert [timing.error is None for timing in timings] == [True, False, False, True]
     assert timings[1].error == "the server said 503"
     assert "expected a finite number" in str(timings[2].error)
@@ -136,7 +162,7 @@ def test_a_fault_in_an_engine_ends_the_measurement_and_is_raised() -> None:
 
     engine = Scripted(answer)
     with pytest.raises(ZeroDivisionError, match="a bug"):
-        measured(server, engine, requests(500), schedule(500, 10, "constant", seed=0), 4)
+        server(engine, requests(500), schedule(500, 10, "constant", seed=0), 4)
     assert len(engine.calls) < 500
 
 
@@ -168,3 +194,57 @@ def test_garbage_collection_is_frozen_while_measuring_and_free_again_afterwards(
         raise KeyboardInterrupt
     assert gc.get_freeze_count() == 0
     assert sys.getswitchinterval() == interval_s
+
+
+@given(
+    count=st.integers(0, 60),
+    workers=st.integers(1, 40),
+    of=st.integers(1, 9),
+    rate=st.floats(0.1, 1e4),
+    seed=st.integers(0, 2**32),
+)
+def test_the_shares_of_all_processes_are_the_one_schedule(
+    count: int, workers: int, of: int, rate: float, seed: int
+) -> None:
+    whole = Load("server", requests(count), schedule(count, rate, "poisson", seed), workers)
+    shares = [whole.share(number, of) for number in range(of)]
+    sent = [each for share in shares for each in zip(share.due_s, share.requests, strict=True)]
+    assert sorted(sent) == sorted(zip(whole.due_s, whole.requests, strict=True))
+    assert sum(share.workers for share in shares) == workers
+    assert max(share.workers for share in shares) - min(share.workers for share in shares) <= 1
+
+
+def answer_at(done_s: float) -> Timing:
+    return Timing("q", done_s - 0.5, done_s - 0.5, done_s, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("least_s", "counted"),
+    [(0.0, [4.0, 5.0, 6.0, 7.0, 8.0]), (6.0, [4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0])],  # 5 of them, or 6 s
+)
+def test_a_window_passes_over_the_ramp_and_closes_when_it_has_enough(least_s: float, counted: list[float]) -> None:
+    found: list[Timing] = []
+    stop = threading.Event()
+    window = Window(3, 5, least_s, found.append, stop)
+    for number in range(1, 20):
+        assert stop.is_set() == (number > counted[-1])
+        window.add(answer_at(float(number)))
+    assert [timing.done_s for timing in found] == counted
+
+
+def test_a_closed_loop_keeps_its_requests_under_way_and_its_window_holds_no_start_and_no_end() -> None:
+    engine, found, stop = Scripted(sleep_s=0.005), list[Timing](), threading.Event()
+    window = Window(8, 40, 0.0, found.append, stop)
+    perform(Target(engine, concurrent=True), Load("closed", requests(3), workers=4), window.add, stop)
+    assert engine.most_inside == 4
+    assert len(found) == 40 and {timing.query_id for timing in found} == {"q0", "q1", "q2"}  # they begin again
+    assert all(timing.delay_s == 0 for timing in found)  # due when the one before was answered
+    assert 48 <= len(engine.calls) <= 52  # the ramp, the window, and what was under way at its end
+
+
+def test_a_fault_in_a_closed_loop_is_raised() -> None:
+    def answer(number: int) -> float:
+        raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        measured(Scripted(answer), Load("closed", requests(3), workers=4), concurrent=True)

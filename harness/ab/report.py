@@ -6,6 +6,8 @@ from typing import Any
 
 from harness.ab.records import Plan
 from harness.ab.shifts import fewest_launch_pairs
+from harness.report import notation
+from harness.report.markdown import escape
 
 Document = Mapping[str, Any]
 FILES = ("ab.md", "ratios.svg", "ratios.png")
@@ -75,7 +77,7 @@ def markdown(document: Document) -> str:
         record, side = document["records"][arm], document["arms"][arm]
         facts = {"kind": side["kind"], **side["options"], **record["description"], **record["machine"]}
         known.append(f"{arm} {side['engine']}: {', '.join(f'{name} {value}' for name, value in facts.items())}")
-    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in known)]) + "\n"
+    return "\n\n".join([*parts, "\n".join(f"- {escape(notation.plain(note))}" for note in known)]) + "\n"
 
 
 def write(document: Document, folder: Path) -> list[Path]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from harness.ab.records import METRICS, Finding, Launch, LaunchPair, Metric, Outcome, Round, Shift, Verdict
-from harness.ab.shifts import ALPHA, Values, fewest_launch_pairs, paired, unpaired
+from harness.ab.shifts import ALPHA, Values, fewest_launch_pairs, paired
 from harness.statistics import holm
 
 MARGINS: Mapping[Metric, float] = {"p50": 0.03, "p95": 0.05, "p99": 0.10, "throughput": 0.02}
@@ -24,28 +24,6 @@ def judge(launch_pairs: Sequence[LaunchPair], margins: Mapping[Metric, float]) -
             slowdowns[metric] = [_slowdown(metric, both) for both in launch_pairs]
     shifts = {metric: paired(values, math.log1p(margins[metric])) for metric, values in slowdowns.items()}
     return _findings(margins, shifts, slowdowns, reasons)
-
-
-def check(
-    baseline: Sequence[Launch], current: Sequence[Launch], margins: Mapping[Metric, float]
-) -> dict[Metric, Finding]:
-    """The same question for launches of one engine that were recorded at two times, each set for itself.
-
-    Launches are the unit, unpaired: what the machine did between the two times counts as slowness of the engine.
-    """
-    if min(len(baseline), len(current)) < 2:
-        reason = (
-            f"{len(baseline)} and {len(current)} launches: one process says nothing about other launches; "
-            "record both with `crispbench ab`"
-        )
-        return {metric: Finding(metric, margin, "inconclusive", reason=reason) for metric, margin in margins.items()}
-    reasons = {metric: shortage(metric, [*baseline, *current]) for metric in margins}
-    shifts = {}
-    for metric, margin in margins.items():
-        if not reasons[metric]:
-            a, b = ([float(np.median(_logs(metric, launch))) for launch in side] for side in (baseline, current))
-            shifts[metric] = unpaired(a, b, math.log1p(margin))
-    return _findings(margins, shifts, {}, reasons)
 
 
 def red(findings: Findings) -> list[Metric]:

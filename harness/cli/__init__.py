@@ -3,6 +3,7 @@
 Imports inside the functions keep `crispbench --help` fast.
 """
 
+import errno
 import sys
 from collections.abc import Sequence
 
@@ -11,12 +12,16 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 # isort: off
-from harness.cli import quality, speed, models, installation  # noqa: F401  # registered in the order of --help
+from harness.cli import quality, speed, gates, models, installation  # noqa: F401  # registered in the order of --help
 
 # isort: on
 from harness.cli.app import Exit, app, say
 
 INTERRUPTED = "interrupted: what was committed is kept; for `run` the same command resumes"
+
+
+# What a disk or its owner does to a file, which is nobody's mistake in the code
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,6 +80,8 @@ def _exit_of(error: Exception) -> tuple[str, Exit]:
     ):
         if isinstance(error, kinds):
             return str(error), code
+    if isinstance(error, OSError) and error.errno in DISK:
+        return f"{error}; what was committed is kept, mend it and repeat the command", Exit.INVALID
     reason = str(error) or "no message"
     return f"{type(error).__name__}: {reason.splitlines()[0]} (--debug shows where)", Exit.INVALID
 

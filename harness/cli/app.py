@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,8 +34,17 @@ def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceb
 
 
 def say(message: str) -> None:
-    """To a person; standard output is for results."""
-    print(message, file=sys.stderr)
+    """One line to a person; standard output is for results. What a terminal would act on does nothing."""
+    from harness.report import notation
+
+    print(notation.plain(message), file=sys.stderr)
+
+
+def show_lines(lines: Iterable[str]) -> None:
+    """Lines that may hold text of a server or of a data set; what a terminal would act on does nothing."""
+    from harness.report import notation
+
+    print("\n".join(notation.visible(line) for line in lines))
 
 
 def print_json(document: Any) -> None:

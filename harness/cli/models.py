@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from harness.cli.app import AsJson, Exit, app, print_json, say
+from harness.cli.app import AsJson, Exit, app, print_json, say, show_lines
 
 
 @app.command(epilog="Example: crispbench probe configs/probe.yaml --engine demo-bf16 --reference demo-fp32")
@@ -29,7 +29,7 @@ def probe(
     if as_json:
         print_json({"engines": {name: one.document() for name, one in probed.items()}})
     else:
-        typer.echo("\n".join(line for name, one in probed.items() for line in one.lines(name)))
+        show_lines(line for name, one in probed.items() for line in one.lines(name))
     verdicts = {one.verdict for one in probed.values()}
     if verdicts != {"pass"}:
         raise typer.Exit(Exit.FAILED if "fail" in verdicts else Exit.INVALID)

@@ -17,17 +17,23 @@ def run(
     engine: Annotated[list[str] | None, typer.Option(help="Only this engine; may be repeated.")] = None,
     benchmark: Annotated[list[str] | None, typer.Option(help="Only this benchmark; may be repeated.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many queries of each benchmark.")] = None,
+    part: Annotated[
+        str, typer.Option(metavar="N/PARTS", help="Only this part of the queries, such as 3/16; `merge` joins them.")
+    ] = "1/1",
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget all that these engines have scored in this folder.")
     ] = False,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Score on a Ray cluster: local, auto or HOST:PORT.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score every benchmark with every engine and write the report. The same command resumes."""
-    from harness.run import Selection
+    from harness.run import Part, Selection
     from harness.session import run_config
 
-    selection = Selection(engine or (), benchmark or (), limit)
-    outcome = run_config(config, out=out, selection=selection, fresh=fresh, say=say)
+    selection = Selection(engine or (), benchmark or (), limit, Part.read(part))
+    outcome = run_config(config, out=out, selection=selection, fresh=fresh, say=say, ray=ray)
     if as_json:
         print_json({"run": str(outcome.folder), "engines": outcome.measures})
     else:
@@ -46,6 +52,7 @@ def measure(
 ) -> None:
     """Evaluate a TREC run file as trec_eval -c does: every judged query counts, ties by document id."""
     from harness.evaluation import evaluate_file
+    from harness.report.notation import visible
 
     document = evaluate_file(run_file, qrels, measure or (), per_query=per_query, say=say)
     if as_json:
@@ -53,7 +60,7 @@ def measure(
         return
     for name, entry in document["measures"].items():
         for query_id, value in entry.get("per_query", {}).items():
-            typer.echo(f"{name}\t{query_id}\t{value:.4f}")
+            typer.echo(f"{name}\t{visible(query_id)}\t{value:.4f}")
         typer.echo(f"{name}\tall\t{entry['value']:.4f}\t({entry['queries']} queries)")
 
 
@@ -76,6 +83,28 @@ def compare(
     code = {"pass": Exit.PASS, "regression": Exit.FAILED, "inconclusive": Exit.INCONCLUSIVE}[contest.outcome]
     if code:
         raise typer.Exit(code)
+
+
+@app.command(epilog="Example: crispbench merge results/table results/table-part-*")
+def merge(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New run folder.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that `crispbench run` wrote.")],
+    allow_machine: Annotated[
+        bool, typer.Option("--allow-machine", help="Also of unlike machines; all times are then left out.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Replace the run folder OUT.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Join runs of disjoint benchmarks or queries into one, and write its report. The runs stay as they are."""
+    from harness.merge import merge as join
+
+    outcome = join(out, runs, fresh=fresh, allow_machine=allow_machine)
+    if as_json:
+        print_json({"run": str(outcome.folder), "engines": outcome.measures})
+    else:
+        _show(outcome.rows, outcome.report, outcome.reproductions)
+    if not outcome.complete:
+        raise typer.Exit(Exit.INVALID)
 
 
 @app.command(epilog="Example: crispbench report results/demo")

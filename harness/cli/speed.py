@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.app import AsJson, Exit, app, print_json, say
+from harness.cli.app import AsJson, Exit, app, print_json, say, show_lines
 
 
 @app.command(epilog="Example: crispbench latency configs/latency.yaml --engine demo-bf16 --scenario single-stream")
@@ -15,14 +15,18 @@ def latency(
     out: Annotated[Path | None, typer.Option(help="Run folder; default results/NAME with the config's name.")] = None,
     engine: Annotated[list[str] | None, typer.Option(help="Only this engine; may be repeated.")] = None,
     scenario: Annotated[
-        list[str] | None, typer.Option(help="single-stream, server or offline; default the config's; may be repeated.")
+        list[str] | None,
+        typer.Option(help="single-stream, server, offline, sweep or search; default the config's; may be repeated."),
     ] = None,
     slo_ms: Annotated[
-        float | None, typer.Option("--slo-ms", min=0.001, help="server: 99% are to be answered within this time.")
+        float | None, typer.Option("--slo-ms", min=0.001, help="server, search: 99% within this time.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure latency and throughput. Exit 0 valid, 1 slower than --slo-ms, 3 too few samples for it, 5 invalid."""
+    """Measure latency and throughput; a sweep or a search of remote engines: more and more requests.
+
+    Exit 0 valid, 1 slower than --slo-ms (search: at every rate), 3 too few samples for it, 5 invalid.
+    """
     from harness.latency.measurement import Wishes, measure_config
 
     outcome = measure_config(config, Wishes(engine or (), scenario or (), slo_ms), out=out, say=say)
@@ -67,7 +71,7 @@ def ab(
     if as_json:
         print_json(found.document)
     else:
-        typer.echo("\n".join(report.lines(found.document)))
+        show_lines(report.lines(found.document))
         say(f"report: {os.path.relpath(found.folder / 'ab.md')}")
     code = {"pass": Exit.PASS, "regression": Exit.FAILED, "inconclusive": Exit.INCONCLUSIVE}[found.verdict.outcome]
     if code:

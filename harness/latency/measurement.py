@@ -1,32 +1,26 @@
 """`crispbench latency`: a config's engines under load, one scenario after the other, each recorded and summarised."""
 
 import json
-import random
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import engines
-from engines.base import Engine, EngineUnavailable, read_options
-from harness import machine, progress, results
-from harness.benchmarks.stored import Picked
-from harness.config import Config, ConfigError, EngineEntry, Latency, Scenario, read_config
-from harness.latency import conditions, load
-from harness.latency.load import Request, Target, Timing
-from harness.latency.recording import Recorder
-from harness.latency.summary import SUFFIX, Summary, read
-from harness.latency.telemetry import sampling
+from engines.base import EngineUnavailable, read_options
+from harness.config import Config, ConfigError, Latency, Scenario, Search, read_config
+from harness.latency import recording
+from harness.latency.scenarios import Measurements, measure_engine, summarised
+from harness.latency.search import Found, Probe, Verdict, conclude, judged
+from harness.latency.summary import SUFFIX, Summary
 from harness.measures import HEADLINE
 from harness.report.latency import Measured, write
+from harness.report.load_curve import Searched
 from harness.run import Selection, Task, prepare
 from harness.session import RESULTS, choose
 
 FOLDER = "latency"
-# Kinds whose engine takes several calls at a time; the others get one after the other.
-CONCURRENT = frozenset({"remote"})
+MANY_AT_A_TIME: tuple[Scenario, ...] = ("sweep", "search")  # say nothing of an engine that takes one call at a time
 
 
 @dataclass(frozen=True)
@@ -41,9 +35,10 @@ class Wishes:
 @dataclass(frozen=True)
 class Outcome:
     folder: Path
-    summaries: Sequence[Summary]  # of this call
+    summaries: Sequence[Summary]  # of this call; those of a search are in what it found
     page: Sequence[Path]  # of all measurements in the folder
     unavailable: Mapping[str, str]
+    found: Mapping[str, Found] = field(default_factory=dict)  # rates, by engine
 
     @property
     def measured(self) -> list[Measured]:
@@ -51,33 +46,27 @@ class Outcome:
         return [Measured(summary, quality(self.folder, summary)) for summary in self.summaries]
 
     @property
-    def verdict(self) -> Literal["pass", "fail", "inconclusive", "invalid"]:
+    def verdict(self) -> Verdict:
         """Invalid before anything else: an objective judged from such numbers says nothing."""
         if self.unavailable or any(summary.verdict != "VALID" for summary in self.summaries):
             return "invalid"
-        objectives = {summary.objective.verdict for summary in self.summaries if summary.objective is not None}
-        return "fail" if "fail" in objectives else "inconclusive" if "inconclusive" in objectives else "pass"
+        verdicts: set[Verdict] = {
+            summary.objective.verdict for summary in self.summaries if summary.objective is not None
+        }
+        verdicts |= {found.verdict for found in self.found.values()}
+        order: tuple[Verdict, ...] = ("invalid", "fail", "inconclusive")
+        return next((verdict for verdict in order if verdict in verdicts), "pass")
 
     def document(self) -> dict[str, Any]:
         found: dict[str, dict[str, Any]] = {}
         for summary in self.summaries:
-            found.setdefault(summary.engine, {})[summary.scenario] = summary.document()
-        return {"run": str(self.folder), "engines": found, "unavailable": dict(self.unavailable)}
-
-
-@dataclass(frozen=True)
-class Subject:
-    """An engine that is loaded, and what it will be asked."""
-
-    name: str
-    entry: EngineEntry
-    engine: Engine
-    task: Task
-    settings: Latency
-
-    @property
-    def concurrent(self) -> bool:
-        return self.entry.kind in CONCURRENT
+            found.setdefault(summary.engine, {})[str(summary.header["name"])] = summary.document()
+        return {
+            "run": str(self.folder),
+            "engines": found,
+            "found": {engine: each._asdict() for engine, each in self.found.items()},
+            "unavailable": dict(self.unavailable),
+        }
 
 
 def measure_config(path: Path, wishes: Wishes, *, out: Path | None, say: Callable[[str], None]) -> Outcome:
@@ -88,65 +77,54 @@ def measure_config(path: Path, wishes: Wishes, *, out: Path | None, say: Callabl
     config = read_config(path)
     chosen = choose(config, wishes.engines)
     settings = _settings(config.latency, wishes)
-    _check_room(config, chosen, settings)
+    for name in chosen:
+        _check(name, config, settings)
     folder, task = out or RESULTS / config.name, _task(config)
-    summaries: list[Summary] = []
+    measured: dict[str, Measurements] = {}
     unavailable: dict[str, str] = {}
     for name in chosen:
-        entry = config.engines[name]
         try:
-            with progress.waiting(f"loading {name}"):
-                loaded = engines.load(entry.kind, entry.options)
-            with loaded as engine:
-                subject = Subject(name, entry, engine, task, settings)
-                summaries += measure_engine(subject, folder / name / FOLDER, say)
+            measured[name] = measure_engine(name, config.engines[name], task, settings, folder / name / FOLDER, say)
         except EngineUnavailable as error:
             say(f"crispbench: engine {name}: {error}")
             unavailable[name] = str(error)
     if len(unavailable) == len(chosen):
         raise EngineUnavailable(f"no engine could be measured: {'; '.join(unavailable.values())}")
-    return Outcome(folder, summaries, write_page(folder, list(config.engines)), unavailable)
-
-
-def measure_engine(subject: Subject, folder: Path, say: Callable[[str], None]) -> list[Summary]:
-    """Every scenario, each after a warm-up of its own."""
-    order = ordered(subject.task, subject.settings)
-    _prepare(subject, order)
-    return [_measure(subject, scenario, order, folder, say) for scenario in subject.settings.scenario]
-
-
-def ordered(task: Task, settings: Latency) -> list[Request]:
-    """The queries that have candidates, in an order that the seed decides, with their candidates as they are."""
-    benchmark, lists = task.benchmark, task.candidates.lists
-    query_ids = sorted(query_id for query_id, doc_ids in lists.items() if doc_ids)
-    random.Random(settings.seed).shuffle(query_ids)
-    return [
-        Request(
-            query_id,
-            [engines.Pair(benchmark.queries[query_id], benchmark.documents[doc_id]) for doc_id in lists[query_id]],
-        )
-        for query_id in query_ids
-    ]
-
-
-def measured_requests(order: Sequence[Request], settings: Latency) -> list[Request]:
-    """As many as are to be measured; where there are fewer queries, the same order begins again."""
-    return [order[number % len(order)] for number in range(settings.queries or len(order))]
-
-
-def warmup_requests(order: Sequence[Request], settings: Latency) -> list[Request]:
-    """From the end of the order, so that a query that an engine remembers is measured as late as possible."""
-    return [order[-1 - number % len(order)] for number in range(settings.warmup)]
+    summaries = [summary for each in measured.values() for summary in each.summaries]
+    found = {name: each.found for name, each in measured.items() if each.found is not None}
+    return Outcome(folder, summaries, write_page(folder, list(config.engines)), unavailable, found)
 
 
 def write_page(folder: Path, order: Sequence[str]) -> list[Path]:
     """Summaries, tables and plots of all recordings of a run folder, from their raw timings."""
-    found = sorted(folder.glob(f"*/{FOLDER}/*{SUFFIX}"))
     place = {name: number for number, name in enumerate([*order, *get_args(Scenario)])}
-    found.sort(key=lambda path: [(place.get(name, len(place)), name) for name in (path.parts[-3], path.stem)])
-    summaries = [_summarised(path) for path in found]
+
+    def key(path: Path) -> list[tuple[int, str, int]]:
+        """Engines and scenarios in their order, levels of a sweep by size."""
+        scenario, _, number = path.stem.rpartition("-")
+        name, size = (scenario, int(number)) if number.isdecimal() else (path.stem, 0)
+        return [(place.get(each, len(place)), each, size) for each in (path.parts[-3], name)]
+
+    found = sorted(folder.glob(f"*/{FOLDER}/*{SUFFIX}"), key=key)
+    summaries = [summarised(path) for path in found]
     measured = [Measured(summary, quality(folder, summary)) for summary in summaries]
-    return write(measured, folder / "report" / FOLDER, folder.resolve().name)
+    return write(measured, folder / "report" / FOLDER, folder.resolve().name, _searched(found, summaries))
+
+
+def _searched(paths: Sequence[Path], summaries: Sequence[Summary]) -> list[Searched]:
+    """The searches of a run folder, judged again from their raw timings."""
+    probes: dict[str, list[tuple[Probe, Summary]]] = {}
+    for path, summary in zip(paths, summaries, strict=True):
+        if path.stem.startswith("search-"):
+            judgement = judged(recording.read(path), summary)
+            probes.setdefault(summary.engine, []).append((judgement, summary))
+    searched = []
+    for engine, group in probes.items():
+        made, (first, *_) = [probe for probe, _ in group], [summary for _, summary in group]
+        settings = first.header["settings"]
+        conclusion = conclude(made, Search(**settings["search"]))
+        searched.append(Searched(engine, first.benchmark, settings["slo_ms"], made, conclusion))
+    return searched
 
 
 def quality(folder: Path, summary: Summary) -> Mapping[str, float] | None:
@@ -178,16 +156,30 @@ def _settings(settings: Latency, wishes: Wishes) -> Latency:
     return read_options(Latency, values, "latency")
 
 
-def _check_room(config: Config, chosen: Sequence[str], settings: Latency) -> None:
-    """An engine that lets fewer requests through than the workers send would queue them where nobody measures."""
-    for name in chosen if "server" in settings.scenario else ():
-        entry = config.engines[name]
-        concurrency = engines.options(entry.kind, entry.options).model_dump().get("concurrency")
-        if concurrency is not None and concurrency < settings.workers:
+def _check(name: str, config: Config, settings: Latency) -> None:
+    """Raises ConfigError for scenarios that would measure something else than they say."""
+    entry = config.engines[name]
+    if not engines.engine_class(entry.kind).concurrent:
+        refused = [scenario for scenario in MANY_AT_A_TIME if scenario in settings.scenario]
+        if refused:
             raise ConfigError(
-                f"engine {name!r} has concurrency = {concurrency}, latency.workers is {settings.workers}: "
-                "requests would wait unseen; set concurrency to at least workers"
+                f"engine {name!r} (kind {entry.kind!r}) takes one call at a time, a {refused[0]} would only measure "
+                "its queue: choose engines of kind 'remote' with --engine, or --scenario single-stream"
             )
+        return
+    if "search" in settings.scenario and settings.slo_ms is None:
+        raise ConfigError("search looks for the largest rate within latency.slo_ms, which is not set: --slo-ms MS")
+    workers = max(
+        settings.workers if {"server", "search"} & {*settings.scenario} else 0,
+        max(settings.sweep) if "sweep" in settings.scenario else 0,
+    )
+    concurrency = engines.options(entry.kind, entry.options).model_dump().get("concurrency")
+    if concurrency is not None and concurrency < workers:
+        name_of = "latency.workers" if workers == settings.workers else "the largest of latency.sweep"
+        raise ConfigError(
+            f"engine {name!r} has concurrency = {concurrency}, {name_of} is {workers}: "
+            "requests would wait unseen; set concurrency to at least as many"
+        )
 
 
 def _task(config: Config) -> Task:
@@ -200,95 +192,3 @@ def _task(config: Config) -> Task:
             config = config.model_copy(update={"suites": (), "benchmarks": (first.benchmark,)})
     (task,) = prepare(config, Selection(benchmarks=(name,) if name else ()))
     return task
-
-
-def _prepare(subject: Subject, order: Sequence[Request]) -> None:
-    """Show the engine the documents that it wants to see; outside of every clock."""
-    engine, benchmark, lists = subject.engine, subject.task.benchmark, subject.task.candidates.lists
-    if engine.prepares == "nothing":
-        return
-    wanted = dict.fromkeys(doc_id for request in order for doc_id in lists[request.query_id])
-    documents = benchmark.documents.values() if engine.prepares == "corpus" else Picked(benchmark.documents, wanted)
-    with progress.reading(f"documents of {benchmark.name}", documents) as shown:
-        engine.prepare(shown, analysis=benchmark.analysis)
-
-
-def _measure(
-    subject: Subject, scenario: Scenario, order: Sequence[Request], folder: Path, say: Callable[[str], None]
-) -> Summary:
-    requests, settings = measured_requests(order, subject.settings), subject.settings
-    target = Target(subject.engine, concurrent=subject.concurrent)
-    target.start()
-    with progress.waiting(f"warming up {subject.name}"):
-        warmup = [target.ask(request) for request in warmup_requests(order, settings)]
-    path = folder / f"{scenario}{SUFFIX}"
-    say(f"measuring {subject.name}: {scenario}, {len(requests)} requests")  # a bar would take time from the engine
-    with sampling() as sampler:
-        before, started_s, counts = conditions.read(), time.perf_counter(), target.counts()
-        with Recorder(path, _header(subject, scenario, requests, warmup, before)) as recorder:
-            _summarised(path)  # until the end, the summary beside the recording says that it is incomplete
-            try:
-                _load(target, scenario, requests, settings, recorder.add)
-            except KeyboardInterrupt:
-                say(f"crispbench: {subject.name} {scenario} stays incomplete: the next measurement starts anew")
-                raise
-            seconds, after = time.perf_counter() - started_s, conditions.read()
-            recorder.end(
-                {
-                    "seconds": seconds,
-                    "after": after._asdict(),
-                    "cores": len(conditions.cores()),
-                    "others_cores": conditions.others_cores(before, after, seconds),
-                    "counts": load.increase(counts, target.counts()),
-                    "telemetry": sampler.stop().document(),
-                }
-            )
-    summary = _summarised(path)
-    for cause in summary.causes:
-        say(f"crispbench: {subject.name} {scenario}: {cause}")
-    return summary
-
-
-def _load(
-    target: Target, scenario: Scenario, requests: Sequence[Request], settings: Latency, record: load.Record
-) -> None:
-    with load.steady():
-        if scenario == "single-stream":
-            load.single_stream(target, requests, record)
-        elif scenario == "offline":
-            load.offline(target, requests, record)
-        else:
-            due_s = load.schedule(len(requests), settings.rate, settings.arrivals, settings.seed)
-            load.server(target, requests, due_s, settings.workers, record)
-
-
-def _header(
-    subject: Subject,
-    scenario: Scenario,
-    requests: Sequence[Request],
-    warmup: Sequence[Timing],
-    before: conditions.Conditions,
-) -> dict[str, Any]:
-    return {
-        "engine": subject.name,
-        "kind": subject.entry.kind,
-        "options": subject.entry.options,
-        "description": dict(subject.engine.describe()),
-        "concurrent": subject.concurrent,
-        "benchmark": subject.task.benchmark.name,
-        "benchmark_entry": subject.task.entry,
-        "scenario": scenario,
-        "settings": subject.settings.model_dump(mode="json") | {"queries": len(requests)},
-        "distinct_queries": len({request.query_id for request in requests}),
-        "warmup": [asdict(timing) for timing in warmup],
-        "machine": machine.record(),
-        "before": before._asdict(),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _summarised(path: Path) -> Summary:
-    """The summary of a recording, also written beside it."""
-    summary = read(path)
-    results.write_json(path.with_suffix(".json"), summary.document())
-    return summary

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.latency import recording, validity
+from harness.latency.efficiency import Efficiency, efficiency, seconds_of_counts
 from harness.latency.load import Timing
 from harness.latency.percentiles import Estimate, Objective, estimates, objective
 from harness.latency.recording import Recording
@@ -34,6 +35,7 @@ class Summary:
     pairs_per_s: float | None
     tokens_per_s: float | None
     objective: Objective | None
+    efficiency: Efficiency
 
     @property
     def engine(self) -> str:
@@ -66,6 +68,8 @@ class Summary:
             "pairs_per_s": self.pairs_per_s,
             "tokens_per_s": self.tokens_per_s,
             "objective": None if self.objective is None else self.objective._asdict(),
+            "ceiling": self.header.get("ceiling"),
+            "efficiency": self.efficiency.document(),
             "before": self.header["before"],
             "end": self.end,
         }
@@ -98,13 +102,20 @@ def summarise(recorded: Recording) -> Summary:
         pairs_per_s=sum(timing.pairs for timing in answered) / duration_s if answered else None,
         tokens_per_s=_tokens_per_s(recorded, answered, duration_s),
         objective=_objective(recorded),
+        efficiency=efficiency(recorded, sum(timing.pairs for timing in answered), duration_s),
     )
 
 
 def _duration_s(timings: Sequence[Timing], scenario: str) -> float:
-    """Time of scoring where requests follow each other; else from the first request's schedule to the last answer."""
+    """Time of scoring where requests follow each other; else from the first request's schedule to the last answer.
+
+    A closed loop's window opens and closes with an answer: n answers end n - 1 gaps, of which there is one too few.
+    """
     if scenario == "single-stream":
         return sum(timing.service_s for timing in timings)
+    if scenario == "sweep" and len(timings) > 1:
+        done_s = [timing.done_s for timing in timings]
+        return (max(done_s) - min(done_s)) * len(timings) / (len(timings) - 1)
     starts, ends = [timing.scheduled_s for timing in timings], [timing.done_s for timing in timings]
     return max(ends) - min(starts) if timings else 0.0
 
@@ -112,12 +123,10 @@ def _duration_s(timings: Sequence[Timing], scenario: str) -> float:
 def _tokens_per_s(recorded: Recording, answered: Sequence[Timing], duration_s: float) -> float | None:
     """Of each request where they are known; else of the whole measurement, failed requests included."""
     each = [timing.tokens for timing in answered if timing.tokens is not None]
-    total = (
-        sum(each)
-        if answered and len(each) == len(answered)
-        else (recorded.end or {"counts": {}})["counts"].get("tokens")
-    )
-    return None if total is None or not answered else total / duration_s
+    if answered and len(each) == len(answered):
+        return sum(each) / duration_s
+    total = (recorded.end or {"counts": {}})["counts"].get("tokens")
+    return None if total is None or not answered else total / seconds_of_counts(recorded, duration_s)
 
 
 def _objective(recorded: Recording) -> Objective | None:

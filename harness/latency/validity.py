@@ -1,10 +1,11 @@
 """Whether a measurement may be believed: every cause against it, and what could not be examined. Pure."""
 
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from harness.latency.load import Timing
-from harness.latency.percentiles import Estimate
+from harness.latency.percentiles import Estimate, estimate
 from harness.latency.recording import Recording
 
 # Bounds are those of the project's study of load generators (docs/latency.md gives the reasons).
@@ -14,6 +15,8 @@ DELAY_OF_P50 = 0.05  # the bound on the delay, as a share of the p50
 DELAY_FLOOR_S = 0.001  # ... and no less: a system's timers are no better
 CPU_CLOCK = 0.05  # change between the two halves
 GPU_CLOCK = 0.02  # standard deviation over mean
+DRIFT = 0.03  # between the p50 of the two halves, beyond what their intervals leave open
+CLIENT = 0.8  # of the cores that the load generator can use: above, it is the load generator that is measured
 OTHERS = 0.1  # of our cores, kept busy by other programs
 LIMITED = 0.01  # of the time, waited for the container's CPU limit
 LEAST = "p90"  # a measurement that does not know this percentile is too short
@@ -22,6 +25,9 @@ LEAST = "p90"  # a measurement that does not know this percentile is too short
 class Examination(NamedTuple):
     causes: tuple[str, ...]  # against the measurement; none: valid
     unchecked: tuple[str, ...]  # what this machine does not tell
+    # Those of the causes that more load than the engine can take brings about as well:
+    behind: tuple[str, ...] = ()  # requests failed or were sent late
+    unsteady: tuple[str, ...] = ()  # more requests might do: times resemble each other too much, or drift
 
 
 def examine(recording: Recording, latency: Mapping[str, Estimate], duration_s: float) -> Examination:
@@ -33,19 +39,24 @@ def examine(recording: Recording, latency: Mapping[str, Estimate], duration_s: f
         return Examination((seen,), ())
     local = not header["concurrent"]
     telemetry: Mapping[str, Any] = end["telemetry"]
+    behind = (*_errors(recording.timings, end["counts"].get("retries", 0)), *_late(recording.timings))
+    unsteady = (*_too_few(latency), *(_drift(recording.timings) if latency else ()))
     causes = [
-        *_errors(recording.timings, end["counts"].get("retries", 0)),
-        *_too_few(latency, duration_s, header["settings"]["min_duration_s"]),
-        *_late(recording.timings, latency),
+        *end.get("died", ()),
+        *behind,
+        *unsteady,
+        *_too_short(duration_s, header["settings"]["min_duration_s"]),
         *_machine(header["before"], end, local=local),
     ]
     unchecked = [*_unread(header["before"], telemetry)] if local else ["the server's machine"]
+    if not local:
+        causes += _client(header, end)
     if telemetry["cpu_mhz"] is not None:
         causes += _cpu_clock(telemetry["cpu_mhz"])
     if local and header["description"].get("device", "cpu") not in ("cpu", "mps"):
         causes += _gpus(telemetry["gpus"])
         unchecked += [] if telemetry["gpus"] else ["GPU"]
-    return Examination(tuple(causes), tuple(unchecked))
+    return Examination(tuple(causes), tuple(unchecked), behind, unsteady)
 
 
 def delay_bound_s(p50_s: float) -> float:
@@ -63,23 +74,56 @@ def _errors(timings: Sequence[Timing], retries: int) -> Iterator[str]:
         yield f"the engine sent {retries} requests again, at most {ERRORS:.1%} may fail, seen by the caller or not"
 
 
-def _too_few(latency: Mapping[str, Estimate], duration_s: float, least_s: float) -> Iterator[str]:
+def _too_few(latency: Mapping[str, Estimate]) -> Iterator[str]:
     if LEAST in latency and latency[LEAST].estimate is None:
         yield f"too few samples for {LEAST}: {latency[LEAST].reason}"
+
+
+def _too_short(duration_s: float, least_s: float) -> Iterator[str]:
     if duration_s < least_s:
         yield f"too short: {duration_s:.1f} s of at least {least_s:g} s; ask for more queries"
 
 
-def _late(timings: Sequence[Timing], latency: Mapping[str, Estimate]) -> Iterator[str]:
-    p50_s = latency["p50"].estimate if latency else None
-    if p50_s is None:
+def _late(timings: Sequence[Timing]) -> Iterator[str]:
+    """The p50 sets a bound and is no figure here: it is taken from however few effective samples there are."""
+    if not timings:
         return
-    bound_s = delay_bound_s(p50_s)
+    bound_s = delay_bound_s(statistics.median(timing.response_s for timing in timings))
     late = sum(timing.delay_s > bound_s for timing in timings)
     if late > LATE * len(timings):
         yield (
             f"load generator behind schedule: {late / len(timings):.1%} of the requests were sent more than "
             f"{bound_s * 1e3:,.1f} ms late, at most {LATE:.0%} may; lower the rate or add workers"
+        )
+
+
+def _drift(timings: Sequence[Timing]) -> Iterator[str]:
+    """The p50 of the second half against that of the first: their 95% intervals must lie more than DRIFT apart.
+
+    Of measurements simulated without drift at most 2% are called drifting, also those of a queue at 95% of what it can
+    take (tests/test_latency_validity.py). A bare 3% between the medians would call 17% to 97% of them so.
+    """
+    values_s = [timing.response_s for timing in timings if timing.error is None]
+    halves = values_s[: len(values_s) // 2], values_s[len(values_s) // 2 :]
+    first, second = (estimate(half, 0.5) for half in halves)
+    if first.lo is None or first.hi is None or second.lo is None or second.hi is None:
+        return
+    if second.lo > first.hi * (1 + DRIFT) or second.hi * (1 + DRIFT) < first.lo:
+        shown = " to ".join(f"{(half.estimate or 0) * 1e3:,.3g} ms" for half in (first, second))
+        yield (
+            f"times drifted: the p50 went from {shown} between the halves, {DRIFT:.0%} and more beyond both intervals; "
+            "warm up longer, or lower the rate"
+        )
+
+
+def _client(header: Mapping[str, Any], end: Mapping[str, Any]) -> Iterator[str]:
+    """Of an engine elsewhere: its times are those of the load generator where that has no time left."""
+    own_s, seconds = _increase(header["before"], end["after"], "own_s"), end["seconds"]
+    cores = min(header["settings"].get("processes", 1), end["cores"])
+    if own_s is not None and own_s > CLIENT * cores * seconds:
+        yield (
+            f"load generator busy: it used {own_s / seconds:.2f} of {cores} cores, at most {CLIENT * cores:.2g} may; "
+            "lower the rate or add processes"
         )
 
 

@@ -8,7 +8,7 @@ from harness.latency import validity
 from harness.latency.percentiles import QUANTILES, Estimate, floors_of
 from harness.latency.summary import Summary
 from harness.machine import comparable
-from harness.report import notation, replace_file
+from harness.report import efficiency, load_curve, notation, replace_file
 from harness.report.content import Report, Scorer, Section, Source, Term
 from harness.report.table import Cell, Table
 
@@ -39,6 +39,7 @@ LEGEND = (
     Term("VALID, INVALID", "whether anything that can be seen speaks against the figures; each cause is listed"),
     Term("INCOMPLETE", "killed before its end; it is never resumed"),
     Term("nDCG@10", "of the same engine over the same candidates in this run; how to read it is said in its report"),
+    *efficiency.LEGEND,
 )
 
 
@@ -49,11 +50,14 @@ class Measured(NamedTuple):
     quality: Mapping[str, float] | None = None
 
 
-def write(measured: Sequence[Measured], directory: Path, title: str) -> list[Path]:
+def write(
+    measured: Sequence[Measured], directory: Path, title: str, searched: Sequence[load_curve.Searched] = ()
+) -> list[Path]:
     """Write index.html, latency.md and each plot as .svg and .png; the paths, in that order."""
     from harness.report import html, latency_plots, markdown
 
-    report, drawn = build(measured, title), latency_plots.draw([each.summary for each in measured])
+    whole = [each.summary for each in measured if not load_curve.is_part(each.summary)]
+    report, drawn = build(measured, title, searched), [*latency_plots.draw(whole), *load_curve.draw(measured)]
     files = {
         "index.html": html.render(report, drawn).encode(),
         "latency.md": markdown.render(report, [(f"{plot.name}.png", plot.title) for plot in drawn]).encode(),
@@ -71,17 +75,28 @@ def show(measured: Sequence[Measured], console: "Console") -> None:
     terminal.show(build(measured, ""), console)
 
 
-def build(measured: Sequence[Measured], title: str) -> Report:
-    """The content of every format."""
+def build(measured: Sequence[Measured], title: str, searched: Sequence[load_curve.Searched] = ()) -> Report:
+    """The content of every format. Levels of a sweep and probes of a search have tables of their own."""
     groups: dict[str, list[Measured]] = {}
-    for each in measured:
+    parts = load_curve.sections(measured, searched)
+    for each in (each for each in measured if not load_curve.is_part(each.summary)):
         groups.setdefault(each.summary.benchmark, []).append(each)
     scorers = {each.summary.engine: _scorer(each.summary) for each in reversed(measured)}
     return Report(
         title=f"Latency: {notation.plain(title)}",
-        sections=tuple(_section(number, name, group) for number, (name, group) in enumerate(groups.items(), 1)),
+        sections=(
+            *(
+                section
+                for number, (name, group) in enumerate(groups.items(), 1)
+                for section in (
+                    _section(number, name, group),
+                    efficiency.section(number, name, [each.summary for each in group]),
+                )
+            ),
+            *parts,
+        ),
         scorers=tuple(scorers[name] for name in dict.fromkeys(each.summary.engine for each in measured)),
-        legend=LEGEND,
+        legend=(*LEGEND, *(load_curve.LEGEND if parts else ())),
         remarks=(*(() if measured else ("There is no measurement yet.",)), *_different_machines(measured)),
     )
 
@@ -114,12 +129,18 @@ def _lines(measured: Measured) -> Iterator[tuple[Cell, ...]]:
         *(_percentile(summary.response.get(name), quantile) for name, quantile in QUANTILES.items()),
         Cell(notation.significant(summary.pairs_per_s)),
         Cell(notation.significant(summary.tokens_per_s)),
-        _quality(quality),
+        Cell(notation.MISSING, "random weights") if _random(summary) else _quality(quality),
         Cell(summary.verdict),
     )
     if summary.scenario == "server":
         service = (_percentile(summary.service.get(name), quantile) for name, quantile in QUANTILES.items())
         yield (name, Cell("of it, service"), Cell(""), *service, Cell(""), Cell(""), Cell(""), Cell(""))
+
+
+def _random(summary: Summary) -> str:
+    """What is random about the weights, empty for a real model: its times are real, its scores mean nothing."""
+    found = str(summary.header["description"].get("weights", ""))
+    return found if found.startswith("random") else ""
 
 
 def _queries(summary: Summary) -> int:
@@ -158,6 +179,8 @@ def _sentence(summaries: Sequence[Summary]) -> str:
 
 def _notes(summary: Summary) -> Iterator[str]:
     yield from (notation.plain(f"{summary.verdict}: {cause}") for cause in summary.causes)
+    if _random(summary):
+        yield f"weights {notation.plain(_random(summary))}: the model's shape without its scores, speed only"
     yield from _objective(summary)
     bounds = [
         f"{name} {notation.duration(each.conservative)}"
@@ -169,7 +192,8 @@ def _notes(summary: Summary) -> Iterator[str]:
     settings, header = summary.header["settings"], summary.header
     if summary.scenario == "server":
         bound = f"{validity.DELAY_OF_P50:.0%} of the p50, or {validity.DELAY_FLOOR_S * 1e3:g} ms"
-        yield f"{settings['arrivals']} arrivals, {settings['rate']:g}/s, at most {settings['workers']} under way"
+        at_most = f"at most {settings['workers']} under way" if header["concurrent"] else "one call at a time"
+        yield f"{settings['arrivals']} arrivals, {settings['rate']:g}/s, {at_most}"
         yield f"{validity.LATE:.0%} of the requests may be sent later than {bound}"
     asked, distinct = settings["queries"], header["distinct_queries"]
     if asked > distinct:
@@ -225,7 +249,7 @@ def _label(summary: Summary) -> str:
 
 def _scorer(summary: Summary) -> Scorer:
     description, machine = summary.header["description"], summary.header["machine"]
-    model = " ".join(description[key] for key in ("model", "precision", "template") if description.get(key))
+    model = " ".join(description[key] for key in ("model", "weights", "precision", "template") if description.get(key))
     where = f"{machine['gpu']}; " if machine["gpu"] != "none" else ""
     where += f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB"
     texts = (summary.engine, summary.header["kind"], model, where)

@@ -1,14 +1,15 @@
-"""The plots of `crispbench latency`: how many requests stay within a time, and what a request's size costs."""
+"""The plots of `crispbench latency`: how many requests stay within a time, what a request's size costs, the roof."""
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from harness.latency.percentiles import QUANTILES
 from harness.latency.summary import Summary
-from harness.report import plots
+from harness.report import plots, roofline
 from harness.report.plots import Plot, Style
 
 _ECDF = Plot(
@@ -17,12 +18,20 @@ _ECDF = Plot(
     "Share of the requests that are answered within a time, from their schedule on; further left is faster. Bars: the "
     "95% intervals of p50, p90, p95 and p99, where they are known. Dashed: invalid or incomplete.",
 )
+_HISTOGRAM = Plot(
+    "histogram",
+    "How often a request takes how long",
+    "Requests in each of equal parts of the logarithmic time axis. Lines: the percentiles that are known, p50 solid, "
+    "p90, p95 and p99 dotted; bands: their 95% intervals. Dashed: invalid or incomplete.",
+)
 _SIZE = Plot(
     "size",
     "Time against the size of a request",
     "Each request by its tokens, or by its documents where no engine counts tokens; time from the sending on.",
 )
 
+BINS = 40
+LEAST_SPAN = 1.05  # of a histogram's axis, where all times are alike
 NARROW = 20  # highest over lowest time, up to which the axis is linear
 
 Groups = Mapping[str, Sequence[Summary]]
@@ -35,10 +44,17 @@ def draw(summaries: Sequence[Summary]) -> list[Plot]:
     for summary in summaries:
         if summary.response and any(timing.response_s > 0 for timing in summary.answered):
             groups.setdefault(f"{plots.short(summary.benchmark)}, {summary.scenario}", []).append(summary)
+    roof = roofline.draw(summaries, styles)
+    roofs = [] if roof is None else [roof]
     if not groups:
-        return []
+        return roofs
     with plots.drawing():
-        return [plots.saved(_ECDF, _ecdf(groups, styles)), plots.saved(_SIZE, _size(groups, styles))]
+        return [
+            plots.saved(_ECDF, _ecdf(groups, styles)),
+            plots.saved(_HISTOGRAM, _histogram(groups, styles)),
+            plots.saved(_SIZE, _size(groups, styles)),
+            *roofs,
+        ]
 
 
 def _ecdf(groups: Groups, styles: Mapping[str, Style]) -> Figure:
@@ -55,6 +71,34 @@ def _ecdf(groups: Groups, styles: Mapping[str, Style]) -> Figure:
         axes.set_ylabel("requests")
     _legend(figure, groups, styles, marked=False)
     return figure
+
+
+def _histogram(groups: Groups, styles: Mapping[str, Style]) -> Figure:
+    figure, panels = plots._panels({name: [] for name in groups})
+    for axes, group in zip(panels, groups.values(), strict=True):
+        times_s = [[timing.response_s for timing in summary.answered if timing.response_s > 0] for summary in group]
+        lo, hi = min(map(min, times_s)), max(map(max, times_s))
+        edges = np.geomspace(lo, max(hi, lo * LEAST_SPAN), BINS + 1)
+        edges[-1] = np.nextafter(edges[-1], np.inf)  # a rounded edge would lose the longest
+        for summary, values in zip(group, times_s, strict=True):
+            style = styles[summary.engine]
+            line = style.line if summary.verdict == "VALID" else "--"
+            axes.hist(values, edges.tolist(), histtype="step", color=style.colour, linewidth=1.4, linestyle=line)
+            _percentiles(axes, summary, style)
+        plots._time_axis(axes, "time from the schedule on, log scale")
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.set_ylabel("requests")
+    _legend(figure, groups, styles, marked=False)
+    return figure
+
+
+def _percentiles(axes: Axes, summary: Summary, style: Style) -> None:
+    for name, found in summary.response.items():
+        if found.estimate is not None and found.estimate > 0:
+            line = "-" if name == "p50" else ":"
+            axes.axvline(found.estimate, color=style.colour, linewidth=1, alpha=0.7, linestyle=line)
+        if found.lo is not None and found.hi is not None and found.lo > 0:
+            axes.axvspan(found.lo, found.hi, color=style.colour, alpha=0.12, linewidth=0)
 
 
 def _intervals(axes: Axes, summary: Summary, style: Style) -> None:

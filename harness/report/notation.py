@@ -63,7 +63,12 @@ def percent(share: float | None) -> str:
 
 def plain(text: str) -> str:
     """Foreign text on one line, without terminal control, text-direction and undecodable characters."""
-    return "".join(REPLACED if _acts(char) else char for char in " ".join(text.split()))
+    return visible(" ".join(text.split()))
+
+
+def visible(text: str) -> str:
+    """The same with its spaces as they are, for lines that are aligned."""
+    return "".join(REPLACED if _acts(char) else char for char in text)
 
 
 def _acts(char: str) -> bool:

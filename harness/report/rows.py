@@ -1,6 +1,7 @@
 """The one table of a run: the rows of all its engines, from which every table, plot and page is made."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from harness.statistics import paired_difference
 from harness.store import FILE, Store, StoreError
 
 INDEX = "run.json"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of an engine, which is also its folder's
+WORKERS = "workers.json"  # of an engine whose last run was over Ray
 
 
 def write_index(
@@ -23,10 +26,15 @@ def write_index(
     engines: Sequence[str],
     unavailable: Mapping[str, str],
     published: Sequence[Comparison] = (),
+    origin: Mapping[str, Any] | None = None,
 ) -> None:
-    """Remember the run's name, the order of its engines, why some could not score, and what to compare them with."""
+    """Remember the run's name, the order of its engines, why some could not score, and what to compare them with.
+
+    `origin` says which part of the queries it has (`part`: "3/16"), or which runs it was merged from (`merged`).
+    """
     run_dir.mkdir(parents=True, exist_ok=True)
     document = {"format": 1, "name": name, "engines": list(engines), "unavailable": dict(unavailable)}
+    document |= origin or {}
     if published:
         document["published"] = [comparison.model_dump(mode="json") for comparison in published]
     results.write_json(run_dir / INDEX, document)
@@ -39,7 +47,9 @@ def read_index(run_dir: Path) -> dict[str, Any]:
         index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if not {"name", "engines", "unavailable"} <= index.keys():
             raise ValueError(f"{INDEX} lacks the name, the engines or the unavailable ones")
-    except (OSError, ValueError, AttributeError) as error:
+        if not all(NAME.fullmatch(engine) for engine in index["engines"]):
+            raise ValueError(f"{INDEX} names an engine that cannot be the name of a folder")
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise StoreError(f"{run_dir} is no run folder ({error}): expected one that `crispbench run` wrote") from None
     return index
 
@@ -47,7 +57,11 @@ def read_index(run_dir: Path) -> dict[str, Any]:
 def read(run_dir: Path) -> list[Row]:
     """Rows by engine in the config's order, each set against the first engine. Raises StoreError."""
     index = read_index(run_dir)
-    stored = {name: results.rows(run_dir / name) for name in index["engines"] if (run_dir / name / FILE).is_file()}
+    stored = {
+        name: [replace(row, engine=name) for row in results.rows(run_dir / name)]
+        for name in index["engines"]
+        if (run_dir / name / FILE).is_file()
+    }
     benchmarks = dict.fromkeys(row.benchmark for rows in stored.values() for row in rows)
     rows = []
     for name in index["engines"]:
@@ -56,6 +70,10 @@ def read(run_dir: Path) -> list[Row]:
         reason = reason or (None if name in stored else "no results yet")
         rows += [replace(row, notes=(*row.notes, reason)) for row in found] if reason else found
     rows = [replace(row, folder=f"{run_dir.resolve().name}/{row.engine}") for row in rows]
+    if "part" in index:
+        said = f"part {index['part'].replace('/', ' of ')} of the queries: `crispbench merge` joins the parts"
+        rows = [replace(row, notes=(*row.notes, said)) if row.verdict == "incomplete" else row for row in rows]
+    rows = [replace(row, notes=(*row.notes, *_workers(run_dir / row.engine))) for row in rows]
     return [_shifted(_against(row, rows), rows, run_dir) for row in rows]
 
 
@@ -63,6 +81,17 @@ def reproductions(run_dir: Path, rows: Sequence[Row]) -> list[Reproduction]:
     """The published figures that the run's config names, beside those of its rows. Raises BadOptions, StoreError."""
     comparisons = map(Comparison.model_validate, read_index(run_dir).get("published", ()))
     return [found for comparison in comparisons for found in compare(comparison, rows)]
+
+
+def _workers(folder: Path) -> list[str]:
+    """How fast each worker of the last run over Ray was, in one line; nothing where there was none."""
+    if not (folder / WORKERS).is_file():
+        return []
+    workers = json.loads((folder / WORKERS).read_text(encoding="utf-8"))["workers"]
+    speeds = [f"{each['pairs'] / each['busy_s']:,.0f}" for each in workers if each.get("pairs") and each["busy_s"]]
+    died = sum(each["died"] for each in workers)
+    lost = f"; {died} died on the way" if died else ""
+    return [f"{len(speeds)} workers scored the last part at {', '.join(speeds)} pairs/s{lost}"] if speeds else []
 
 
 def _against(row: Row, rows: Sequence[Row]) -> Row:

@@ -1,0 +1,223 @@
+"""The baseline store: named baselines with their history, copied from recorded folders. Nothing is ever overwritten.
+
+STORE/NAME/0001/ is one save: `entry.json`, and a folder per launch (`1`, `2`, ...) with what a check reads. An entry is
+made beside its place and renamed, behind a lock: a killed save leaves a draft that the next one removes, and two
+writers wait for each other.
+"""
+
+import fcntl
+import json
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from engines.base import BadOptions
+from harness.check import sides
+from harness.check.sides import LATENCY, Side
+from harness.config import Name
+from harness.results import write_json
+from harness.session import RESULTS
+from harness.store import FILE, StoreError
+
+STORE = RESULTS / "baselines"
+FORMAT = 1  # 1: first version, 2026-11
+ENTRY = "entry.json"
+DRAFT = ".draft"
+COPIED = ("manifest.json", "measures.json")  # beside the scores and the recordings
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One save of a baseline."""
+
+    name: str
+    number: int  # from 1
+    folder: Path
+    document: Mapping[str, Any]
+
+    @property
+    def launches(self) -> list[Path]:
+        return [self.folder / str(number) for number in range(1, self.document["launches"] + 1)]
+
+    @property
+    def saved(self) -> str:
+        return str(self.document["saved"])
+
+    @property
+    def commit(self) -> str | None:
+        found: str | None = self.document["commit"]
+        return found
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a name of the store stands for in a check: the launches of its last entries, the newest first."""
+
+    folders: list[Path]
+    saved: str
+    commit: str | None
+
+
+def save(store: Path, name: str, folders: Sequence[Path]) -> Entry:
+    """Append an entry with a copy of the folders, each a launch of one engine.
+
+    Raises BadOptions for a name that is no single path component, StoreError for a folder that is incomplete or
+    invalid (a check against it could never pass), NotComparable if the folders are no launches of one thing.
+    """
+    _require_name(name)
+    if not folders:
+        raise BadOptions("no folder: expected at least one RUN/ENGINE folder")
+    side = sides.read(folders)
+    sides.require_one_engine(side)
+    _require_sound(side)
+    place = store / name
+    place.mkdir(parents=True, exist_ok=True)
+    with _lock(place):
+        for left in place.glob(f"{DRAFT}*"):  # of a save that was killed: nobody else is writing
+            shutil.rmtree(left)
+        number = max((entry.number for entry in entries(store, name)), default=0) + 1
+        draft, final = place / f"{DRAFT}-{number:04}", place / f"{number:04}"
+        for launch, folder in enumerate(folders, start=1):
+            _copy(folder, draft / str(launch))
+        write_json(draft / ENTRY, _document(folders, side))
+        draft.rename(final)
+    return _read(final)
+
+
+def entries(store: Path, name: str) -> list[Entry]:
+    """The history of a baseline, oldest first; empty if there is none. Raises StoreError."""
+    found = [path for path in (store / name).glob("[0-9]*") if path.name.isdigit()]
+    return [_read(path) for path in sorted(found, key=lambda path: int(path.name))]
+
+
+def names(store: Path) -> list[str]:
+    """Names that have an entry, in alphabetical order."""
+    return sorted(path.name for path in store.glob("*") if path.is_dir() and entries(store, path.name))
+
+
+def history(store: Path, name: str) -> list[Entry]:
+    """The entries of a name that has some. Raises BadOptions, naming the known ones, for another."""
+    _require_name(name)
+    found = entries(store, name)
+    if not found:
+        raise BadOptions(f"{store} has no baseline {name!r}; known are {', '.join(names(store)) or 'none'}")
+    return found
+
+
+def find(store: Path, text: str, last: int = 1) -> Stored | None:
+    """The baseline that `NAME` or `NAME@NUMBER` stands for; None if the store has no such name.
+
+    Raises BadOptions for a number that it does not have, StoreError for an entry that cannot be read.
+    """
+    name, _, number = text.partition("@")
+    try:
+        _require_name(name)
+        found = entries(store, name)
+    except BadOptions:
+        return None
+    if not found:
+        return None
+    if number:
+        found = [entry for entry in found if str(entry.number) == number.lstrip("0")]
+        if not found:
+            raise BadOptions(f"baseline {name!r} has no entry {number!r}: see `crispbench baseline history {name}`")
+    chosen = found[::-1][:last]
+    return Stored([folder for entry in chosen for folder in entry.launches], chosen[0].saved, chosen[0].commit)
+
+
+def _require_name(name: str) -> None:
+    try:
+        TypeAdapter[str](Name).validate_python(name)
+    except ValidationError:
+        raise BadOptions(
+            f"baseline name {name!r}: expected letters, digits, '.', '_' and '-', the first a letter or digit"
+        ) from None
+
+
+def _require_sound(side: Side) -> None:
+    for scenario, launches in side.launches.items():
+        cause = sides.invalid(launches)
+        if cause:
+            raise StoreError(f"{side.folders[0]}: {scenario}: {cause}; a baseline has to be valid, measure again")
+    for row in side.recorded.rows.values() if side.recorded else ():
+        if row.verdict != "complete":
+            raise StoreError(
+                f"{side.folders[0]} is {row.verdict} on {row.benchmark}: a baseline has to be complete; "
+                "repeat its `crispbench run`, which resumes"
+            )
+
+
+@contextmanager
+def _lock(place: Path) -> Iterator[None]:
+    with (place / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # a save takes moments: wait for the other writer
+        yield
+
+
+def _copy(folder: Path, target: Path) -> None:
+    (target / LATENCY).mkdir(parents=True)
+    for name in COPIED:
+        if (folder / name).is_file():
+            shutil.copy2(folder / name, target / name)
+    for path in sides.recordings(folder):
+        shutil.copy2(path, target / LATENCY / path.name)
+    if (folder / FILE).is_file():
+        _copy_scores(folder / FILE, target / FILE)
+
+
+def _copy_scores(source: Path, target: Path) -> None:
+    """SQLite's own copy: what a killed run left in the write-ahead log is in it."""
+    try:
+        with (
+            closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as one,
+            closing(sqlite3.connect(target)) as other,
+        ):
+            one.backup(other)
+            other.execute("PRAGMA journal_mode=DELETE")
+    except sqlite3.Error as error:
+        raise StoreError(f"{source}: {error}; nothing was saved") from None
+
+
+def _document(folders: Sequence[Path], side: Side) -> dict[str, Any]:
+    first = next((launches[0].header for launches in side.launches.values()), None)
+    manifest = side.recorded.manifest if side.recorded else {}
+    machine = first["machine"] if first else {**manifest["machine"], "versions": manifest["versions"]}
+    return {
+        "format": FORMAT,
+        "saved": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": machine.get("commit") or _commit(),
+        "engine": (first or manifest)["engine"],
+        "machine": machine,
+        "launches": len(folders),
+        "sources": [str(folder) for folder in folders],
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the working directory, "+" behind it if files are changed; None outside of a checkout."""
+    try:
+        commit, changes = (
+            subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.strip() + ("+" if changes else "")
+
+
+def _read(folder: Path) -> Entry:
+    try:
+        document = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
+        if document["format"] != FORMAT:
+            raise ValueError(f"its format is {document['format']!r}, this version reads {FORMAT}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{folder / ENTRY}: no entry of a baseline ({error}); move the folder away") from None
+    return Entry(folder.parent.name, int(folder.name), folder, document)

@@ -1,0 +1,94 @@
+"""The frozen records of a check, from the recorded folders to the report. A leaf: imports nothing of the project."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+Outcome = Literal["pass", "regression", "inconclusive", "not comparable", "invalid"]
+Unit = Literal["nDCG", "s", "pairs/s"]
+
+FORMAT = 1  # 1: first version, 2026-11
+# What decides first: a regression is a fact that nothing else takes back.
+ORDER: tuple[Outcome, ...] = ("regression", "invalid", "not comparable", "inconclusive", "pass")
+EXITS: dict[Outcome, int] = {"pass": 0, "regression": 1, "inconclusive": 3, "not comparable": 4, "invalid": 5}
+
+
+class Change(NamedTuple):
+    """Current against baseline: a difference of nDCG, or a share of the baseline's time or throughput."""
+
+    value: float
+    lo: float | None  # None: too few launches for an interval
+    hi: float | None
+    level: float | None  # of each end on its own
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of both sides. `outcome` is None where there is nothing to judge; the reason says why."""
+
+    subject: str  # a benchmark, an average of benchmarks, or a scenario
+    metric: str
+    unit: Unit
+    baseline: float | None = None
+    current: float | None = None
+    change: Change | None = None
+    margin: float | None = None  # the change that is just accepted, signed as the change is
+    p: float | None = None  # of a time: one-sided, of the hypothesis that the true change is the margin or less
+    p_holm: float | None = None  # adjusted over all times that were tested
+    outcome: Outcome | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """All that is said about quality, or about latency. `outcome` is None where nothing could be judged."""
+
+    name: Literal["quality", "latency"]
+    rows: tuple[Row, ...]
+    outcome: Outcome | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One side of a check."""
+
+    name: str  # as the user wrote it
+    folders: tuple[str, ...]
+    launches: int  # most recordings of one scenario
+    saved: str | None = None  # of a stored baseline
+    commit: str | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """Whether what is recorded now is worse than what was recorded before."""
+
+    baseline: Subject
+    current: Subject
+    quality: Part
+    latency: Part
+    notes: tuple[str, ...] = ()
+
+    @property
+    def outcome(self) -> Outcome:
+        """The worst of the parts; nothing in common is not comparable."""
+        return worst(part.outcome for part in (self.quality, self.latency)) or "not comparable"
+
+    def document(self) -> dict[str, Any]:
+        """What `--json` prints and check.json holds."""
+        return {"format": FORMAT, "outcome": self.outcome, "exit": EXITS[self.outcome], **_plain(asdict(self))}
+
+
+def worst(outcomes: Iterable[Outcome | None]) -> Outcome | None:
+    found = set(outcomes)
+    return next((outcome for outcome in ORDER if outcome in found), None)
+
+
+def _plain(value: Any) -> Any:
+    """Named tuples as objects: json would write them as lists."""
+    if isinstance(value, Change):
+        return value._asdict()
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

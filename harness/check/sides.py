@@ -1,0 +1,148 @@
+"""What one side of a check has recorded: scores, and launches of every scenario. It judges nothing."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engines.base import BadOptions
+from harness import machine
+from harness.compare import comparability
+from harness.compare.comparability import DECISIVE, TEMPLATE, Recorded
+from harness.latency import summary
+from harness.latency.summary import Summary
+from harness.store import FILE, NotComparable, StoreError
+
+LATENCY = "latency"
+SCENARIOS = ("single-stream", "server", "offline")
+# Of the settings of a measurement: what decides which requests are sent, and when.
+SETTINGS = ("queries", "warmup", "seed")
+OPEN_LOOP = ("rate", "arrivals", "workers")
+SHORT = 24  # characters of a value in a message
+
+
+@dataclass(frozen=True)
+class Side:
+    """RUN/ENGINE folders that recorded one engine. Every folder with a recording is one launch of it."""
+
+    folders: tuple[Path, ...]
+    recorded: Recorded | None  # the scores of the first folder that has some
+    launches: Mapping[str, tuple[Summary, ...]]  # scenario -> one recording of each folder that has one
+
+    @property
+    def most_launches(self) -> int:
+        return max(map(len, self.launches.values()), default=0)
+
+    @property
+    def source(self) -> Mapping[str, Any]:
+        """What says which engine this is: the header of a recording, or the manifest of the scores."""
+        first = next((launch.header for launches in self.launches.values() for launch in launches), None)
+        if first is not None:
+            return first
+        assert self.recorded is not None, "read() gives no empty side"
+        return self.recorded.manifest
+
+
+def read(folders: Sequence[Path]) -> Side:
+    """What the folders hold. Raises BadOptions for a folder given twice, StoreError for one that holds nothing."""
+    places = [folder.resolve() for folder in folders]
+    for folder, place in zip(folders, places, strict=True):
+        if places.count(place) > 1:
+            raise BadOptions(f"{folder} is given twice: every folder is one launch, name different ones")
+    recorded, launches = None, dict[str, tuple[Summary, ...]]()
+    for folder in folders:
+        found = recordings(folder)
+        if not found and not (folder / FILE).is_file():
+            raise StoreError(
+                f"{folder} holds neither {FILE} nor {LATENCY}/*{summary.SUFFIX}: expected a RUN/ENGINE folder that "
+                "`crispbench run` or `crispbench latency` wrote"
+            )
+        if recorded is None and (folder / FILE).is_file():
+            recorded = comparability.read(folder)
+        for path in found:
+            launches[path.stem] = (*launches.get(path.stem, ()), summary.read(path))
+    return Side(tuple(folders), recorded, {name: launches[name] for name in SCENARIOS if name in launches})
+
+
+def recordings(folder: Path) -> list[Path]:
+    return sorted((folder / LATENCY).glob(f"*{summary.SUFFIX}"))
+
+
+def invalid(launches: Sequence[Summary]) -> str:
+    """Why one of the recordings may not be believed; empty if all may."""
+    for launch in launches:
+        if launch.verdict != "VALID":
+            return f"a recording is {launch.verdict}: {'; '.join(launch.causes)}"
+    return ""
+
+
+def require_one_engine(side: Side) -> None:
+    """Raises NotComparable unless all launches of a side are of one engine on one machine."""
+    for launches in side.launches.values():
+        first = launches[0].header
+        for launch in launches[1:]:
+            phrases = [
+                *obstacles(first, launch.header, allow=("template",)),  # it is part of the description
+                *described(first, launch.header),
+                *map(differing, machine.comparable(first["machine"], launch.header["machine"])),
+            ]
+            if phrases:
+                where = f"{side.folders[0]} and the other folders beside it"
+                raise NotComparable(f"{where} are no launches of one thing: {'; '.join(phrases)}")
+
+
+def obstacles(one: Mapping[str, Any], other: Mapping[str, Any], allow: Sequence[str]) -> list[str]:
+    """Why the times of two recordings of a scenario (their headers) are of different work, one phrase each."""
+    before, now = work(one), work(other)
+    if before["benchmark"] != now["benchmark"]:
+        return [f"benchmark {before['benchmark']} -> {now['benchmark']}"]
+    found = [
+        f"{name} {_short(value)} -> {_short(now.get(name))}" for name, value in before.items() if value != now.get(name)
+    ]
+    return [*found, *([] if "template" in allow else _templates(one["description"], other["description"]))]
+
+
+def work(header: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recording asked for: two that differ in it cannot be compared."""
+    names = (*SETTINGS, *(OPEN_LOOP if header["scenario"] == "server" else ()))
+    return {
+        "benchmark": header["benchmark"],
+        **{".".join(path): _at(header["benchmark_entry"], path) for path in DECISIVE},
+        **{name: header["settings"].get(name) for name in names},
+    }
+
+
+def _templates(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
+    stated = next((key for key in TEMPLATE if one.get(key) and other.get(key)), None)
+    if stated is not None and one[stated] != other[stated]:
+        yield f"{stated} {_short(one[stated])} -> {_short(other[stated])} (--allow template)"
+
+
+def described(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What two manifests or headers say differently of their engines, one phrase each."""
+    left, right = (
+        {"kind": each["kind"], **{f"option {name}": value for name, value in each["options"].items()}}
+        | dict(each["description"])
+        for each in (one, other)
+    )
+    names = [*left, *(name for name in right if name not in left)]
+    return [
+        f"{name} {_short(left.get(name))} -> {_short(right.get(name))}"
+        for name in names
+        if left.get(name) != right.get(name)
+    ]
+
+
+def differing(each: machine.Differing) -> str:
+    return f"{each.field} {each.one} -> {each.other}"
+
+
+def _at(entry: Mapping[str, Any], path: Sequence[str]) -> Any:
+    value: Any = entry
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _short(value: Any) -> str:
+    return f"{value[:SHORT]}..." if isinstance(value, str) and len(value) > SHORT else str(value)

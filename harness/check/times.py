@@ -1,0 +1,193 @@
+"""Is the engine slower than it was? Launches recorded at two times, unpaired, one test for each scenario and metric.
+
+The unit is the launch: one recording gives one number per metric, however many requests it holds. See docs/check.md.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from harness import machine
+from harness.ab.records import Metric, Shift
+from harness.ab.shifts import ALPHA, unpaired
+from harness.check.findings import Change, Outcome, Part, Row, worst
+from harness.check.sides import Side, differing, invalid, obstacles
+from harness.latency.summary import Summary
+from harness.statistics import holm
+
+# Of a schedule that the config sets, throughput says nothing; all in one call has no time per query.
+METRICS: Mapping[str, tuple[Metric, ...]] = {
+    "single-stream": ("p50", "p95", "p99", "throughput"),
+    "server": ("p50", "p95", "p99"),
+    "offline": ("throughput",),
+}
+OTHER_MACHINE = 2  # times the margin, where another machine was allowed
+
+
+class Terms(NamedTuple):
+    margins: Mapping[Metric, float]  # share by which a metric may be slower
+    allow: Sequence[str]
+
+
+class Logs(NamedTuple):
+    """Logarithm of seconds (per request, or per pair) of every launch."""
+
+    baseline: Sequence[float]
+    current: Sequence[float]
+
+
+class Trial(NamedTuple):
+    """A row before Holm's adjustment; without a shift where there is nothing to test."""
+
+    row: Row
+    shift: Shift | None = None
+    bound: float = 0.0  # logarithm of the slowdown that is accepted
+
+
+def judge(baseline: Side, current: Side, terms: Terms) -> Part:
+    """A row for every scenario and metric; Holm over all that could be tested."""
+    trials: list[Trial] = []
+    for scenario in METRICS:
+        before, now = (side.launches.get(scenario, ()) for side in (baseline, current))
+        if before or now:
+            trials += _scenario(scenario, before, now, terms)
+    judged = adjusted(trials)
+    outcome = worst(row.outcome for row in judged)
+    return Part("latency", tuple(judged), outcome, "" if judged else "not recorded by either side")
+
+
+def _scenario(scenario: str, baseline: Sequence[Summary], current: Sequence[Summary], terms: Terms) -> Iterator[Trial]:
+    if not baseline or not current:
+        yield Trial(Row(scenario, "", "s", reason=f"not recorded by {'CURRENT' if baseline else 'the baseline'}"))
+        return
+    refused = _refused(baseline, current, terms.allow)
+    if refused is not None:
+        yield Trial(Row(scenario, "", "s", outcome=refused[0], reason=refused[1]))
+        return
+    widened = OTHER_MACHINE if other_machine([*baseline, *current]) else 1
+    measured = 0
+    for metric in METRICS[scenario]:
+        if metric not in terms.margins:
+            continue
+        sides = [[_seconds(launch, metric) for launch in side] for side in (baseline, current)]
+        if any(value is None for side in sides for value in side):
+            yield Trial(replace(_empty(scenario, metric), reason=_shortage([*baseline, *current], metric)))
+            continue
+        measured += 1
+        logs = Logs(*([math.log(value) for value in side if value is not None] for side in sides))
+        yield trial(scenario, metric, logs, terms.margins[metric] * widened)
+    if not measured:
+        reason = "no metric of it could be measured on both sides"
+        yield Trial(Row(scenario, "", "s", outcome="inconclusive", reason=reason))
+
+
+def _refused(
+    baseline: Sequence[Summary], current: Sequence[Summary], allow: Sequence[str]
+) -> tuple[Outcome, str] | None:
+    """Why nothing of a scenario is judged: a recording that may not be believed, other work, another machine."""
+    for name, side in (("baseline", baseline), ("current", current)):
+        cause = invalid(side)
+        if cause:
+            return "invalid", f"{name}: {cause}"
+    phrases = obstacles(baseline[0].header, current[0].header, allow)
+    if phrases:
+        return "not comparable", f"other work: {'; '.join(phrases)}"
+    fields = other_machine([*baseline, *current])
+    if fields and "machine" not in allow:
+        return "not comparable", f"other machine: {'; '.join(fields)} (--allow machine doubles the margins)"
+    return None
+
+
+def other_machine(launches: Sequence[Summary]) -> list[str]:
+    """What decides a time and differs between the first launch's machine and any other's."""
+    first = launches[0].header["machine"]
+    found = [each for launch in launches for each in machine.comparable(first, launch.header["machine"])]
+    return list(dict.fromkeys(map(differing, found)))
+
+
+def trial(scenario: str, metric: Metric, logs: Logs, margin: float) -> Trial:
+    """A metric, tested against the share by which it may be slower."""
+    bound = math.log1p(margin)
+    shift = unpaired(logs.baseline, logs.current, bound)
+    baseline, current = (math.exp(float(np.median(side))) for side in logs)
+    if metric == "throughput":
+        baseline, current = 1 / baseline, 1 / current
+    reason = "" if shift.lo is not None else f"{len(logs.baseline)} and {len(logs.current)} launches"
+    row = replace(
+        _empty(scenario, metric),
+        baseline=baseline,
+        current=current,
+        change=_change(shift, metric),
+        margin=1 / (1 + margin) - 1 if metric == "throughput" else margin,
+        p=shift.p_slower,
+        reason=reason,
+    )
+    return Trial(row, shift, bound)
+
+
+def adjusted(trials: Sequence[Trial]) -> list[Row]:
+    """The rows, with outcomes after Holm's adjustment over all that were tested."""
+    p_holm = holm({place: each.shift.p_slower for place, each in enumerate(trials) if each.shift is not None})
+    return [
+        _judged(each, p_holm[place], len(p_holm)) if place in p_holm else each.row for place, each in enumerate(trials)
+    ]
+
+
+def _judged(each: Trial, p_holm: float, tests: int) -> Row:
+    outcome, reason = _outcome(each, p_holm, tests)
+    return replace(each.row, p_holm=p_holm, outcome=outcome, reason=reason)
+
+
+def _outcome(each: Trial, p_holm: float, tests: int) -> tuple[Outcome, str]:
+    """The rules of `crispbench ab`, for launches without pairs."""
+    shift = each.shift
+    assert shift is not None
+    if p_holm <= ALPHA:
+        return "regression", ""
+    if shift.lo is None or shift.hi is None:
+        return "inconclusive", (
+            f"{each.row.reason}: one process says nothing about others; {fewest_launches(tests)} of each can decide"
+        )
+    if shift.hi < each.bound:
+        return "pass", ""
+    if shift.lo > each.bound:
+        return "inconclusive", f"beyond the margin, but not after Holm's adjustment over {tests} tests; more launches"
+    return "inconclusive", "the interval holds the margin; more launches make it narrower"
+
+
+def fewest_launches(tests: int) -> int:
+    """Launches of each side with which one of so many tests can be red after Holm: tests / C(2n, n) <= 5%."""
+    launches = 1
+    while tests / math.comb(2 * launches, launches) > ALPHA:
+        launches += 1
+    return launches
+
+
+def _change(shift: Shift, metric: Metric) -> Change:
+    """A logarithm of a ratio of times as a share of the baseline; of throughput, whose ratio is the inverse."""
+    ends = (shift.value, shift.lo, shift.hi)
+    if metric == "throughput":
+        ends = (-shift.value, None if shift.hi is None else -shift.hi, None if shift.lo is None else -shift.lo)
+    value, lo, hi = (None if end is None else math.expm1(end) for end in ends)
+    assert value is not None
+    return Change(value, lo, hi, shift.level)
+
+
+def _seconds(launch: Summary, metric: Metric) -> float | None:
+    if metric == "throughput":
+        return None if launch.pairs_per_s is None else 1 / launch.pairs_per_s
+    return launch.response[metric].estimate
+
+
+def _shortage(launches: Sequence[Summary], metric: Metric) -> str:
+    if metric == "throughput":
+        return "a launch answered no request"
+    reasons = (launch.response[metric].reason for launch in launches if launch.response[metric].estimate is None)
+    return f"not measured: {next(reasons)}"
+
+
+def _empty(scenario: str, metric: Metric) -> Row:
+    return Row(scenario, metric, "pairs/s" if metric == "throughput" else "s")

@@ -1,0 +1,104 @@
+"""Verbs that judge recorded folders against a baseline, and keep baselines."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.app import AsJson, app, print_json, say
+
+baseline_verbs = typer.Typer(
+    help="Keep recorded folders as named baselines, with their history.",
+    epilog="Example: crispbench baseline save main results/ci-1/demo-bf16 results/ci-2/demo-bf16",
+    no_args_is_help=True,
+)
+app.add_typer(baseline_verbs, name="baseline")
+
+# The default is harness.check.baselines.STORE, which is not imported here to keep --help fast.
+StoreDir = Annotated[Path, typer.Option("--store", help="Folder of the baselines.")]
+STORE = Path("results/baselines")
+
+
+@app.command(epilog="Example: crispbench check main results/ci/demo-bf16 --margin p50=0.05 --out results/ci/check")
+def check(
+    baseline: Annotated[str, typer.Argument(metavar="BASELINE", help="NAME or NAME@ENTRY of the store, or a folder.")],
+    current: Annotated[list[str], typer.Argument(metavar="CURRENT...", help="RUN/ENGINE folders, each one launch.")],
+    margin: Annotated[
+        list[str] | None, typer.Option(help="Accepted loss, such as nDCG@10=0.01 or p50=0.05; p99=none leaves it out.")
+    ] = None,
+    allow: Annotated[list[str] | None, typer.Option(help="What may differ: template, machine.")] = None,
+    last: Annotated[int, typer.Option(min=1, help="Entries of the baseline whose launches count together.")] = 1,
+    store: StoreDir = STORE,
+    out: Annotated[Path | None, typer.Option(help="Folder to write check.md and check.json to; default none.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Is it worse than recorded? Exit 0 pass, 1 regression, 3 inconclusive, 4 not comparable, 5 invalid."""
+    from harness.check import check as judge
+    from harness.check import read_terms
+    from harness.check.findings import EXITS
+    from harness.report import check as report
+
+    found = judge(baseline, current, read_terms(margin or (), allow or ()), store=store, last=last)
+    if out is not None:
+        report.write(found, out)
+    if as_json:
+        print_json(found.document())
+    else:
+        typer.echo("\n".join(report.lines(found)))
+    if EXITS[found.outcome]:
+        raise typer.Exit(EXITS[found.outcome])
+
+
+@baseline_verbs.command(epilog="Example: crispbench baseline save main results/ci-1/demo-bf16 results/ci-2/demo-bf16")
+def save(
+    name: Annotated[str, typer.Argument(help="Of the baseline, such as main.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="RUN/ENGINE folders, each one launch.")],
+    store: StoreDir = STORE,
+    as_json: AsJson = False,
+) -> None:
+    """Append a copy of recorded folders to a baseline's history. Exit 5 if one is incomplete or invalid."""
+    from harness.check import baselines
+
+    entry = baselines.save(store, name, folders)
+    if as_json:
+        print_json({"name": entry.name, "entry": entry.number, "folder": str(entry.folder), **entry.document})
+    else:
+        typer.echo(f"{entry.name}@{entry.number}: {entry.document['launches']} launches in {entry.folder}")
+
+
+@baseline_verbs.command("list", epilog="Example: crispbench baseline list")
+def list_(store: StoreDir = STORE, as_json: AsJson = False) -> None:
+    """List the baselines of a store."""
+    from harness.check import baselines
+
+    newest = {name: baselines.entries(store, name)[-1] for name in baselines.names(store)}
+    if as_json:
+        print_json({"baselines": {name: {"entries": each.number, **each.document} for name, each in newest.items()}})
+        return
+    for name, each in newest.items():
+        when, commit = each.saved[:16].replace("T", " "), (each.commit or "not known")[:12]
+        typer.echo(f"{name}  entries {each.number}, the last of {when} UTC, commit {commit}")
+    if not newest:
+        say(f"{store} holds no baseline: `crispbench baseline save NAME FOLDER` makes one")
+
+
+@baseline_verbs.command(epilog="Example: crispbench baseline history main --out results/trend")
+def history(
+    name: Annotated[str, typer.Argument(help="Of the baseline.")],
+    store: StoreDir = STORE,
+    out: Annotated[Path | None, typer.Option(help="Folder to write trend.svg and trend.png to; default none.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a baseline's figures over time, and where they changed their level."""
+    from harness.check import baselines
+    from harness.check import history as histories
+    from harness.report import trend
+
+    found = histories.read(name, baselines.history(store, name))
+    files = [] if out is None else trend.write(found, out)
+    if as_json:
+        print_json(found.document())
+    else:
+        typer.echo("\n".join(trend.lines(found)))
+    for path in files:
+        say(f"plot: {path}")

@@ -1,0 +1,246 @@
+"""One engine under every load that a config asks for: each warmed up, recorded and summarised by itself."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import engines
+from engines.base import Engine
+from harness import machine, progress, results
+from harness.config import EngineEntry, Latency, Scenario
+from harness.latency import conditions, load, recording, search
+from harness.latency.load import Load, Record, Request, Target, Timing
+from harness.latency.processes import Performed, Processes
+from harness.latency.recording import Recorder
+from harness.latency.search import Found, Probe, Step, Terms
+from harness.latency.summary import SUFFIX, Summary, read
+from harness.latency.telemetry import sampling
+from harness.run import Task, prepare_engine
+
+RAMP = 2  # answers of a closed loop that do not count, for each request under way
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An engine that is loaded, and what it will be asked."""
+
+    name: str
+    entry: EngineEntry
+    engine: Engine
+    task: Task
+    settings: Latency
+    order: Sequence[Request]
+    ceiling: Mapping[str, Any] | None = None  # what the machine reaches in this engine's arithmetic
+    processes: Processes | None = None  # that send in the place of this one
+
+
+class Case(NamedTuple):
+    """One measurement of a scenario, and the name of its recording."""
+
+    name: str
+    scenario: Scenario
+    settings: Latency
+
+
+class Measurements(NamedTuple):
+    """What was measured of one engine: one after the other, and in search of a rate."""
+
+    summaries: Sequence[Summary]
+    found: Found | None = None
+
+
+def measure_engine(
+    name: str, entry: EngineEntry, task: Task, settings: Latency, folder: Path, say: Callable[[str], None]
+) -> Measurements:
+    """Every scenario, each after a warm-up of its own. Raises EngineUnavailable."""
+    with _loaded(name, entry, task, settings) as subject:
+        summaries = [
+            measure(subject, case, folder, say)
+            for scenario in settings.scenario
+            if scenario != "search"
+            for case in cases(scenario, settings, folder)
+        ]
+        found = find_rate(subject, folder, say) if "search" in settings.scenario else None
+    return Measurements(summaries, found)
+
+
+def cases(scenario: Scenario, settings: Latency, folder: Path) -> list[Case]:
+    """The measurements of a scenario: of a sweep one for each level. Those of an earlier sweep are removed."""
+    if scenario != "sweep":
+        return [Case(scenario, scenario, settings)]
+    forget(folder, "sweep")
+    levels = dict.fromkeys(settings.sweep)
+    return [Case(f"sweep-{level}", "sweep", settings.model_copy(update={"workers": level})) for level in levels]
+
+
+def find_rate(subject: Subject, folder: Path, say: Callable[[str], None]) -> Found:
+    """The largest rate that keeps to the objective; each probe is a recording of its own."""
+    settings, made = subject.settings, 0
+    assert settings.slo_ms is not None
+    forget(folder, "search")
+
+    def probe(step: Step) -> Probe:
+        nonlocal made
+        made += 1
+        asked = settings.model_copy(update={"rate": step.rate, "queries": step.queries})
+        case = Case(f"search-{made}", "server", asked)
+        say(f"{subject.name}: {step.rate:.4g}/s for about {step.queries / step.rate:,.0f} s")
+        summary = measure(subject, case, folder, say)
+        found = search.judged(recording.read(folder / f"{case.name}{SUFFIX}"), summary)
+        say(f"{subject.name}: {step.rate:.4g}/s: {found.verdict}")
+        return found
+
+    found = search.search(probe, terms(settings, subject.order), time.monotonic)
+    say(f"crispbench: {subject.name}: {search.sentence(found, settings.slo_ms)}")
+    return found
+
+
+def terms(settings: Latency, order: Sequence[Request]) -> Terms:
+    return Terms(settings.rate, settings.queries or len(order), settings.min_duration_s, settings.search)
+
+
+def forget(folder: Path, scenario: str) -> None:
+    """Remove what an earlier sweep or search left: its levels beside those of the next would be one curve of two."""
+    for path in folder.glob(f"{scenario}-*.json*"):
+        path.unlink()
+
+
+def ordered(task: Task, settings: Latency) -> list[Request]:
+    """The queries that have candidates, in an order that the seed decides, with their candidates as they are."""
+    benchmark, lists = task.benchmark, task.candidates.lists
+    query_ids = sorted(query_id for query_id, doc_ids in lists.items() if doc_ids)
+    random.Random(settings.seed).shuffle(query_ids)
+    return [
+        Request(
+            query_id,
+            [engines.Pair(benchmark.queries[query_id], benchmark.documents[doc_id]) for doc_id in lists[query_id]],
+        )
+        for query_id in query_ids
+    ]
+
+
+def measured_requests(order: Sequence[Request], settings: Latency) -> list[Request]:
+    """As many as are to be measured; where there are fewer queries, the same order begins again."""
+    return [order[number % len(order)] for number in range(settings.queries or len(order))]
+
+
+def warmup_requests(order: Sequence[Request], settings: Latency) -> list[Request]:
+    """From the end of the order, so that a query that an engine remembers is measured as late as possible."""
+    return [order[-1 - number % len(order)] for number in range(settings.warmup)]
+
+
+def measure(subject: Subject, case: Case, folder: Path, say: Callable[[str], None]) -> Summary:
+    """Warm up, put under load, record, summarise."""
+    requests, settings = measured_requests(subject.order, case.settings), case.settings
+    warmup: list[Timing] = []
+    with progress.waiting(f"warming up {subject.name}"):
+        first = Load("single-stream", warmup_requests(subject.order, settings), workers=settings.processes)
+        _perform(subject, first, warmup.append, threading.Event())
+    path = folder / f"{case.name}{SUFFIX}"
+    say(f"measuring {subject.name}: {case.name}, {len(requests)} requests")  # a bar would take time from the engine
+    with sampling() as sampler:
+        before, started_s = conditions.read(), time.perf_counter()
+        with Recorder(path, _header(subject, case, requests, warmup, before)) as recorder:
+            summarised(path)  # until the end, the summary beside the recording says that it is incomplete
+            try:
+                performed = _put_under_load(subject, case, requests, recorder.add)
+            except KeyboardInterrupt:
+                say(f"crispbench: {subject.name} {case.name} stays incomplete: the next measurement starts anew")
+                raise
+            seconds, after = time.perf_counter() - started_s, conditions.read()
+            recorder.end(
+                {
+                    "seconds": seconds,
+                    "after": after._asdict(),
+                    "cores": len(conditions.cores()),
+                    "others_cores": conditions.others_cores(before, after, seconds),
+                    "counts": dict(performed.counts),
+                    "died": list(performed.died),
+                    "telemetry": sampler.stop().document(),
+                }
+            )
+    summary = summarised(path)
+    for cause in summary.causes:
+        say(f"crispbench: {subject.name} {case.name}: {cause}")
+    return summary
+
+
+def summarised(path: Path) -> Summary:
+    """The summary of a recording, also written beside it."""
+    summary = read(path)
+    results.write_json(path.with_suffix(".json"), summary.document())
+    return summary
+
+
+@contextmanager
+def _loaded(name: str, entry: EngineEntry, task: Task, settings: Latency) -> Iterator[Subject]:
+    """The engine, and the processes that send to it; what it wants to see or to measure comes before any clock."""
+    with progress.waiting(f"loading {name}"):
+        loaded = engines.load(entry.kind, entry.options)
+    with loaded as engine:
+        order = ordered(task, settings)
+        prepare_engine(engine, task, [request.query_id for request in order])
+        ceiling = engine.ceiling()
+        subject = Subject(name, entry, engine, task, settings, order, None if ceiling is None else ceiling._asdict())
+        if settings.processes == 1 or not engine.concurrent:
+            yield subject
+            return
+        with Processes.open(entry.kind, entry.options, settings.processes) as processes:
+            yield replace(subject, processes=processes)
+
+
+def _put_under_load(subject: Subject, case: Case, requests: Sequence[Request], record: Record) -> Performed:
+    settings, stop = case.settings, threading.Event()
+    if case.scenario == "sweep":
+        window = load.Window(RAMP * settings.workers, len(requests), settings.min_duration_s, record, stop)
+        return _perform(subject, Load("closed", requests, workers=settings.workers), window.add, stop)
+    if case.scenario == "server":
+        due_s = load.schedule(len(requests), settings.rate, settings.arrivals, settings.seed)
+        return _perform(subject, Load("server", requests, due_s, settings.workers), record, stop)
+    kind = case.scenario
+    assert kind != "search"
+    return _perform(subject, Load(kind, requests), record, stop)
+
+
+def _perform(subject: Subject, asked: Load, record: Record, stop: threading.Event) -> Performed:
+    """In this process or in several."""
+    with load.steady():
+        if subject.processes is not None:
+            return subject.processes.perform(asked, record, stop)
+        target = Target(subject.engine, concurrent=subject.engine.concurrent)
+        before = target.counts()
+        load.perform(target, asked, record, stop)
+        return Performed(load.increase(before, target.counts()))
+
+
+def _header(
+    subject: Subject,
+    case: Case,
+    requests: Sequence[Request],
+    warmup: Sequence[Timing],
+    before: conditions.Conditions,
+) -> dict[str, Any]:
+    return {
+        "engine": subject.name,
+        "kind": subject.entry.kind,
+        "options": subject.entry.options,
+        "description": dict(subject.engine.describe()),
+        "concurrent": subject.engine.concurrent,
+        "ceiling": subject.ceiling,
+        "benchmark": subject.task.benchmark.name,
+        "benchmark_entry": subject.task.entry,
+        "name": case.name,
+        "scenario": case.scenario,
+        "settings": case.settings.model_dump(mode="json") | {"queries": len(requests)},
+        "distinct_queries": len({request.query_id for request in requests}),
+        "warmup": [asdict(timing) for timing in warmup],
+        "machine": machine.record(),
+        "before": before._asdict(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

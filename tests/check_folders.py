@@ -1,0 +1,112 @@
+"""RUN/ENGINE folders: scores of the fake engine, and recordings of known times as `crispbench latency` writes them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from harness.config import read_config
+from harness.latency.load import Timing
+from harness.latency.recording import Recorder
+from harness.run import Selection, prepare, score_engine
+from tests.conftest import write_beir
+
+MACHINE = {"system": "Linux x86_64", "cpu": "EPYC", "cores": "2", "memory_gib": "24", "gpu": "none", "versions": {}}
+QUIET = {
+    "load_average": [0.1, 0.1, 0.1],
+    "memory_available_gib": 8.0,
+    "busy_s": 100.0,
+    "own_s": 1.0,
+    "cpu_limited_s": 0.0,
+    "heat_events": 0,
+}
+REQUESTS = 80  # knows a p50 and a p95, no p99
+PAIRS = 10
+SETTINGS = {
+    "queries": REQUESTS, "warmup": 10, "seed": 0, "rate": 5.0, "arrivals": "poisson", "workers": 8,
+    "slo_ms": None, "min_duration_s": 0.1,
+}  # fmt: skip
+WORDS = [f"{first}{second}" for first in "bcdfghjklm" for second in ("a", "e", "i", "o", "u", "ay")]  # 60
+ENGINES = {
+    "good": {"kind": "fake"},
+    "again": {"kind": "fake"},
+    "wild": {"kind": "fake", "noise": 9.0},
+    "failing": {"kind": "fake", "fail_on": "bay"},
+}
+
+
+def score(folder: Path) -> Path:
+    """Writes data, `config.yaml` and the run `r` of 60 queries by all engines; returns the folder."""
+    data = write_beir(
+        folder / "words",
+        {f"d-{word}": f"a {word} thing" for word in WORDS},
+        {f"q-{word}": f"thing {word}" for word in WORDS},
+        {f"q-{word}": {f"d-{word}": 1} for word in WORDS},
+    )
+    entries = {
+        "name": "r",
+        "engines": ENGINES,
+        "benchmarks": [{"source": "beir", "path": str(data)}],
+        "candidates": {"k": 9},
+        "latency": {"scenario": "single-stream", "queries": 40, "warmup": 2, "min_duration_s": 0.0},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(entries), encoding="utf-8")
+    config = read_config(folder / "config.yaml")
+    tasks = prepare(config, Selection())
+    for name, entry in config.engines.items():
+        score_engine(name, entry, tasks, folder / "r" / name, fresh=False)
+    return folder
+
+
+def record(
+    folder: Path, seconds: float, scenario: str = "single-stream", *, requests: int = REQUESTS, **header: Any
+) -> Path:
+    """One launch whose requests take 0.9 to 1.1 times `seconds`, in an order without correlation; p50 is `seconds`."""
+    whole = {
+        "engine": "e",
+        "kind": "torch",
+        "options": {"model": "m"},
+        "description": {"model": "m", "precision": "bf16", "template": "t", "template_sha256": "a" * 64},
+        "concurrent": False,
+        "benchmark": "words",
+        "benchmark_entry": {
+            "revision": "r1", "split": "test", "remove_self": False, "candidates": {"sha256": "ab" * 32}
+        },
+        "scenario": scenario,
+        "settings": SETTINGS,
+        "distinct_queries": requests,
+        "warmup": [],
+        "machine": MACHINE,
+        "before": QUIET,
+        "started": "2026-11-25T08:00:00+00:00",
+        **header,
+    }  # fmt: skip
+    telemetry = {"samples": 9, "cpu_mhz": [3000.0, 3000.0], "gpus": []}
+    end = {"seconds": 10.0, "cores": 2, "after": QUIET, "others_cores": 0.0, "counts": {}, "telemetry": telemetry}
+    with Recorder(folder / "latency" / f"{scenario}.jsonl", whole) as recorder:
+        for timing in timings(seconds, requests, scenario):
+            recorder.add(timing)
+        recorder.end(end)
+    return folder
+
+
+def timings(seconds: float, requests: int, scenario: str) -> list[Timing]:
+    if scenario == "offline":
+        return [Timing("", 0.0, 0.0, seconds * requests, PAIRS * requests, None)]
+    places = np.random.default_rng(0).permutation(requests)
+    services = seconds * (0.9 + 0.2 * (places + 1) / requests)
+    return [
+        Timing(f"q{number}", number * 10.0, number * 10.0, number * 10.0 + float(service), PAIRS, None)
+        for number, service in enumerate(services)
+    ]
+
+
+def record_launches(folder: Path, seconds: Sequence[float], **header: Any) -> list[Path]:
+    """A folder for each launch."""
+    return [record(folder / str(number) / "e", each, **header) for number, each in enumerate(seconds, start=1)]
+
+
+def changed(one: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+    return {**one, **fields}

@@ -1,0 +1,270 @@
+"""The baseline store: saves that are never overwritten, cut short or mixed up; the history and its plot."""
+
+import json
+import multiprocessing
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from engines.base import BadOptions
+from harness.check import Terms, baselines, check
+from harness.check import history as histories
+from harness.check.baselines import DRAFT, entries, find, names, save
+from harness.check.history import changes
+from harness.report import trend
+from harness.store import NotComparable, StoreError
+from tests.check_folders import MACHINE, SETTINGS, changed, record, record_launches, score
+
+STEADY = (1.0, 1.002, 0.998, 1.004, 0.996)
+
+
+@pytest.fixture(scope="module")
+def scored_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return score(tmp_path_factory.mktemp("scored"))
+
+
+@pytest.fixture
+def good(scored_once: Path, tmp_path: Path) -> Path:
+    """A folder with scores and a recording."""
+    folder = Path(shutil.copytree(scored_once / "r/good", tmp_path / "r/good"))
+    return record(folder, 1.0, machine=changed(MACHINE, commit="feed" * 10))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def test_a_save_keeps_what_a_check_needs_after_the_folder_is_gone(good: Path, store: Path) -> None:
+    entry = save(store, "main", [good])
+    shutil.rmtree(good)
+    assert sorted(path.relative_to(entry.folder).as_posix() for path in entry.folder.rglob("*") if path.is_file()) == [
+        "1/latency/single-stream.jsonl",
+        "1/scores.sqlite",
+        "entry.json",
+    ]
+    again = record(store.parent / "again/e", 1.0)
+    found = check("main", [str(again)], Terms(), store=store)
+    assert (found.baseline.name, found.baseline.saved, found.baseline.launches) == ("main", entry.saved, 1)
+    assert [row.metric for row in found.latency.rows] == ["p50", "p95", "p99", "throughput"]
+
+
+def test_quality_against_a_stored_baseline_is_that_against_the_folder(
+    good: Path, scored_once: Path, store: Path
+) -> None:
+    save(store, "main", [good])
+    for name, outcome in (("again", "pass"), ("wild", "regression")):
+        folders = [str(scored_once / "r" / name)]
+        stored, plain = (check(text, folders, Terms(), store=store) for text in ("main", str(good)))
+        assert stored.outcome == plain.outcome == outcome
+        assert stored.quality == plain.quality
+
+
+def test_every_save_appends_and_none_is_changed(tmp_path: Path, store: Path) -> None:
+    before = {}
+    for number, seconds in enumerate((1.0, 2.0, 3.0), start=1):
+        entry = save(store, "main", [record(tmp_path / str(seconds) / "e", seconds)])
+        assert entry.number == number
+        now = {path: path.read_bytes() for path in store.rglob("*") if path.is_file() and path.name != ".lock"}
+        assert before.items() <= now.items()
+        before = now
+    save(store, "release-1.0", [tmp_path / "1.0/e"])
+    assert names(store) == ["main", "release-1.0"]
+    assert [entry.number for entry in entries(store, "main")] == [1, 2, 3]
+
+
+def test_the_newest_entry_counts_unless_another_or_several_are_asked_for(tmp_path: Path, store: Path) -> None:
+    for number in (1, 2, 3):
+        save(store, "main", record_launches(tmp_path / str(number), STEADY[:2]))
+
+    def chosen(text: str, last: int = 1) -> list[str]:
+        found = find(store, text, last)
+        assert found is not None
+        return [folder.relative_to(store / "main").as_posix() for folder in found.folders]
+
+    assert chosen("main") == ["0003/1", "0003/2"]
+    assert chosen("main@1") == ["0001/1", "0001/2"]
+    assert chosen("main", 2) == ["0003/1", "0003/2", "0002/1", "0002/2"]
+    assert find(store, "other") is None
+    assert find(store, "results/demo/e") is None
+    with pytest.raises(BadOptions, match="has no entry '7'"):
+        find(store, "main@7")
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "-flag", "a b", "a" * 101, "main@2"])
+def test_a_name_is_one_path_component(tmp_path: Path, store: Path, name: str) -> None:
+    with pytest.raises(BadOptions, match="baseline name"):
+        save(store, name, [record(tmp_path / "e", 1.0)])
+    assert not store.exists()
+
+
+def test_an_invalid_an_incomplete_and_a_mixed_baseline_are_refused_and_nothing_is_written(
+    scored_once: Path, tmp_path: Path, store: Path
+) -> None:
+    short = record(tmp_path / "short/e", 1.0, settings=changed(SETTINGS, min_duration_s=1e6))
+    launches = record_launches(tmp_path / "a", STEADY)
+    other = record(tmp_path / "b/e", 1.0, machine=changed(MACHINE, cpu="Xeon"))
+    for folders, error, said in (
+        ([short], StoreError, "is INVALID: too short.*a baseline has to be valid"),
+        ([scored_once / "r/failing"], StoreError, "is incomplete on words: a baseline has to be complete"),
+        ([*launches, other], NotComparable, "cpu EPYC -> Xeon"),
+        ([launches[0], launches[0]], BadOptions, "given twice"),
+        ([], BadOptions, "no folder"),
+        ([tmp_path / "nowhere"], StoreError, "nowhere holds neither"),
+    ):
+        with pytest.raises(error, match=said):
+            save(store, "main", folders)
+    assert not store.exists()
+
+
+def test_a_save_that_was_killed_is_no_entry_and_the_next_one_removes_it(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = record(tmp_path / "e", 1.0)
+    save(store, "main", [launch])
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(baselines, "write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save(store, "main", [launch])
+    assert list((store / "main").glob(f"{DRAFT}*"))
+    assert [entry.number for entry in entries(store, "main")] == [1]
+    assert save(store, "main", [launch]).number == 2
+    assert list((store / "main").glob(f"{DRAFT}*")) == []
+
+
+def _save_often(store: Path, launch: Path) -> None:
+    for _ in range(5):
+        save(store, "main", [launch])
+
+
+def test_two_writers_lose_no_save(tmp_path: Path, store: Path) -> None:
+    launch = record(tmp_path / "e", 1.0)
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_save_often, args=(store, launch)) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert [entry.number for entry in entries(store, "main")] == list(range(1, 11))
+
+
+def test_scores_that_are_still_in_the_write_ahead_log_are_saved(good: Path, store: Path) -> None:
+    connection = sqlite3.connect(good / "scores.sqlite")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("UPDATE scores SET score = 123.5 WHERE rank = 1")
+    connection.commit()
+    copy = save(store, "main", [good]).folder / "1/scores.sqlite"
+    connection.close()
+    with sqlite3.connect(f"{copy.as_uri()}?mode=ro", uri=True) as saved:
+        assert saved.execute("SELECT DISTINCT score FROM scores WHERE rank = 1").fetchall() == [(123.5,)]
+    saved.close()
+    assert sorted(path.name for path in copy.parent.glob("scores*")) == ["scores.sqlite"]
+
+
+def test_an_entry_of_another_version_and_an_unknown_name_are_said(tmp_path: Path, store: Path) -> None:
+    entry = save(store, "main", [record(tmp_path / "e", 1.0)])
+    with pytest.raises(BadOptions, match="has no baseline 'mian'; known are main"):
+        baselines.history(store, "mian")
+    (entry.folder / "entry.json").write_text(json.dumps({**entry.document, "format": 2}), encoding="utf-8")
+    with pytest.raises(StoreError, match="its format is 2, this version reads 1"):
+        find(store, "main")
+
+
+def past(tmp_path: Path, store: Path, times: list[float], **header: object) -> None:
+    for number, seconds in enumerate(times):
+        launch = record(tmp_path / f"{len(entries(store, 'main'))}-{number}" / "e", seconds, **header)
+        save(store, "main", [launch])
+
+
+def noisy(seconds: float, count: int) -> list[float]:
+    return [seconds * (1 + 0.01 * (number * 7 % 5 - 2) / 2) for number in range(count)]
+
+
+def test_a_history_marks_the_entry_from_which_on_times_are_others(tmp_path: Path, store: Path) -> None:
+    past(tmp_path, store, [*noisy(0.1, 7), *noisy(0.12, 6)])
+    found = histories.read("main", entries(store, "main"))
+    assert [(each.subject, each.metric, len(each.tracks)) for each in found.series] == [
+        ("single-stream", "p50", 1),
+        ("single-stream", "throughput", 1),
+    ]
+    (change,) = changes(found.series[0].tracks[0])
+    assert (change.entry, change.before, change.after) == (
+        8,
+        pytest.approx(0.1, rel=0.01),
+        pytest.approx(0.12, rel=0.01),
+    )
+    assert "change at entry 8: single-stream p50 from 100 ms to 120 ms" in trend.lines(found)
+    assert json.loads(json.dumps(found.document()))["series"][0]["tracks"][0]["changes"][0]["entry"] == 8
+
+
+def test_points_of_other_machines_and_of_other_work_are_never_joined(tmp_path: Path, store: Path) -> None:
+    past(tmp_path, store, noisy(0.1, 3))
+    past(tmp_path, store, noisy(0.3, 2), machine=changed(MACHINE, cpu="Xeon"))
+    past(tmp_path, store, noisy(0.1, 2))
+    past(tmp_path, store, noisy(0.2, 2), settings=changed(SETTINGS, seed=1))
+    found = histories.read("main", entries(store, "main"))
+    tracks = [(track.machine, [point.entry for point in track.points]) for track in found.series[0].tracks]
+    assert tracks == [(0, [1, 2, 3, 6, 7]), (1, [4, 5]), (0, [8, 9])]
+    assert found.machines == ("EPYC, 2 cores", "Xeon, 2 cores")
+    assert trend.lines(found)[-1] == "no change points: at most 5 entries of one machine, 10 are needed"
+
+
+def test_a_history_holds_quality_launches_and_scenarios(good: Path, tmp_path: Path, store: Path) -> None:
+    save(store, "main", [good, record(tmp_path / "e", 1.2)])
+    record(good, 0.5, "server")
+    record(good, 0.5, "offline")
+    save(store, "main", [good])
+    found = histories.read("main", entries(store, "main"))
+    assert [(each.subject, each.metric) for each in found.series] == [
+        ("words", "nDCG@10"),
+        ("single-stream", "p50"),
+        ("single-stream", "throughput"),
+        ("server", "p50"),
+        ("offline", "throughput"),
+    ]
+    first = found.series[1].tracks[0].points[0]
+    assert first.value == pytest.approx(1.1, rel=0.01) and len(first.launches) == 2
+    lines = trend.lines(found)
+    assert lines[0].split() == ["words", "single-stream", "single-stream", "server"]
+    # a request takes 1.00125 and 1.2015 s on average, for 10 pairs
+    assert lines[2].split()[4:] == ["2", "A", "1.0000", "1.10", "s", "9.16", "-"]
+    assert "figures that do not fit: 1; --json and --out show them" in lines
+    assert max(map(len, lines)) <= 110
+
+
+def test_equal_histories_give_equal_pictures(tmp_path: Path, store: Path) -> None:
+    past(tmp_path, store, [*noisy(0.1, 6), *noisy(0.12, 6)])
+    found = histories.read("main", entries(store, "main"))
+    paths = trend.write(found, tmp_path / "out")
+    assert [path.name for path in paths] == ["trend.svg", "trend.png"]
+    assert paths[0].read_bytes() == trend.draw(found).svg
+    assert paths[1].read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_commit_is_that_of_the_recording_or_of_the_working_directory(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = record(tmp_path / "a/e", 1.0, machine=changed(MACHINE, commit="feed" * 10))
+    assert save(store, "main", [recorded]).commit == "feed" * 10
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert save(store, "main", [record(tmp_path / "b/e", 1.0)]).commit is None
+
+
+def test_a_name_of_the_store_comes_before_a_folder(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(store, "main", [record(tmp_path / "a/e", 1.0)])
+    record(tmp_path / "main", 2.0)
+    other = str(record(tmp_path / "b/e", 1.0))
+    for text, seconds in (("main", 1.0), ("./main", 2.0)):
+        row = check(text, [other], Terms(), store=store).latency.rows[0]
+        assert row.baseline == pytest.approx(seconds, rel=0.01)

@@ -1,0 +1,130 @@
+"""Where a history changes its level: nothing in noise, a step at its place, the cheapest fit of all."""
+
+from collections.abc import Iterator
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.check.changepoints import (
+    LEAST_LENGTH,
+    LEAST_POINTS,
+    MOST_POINTS,
+    PENALTY,
+    best_starts,
+    deviations,
+    levels,
+    noise,
+)
+
+FIGURES = st.lists(st.floats(-100, 100).map(lambda value: round(value, 3)), min_size=9, max_size=12)
+
+
+def changes(values: list[float]) -> list[int]:
+    return [level.start for level in levels(values)[1:]]
+
+
+def cost(values: np.ndarray[tuple[int], np.dtype[np.float64]], starts: tuple[int, ...], penalty: float) -> float:
+    """By definition."""
+    total = penalty * len(starts)
+    for start, stop in zip(starts, (*starts[1:], len(values)), strict=True):
+        total += float(np.abs(values[start:stop] - np.median(values[start:stop])).sum())
+    return total
+
+
+def fits(count: int) -> Iterator[tuple[int, ...]]:
+    """Every way to cut so many points into levels that are long enough."""
+    for number in range(count // LEAST_LENGTH):
+        for inner in combinations(range(1, count), number):
+            ends = (0, *inner, count)
+            if all(b - a >= LEAST_LENGTH for a, b in pairwise(ends)):
+                yield (0, *inner)
+
+
+@settings(max_examples=40)
+@given(FIGURES, st.floats(0.1, 50))
+def test_no_other_fit_costs_less(figures: list[float], penalty: float) -> None:
+    values = np.array(figures)
+    found = cost(values, tuple(best_starts(values, penalty)), penalty)
+    assert found <= min(cost(values, starts, penalty) for starts in fits(len(values))) + 1e-9
+
+
+@settings(max_examples=30)
+@given(FIGURES)
+def test_deviations_are_those_from_the_median(figures: list[float]) -> None:
+    values = np.array(figures)
+    found = deviations(values)
+    for start, stop in ((0, len(values)), (1, 5), (2, 8)):
+        assert found[start, stop] == pytest.approx(np.abs(values[start:stop] - np.median(values[start:stop])).sum())
+    assert found[0, LEAST_LENGTH - 1] == np.inf
+
+
+@settings(max_examples=40)
+@given(st.lists(st.floats(-1e6, 1e6), max_size=40))
+def test_levels_cover_every_point_once_in_order_or_there_are_none(figures: list[float]) -> None:
+    found = levels(figures)
+    assert bool(found) == (len(figures) >= LEAST_POINTS)
+    assert [place for level in found for place in range(level.start, level.stop)] == (
+        list(range(len(figures))) if found else []
+    )
+
+
+@settings(max_examples=40)
+@given(FIGURES.filter(lambda figures: len(figures) >= LEAST_POINTS), st.integers(-3, 3), st.integers(-50, 50))
+def test_changes_do_not_depend_on_the_unit(figures: list[float], power: int, shift: int) -> None:
+    eighths = [round(8 * figure) / 8 for figure in figures]  # exact after scaling
+    assert changes([2.0**power * figure + shift for figure in eighths]) == changes(eighths)
+
+
+@pytest.mark.parametrize("points", [10, 20, 40])
+def test_a_history_without_a_change_is_marked_in_at_most_six_percent(points: int) -> None:
+    rng = np.random.default_rng(20261125)
+    size = (80, points)
+    drawn = np.concatenate([rng.standard_normal(size), rng.standard_t(3, size), rng.lognormal(0, 0.5, size)])
+    alarms = [bool(changes(list(figures))) for figures in drawn]
+    assert 0 < sum(alarms) / len(alarms) <= 0.06  # none at all would be blind
+
+
+def test_a_step_of_four_standard_deviations_is_found_at_its_place() -> None:
+    rng = np.random.default_rng(20261125)
+    near = []
+    for _ in range(100):
+        figures = rng.standard_normal(30)
+        figures[18:] += 4.0
+        found = changes(list(figures))
+        near.append(len(found) >= 1 and min(abs(place - 18) for place in found) <= 1)
+    assert sum(near) / len(near) >= 0.97
+
+
+def test_two_steps_are_two_changes() -> None:
+    rng = np.random.default_rng(1)
+    figures = rng.normal(100, 1, 40)
+    figures[12:25] += 8
+    assert changes(list(figures)) == [12, 25]
+    assert [round(level.value) for level in levels(list(figures))] == [100, 108, 100]
+
+
+def test_a_single_wild_point_is_no_level() -> None:
+    figures = list(np.random.default_rng(2).normal(100, 1, 20))
+    for wild in (0, 7, 19):
+        assert changes([1000.0 if place == wild else figure for place, figure in enumerate(figures)]) == []
+
+
+def test_figures_that_repeat_exactly_change_once_the_new_one_has_lasted() -> None:
+    assert changes([0.27] * 12) == []
+    assert changes([0.27] * 12 + [0.25] * 5) == []
+    assert changes([0.27] * 12 + [0.25] * 8) == [12]
+
+
+def test_too_few_points_have_no_levels_and_of_too_many_the_newest_count() -> None:
+    assert levels([1.0] * (LEAST_POINTS - 1)) == []
+    figures = [0.0] * 50 + [9.0, 9.1] * (MOST_POINTS // 2)
+    assert [(level.start, level.stop) for level in levels(figures)] == [(50, 50 + MOST_POINTS)]
+
+
+def test_the_noise_of_normal_figures_is_about_their_standard_deviation() -> None:
+    assert noise(np.random.default_rng(3).normal(0, 2, 20_000)) == pytest.approx(0.954 * 2, rel=0.03)
+    assert noise(np.array([5.0, 5.0, 5.0])) == 0.0
+    assert PENALTY == 6.0  # what docs/check.md says was simulated

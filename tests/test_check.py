@@ -1,0 +1,337 @@
+"""The gate over recorded folders: what it concludes from few and many launches, other machines, what is missing."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.base import BadOptions
+from harness.ab.verdict import MARGINS
+from harness.check import Terms, check, read_terms
+from harness.check.findings import Check, Row
+from harness.check.sides import read, work
+from harness.check.times import Logs, adjusted, fewest_launches, trial
+from harness.report import check as report
+from harness.store import NotComparable, StoreError
+from tests.check_folders import MACHINE, SETTINGS, changed, record, record_launches, score
+
+STEADY = (1.0, 1.002, 0.998, 1.004, 0.996)  # launches of a quiet machine
+SLOW = tuple(1.1 * value for value in STEADY)
+
+
+def gate(baseline: Sequence[Path], current: Sequence[Path], terms: Terms | None = None) -> Check:
+    """Several folders of a baseline are otherwise those of the store."""
+    import harness.check as package
+    from harness.check.baselines import Stored
+
+    stored = Stored(list(baseline), "2026-11-25T08:00:00+00:00", "abc")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(package, "find", lambda *_: stored)
+        return check("main", [str(folder) for folder in current], terms or Terms(), store=Path("none"))
+
+
+def rows(found: Check) -> dict[str, Row]:
+    return {f"{row.subject} {row.metric}".strip(): row for row in (*found.quality.rows, *found.latency.rows)}
+
+
+@pytest.fixture(scope="module")
+def scored_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return score(tmp_path_factory.mktemp("scored"))
+
+
+@pytest.fixture
+def scored(scored_once: Path, tmp_path: Path) -> Path:
+    """A run of 60 queries by the fake engine: a good one, it again, a wild one and one that fails on a query."""
+    return Path(shutil.copytree(scored_once / "r", tmp_path / "r"))
+
+
+def test_equal_launches_pass_and_slower_ones_are_a_regression(tmp_path: Path) -> None:
+    baseline = record_launches(tmp_path / "a", STEADY)
+    same, slow = (record_launches(tmp_path / name, times) for name, times in (("b", STEADY), ("c", SLOW)))
+    assert gate(baseline, same).outcome == "pass"
+    found = gate(baseline, slow)
+    assert found.outcome == "regression"
+    p50, throughput = rows(found)["single-stream p50"], rows(found)["single-stream throughput"]
+    assert (p50.baseline, p50.current) == (pytest.approx(1.0, rel=0.002), pytest.approx(1.1, rel=0.002))
+    assert p50.change is not None and p50.change.value == pytest.approx(0.1)
+    # 10% more time is 1/1.1 - 1 less throughput, and 2% more time the margin
+    assert throughput.change is not None and throughput.change.value == pytest.approx(1 / 1.1 - 1)
+    assert throughput.margin == pytest.approx(1 / 1.02 - 1)
+    assert gate(slow, baseline).outcome == "pass"  # faster
+
+
+def test_one_recording_of_each_never_decides_about_times(tmp_path: Path) -> None:
+    for slower in (1.0, 10.0):
+        one, other = record(tmp_path / f"a{slower}" / "e", 1.0), record(tmp_path / f"b{slower}" / "e", slower)
+        found = check(str(one), [str(other)], Terms(), store=tmp_path)
+        assert found.outcome == "inconclusive"
+        row = rows(found)["single-stream p50"]
+        assert row.change is not None and (row.change.lo, row.change.hi) == (None, None)
+        assert row.reason.startswith("1 and 1 launches: one process says nothing about others; 4 of each can decide")
+
+
+def test_one_launch_against_many_decides_once_there_are_enough_of_them() -> None:
+    logs = Logs([0.001 * place for place in range(19)], [0.5])  # p = 1/20
+    assert [row.outcome for row in adjusted([trial("server", "p50", logs, 0.03)])] == ["regression"]
+    logs = Logs(logs.baseline[1:], logs.current)
+    assert [row.outcome for row in adjusted([trial("server", "p50", logs, 0.03)])] == ["inconclusive"]
+
+
+@pytest.mark.parametrize(("tests", "launches"), [(1, 3), (3, 4), (7, 5), (12, 5), (13, 6)])
+def test_the_number_of_launches_that_can_decide(tests: int, launches: int) -> None:
+    """C(6, 3) = 20, C(8, 4) = 70, C(10, 5) = 252."""
+    assert fewest_launches(tests) == launches
+    far = Logs([0.0] * launches, [1.0] * launches)
+    assert {row.outcome for row in adjusted([trial("server", "p50", far, 0.03)] * tests)} == {"regression"}
+    few = Logs(far.baseline[1:], far.current[1:])
+    assert {row.outcome for row in adjusted([trial("server", "p50", few, 0.03)] * tests)} == {"inconclusive"}
+
+
+def test_holm_counts_all_scenarios(tmp_path: Path) -> None:
+    """Three launches of each: p = 1/20, red for one metric alone, not for two."""
+    sides = [record_launches(tmp_path / name, times[:3]) for name, times in (("a", STEADY), ("b", SLOW))]
+    alone = read_terms(["p95=none", "throughput=none"], ())
+    assert gate(*sides, alone).outcome == "regression"
+    for name, times in (("a", STEADY), ("b", SLOW)):
+        record_launches(tmp_path / name, times[:3], scenario="server")
+    found = gate(*sides, alone)
+    assert (found.outcome, rows(found)["server p50"].p_holm) == ("inconclusive", pytest.approx(0.1))
+    assert "Holm" in rows(found)["server p50"].reason
+
+
+def test_server_has_no_throughput_and_offline_has_no_percentiles(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for scenario in ("server", "offline"):
+            record_launches(tmp_path / name, STEADY, scenario=scenario)
+    found = rows(gate(*(sorted((tmp_path / name).glob("*/e")) for name in ("a", "b"))))
+    assert list(found) == ["server p50", "server p95", "server p99", "offline throughput"]
+    assert (found["server p99"].outcome, found["server p99"].reason) == (
+        None,
+        "not measured: 80 effective of 80 samples, 299 needed",
+    )
+
+
+def test_another_machine_is_not_comparable_and_if_allowed_its_margins_are_doubled_and_said(tmp_path: Path) -> None:
+    baseline = record_launches(tmp_path / "a", STEADY)
+    current = record_launches(tmp_path / "b", [1.02 * each for each in STEADY], machine=changed(MACHINE, cpu="Xeon"))
+    found = gate(baseline, current)
+    assert found.outcome == "not comparable"
+    assert "other machine: cpu EPYC -> Xeon" in rows(found)["single-stream"].reason
+    allowed = gate(baseline, current, Terms(allow=("machine",)))
+    assert (allowed.outcome, rows(allowed)["single-stream p50"].margin) == ("pass", 2 * MARGINS["p50"])
+    assert any(note.startswith("times of another machine, margins doubled: cpu EPYC -> Xeon") for note in allowed.notes)
+    assert "margins doubled" in "\n".join(report.lines(allowed))
+    slow = record_launches(tmp_path / "c", SLOW, machine=changed(MACHINE, cpu="Xeon"))
+    assert gate(baseline, slow, Terms(allow=("machine",))).outcome == "regression"
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ({"settings": changed(SETTINGS, queries=81)}, "queries 80 -> 81"),
+        ({"settings": changed(SETTINGS, seed=1)}, "seed 0 -> 1"),
+        ({"benchmark": "topics"}, "benchmark words -> topics"),
+        (
+            {"benchmark_entry": {"revision": "r2", "split": "test", "remove_self": False, "candidates": {}}},
+            "revision r1 -> r2; candidates.sha256 abababababababababababab... -> None",
+        ),
+        ({"description": {"template": "u"}}, "template t -> u (--allow template)"),
+    ],
+)
+def test_times_of_other_work_are_not_comparable(tmp_path: Path, header: dict[str, object], said: str) -> None:
+    found = gate(record_launches(tmp_path / "a", STEADY), record_launches(tmp_path / "b", STEADY, **header))
+    assert found.outcome == "not comparable"
+    assert rows(found)["single-stream"].reason == f"other work: {said}"
+
+
+def test_the_rate_matters_to_the_open_loop_only_and_the_objective_to_none(tmp_path: Path) -> None:
+    for scenario, outcome in (("server", "not comparable"), ("single-stream", "pass")):
+        other = {"settings": changed(SETTINGS, rate=6.0, slo_ms=50.0)}
+        sides = [
+            record_launches(tmp_path / scenario / name, STEADY, scenario=scenario, **header)
+            for name, header in (("a", {}), ("b", other))
+        ]
+        assert gate(*sides).outcome == outcome
+
+
+def test_a_recording_that_may_not_be_believed_is_invalid_and_a_regression_elsewhere_still_wins(
+    tmp_path: Path,
+) -> None:
+    baseline = record_launches(tmp_path / "a", STEADY)
+    current = record_launches(tmp_path / "b", STEADY)
+    record(current[2], 1.0, settings=changed(SETTINGS, min_duration_s=1e6))
+    found = gate(baseline, current)
+    assert found.outcome == "invalid"
+    assert "a recording is INVALID: too short" in rows(found)["single-stream"].reason
+    for folders, times in ((baseline, STEADY), (current, SLOW)):
+        for folder, seconds in zip(folders, times, strict=True):
+            record(folder, seconds, "server")
+    assert gate(baseline, current).outcome == "regression"
+
+
+def test_a_recording_that_was_killed_is_invalid(tmp_path: Path) -> None:
+    sides = [record_launches(tmp_path / name, STEADY) for name in ("a", "b")]
+    path = sides[1][0] / "latency/single-stream.jsonl"
+    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
+    found = gate(*sides)
+    assert found.outcome == "invalid" and "INCOMPLETE: killed" in rows(found)["single-stream"].reason
+
+
+def test_quality_is_judged_as_compare_does(scored: Path, tmp_path: Path) -> None:
+    def outcome(name: str) -> Check:
+        return check(str(scored / "good"), [str(scored / name)], Terms(), store=tmp_path)
+
+    assert outcome("again").outcome == "pass"
+    assert outcome("again").latency.reason == "not recorded by either side"
+    wild = outcome("wild")
+    row = rows(wild)["words nDCG@10"]
+    assert (wild.outcome, row.outcome, row.margin) == ("regression", "regression", -0.005)
+    assert row.baseline == 1.0 and row.current is not None and row.current < 0.8
+    failing = outcome("failing")
+    assert failing.outcome == "invalid" and "1 of 60 queries have no scores (q-bay)" in failing.quality.reason
+
+
+def test_lost_quality_is_a_regression_also_where_times_are_undecided_or_invalid(scored: Path, tmp_path: Path) -> None:
+    for name in ("good", "wild"):
+        record(scored / name, 1.0)
+    found = check(str(scored / "good"), [str(scored / "wild")], Terms(), store=tmp_path)
+    assert (found.outcome, found.latency.outcome) == ("regression", "inconclusive")
+    record(scored / "wild", 1.0, settings=changed(SETTINGS, min_duration_s=1e6))
+    found = check(str(scored / "good"), [str(scored / "wild")], Terms(), store=tmp_path)
+    assert (found.outcome, found.latency.outcome) == ("regression", "invalid")
+
+
+def test_what_one_side_lacks_is_said_and_what_both_have_is_judged(scored: Path, tmp_path: Path) -> None:
+    record(scored / "good", 1.0)
+    found = check(str(scored / "good"), [str(scored / "again")], Terms(), store=tmp_path)
+    assert found.outcome == "pass"
+    assert rows(found)["single-stream"].reason == "not recorded by CURRENT"
+    assert "not recorded" in "\n".join(report.lines(found))
+    times_only = record(tmp_path / "t" / "e", 1.0)
+    found = check(str(times_only), [str(scored / "again")], Terms(), store=tmp_path)
+    assert (found.outcome, found.quality.reason) == ("not comparable", "not recorded by the baseline")
+
+
+def test_folders_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
+    one, other = record(tmp_path / "a" / "e", 1.0), record(tmp_path / "b" / "e", 1.0)
+    (tmp_path / "empty").mkdir()
+    for baseline, current, error, said in (
+        (one, [one], BadOptions, "is on both sides"),
+        (one, [other, other], BadOptions, "is given twice"),
+        (one, [], BadOptions, "no CURRENT folder"),
+        (one, [tmp_path / "empty"], StoreError, "holds neither scores.sqlite nor latency"),
+        (tmp_path / "nowhere", [one], BadOptions, "nowhere' is neither a folder nor a baseline of .*: none"),
+    ):
+        with pytest.raises(error, match=said):
+            check(str(baseline), [str(each) for each in current], Terms(), store=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ({"machine": changed(MACHINE, cores="4")}, "cores 2 -> 4"),
+        ({"options": {"model": "n"}}, "option model m -> n"),
+        ({"settings": changed(SETTINGS, warmup=3)}, "warmup 10 -> 3"),
+    ],
+)
+def test_launches_of_one_side_are_of_one_thing(tmp_path: Path, header: dict[str, object], said: str) -> None:
+    baseline = record_launches(tmp_path / "a", STEADY)
+    mixed = [*record_launches(tmp_path / "b", STEADY), record(tmp_path / "c" / "e", 1.0, **header)]
+    for sides in ((baseline, mixed), (mixed, baseline)):
+        with pytest.raises(NotComparable, match=said):
+            gate(*sides, Terms(allow=("machine", "template")))
+
+
+def test_a_changed_engine_is_judged_and_named(tmp_path: Path) -> None:
+    current = record_launches(tmp_path / "b", STEADY, description={"model": "m", "precision": "fp8", "template": "t"})
+    found = gate(record_launches(tmp_path / "a", STEADY), current)
+    assert found.outcome == "pass"
+    assert "precision bf16 -> fp8" in found.notes[0]
+
+
+def test_margins_and_allowances_are_read_and_what_is_unknown_is_refused() -> None:
+    terms = read_terms(["nDCG@10=0.02", "p50=0.1", "p99=none"], ["machine"])
+    assert (terms.quality, terms.slower, terms.allow) == (
+        0.02,
+        {"p50": 0.1, "p95": 0.05, "throughput": 0.02},
+        ("machine",),
+    )
+    for margins, allow, said in (
+        (["p42=0.1"], [], "a name of nDCG@10, p50, p95, p99, throughput"),
+        (["p50=much"], [], "above 0 and below 1"),
+        (["nDCG@10=0"], [], "above 0 and below 1"),
+        ([], ["gpu"], "known are template, machine"),
+    ):
+        with pytest.raises(BadOptions, match=said):
+            read_terms(margins, allow)
+
+
+def test_the_table_fits_a_ci_log_and_says_everything_once(scored: Path, tmp_path: Path) -> None:
+    for name, times in (("good", STEADY), ("wild", SLOW)):
+        for scenario in ("single-stream", "server", "offline"):
+            record(scored / name, times[0], scenario)
+    found = check(str(scored / "good"), [str(scored / "wild")], Terms(), store=tmp_path)
+    printed = report.lines(found)
+    body = [line for line in printed if not line.startswith(("baseline ", "current "))]  # those hold paths
+    assert max(map(len, body)) <= 110
+    assert all(line.isascii() for line in body)
+    assert printed[-1] == "REGRESSION: quality regression (words); latency inconclusive"
+    assert sum("1 and 1 launches" in note for note in report.notes(found)) == 1
+    assert report.markdown(found).count("\n| ") == 1 + len(rows(found)) + 1
+
+
+def test_the_document_is_plain_json_with_a_version_and_the_exit_code(tmp_path: Path) -> None:
+    sides = [record_launches(tmp_path / name, times) for name, times in (("a", STEADY), ("b", SLOW))]
+    document = json.loads(json.dumps(gate(*sides).document(), allow_nan=False))
+    assert (document["format"], document["outcome"], document["exit"]) == (1, "regression", 1)
+    first = document["latency"]["rows"][0]
+    assert first["change"]["value"] == pytest.approx(0.1) and first["metric"] == "p50"
+    assert document["baseline"]["launches"] == 5
+
+
+def test_a_real_recording_says_what_it_worked_on(
+    scored_once: Path, crispbench: Callable[..., object], tmp_path: Path
+) -> None:
+    """Whatever else this machine does meanwhile: the fields that decide are there, under their names."""
+    crispbench("latency", scored_once / "config.yaml", "--engine", "good", "--out", tmp_path)
+    (launch,) = read([tmp_path / "good"]).launches["single-stream"]
+    assert None not in work(launch.header).values()
+    assert (work(launch.header)["benchmark"], work(launch.header)["queries"]) == ("words", 40)
+
+
+# A launch has an offset that it keeps for its life, sd 1.5%, and a place in the machine's drift, sd 1%; its own
+# percentiles are then known to some parts in a thousand (of 100 requests with 3% noise).
+OFFSET, DRIFT, OWN = 0.015, 0.01, 0.004
+TRIALS = 120
+
+
+def share(slower: float, launches: int, margin: float, outcome: str) -> float:
+    """Of simulated checks with three metrics, whose launches share offset and drift."""
+    rng, count = np.random.default_rng(20261125), 0
+    for _ in range(TRIALS):
+        common = rng.normal(0, math.hypot(OFFSET, DRIFT), (2, launches))
+        trials = []
+        for metric in ("p50", "p95", "throughput"):
+            a, b = common + rng.normal(0, OWN, common.shape)
+            trials.append(trial("single-stream", metric, Logs(a, b + math.log1p(slower)), margin))  # type: ignore[arg-type]
+        outcomes = {row.outcome for row in adjusted(trials)}
+        count += outcome in outcomes if outcome == "regression" else outcomes == {outcome}
+    return count / TRIALS
+
+
+def test_equal_engines_are_red_in_at_most_five_percent_even_without_a_margin() -> None:
+    assert 0 < share(0.0, 5, 1e-9, "regression") <= 0.05  # none at all would be a gate that cannot see
+
+
+def test_what_is_slower_by_just_the_margin_is_red_in_at_most_five_percent_and_passes_in_no_more() -> None:
+    assert share(0.03, 5, 0.03, "regression") <= 0.05
+    assert share(0.03, 5, 0.03, "pass") <= 0.05
+
+
+def test_ten_percent_slower_than_a_margin_of_three_is_found_by_five_launches_and_seven_by_ten() -> None:
+    assert share(0.10, 5, 0.03, "regression") >= 0.95
+    assert share(0.07, 10, 0.03, "regression") >= 0.95

@@ -1,0 +1,155 @@
+"""What a pair costs, by hand; what cannot be known has a reason; random weights are for speed alone."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import session
+from harness.config import ConfigError
+from harness.latency.efficiency import Efficiency, efficiency
+from harness.latency.recording import Recording
+from harness.run import Selection
+from harness.session import run_config
+
+COUNTS = {
+    "tokens": 2000,
+    "computed_tokens": 1600,
+    "padded_tokens": 400,
+    "flops": 80_000_000_000,
+    "computed_flops": 60_000_000_000,
+    "computed_bytes": 2_000_000_000,
+}
+CEILING = {"flops_per_s": 16e9, "bytes_per_s": 10e9, "dtype": "bfloat16", "how": "cpu"}
+H200 = {"name": "NVIDIA H200", "energy_j": 500.0}
+
+
+def recorded(end: dict[str, Any] | None = None, gpus: tuple[dict[str, Any], ...] = (H200,), **header: Any) -> Recording:
+    whole = {
+        "engine": "large",
+        "scenario": "offline",
+        "description": {"device": "NVIDIA H200"},
+        "settings": {"price_per_hour": 3.6},
+        "ceiling": CEILING,
+        **header,
+    }
+    finished = {"seconds": 40.0, "counts": COUNTS, "telemetry": {"gpus": list(gpus)}, **(end or {})}
+    return Recording(whole, (), finished)
+
+
+def found(given: Recording, pairs: int = 100, duration_s: float = 10.0) -> Efficiency:
+    return efficiency(given, pairs, duration_s)
+
+
+def test_every_figure_by_hand() -> None:
+    assert found(recorded()) == Efficiency(
+        tokens=2000,
+        computed_tokens=1600,
+        padded_tokens=400,
+        flops_per_s=8e9,
+        computed_flops_per_s=6e9,
+        mfu=0.5,  # 8 of 16 GFLOP/s
+        utilisation=0.375,
+        intensity=30.0,
+        joules_per_1000_pairs=5000.0,  # 500 J for 100 pairs
+        dollars_per_1m_pairs=pytest.approx(100.0),  # 0.001 $/s x 10 s for 100 pairs
+        unknown={},
+    )
+
+
+def test_a_shared_prefix_may_raise_mfu_over_one_but_not_the_utilisation() -> None:
+    given = found(recorded(ceiling={**CEILING, "flops_per_s": 7e9}))
+    assert given.mfu == pytest.approx(8 / 7)
+    assert given.utilisation == pytest.approx(6 / 7)
+
+
+def test_more_than_the_ceiling_says_that_the_ceiling_was_measured_too_low() -> None:
+    given = found(recorded(ceiling={**CEILING, "flops_per_s": 5e9}))
+    assert (given.mfu, given.utilisation) == (None, None)
+    assert given.unknown["mfu"].startswith("it computed 120% of the measured ceiling")
+
+
+def test_a_closed_loops_totals_belong_to_all_of_its_time_and_its_pairs_to_what_was_measured() -> None:
+    given = found(recorded(scenario="sweep"))
+    assert given.flops_per_s == 2e9  # in 40 s
+    assert given.joules_per_1000_pairs == pytest.approx(500 / 40 * 10 / 100 * 1000)
+    assert given.dollars_per_1m_pairs == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "figure", "reason"),
+    [
+        ({"ceiling": None}, "mfu", "no ceiling of its products was measured"),
+        ({"end": {"counts": {}}}, "mfu", "the engine does not count its operations"),
+        ({"end": {"counts": {}}}, "tokens", "the engine does not count them"),
+        ({"end": {"counts": {"tokens": 5}}}, "padded_tokens", "the engine does not count them"),
+        ({"description": {"device": "cpu"}}, "joules_per_1000_pairs", "no energy counter is read for a CPU"),
+        (
+            {"description": {}},
+            "joules_per_1000_pairs",
+            "the engine does not say on which device of this machine it ran",
+        ),
+        ({"gpus": ()}, "joules_per_1000_pairs", "0 GPUs were seen, and one is needed to know whose energy it is"),
+        ({"gpus": (H200, H200)}, "joules_per_1000_pairs", "2 GPUs were seen"),
+        ({"gpus": ({**H200, "energy_j": None},)}, "joules_per_1000_pairs", "the GPU tells no energy"),
+        ({"settings": {}}, "dollars_per_1m_pairs", "the config has no latency.price_per_hour for it"),
+        ({"settings": {"price_per_hour": None}}, "dollars_per_1m_pairs", "the config has no latency.price_per_hour"),
+        ({"settings": {"price_per_hour": {"base": 2}}}, "dollars_per_1m_pairs", "the config has no latency.price"),
+    ],
+)
+def test_what_is_not_known_is_none_and_has_its_reason(change: dict[str, Any], figure: str, reason: str) -> None:
+    given = found(recorded(**change))
+    assert getattr(given, figure) is None
+    assert given.unknown[figure].startswith(reason)
+
+
+def test_a_price_may_be_that_of_one_engine() -> None:
+    given = found(recorded(settings={"price_per_hour": {"large": 7.2, "base": 1.0}}))
+    assert given.dollars_per_1m_pairs == pytest.approx(200.0)
+
+
+def test_an_incomplete_or_unanswered_measurement_and_one_of_before_know_nothing() -> None:
+    killed = found(Recording(HEADER, (), None))
+    assert killed.tokens is None and killed.mfu is None and killed.joules_per_1000_pairs is None
+    assert set(killed.unknown.values()) == {"the measurement has no end"}
+    nothing = found(recorded(), pairs=0)
+    assert nothing.unknown["joules_per_1000_pairs"] == nothing.unknown["dollars_per_1m_pairs"] == "no pair was answered"
+    old = {name: value for name, value in HEADER.items() if name != "ceiling"}
+    assert found(Recording(old, (), recorded().end)).unknown == {"mfu": "no ceiling of its products was measured"}
+
+
+HEADER = recorded().header
+
+
+CONFIG = """
+name: shapes
+engines:
+  shape: {kind: torch, model: nowhere, weights: random, template: mxbai-v2}
+  words: {kind: bm25}
+benchmarks: [{source: stdlib, name: stdlib-code, queries: 2}]
+candidates: {source: bm25, k: 2}
+"""
+
+
+class Loading(Exception):
+    pass
+
+
+def test_a_run_refuses_random_weights_before_anything_is_loaded_and_takes_the_other_engines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object) -> None:
+        raise Loading
+
+    def run(*names: str) -> None:
+        run_config(config, out=tmp_path / "out", selection=Selection(engines=names), fresh=False, say=print)
+
+    monkeypatch.setattr(session, "prepare", load)
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG)
+    expected = r"^engine 'shape' has weights: random, .*`crispbench latency`.*`crispbench ab`"
+    with pytest.raises(ConfigError, match=expected):
+        run()
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(Loading):
+        run("words")
