@@ -1,10 +1,11 @@
 """Measures of a reranked list: ir_measures on rank-derived scores, ties broken by the first stage's order."""
 
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from itertools import groupby
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, islice
+from operator import attrgetter
+from typing import NamedTuple, TypeVar
 
 import ir_measures
 from ir_measures import AP, RR, Judged, Measure, R, nDCG
@@ -14,30 +15,46 @@ from harness.records import Qrels, Score
 HEADLINE = "nDCG@10"
 MEASURES: tuple[Measure, ...] = (nDCG @ 10, AP, RR @ 10, R @ 100, Judged @ 10)
 TIE_AWARE = "nDCG@10 tie-aware"
+AT_ONCE = 20  # queries in memory together; with 500, the garbage collector has half as much again to do
 
 PerQuery = dict[str, dict[str, float]]  # measure -> query_id -> value
+Item = TypeVar("Item")
 
 
 class Evaluation(NamedTuple):
     per_query: PerQuery
     tie_rate: float  # share of scored documents that another document of the query ties with
+    pairs: int
+    constant: bool  # every list of two or more has one score only
 
 
 def evaluate(qrels: Qrels, scores: Mapping[str, Sequence[Score]]) -> Evaluation:
     """Every measure for every query of the qrels. A query without scores has 0 in each, never a smaller denominator."""
-    ranked = {query_id: rank(scored) for query_id, scored in scores.items()}
-    per_query = measure(qrels, ranked, MEASURES)
-    per_query[TIE_AWARE] = {
-        query_id: tie_aware_ndcg(scores.get(query_id, ()), grades) for query_id, grades in qrels.items()
-    }
-    documents = sum(map(len, scores.values()))
-    tied = sum(map(tied_documents, scores.values()))
-    return Evaluation(per_query, tied / documents if documents else 0.0)
+    per_query: PerQuery = {name: dict.fromkeys(qrels, 0.0) for name in (*map(str, MEASURES), TIE_AWARE)}
+    pairs = tied = several = constant = 0
+    for some in _batches(scores.items()):
+        best_first = {query_id: in_order(scored) for query_id, scored in some}
+        judged = {query_id: qrels[query_id] for query_id in best_first if query_id in qrels}
+        found = measure(judged, {query_id: _doc_ids(ranked) for query_id, ranked in best_first.items()}, MEASURES)
+        found[TIE_AWARE] = {query_id: _expected_ndcg(best_first[query_id], judged[query_id], 10) for query_id in judged}
+        for name, values in found.items():
+            per_query[name].update(values)
+        for ranked in best_first.values():
+            pairs += len(ranked)
+            tied += tied_documents(ranked)
+            several += len(ranked) > 1
+            constant += len(ranked) > 1 and ranked[0].value == ranked[-1].value
+    return Evaluation(per_query, tied / pairs if pairs else 0.0, pairs, 0 < several == constant)
 
 
-def rank(scored: Sequence[Score]) -> list[str]:
+def in_order(scored: Iterable[Score]) -> list[Score]:
+    """By score, best first; equal scores keep the first stage's order."""
+    return sorted(sorted(scored, key=attrgetter("rank")), key=attrgetter("value"), reverse=True)
+
+
+def rank(scored: Iterable[Score]) -> list[str]:
     """Documents by score, best first; equal scores keep the first stage's order."""
-    return [score.doc_id for score in sorted(scored, key=lambda score: (-score.value, score.rank))]
+    return _doc_ids(in_order(scored))
 
 
 def measure(qrels: Qrels, ranked: Mapping[str, Sequence[str]], measures: Sequence[Measure]) -> PerQuery:
@@ -47,41 +64,55 @@ def measure(qrels: Qrels, ranked: Mapping[str, Sequence[str]], measures: Sequenc
     other tie and are then ordered by document id (trec_eval issue 34).
     """
     per_query: PerQuery = {str(each): dict.fromkeys(qrels, 0.0) for each in measures}
-    run = {
-        query_id: {doc_id: float(len(docs) - i) for i, doc_id in enumerate(docs)}
-        for query_id, docs in ranked.items()
-        if docs and query_id in qrels
-    }
-    # a query with an empty dict of judgements would corrupt the queries after it (pytrec_eval issue 49)
-    judged = {query_id: dict(grades) for query_id, grades in qrels.items() if grades}
-    if run and judged:
-        for result in ir_measures.iter_calc(list(measures), judged, run):
+    for some in _batches(ranked.items()):
+        run = {
+            query_id: dict(zip(docs, map(float, range(len(docs), 0, -1)), strict=True))
+            for query_id, docs in some
+            # a query with an empty dict of judgements would corrupt the queries after it (pytrec_eval issue 49)
+            if docs and qrels.get(query_id)
+        }
+        judged = {query_id: dict(qrels[query_id]) for query_id in run}
+        for result in ir_measures.iter_calc(list(measures), judged, run) if run else ():
             per_query[str(result.measure)][result.query_id] = float(result.value)
     return per_query
 
 
 def tied_documents(scored: Sequence[Score]) -> int:
     """How many documents share their score with another one."""
-    groups: dict[float, int] = defaultdict(int)
-    for score in scored:
-        groups[score.value] += 1
-    return sum(size for size in groups.values() if size > 1)
+    values = [score.value for score in scored]
+    if len(set(values)) == len(values):
+        return 0
+    return sum(size for size in Counter(values).values() if size > 1)
 
 
-def tie_aware_ndcg(scored: Sequence[Score], grades: Mapping[str, int], k: int = 10) -> float:
+def tie_aware_ndcg(scored: Iterable[Score], grades: Mapping[str, int], k: int = 10) -> float:
     """Expected nDCG@k over all orders of tied documents, with linear gain as trec_eval.
 
     Each document of a tied group has the group's mean gain at each of its ranks (McSherry and Najork, ECIR 2008).
     """
-    ideal = dcg(sorted((max(grade, 0) for grade in grades.values()), reverse=True)[:k])
+    return _expected_ndcg(in_order(scored), grades, k)
+
+
+def _expected_ndcg(best_first: Sequence[Score], grades: Mapping[str, int], k: int) -> float:
+    ideal = _ideal(grades, k)
     if ideal == 0:
         return 0.0
     gains: list[float] = []
-    best_first = sorted(scored, key=lambda score: -score.value)
-    for _, group in groupby(best_first, key=lambda score: score.value):
-        tied = [max(grades.get(score.doc_id, 0), 0) for score in group]
-        gains += [sum(tied) / len(tied)] * len(tied)
+    for _, group in groupby(best_first, key=attrgetter("value")):
+        gains += _mean_gain([score.doc_id for score in group], grades)
+        if len(gains) >= k:
+            break
     return dcg(gains[:k]) / ideal
+
+
+def _ideal(grades: Mapping[str, int], k: int) -> float:
+    return dcg(sorted((max(grade, 0) for grade in grades.values()), reverse=True)[:k])
+
+
+def _mean_gain(tied: Sequence[str], grades: Mapping[str, int]) -> list[float]:
+    """The gain to expect at each rank of documents in random order."""
+    gains = [max(grades[doc_id], 0) for doc_id in tied if doc_id in grades]
+    return [sum(gains) / len(tied)] * len(tied)
 
 
 def dcg(gains: Sequence[float]) -> float:
@@ -91,21 +122,43 @@ def dcg(gains: Sequence[float]) -> float:
 
 def random_order(qrels: Qrels, lists: Mapping[str, Sequence[str]]) -> float:
     """Mean nDCG@10 to expect of the candidates in random order: the floor of any reranker over them."""
-    tied = {query_id: [Score(doc_id, 1, 0.0) for doc_id in docs] for query_id, docs in lists.items()}
-    return sum(tie_aware_ndcg(tied.get(query_id, ()), grades) for query_id, grades in qrels.items()) / len(qrels)
+    total = 0.0
+    for query_id, grades in qrels.items():
+        docs, ideal = lists.get(query_id, ()), _ideal(grades, 10)
+        if docs and ideal:
+            total += dcg(_mean_gain(docs, grades)[:10]) / ideal
+    return total / len(qrels)
 
 
 def recall(qrels: Qrels, lists: Mapping[str, Sequence[str]], k: int) -> float:
     """Mean R@k of the candidates: the share of a query's relevant documents that any reranker of them can find."""
-    values = measure(qrels, lists, [R @ k])[str(R @ k)]
+    values = measure(qrels, dict(_relevant(qrels, lists, k)), [R @ k])[str(R @ k)]
     return sum(values.values()) / len(values)
 
 
 def oracle(qrels: Qrels, lists: Mapping[str, Sequence[str]]) -> float:
     """Mean nDCG@10 of the candidates in the best possible order: the ceiling of any reranker over them."""
     best = {
-        query_id: sorted(lists.get(query_id, ()), key=lambda doc_id: -grades.get(doc_id, 0))
-        for query_id, grades in qrels.items()
+        query_id: sorted(docs, key=lambda doc_id: -qrels[query_id][doc_id])
+        for query_id, docs in _relevant(qrels, lists)
     }
     values = measure(qrels, best, [nDCG @ 10])[HEADLINE]
     return sum(values.values()) / len(values)
+
+
+def _relevant(
+    qrels: Qrels, lists: Mapping[str, Sequence[str]], k: int | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """Of each query's first k documents, all if None, the relevant ones in their order: the others gain nothing."""
+    for query_id, grades in qrels.items():
+        yield query_id, [doc_id for doc_id in lists.get(query_id, ())[:k] if grades.get(doc_id, 0) > 0]
+
+
+def _doc_ids(scored: Iterable[Score]) -> list[str]:
+    return [score.doc_id for score in scored]
+
+
+def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
+    left = iter(items)
+    while batch := list(islice(left, AT_ONCE)):
+        yield batch

@@ -118,6 +118,7 @@ class Manifest:
     versions: Mapping[str, str]
     machine: Mapping[str, str]
     benchmarks: Mapping[str, Mapping[str, Any]]  # name -> revision, split, queries, candidates, rules
+    machines: Sequence[Mapping[str, str]] = ()  # of a merged run whose machines are unlike: all of them
 
     FORMAT = 1  # 1: first version, 2026-11
 
@@ -132,6 +133,7 @@ class Manifest:
             "versions": dict(self.versions),
             "machine": dict(self.machine),
             "benchmarks": {name: dict(entry) for name, entry in self.benchmarks.items()},
+            **({"machines": [dict(machine) for machine in self.machines]} if self.machines else {}),
         }
 
     @property

@@ -4,10 +4,10 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness import latency, measures, statistics
-from harness.records import Row, Sample, Score, Verdict
+from harness.records import Row, Sample, Verdict
 from harness.store import Store
 
 MISSING_SHOWN = 3
@@ -25,12 +25,13 @@ def rows(folder: Path) -> list[Row]:
 
 
 def _row(store: Store, manifest: Mapping[str, Any], name: str) -> Row:
-    qrels, scores, samples = store.qrels(name), store.scores(name), store.samples(name)
+    qrels, scores, samples = store.qrels(name), store.scored(name), store.samples(name)
     evaluation = measures.evaluate(qrels, scores)
-    failures = {failure.query_id: failure.error for failure in store.failures(name)}
+    totals = _totals(samples)
     missing = sorted(qrels.keys() - scores.keys())
-    verdict = _verdict(missing, scores)
-    counted = latency.measured(samples)
+    # constant: a broken low-precision head gives that (vLLM 35849)
+    verdict: Verdict = "invalid" if evaluation.constant else "incomplete" if missing else "complete"
+    counted = [] if "machines" in manifest else latency.measured(samples)  # unlike machines have no percentile
     service_s = [sample.service_s for sample in counted]
     description = manifest["description"]
     return Row(
@@ -38,15 +39,13 @@ def _row(store: Store, manifest: Mapping[str, Any], name: str) -> Row:
         kind=manifest["kind"],
         benchmark=name,
         verdict=verdict,
-        measures={}
-        if verdict == "invalid"
-        else {measure: statistics.mean(values) for measure, values in evaluation.per_query.items()},
+        measures={} if verdict == "invalid" else statistics.means(evaluation.per_query),
         per_query={} if verdict == "invalid" else evaluation.per_query[measures.HEADLINE],
         queries=len(qrels),
-        pairs=sum(map(len, scores.values())),
+        pairs=evaluation.pairs,
         coverage=1 - len(missing) / len(qrels),
         tie_rate=evaluation.tie_rate,
-        truncated=_totals(samples)["truncated"],
+        truncated=totals["truncated"],
         candidates=manifest["benchmarks"][name]["candidates"],
         p50=latency.percentile(service_s, 0.50),
         p90=latency.percentile(service_s, 0.90),
@@ -58,7 +57,7 @@ def _row(store: Store, manifest: Mapping[str, Any], name: str) -> Row:
         revision=manifest["benchmarks"][name]["revision"],
         machine=_machine(manifest["machine"], description),
         missing=tuple(missing),
-        notes=tuple(_notes(store, manifest, name, verdict, missing, failures)),
+        notes=tuple(_notes(manifest, name, Raw(verdict, missing, samples, totals), store)),
     )
 
 
@@ -68,40 +67,38 @@ def _machine(machine: Mapping[str, str], description: Mapping[str, str]) -> str:
     return f"{where}; {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB"
 
 
-def _verdict(missing: Sequence[str], scores: Mapping[str, Sequence[Score]]) -> Verdict:
-    """Invalid if every list of two or more has one score only: a broken low-precision head gives that (vLLM 35849)."""
-    several = [scored for scored in scores.values() if len(scored) > 1]
-    if several and all(len({score.value for score in scored}) == 1 for scored in several):
-        return "invalid"
-    return "incomplete" if missing else "complete"
+class Raw(NamedTuple):
+    """What a benchmark's notes are made of."""
+
+    verdict: Verdict
+    missing: Sequence[str]
+    samples: Sequence[Sample]
+    totals: Counter[str]  # of the samples' counts
 
 
-def _notes(
-    store: Store,
-    manifest: Mapping[str, Any],
-    name: str,
-    verdict: Verdict,
-    missing: Sequence[str],
-    failures: Mapping[str, str],
-) -> list[str]:
+def _notes(manifest: Mapping[str, Any], name: str, raw: Raw, store: Store) -> list[str]:
     notes = list(manifest["benchmarks"][name]["warnings"])
-    if missing:
-        shown = ", ".join(missing[:MISSING_SHOWN]) + (", ..." if len(missing) > MISSING_SHOWN else "")
-        notes.append(f"{len(missing)} queries have no scores and count 0: {shown}")
-    for error, count in Counter(failures.values()).most_common(MISSING_SHOWN):
+    if raw.missing:
+        shown = ", ".join(raw.missing[:MISSING_SHOWN]) + (", ..." if len(raw.missing) > MISSING_SHOWN else "")
+        notes.append(f"{len(raw.missing)} queries have no scores and count 0: {shown}")
+    failures = Counter(failure.error for failure in store.failures(name))
+    for error, count in failures.most_common(MISSING_SHOWN):
         notes.append(f"{count} queries failed: {error}")
-    if verdict == "invalid":
+    if raw.verdict == "invalid":
         notes.append("every query's scores are all equal: the engine does not score, its numbers are withheld")
+    if "machines" in manifest:
+        notes.append(f"merged from {len(manifest['machines'])} unlike machines: times are left out")
     preparation_s = store.preparation_s(name)
     if preparation_s is not None and preparation_s >= 1:
         notes.append(f"documents were prepared in {preparation_s:.1f} s, outside the latencies")
-    totals = _totals(store.samples(name))
-    notes += _served(manifest["description"], totals, store.samples(name))
-    if totals["truncated"]:
-        pairs = sum(sample.pairs for sample in store.samples(name))
-        notes.append(f"{totals['truncated']:,} of {pairs:,} documents were cut to fit the prompt")
-    if totals["special_text"]:
-        notes.append(f"{totals['special_text']} texts held special-token strings, encoded as plain text")
+    notes += _served(manifest["description"], raw.totals, raw.samples)
+    if raw.totals["truncated"]:
+        pairs = sum(sample.pairs for sample in raw.samples)
+        notes.append(f"{raw.totals['truncated']:,} of {pairs:,} documents were cut to fit the prompt")
+    if raw.totals["budget_halvings"]:
+        notes.append(f"memory ran out: the token budget was halved {raw.totals['budget_halvings']} times")
+    if raw.totals["special_text"]:
+        notes.append(f"{raw.totals['special_text']} texts held special-token strings, encoded as plain text")
     return notes
 
 

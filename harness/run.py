@@ -4,12 +4,13 @@ It knows engines by their contract and the store by its methods; it has no idea 
 """
 
 import math
+import re
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import engines
 from engines.base import Engine, Pair, ScoringFailed
@@ -24,12 +25,40 @@ from harness.store import Store
 
 
 @dataclass(frozen=True)
+class Part:
+    """One of several equal parts of each benchmark's queries, for one of many machines that do not know each other."""
+
+    number: int  # from 1
+    parts: int
+
+    @classmethod
+    def read(cls, text: str) -> "Part":
+        """The part that `3/16` names. Raises ConfigError."""
+        found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+        number, parts = map(int, found.groups()) if found else (0, 0)
+        if not 1 <= number <= parts:
+            raise ConfigError(f"part {text!r}: expected NUMBER/PARTS, such as 3/16, with NUMBER from 1 to PARTS")
+        return cls(number, parts)
+
+    def of(self, query_ids: Iterable[str]) -> frozenset[str]:
+        """Its queries: of all ids in ascending order every `parts`-th, so that nothing but the ids decides."""
+        return frozenset(sorted(query_ids)[self.number - 1 :: self.parts])
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.parts}"
+
+
+WHOLE = Part(1, 1)
+
+
+@dataclass(frozen=True)
 class Selection:
     """The part of a config that a run takes; nothing named means all."""
 
     engines: Sequence[str] = ()
     benchmarks: Sequence[str] = ()
     limit: int | None = None  # queries of each benchmark
+    part: Part = WHOLE  # of those
 
 
 @dataclass(frozen=True)
@@ -38,6 +67,13 @@ class Task:
 
     benchmark: Benchmark
     candidates: Candidates
+    part: Part = WHOLE
+
+    @property
+    def query_ids(self) -> list[str]:
+        """The queries to score, in the benchmark's order."""
+        chosen = self.part.of(self.candidates.lists)
+        return [query_id for query_id in self.candidates.lists if query_id in chosen]
 
     @property
     def pairs(self) -> int:
@@ -67,6 +103,24 @@ class Task:
         }
 
 
+class Identity(NamedTuple):
+    """What an engine says of itself, and where it runs: engines that differ in it never score into one store."""
+
+    description: Mapping[str, str]
+    versions: Mapping[str, str]
+    machine: Mapping[str, str]
+
+
+class Answer(NamedTuple):
+    """What an engine said to one query's pairs, and what that took."""
+
+    values: Sequence[float] | None  # None: they have no score
+    error: str
+    service_s: float
+    counts: Mapping[str, int]
+    warmup: bool  # the first with pairs that the engine was asked
+
+
 def prepare(config: Config, selection: Selection) -> list[Task]:
     """Load the selected benchmarks and find their candidates. Raises ConfigError, BenchmarkError."""
     names, limit = selection.benchmarks, selection.limit
@@ -89,7 +143,7 @@ def prepare(config: Config, selection: Selection) -> list[Task]:
         if names and benchmark.name not in names:
             continue
         stage = entry.candidates or config.candidates
-        tasks[benchmark.name] = Task(benchmark, retrieve(benchmark, stage))
+        tasks[benchmark.name] = Task(benchmark, retrieve(benchmark, stage), selection.part)
     unknown = sorted(set(names) - tasks.keys())
     if unknown:
         raise ConfigError(f"benchmark {unknown[0]!r} is not in the config; it has {', '.join(known)}")
@@ -104,7 +158,7 @@ def score_engine(name: str, entry: EngineEntry, tasks: Sequence[Task], folder: P
     with progress.waiting(f"loading {name}"):
         loaded = engines.load(entry.kind, entry.options)
     with loaded as engine:
-        manifest = describe(name, entry, engine, tasks)
+        manifest = describe(name, entry, identify(engine), tasks)
         # only now: an engine that cannot be loaded must not cost the results of one that could
         with Store.open(folder, manifest, fresh=fresh) as store:
             for task in tasks:  # of all of them before the first is scored: they are the denominators of a report
@@ -112,34 +166,39 @@ def score_engine(name: str, entry: EngineEntry, tasks: Sequence[Task], folder: P
             for task in tasks:
                 left = left_to_score(task, store)
                 if left:
-                    prepare_engine(engine, task, left, store)
+                    if engine.prepares != "nothing":
+                        store.prepared(task.benchmark.name, prepare_engine(engine, task, left))
                     pairs = sum(len(task.candidates.lists[query_id]) for query_id in left)
                     with progress.bar(f"{name} on {task.benchmark.name}", pairs, "pairs") as done:
                         score_task(engine, task, left, store, done)
 
 
-def describe(name: str, entry: EngineEntry, engine: Engine, tasks: Sequence[Task]) -> Manifest:
+def identify(engine: Engine) -> Identity:
+    return Identity(engine.describe(), machine.versions(), machine.machine())
+
+
+def describe(name: str, entry: EngineEntry, identity: Identity, tasks: Sequence[Task]) -> Manifest:
     return Manifest(
         engine=name,
         kind=entry.kind,
         options=entry.options,
-        description=engine.describe(),
-        versions=machine.versions(),
-        machine=machine.machine(),
+        description=identity.description,
+        versions=identity.versions,
+        machine=identity.machine,
         benchmarks={task.benchmark.name: task.entry for task in tasks},
     )
 
 
 def left_to_score(task: Task, store: Store) -> list[str]:
     done = store.done(task.benchmark.name)
-    return [query_id for query_id in task.candidates.lists if query_id not in done]
+    return [query_id for query_id in task.query_ids if query_id not in done]
 
 
-def prepare_engine(engine: Engine, task: Task, query_ids: Sequence[str], store: Store) -> None:
-    """Show the engine the texts that it asked for, and record how long it took."""
+def prepare_engine(engine: Engine, task: Task, query_ids: Sequence[str]) -> float:
+    """Show the engine the texts that it asks for; the seconds that it took."""
     benchmark, lists = task.benchmark, task.candidates.lists
     if engine.prepares == "nothing":
-        return
+        return 0.0
     documents: Collection[str] = benchmark.documents.values()
     if engine.prepares == "candidates":
         wanted = dict.fromkeys(doc_id for query_id in query_ids for doc_id in lists[query_id])
@@ -147,41 +206,52 @@ def prepare_engine(engine: Engine, task: Task, query_ids: Sequence[str], store: 
     started = time.perf_counter()
     with progress.reading(f"documents of {benchmark.name}", documents) as shown:
         engine.prepare(shown, analysis=benchmark.analysis)
-    store.prepared(benchmark.name, time.perf_counter() - started)
+    return time.perf_counter() - started
 
 
 def score_task(
     engine: Engine, task: Task, query_ids: Sequence[str], store: Store, on_pairs: Callable[[int], None]
 ) -> None:
     """Score these queries one after the other. A query that fails is recorded and tried again by the next run."""
-    benchmark, warmup = task.benchmark, True
+    benchmark, documents, warm = task.benchmark, task.benchmark.documents, False
     for query_id in query_ids:
-        doc_ids = task.candidates.lists[query_id]
-        pairs = [Pair(benchmark.queries[query_id], benchmark.documents[doc_id]) for doc_id in doc_ids]
-        before = engine.counts()
-        started = time.perf_counter()
-        try:
-            values = checked(engine.score(pairs) if pairs else [], pairs)
-        except ScoringFailed as error:
-            store.fail(benchmark.name, Failure(query_id, str(error)))
-        else:
-            service_s = time.perf_counter() - started
-            counts = _increase(before, engine.counts())
-            sample = Sample(query_id, service_s, len(pairs), warmup, counts)
-            ranked = zip(doc_ids, range(1, len(doc_ids) + 1), values, strict=True)
-            store.commit(benchmark.name, sample, [Score(*row) for row in ranked])
-            warmup = warmup and not pairs
+        query, doc_ids = benchmark.queries[query_id], task.candidates.lists[query_id]
+        pairs = [Pair(query, documents[doc_id]) for doc_id in doc_ids]
+        record(store, task, query_id, ask(engine, pairs, warmup=not warm))
+        warm = warm or bool(pairs)
         on_pairs(len(pairs))
+
+
+def ask(engine: Engine, pairs: Sequence[Pair], *, warmup: bool) -> Answer:
+    """The engine's scores of one query's pairs; without any if it raises ScoringFailed."""
+    before, started = engine.counts(), time.perf_counter()
+    try:
+        values = checked(engine.score(pairs) if pairs else [], pairs)
+    except ScoringFailed as error:
+        return Answer(None, str(error), time.perf_counter() - started, {}, warmup)
+    service_s = time.perf_counter() - started
+    return Answer(values, "", service_s, _increase(before, engine.counts()), warmup)
+
+
+def record(store: Store, task: Task, query_id: str, answer: Answer) -> None:
+    """Commit an answer. A query that failed is tried again by the next run."""
+    name, doc_ids = task.benchmark.name, task.candidates.lists[query_id]
+    if answer.values is None:
+        store.fail(name, Failure(query_id, answer.error))
+        return
+    sample = Sample(query_id, answer.service_s, len(doc_ids), answer.warmup, answer.counts)
+    ranked = zip(doc_ids, range(1, len(doc_ids) + 1), answer.values, strict=True)
+    store.commit(name, sample, list(map(Score._make, ranked)))
 
 
 def checked(values: Sequence[float], pairs: Sequence[Pair]) -> list[float]:
     """The scores, if there is one finite number per pair; else ScoringFailed. Evaluators rank NaN without a word."""
     if len(values) != len(pairs):
         raise ScoringFailed(f"the engine returned {len(values)} scores for {len(pairs)} pairs")
-    for value, pair in zip(values, pairs, strict=True):
-        if not math.isfinite(value):
-            raise ScoringFailed(f"score {value!r} for document {pair.document[:60]!r}: expected a finite number")
-    return [float(value) for value in values]  # SQLite would keep a numpy.float32 as four bytes
+    if not all(map(math.isfinite, values)):
+        value, pair = next(each for each in zip(values, pairs, strict=True) if not math.isfinite(each[0]))
+        raise ScoringFailed(f"score {value!r} for document {pair.document[:60]!r}: expected a finite number")
+    return list(map(float, values))  # SQLite would keep a numpy.float32 as four bytes
 
 
 def _increase(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:

@@ -1,17 +1,19 @@
 """A whole run from config to report: what `crispbench run` and `crispbench report` do."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import engines
 from engines.base import EngineUnavailable
-from harness import progress, report, results
+from harness import progress, report, results, shards
 from harness.config import Config, ConfigError, read_config
 from harness.published import Reproduction
 from harness.records import Row
 from harness.report import rows as table
-from harness.run import Selection, prepare, score_engine
+from harness.run import WHOLE, Selection, prepare, score_engine
 from harness.store import FILE, Store
 
 RESULTS = Path("results")
@@ -25,12 +27,18 @@ class Outcome:
     measures: Mapping[str, Any]  # engine -> content of its measures.json
     report: Sequence[Path]
     reproductions: Sequence[Reproduction] = ()
+    asked: Mapping[str, Collection[str]] = field(default_factory=dict)  # benchmark -> queries, of a part of them
 
     @property
     def complete(self) -> bool:
         """Whether every engine that was asked for has scored everything that it was asked for."""
-        asked = [row for row in self.rows if row.engine in self.measures]
-        return all(row.verdict == "complete" for row in asked)
+        return all(self._has_what_was_asked(row) for row in self.rows if row.engine in self.measures)
+
+    def _has_what_was_asked(self, row: Row) -> bool:
+        part = self.asked.get(row.benchmark)
+        if row.verdict != "incomplete" or not row.missing or part is None:
+            return row.verdict == "complete"
+        return not set(part).intersection(row.missing)
 
 
 def run_config(
@@ -40,30 +48,41 @@ def run_config(
     selection: Selection,
     fresh: bool,
     say: Callable[[str], None],
+    ray: str | None = None,
 ) -> Outcome:
-    """Score, measure and report. Engines that cannot be loaded are named in the report; the others go on.
+    """Score, measure and report; with `ray`, the address of a cluster, over its workers.
 
-    Raises ConfigError, BadOptions or BenchmarkError before an engine is loaded, NotComparable for a folder that
-    holds results of another configuration.
+    Engines that cannot be loaded are named in the report; the others go on. Raises ConfigError, BadOptions or
+    BenchmarkError before an engine is loaded, NotComparable for a folder that holds results of another configuration.
     """
     config = read_config(path)
     chosen = choose(config, selection.engines)
+    _refuse_random_weights(config, chosen)
     folder = out or RESULTS / config.name
     tasks = prepare(config, selection)
     unavailable: dict[str, str] = {}
-    for name in chosen:
-        table.write_index(folder, config.name, recorded(folder, config, chosen), unavailable, config.published)
-        try:
-            score_engine(name, config.engines[name], tasks, folder / name, fresh=fresh)
-        except EngineUnavailable as error:
-            say(f"crispbench: engine {name}: {error}")
-            unavailable[name] = f"unavailable: {error}"
-    table.write_index(folder, config.name, recorded(folder, config, chosen), unavailable, config.published)
+    origin = {} if selection.part == WHOLE else {"part": str(selection.part)}
+    with shards.connected(ray) if ray else nullcontext():
+        for name in chosen:
+            known = recorded(folder, config, chosen)
+            table.write_index(folder, config.name, known, unavailable, config.published, origin)
+            job = shards.Job(name, config.engines[name], config.ray)
+            try:
+                if ray:
+                    shards.score_engine(job, tasks, folder / name, fresh=fresh, say=say)
+                else:
+                    score_engine(name, job.entry, tasks, folder / name, fresh=fresh)
+            except EngineUnavailable as error:
+                say(f"crispbench: engine {name}: {error}")
+                unavailable[name] = f"unavailable: {error}"
+    known = recorded(folder, config, chosen)
+    table.write_index(folder, config.name, known, unavailable, config.published, origin)
     if len(unavailable) == len(chosen):
         raise EngineUnavailable(f"no engine could score: {'; '.join(unavailable.values())}")
     rows, files, reproductions = write_report(folder)
     measures = {name: results.measures_document([row for row in rows if row.engine == name]) for name in chosen}
-    return Outcome(folder, rows, measures, files, reproductions)
+    asked = {task.benchmark.name: task.query_ids for task in tasks} if origin else {}
+    return Outcome(folder, rows, measures, files, reproductions, asked)
 
 
 def choose(config: Config, names: Sequence[str]) -> list[str]:
@@ -72,6 +91,16 @@ def choose(config: Config, names: Sequence[str]) -> list[str]:
     if unknown:
         raise ConfigError(f"engine {unknown[0]!r} is not in the config; it has {', '.join(config.engines)}")
     return [name for name in config.engines if not names or name in names]
+
+
+def _refuse_random_weights(config: Config, chosen: Sequence[str]) -> None:
+    for name in chosen:
+        entry = config.engines[name]
+        if engines.options(entry.kind, entry.options).speed_only:
+            raise ConfigError(
+                f"engine {name!r} has weights: random, whose scores mean nothing: measure its speed by `crispbench "
+                "latency` or `crispbench ab`, and name the others by --engine here"
+            )
 
 
 def recorded(folder: Path, config: Config, chosen: Sequence[str]) -> list[str]:

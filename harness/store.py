@@ -176,13 +176,11 @@ class Store:
 
     def scores(self, benchmark: str) -> dict[str, list[Score]]:
         """Scores of every committed query, in first-stage order; a query without candidates has an empty list."""
-        scores: dict[str, list[Score]] = {query_id: [] for query_id in self.done(benchmark)}
-        rows = self._connection.execute(
-            "SELECT query_id, doc_id, rank, score FROM scores WHERE benchmark = ? ORDER BY query_id, rank", (benchmark,)
-        )
-        for query_id, doc_id, rank, value in rows:
-            scores[query_id].append(Score(doc_id, rank, value))
-        return scores
+        return dict(self.scored(benchmark))
+
+    def scored(self, benchmark: str) -> "Scored":
+        """The same, each query read when it is asked for while the store is open: millions need no memory."""
+        return Scored(self._connection, benchmark)
 
     def samples(self, benchmark: str) -> list[Sample]:
         """In the order in which the queries were scored."""
@@ -210,6 +208,30 @@ class Store:
             self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
+
+
+class Scored(Mapping[str, list[Score]]):
+    """query_id -> scores in first-stage order, ordered by query_id."""
+
+    def __init__(self, connection: sqlite3.Connection, benchmark: str) -> None:
+        self._connection, self._benchmark = connection, benchmark
+        rows = connection.execute("SELECT query_id FROM samples WHERE benchmark = ? ORDER BY query_id", (benchmark,))
+        self._query_ids = dict.fromkeys(query_id for (query_id,) in rows)
+
+    def __getitem__(self, query_id: str) -> list[Score]:
+        if query_id not in self._query_ids:
+            raise KeyError(query_id)
+        rows = self._connection.execute(
+            "SELECT doc_id, rank, score FROM scores WHERE benchmark = ? AND query_id = ? ORDER BY rank",
+            (self._benchmark, query_id),
+        )
+        return list(map(Score._make, rows))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._query_ids)
+
+    def __len__(self) -> int:
+        return len(self._query_ids)
 
 
 def _delete(folder: Path) -> None:

@@ -42,10 +42,12 @@ def read_run_file(path: Path) -> RunFile:
         query_id, _, doc_id, rank, score_text, _ = columns
         score = _number(score_text)
         if not math.isfinite(score):
-            raise BenchmarkError(f"{path}:{number}: score {score_text!r} is no finite number; repair the line")
+            raise BenchmarkError(f"{path}:{number}: score {beginning(score_text)} is no finite number; repair the line")
         documents = run.setdefault(query_id, {})
         if doc_id in documents:
-            raise BenchmarkError(f"{path}:{number}: document {doc_id!r} is there twice for query {query_id!r}")
+            raise BenchmarkError(
+                f"{path}:{number}: document {beginning(doc_id)} is there twice for query {beginning(query_id)}"
+            )
         documents[doc_id] = score
         ranks.setdefault(query_id, []).append(rank)
     odd = (query_id for query_id, scores in run.items() if _disagree(ranks[query_id], list(scores.values())))

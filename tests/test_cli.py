@@ -15,7 +15,7 @@ from harness.benchmarks import SOURCES
 from harness.doctor import PACKAGES
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("run", "measure", "compare", "report", "export", "latency", "ab", "probe", "quantize", "list", "doctor")
+COMMANDS = tuple("run measure compare merge report export latency ab check probe quantize list doctor baseline".split())
 
 Crispbench = Callable[..., Any]
 
@@ -138,7 +138,7 @@ def test_the_demos_config_is_understood() -> None:
     ("arguments", "said"),
     [
         (("run", "x.yaml", "--lmit", "3"), "No such option: --lmit"),
-        (("run", "x.yaml", "--typo"), "known are --out, --engine, --benchmark, --limit, --fresh, --json"),
+        (("run", "x.yaml", "--typo"), "known are --out, --engine, --benchmark, --limit, --part, --fresh, --ray"),
         (("--typo",), "No such option: --typo"),
         (("rnu", "x.yaml"), f"known are {', '.join(COMMANDS)}"),
         (("run",), "Missing argument"),
@@ -216,9 +216,9 @@ def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path, crispbench
 # What is printed
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS[:-1], "baseline save", "baseline list", "baseline history"])
 def test_every_command_has_help_with_an_example(command: str, crispbench: Crispbench) -> None:
-    answer = crispbench(command, "--help")
+    answer = crispbench(*command.split(), "--help")
     assert (answer.code, answer.err) == (0, "")
     assert f"Example: crispbench {command}" in answer.out
     assert "--json" in answer.out

@@ -15,7 +15,9 @@ import yaml
 from ir_measures import AP, RR, nDCG
 
 import engines
-from engines.base import Pair, ScoringFailed
+from engines.base import BadOptions, Pair, ScoringFailed
+from engines.fake import Fake, FakeOptions
+from engines.torch_engine import TorchOptions
 from harness.benchmarks.mteb import Provenance
 from harness.cli import main
 from harness.interop.beir_model import BeirModel
@@ -375,3 +377,16 @@ def test_importing_the_adapters_imports_neither_mteb_nor_beir() -> None:
     root = Path(__file__).parents[1]
     ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert ran.stdout.split() == []
+
+
+@NEEDS_MTEB
+def test_an_engine_with_random_weights_is_no_model_of_mteb_or_beir() -> None:
+    from harness.interop.mteb_model import MtebModel
+
+    options: dict[str, Any] = {"model": "nowhere", "weights": "random"}
+    with pytest.raises(BadOptions, match="random weights, whose scores mean nothing"):
+        MtebModel("torch", options)
+    engine = Fake(FakeOptions())
+    engine.options = TorchOptions(**options)  # type: ignore[assignment]
+    with pytest.raises(BadOptions, match="random weights, whose scores mean nothing"):
+        BeirModel(engine)

@@ -60,6 +60,8 @@ def test_the_harness_reaches_engines_through_their_door_and_their_contract_only(
     extra = {
         "harness.catalogue": {"engines.template"},
         "harness.candidate_cache": {"engines.storage"},
+        "harness.candidates": {"engines.storage"},
+        "harness.config": {"engines.yaml_file"},
         "harness.probe": {"engines.template"},
         "harness.quantize": {"engines.fp8_export"},
         "harness.benchmarks.beir_archive": {"engines.storage"},

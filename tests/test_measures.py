@@ -109,6 +109,39 @@ def test_the_tie_rate_is_the_share_of_documents_that_tie_with_another_of_their_q
     assert evaluate({"q": {"a": 1}, "r": {"a": 1}}, scores).tie_rate == 0.5
 
 
+def test_every_query_has_the_values_that_it_has_alone_however_many_are_evaluated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("harness.measures.AT_ONCE", 3)
+    qrels = {f"q{number}": {"abcdefgh"[number]: 1 + number % 2, "x": 1} for number in range(8)}
+    # with ties in some lists: 5, 7, 11 and 13 modulo 2 are all 1
+    scores = {query_id: scored(5 % n, 7 % n, 11 % n, 13 % n) for n, query_id in enumerate(qrels, start=2)}
+    together = evaluate(qrels, scores)
+    for query_id, grades in qrels.items():
+        alone = evaluate({query_id: grades}, {query_id: scores[query_id]})
+        assert {name: values[query_id] for name, values in together.per_query.items()} == {
+            name: values[query_id] for name, values in alone.per_query.items()
+        }
+    assert together.pairs == 32
+
+
+def test_an_engine_is_constant_if_no_list_of_several_has_two_scores() -> None:
+    qrels = {"q": {"a": 1}, "r": {"a": 1}}
+    assert evaluate(qrels, {"q": scored(0.5, 0.5, 0.5), "r": scored(1.0)}).constant
+    assert not evaluate(qrels, {"q": scored(0.5, 0.5, 0.5), "r": scored(1.0, 0.5)}).constant
+    assert not evaluate(qrels, {"q": scored(0.5), "r": scored(1.0)}).constant  # nothing to tell apart
+    assert not evaluate(qrels, {}).constant
+
+
+def test_the_bounds_of_candidates_are_those_of_the_measures_on_their_whole_lists() -> None:
+    qrels = {"q": {"a": 2, "d": 1, "g": -1, "x": 1}, "r": {"b": 0, "c": 1}, "s": {"a": 1}}
+    lists = {"q": tuple("gfedcba"), "r": tuple("hgfb"), "s": ()}
+    assert recall(qrels, lists, 7) == pytest.approx((2 / 3 + 0 + 0) / 3)  # a and d of a, d and x
+    assert recall(qrels, lists, 4) == pytest.approx((1 / 3 + 0 + 0) / 3)  # d alone is among g, f, e, d
+    # ideal 2 1 1: 2 + 0.630930 + 0.5 = 3.130930, best order a d: 2 + 0.630930
+    assert oracle(qrels, lists) == pytest.approx(2.630930 / 3.130930 / 3, abs=1e-6)
+
+
 def test_one_relevant_of_three_tied_documents_is_expected_in_the_middle() -> None:
     # ranks 1, 2, 3 are equally likely: (1 + 0.630930 + 0.5) / 3
     assert tie_aware_ndcg(scored(0.0, 0.0, 0.0), {"b": 1}) == pytest.approx(0.710310, abs=5e-7)

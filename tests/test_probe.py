@@ -2,8 +2,9 @@
 
 import json
 import math
+import random
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ class SwappedLabels(Sound):
 
 class RandomWeights(Sound):
     def score(self, pairs: Sequence[Pair]) -> list[float]:
-        return [self._normal(pair) for pair in pairs]
+        return [random.Random(str(pair)).gauss() for pair in pairs]
 
 
 class CutFromTheRight(Sound):
@@ -322,7 +323,7 @@ def test_one_score_that_is_farther_away_than_the_tolerance_is_not_at_par() -> No
 def test_another_order_of_nearly_equal_scores_is_not_at_par() -> None:
     class Noisy(Sound):
         def score(self, pairs: Sequence[Pair]) -> list[float]:
-            noise = [0.15 * (2 * self._uniform(pair, "noise") - 1) for pair in pairs]
+            noise = [random.Random(str(pair)).uniform(-0.15, 0.15) for pair in pairs]
             return [score + part for score, part in zip(super().score(pairs), noise, strict=True)]
 
     checks = probe(Noisy(), reference=trusted(Sound()))
@@ -449,6 +450,12 @@ class CutEncoder:
     def __init__(self, encoder: PromptEncoder) -> None:
         self.encoder, self.limit = encoder, encoder.max_tokens
         encoder.max_tokens = 100_000
+
+    def prepare(self, documents: Collection[str]) -> None:
+        self.encoder.prepare(documents)
+
+    def close(self) -> None:
+        self.encoder.close()
 
     def encode(self, query: str, documents: Sequence[str]) -> Prompt:
         prompt = self.encoder.encode(query, documents)

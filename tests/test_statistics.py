@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from harness.records import Difference, Measurement
-from harness.statistics import contrast, growth, holm, letters, mean, paired_difference, sign_flip, standardised
+from harness.statistics import contrast, growth, holm, letters, mean, means, paired_difference, sign_flip, standardised
 
 VALUES = {f"q{number}": value for number, value in enumerate([0.0, 0.63, 1.0, 0.5, 0.0, 0.39, 1.0, 0.0])}
 
@@ -45,9 +45,18 @@ def test_the_order_of_the_queries_does_not_matter() -> None:
 
 
 def test_many_queries_are_resampled_in_batches_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = mean(VALUES)
-    monkeypatch.setattr("harness.statistics.BATCH_VALUES", 100)
+    whole, flips = mean(VALUES), sign_flip(one(np.linspace(-0.1, 0.2, 40)), {"b": 1.0})
+    monkeypatch.setattr("harness.statistics.CACHED_VALUES", 100)
     assert mean(VALUES) == whole
+    assert sign_flip(one(np.linspace(-0.1, 0.2, 40)), {"b": 1.0}) == flips
+
+
+def test_measures_of_the_same_queries_have_the_intervals_that_each_has_alone() -> None:
+    flat, other = dict.fromkeys(VALUES, 0.5), {query_id: 1 - value**2 for query_id, value in VALUES.items()}
+    together = {"first": VALUES, "flat": flat, "other": other}
+    assert means(together) == {name: mean(values) for name, values in together.items()}
+    assert means({"flat": flat, "zero": dict.fromkeys(VALUES, 0.0)})["zero"] == Measurement(0.0, 0.0, 0.0)
+    assert means({"one": {"q": 0.7}, "two": {"q": 0.1}})["two"] == Measurement(0.1, None, None)
 
 
 def test_one_query_has_no_interval() -> None:
@@ -168,6 +177,15 @@ def test_sign_flips_of_many_queries_are_sampled_and_near_the_t_test() -> None:
     found = sign_flip(one(values), {"b": 1.0})
     assert not found.exact
     assert found.value == pytest.approx(stats.ttest_1samp(values, 0).pvalue, abs=0.005)
+
+
+@pytest.mark.parametrize("count", [13, 14, 15, 50, 301])
+def test_sampled_sign_flips_are_those_of_scipys_own_permutation_test(count: int) -> None:
+    values = np.random.default_rng(count).normal(0.02, 0.1, count)
+    direct = stats.permutation_test(
+        (values / count,), np.sum, permutation_type="samples", n_resamples=9999, rng=np.random.default_rng(0)
+    )
+    assert sign_flip(one(values), {"b": 1.0}) == (direct.pvalue, len(direct.null_distribution) == 2**count)
 
 
 def test_without_two_differences_no_p_value_is_below_one() -> None:

@@ -83,6 +83,20 @@ def test_judgements_and_failures_come_back(qrels: dict[str, dict[str, int]], err
             assert store.done("animals") == set()
 
 
+def test_scores_read_one_by_one_are_those_read_at_once_and_only_of_committed_queries(tmp_path: Path) -> None:
+    with Store.open(tmp_path, MANIFEST) as store:
+        store.commit("animals", replace(SAMPLE, query_id="r"), [Score("d", 1, 0.5), Score("a", 2, 0.75)])
+        store.commit("animals", replace(SAMPLE, query_id="empty"), [])
+        store.commit("plants", SAMPLE, [Score("d", 1, 0.25)])
+        store.fail("animals", Failure("failed", "no answer"))
+        scored = store.scored("animals")
+        assert list(scored) == ["empty", "r"] and len(scored) == 2
+        assert dict(scored) == store.scores("animals") == {"empty": [], "r": [Score("d", 1, 0.5), Score("a", 2, 0.75)]}
+        assert isinstance(scored["r"][0], Score)
+        for query_id in ("failed", "q"):
+            assert query_id not in scored
+
+
 def test_a_query_that_is_scored_after_all_is_no_failure_any_more(tmp_path: Path) -> None:
     with Store.open(tmp_path, MANIFEST) as store:
         store.fail("animals", Failure("q", "no answer"))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from pydantic import Field
 import engines.base
 from engines.base import EngineUnavailable, Options
 from harness.records import Benchmark, Qrels
+
+NO_ID = re.compile("[\0\ud800-\udfff]")  # pytrec_eval is written in C: a NUL ends an id, and equal ids end the process
 
 
 class BenchmarkError(Exception):

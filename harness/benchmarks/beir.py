@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.benchmarks.base import BenchmarkError, Source, content_hash, count_warning, oddities, sample
+from harness.benchmarks.base import NO_ID, BenchmarkError, Source, content_hash, count_warning, oddities, sample
 from harness.benchmarks.lines import Line, beginning, find, read_lines, read_objects
 from harness.records import Benchmark
 
@@ -21,7 +21,8 @@ REMOVE_SELF = {"arguana", "fever", "fiqa", "fiqa2018", "msmarco", "quora", "quor
 KEEP_SELF = {"miracl"}
 
 GRADE_COLUMN = {"score", "grade", "relevance", "label", "rel"}  # the last word of a header line
-GRADE = re.compile(r"[+-]?[0-9]+")
+# pytrec_eval wraps grades at 2**32 and takes memory for every grade up to the highest: 8 GB for 999,999,999.
+GRADE = re.compile(r"[+-]?[0-9]{1,6}")
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can hold half of a pair, UTF-8 and tokenizers cannot
 
 
@@ -80,12 +81,16 @@ def read_qrels(path: Path) -> Judged:
             continue
         query_id, doc_id, grade_text = columns
         if not GRADE.fullmatch(grade_text):
-            raise BenchmarkError(f"{path}:{line.number}: grade {grade_text!r} is not a whole number; repair the line")
+            raise BenchmarkError(
+                f"{path}:{line.number}: grade {beginning(grade_text)} is not a whole number below a million; "
+                "repair the line"
+            )
         grades = judged.grades.setdefault(query_id, {})
         first = lines.setdefault((query_id, doc_id), line.number)
         if grades.setdefault(doc_id, int(grade_text)) != int(grade_text):
             raise BenchmarkError(
-                f"{path}:{line.number}: query {query_id!r}, document {doc_id!r} has grade {grade_text}, but "
+                f"{path}:{line.number}: query {beginning(query_id)}, document {beginning(doc_id)} has grade "
+                f"{grade_text}, but "
                 f"{grades[doc_id]} in line {first}; keep one of them"
             )
         judged.first_lines.setdefault(query_id, line.number)
@@ -118,12 +123,13 @@ def _texts(path: Path, text_of: Callable[[Mapping[str, Any], str], str]) -> Iter
         place = f"{path}:{number}"
         key = _identifier(row, place)
         if key in seen:
-            raise BenchmarkError(f"{place}: _id {key!r} is also in line {_line_of(key, path)}; ids must be unique")
+            line = _line_of(key, path)
+            raise BenchmarkError(f"{place}: _id {beginning(key)} is also in line {line}; ids must be unique")
         seen.add(key)
         text = text_of(row, place)
         if LONE_SURROGATE.search(text):
             raise BenchmarkError(
-                f"{place}: the text of {key!r} has half of a surrogate pair (\\ud800-\\udfff); repair it"
+                f"{place}: the text of {beginning(key)} has half of a surrogate pair (\\ud800-\\udfff); repair it"
             )
         yield key, text
 
@@ -138,7 +144,7 @@ def _document(row: Mapping[str, Any], place: str) -> str:
 
 def _text(row: Mapping[str, Any], place: str) -> str:
     if "text" not in row:
-        raise BenchmarkError(f"{place}: no 'text' among {', '.join(row)}; expected _id and text")
+        raise BenchmarkError(f"{place}: no 'text' among {_shown(list(row))}; expected _id and text")
     if not isinstance(row["text"], str):
         raise BenchmarkError(f"{place}: text is {_shown(row['text'])}; expected a string")
     return row["text"]
@@ -146,16 +152,21 @@ def _text(row: Mapping[str, Any], place: str) -> str:
 
 def _identifier(row: Mapping[str, Any], place: str) -> str:
     if "_id" not in row:
-        raise BenchmarkError(f"{place}: no '_id' among {', '.join(row)}; expected _id and text")
+        raise BenchmarkError(f"{place}: no '_id' among {_shown(list(row))}; expected _id and text")
     key = row["_id"]
-    if isinstance(key, bool) or not isinstance(key, str | int) or not LONE_SURROGATE.sub("", str(key)).strip():
-        raise BenchmarkError(f"{place}: _id is {_shown(key)}; expected a string or a whole number")
+    if isinstance(key, bool) or not isinstance(key, str | int) or not str(key).strip() or NO_ID.search(str(key)):
+        raise BenchmarkError(
+            f"{place}: _id is {_shown(key)}; expected a string without NUL and half pairs, or a whole number"
+        )
     return str(key).strip()
 
 
 def _shown(value: object) -> str:
     """A JSON value as the file has it, cut to a line."""
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value)
+    except RecursionError:  # json reads a little deeper than it writes
+        return "a value of very many levels"
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
@@ -167,6 +178,6 @@ def _require_queries(judged: Judged, queries: Mapping[str, str]) -> None:
     for query_id, line in judged.first_lines.items():
         if query_id not in queries:
             raise BenchmarkError(
-                f"{judged.path}:{line}: query {query_id!r} is not in queries.jsonl; "
+                f"{judged.path}:{line}: query {beginning(query_id)} is not in queries.jsonl; "
                 f"add it there or remove its judgements"
             )

@@ -7,9 +7,12 @@ a folder of its own, the archive is checked before it is extracted, and the resu
 import contextlib
 import hashlib
 import io
+import lzma
+import struct
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -39,6 +42,13 @@ MD5 = {  # of the archives, from the table in beir 2.2.0's README
     "trec-covid": "ce62140cb23feb9becf6270d0d1fe6d1",
     "webis-touche2020": "46f650ba5a527fc69e0a6521c5a23563",
 }
+# What zipfile raises has no common base: encrypted members, unknown methods, offsets, names and streams that are none.
+BROKEN = (
+    *(OSError, ValueError, RuntimeError, OverflowError, EOFError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+)
+MOST_MEMBERS = 10_000
+MOST_TIMES = 50  # unpacked to packed: text has 3 to 10, a bomb 1,000 and more
 EVALUATED_ON = {"msmarco": "dev"}  # its test split is TREC Deep Learning, 43 queries and another number (beir 143)
 
 
@@ -79,7 +89,7 @@ class BeirArchive(Source):
                     util.download_url(url, str(packed))
                     check(packed, url, self.md5 or (MD5[archive] if self.url == URL else None))
                     util.download_and_unzip(url, staging)  # finds the archive and extracts it
-                except (OSError, zipfile.BadZipFile) as error:
+                except BROKEN as error:
                     reason = " ".join(str(error).split())[:200]
                     raise BenchmarkError(
                         f"{url} cannot be downloaded ({reason}); check the network, or put the dataset into {folder}"
@@ -91,7 +101,7 @@ class BeirArchive(Source):
 
 
 def check(packed: Path, url: str, md5: str | None) -> None:
-    """Raise BenchmarkError unless the archive is whole, the expected one, and stays below the folder it is put in."""
+    """Raise BenchmarkError unless the archive is whole, the expected one, no bomb, and stays below its folder."""
     if not zipfile.is_zipfile(packed):
         with packed.open("rb") as file:
             start = beginning(file.read(60).decode("utf-8", "replace"))
@@ -100,10 +110,21 @@ def check(packed: Path, url: str, md5: str | None) -> None:
         found = hashlib.file_digest(file, "md5").hexdigest()
     if md5 is not None and found != md5:
         raise BenchmarkError(f"{url} has md5 {found}, expected {md5}; it was changed or cut short on the way")
-    with zipfile.ZipFile(packed) as archive:
-        for name in archive.namelist():
-            if _leaves_its_folder(name):
-                raise BenchmarkError(f"{url}: member {name!r} would leave the folder; nothing was extracted")
+    try:
+        with zipfile.ZipFile(packed) as archive:
+            members = archive.infolist()
+    except BROKEN as error:
+        raise BenchmarkError(f"{url} is a broken zip archive ({error}); try again") from None
+    for member in members:
+        if _leaves_its_folder(member.filename):
+            name = beginning(member.filename)
+            raise BenchmarkError(f"{url}: member {name} would leave the folder; nothing was extracted")
+    unpacked, size = sum(member.file_size for member in members), packed.stat().st_size  # zipfile unpacks no more
+    if len(members) > MOST_MEMBERS or unpacked > MOST_TIMES * size:
+        raise BenchmarkError(
+            f"{url}: {len(members):,} members of {unpacked:,} bytes in an archive of {size:,}, as no dataset is; "
+            "nothing was extracted"
+        )
 
 
 def _leaves_its_folder(name: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 from harness.benchmarks.base import BenchmarkError
 
 GZIP_MAGIC = b"\x1f\x8b"
+MOST_LINE_BYTES = 2**28  # 10 MB of gzip can hold a line of 10 GB; the longest known document has a few MB
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -42,7 +43,9 @@ def read_lines(path: Path) -> Iterator[Line]:
     """Every line that is not blank, without its ending."""
     try:
         with _open(path) as file:
-            for number, raw in enumerate(file, start=1):
+            for number, raw in enumerate(iter(lambda: file.readline(MOST_LINE_BYTES + 1), b""), start=1):
+                if len(raw) > MOST_LINE_BYTES:
+                    raise BenchmarkError(f"{path}:{number}: a line of more than {MOST_LINE_BYTES:,} bytes; shorten it")
                 line = raw.removeprefix(BYTE_ORDER_MARK) if number == 1 else raw
                 text = _decode(line.rstrip(b"\r\n"), path, number)
                 if text.strip():
@@ -78,6 +81,9 @@ def _open(path: Path) -> BinaryIO | gzip.GzipFile:
 
 
 def _decode(raw: bytes, path: Path, number: int) -> str:
+    """Text that the evaluators, which are written in C, read as it is: to them a NUL ends an id."""
+    if b"\0" in raw:
+        raise BenchmarkError(f"{path}:{number}: a NUL byte at column {raw.index(0) + 1}; expected text, without NUL")
     try:
         return raw.decode()
     except UnicodeDecodeError as error:

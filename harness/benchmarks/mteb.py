@@ -5,6 +5,7 @@ has them. mteb and datasets are imported when a task is loaded.
 """
 
 import difflib
+import itertools
 import os
 import re
 import sys
@@ -12,7 +13,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.benchmarks.base import BenchmarkError, Source, content_hash, count_warning, oddities, require, sample
+from harness.benchmarks.base import (
+    NO_ID,
+    BenchmarkError,
+    Source,
+    content_hash,
+    count_warning,
+    oddities,
+    require,
+    sample,
+)
 from harness.benchmarks.languages import analysis_of
 from harness.benchmarks.stored import StoredDocuments
 from harness.records import Benchmark, Qrels
@@ -61,6 +71,9 @@ class MtebTask(Source):
         documents = StoredDocuments(part["corpus"])
         warnings += _repeated_warning(documents, self.name)
         judged = _judged(part, self.name)
+        bad = next((key for key in itertools.chain(judged.queries, documents) if NO_ID.search(key)), None)
+        if bad is not None:
+            raise BenchmarkError(f"mteb task {self.name}: id {bad[:60]!r} holds a NUL or half of a surrogate pair")
         warnings += judged.warnings
         kept = sample(judged.queries, self.queries)
         queries = {query_id: text for query_id, text in judged.queries.items() if query_id in kept}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import groupby
 
-from engines.base import Engine, Pair
+from engines.base import BadOptions, Engine, Pair
 from harness.run import checked
 
 
@@ -14,6 +14,9 @@ class BeirModel:
     """
 
     def __init__(self, engine: Engine) -> None:
+        """Raises BadOptions for an engine whose scores mean nothing."""
+        if engine.options.speed_only:
+            raise BadOptions("the engine has random weights, whose scores mean nothing: use `crispbench latency`")
         self._engine = engine
 
     def predict(self, sentences: Sequence[Sequence[str]], batch_size: int = 0) -> list[float]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import engines
-from engines.base import Pair, ScoringFailed
+from engines.base import BadOptions, Pair, ScoringFailed
 from harness import machine
 from harness.benchmarks.base import require
 from harness.benchmarks.languages import analysis_of
@@ -33,6 +33,8 @@ class MtebModel:
     def __init__(self, kind: str, options: Mapping[str, Any], *, first_stage: str = "task") -> None:
         """Raises BadOptions or EngineUnavailable."""
         require("mteb", extra="mteb")
+        if engines.options(kind, options).speed_only:
+            raise BadOptions(f"engine {kind!r} has random weights, whose scores mean nothing: use `crispbench latency`")
         self._engine = engines.load(kind, options)
         description = self._engine.describe()
         versions = machine.versions()

@@ -1,0 +1,124 @@
+"""What is fuzzed: each target takes any bytes, and ends with a valid object or with its documented error in one line.
+
+`pytest tests/fuzz` feeds it for seconds, `python -m tests.fuzz TARGET` for as long as one likes.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from engines.base import BadOptions, ScoringFailed
+from engines.dialects import DIALECTS
+from engines.log_odds import log_odds
+from engines.template import Labels, load_template
+from engines.transport import Answer, retry_after_s
+from engines.usage import usage
+from harness.benchmarks import BenchmarkError
+from harness.benchmarks.beir import BeirFolder, read_qrels
+from harness.benchmarks.beir_archive import check
+from harness.config import ConfigError, read_config
+from harness.trec import read_run_file
+
+Target = Callable[[bytes, Path], None]
+BETWEEN = b"\n----\n"  # the files of a BEIR folder
+FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
+LONGEST_LINE = 2_000  # characters of an error, wherever the file lies
+
+
+def written(data: bytes, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def one_line(error: Exception) -> None:
+    """Holds an error to what errors are: a line that can be printed, and that a large input does not make large."""
+    text = str(error)
+    assert len(text.splitlines()) == 1, text
+    assert len(text) < LONGEST_LINE, f"{len(text)} characters: {text[:300]}"
+    text.encode()
+
+
+def config(data: bytes, folder: Path) -> None:
+    try:
+        read_config(written(data, folder / "config.yaml"))
+    except ConfigError as error:
+        one_line(error)
+
+
+def template(data: bytes, folder: Path) -> None:
+    load_template.cache_clear()
+    try:
+        load_template(str(written(data, folder / "template.yaml")))
+    except BadOptions as error:
+        one_line(error)
+
+
+def run(data: bytes, folder: Path) -> None:
+    try:
+        found = read_run_file(written(data, folder / "run.trec"))
+    except BenchmarkError as error:
+        one_line(error)
+    else:
+        assert all(math.isfinite(score) for scores in found.scores.values() for score in scores.values())
+
+
+def qrels(data: bytes, folder: Path) -> None:
+    try:
+        judged = read_qrels(written(data, folder / "qrels.tsv"))
+    except BenchmarkError as error:
+        one_line(error)
+    else:
+        assert all(abs(grade) < 1_000_000 for grades in judged.grades.values() for grade in grades.values())
+        assert "\0" not in "".join(judged.grades)
+
+
+def beir(data: bytes, folder: Path) -> None:
+    for name, part in zip(FILES, [*data.split(BETWEEN), b"", b""], strict=False):
+        written(part, folder / "beir" / name)
+    try:
+        benchmark = BeirFolder(path=folder / "beir").load()
+    except BenchmarkError as error:
+        one_line(error)
+    else:
+        for text in (*benchmark.queries, *benchmark.documents, *benchmark.documents.values()):
+            text.encode()
+        assert benchmark.queries.keys() == benchmark.qrels.keys()
+
+
+def archive(data: bytes, folder: Path) -> None:
+    try:
+        check(written(data, folder / "tiny.zip"), "http://host/tiny.zip", None)
+    except BenchmarkError as error:
+        one_line(error)
+
+
+def answer(data: bytes, folder: Path) -> None:
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):  # the transport's, which says so
+        return
+    for dialect in DIALECTS.values():
+        try:
+            values = dialect.scores(document)
+            scores = [log_odds(value, Labels(positive="1", negative="0"), dialect.score_kind) for value in values]
+        except ScoringFailed as error:
+            one_line(error)
+        else:
+            assert all(math.isfinite(score.value) for score in scores)
+    told = usage(Answer(200, {}, document))
+    assert all(type(count) is int and count >= 0 for count in told.values())
+
+
+def header(data: bytes, folder: Path) -> None:
+    text = data.decode("latin-1")
+    assert retry_after_s(text, datetime(2026, 11, 25, tzinfo=UTC)) >= 0
+    told = usage(Answer(200, {"x-queue-time": text, "x-compute-tokens": text}, None))
+    assert all(type(count) is int and count >= 0 for count in told.values())
+
+
+TARGETS: dict[str, Target] = {
+    each.__name__: each for each in (config, template, run, qrels, beir, archive, answer, header)
+}

@@ -1,0 +1,348 @@
+"""Real faults, one by one: what is kept, what is said, and how it goes on, as docs/reliability.md has it in a table."""
+
+import ast
+import importlib.util
+import os
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engines.device_faults import lost_device_told
+from engines.fp8_export import check_out
+from harness.report import plots
+from harness.results import rows
+from harness.store import FILE, Store
+
+ROOT = Path(__file__).parents[1]
+QUERIES = 60
+PATIENCE_S = 60
+Crispbench = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take most of a small run's time; of commands that run in this process alone."""
+    monkeypatch.setattr(plots, "draw", lambda rows: [])
+
+
+@pytest.fixture
+def words(beir: Callable[..., Path], config: Callable[..., Path]) -> Path:
+    """A config of 60 queries with 20 candidates each, whose store is larger than 100 KB."""
+    draw = random.Random(1)
+    known = [f"word{number}" for number in range(40)]
+    documents = {f"d{number}": " ".join(draw.choices(known, k=10)) for number in range(80)}
+    queries = {f"q{number}": " ".join(draw.choices(known, k=3)) for number in range(QUERIES)}
+    qrels = {query_id: {f"d{draw.randrange(80)}": 1 for _ in range(5)} for query_id in queries}
+    path = beir("words", documents, queries, qrels)
+    engine = {"kind": "fake", "noise": 0.2}
+    return config(engines={"fake": engine}, benchmarks=[{"source": "beir", "path": str(path)}], candidates={"k": 20})
+
+
+@pytest.fixture
+def whole(words: Path, crispbench: Crispbench, tmp_path: Path) -> Path:
+    """What a run without any fault leaves."""
+    assert crispbench("run", words, "--out", tmp_path / "whole").code == 0
+    return tmp_path / "whole"
+
+
+def measures(run: Path) -> bytes:
+    return (run / "fake/measures.json").read_bytes()
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+class Disk:
+    """A small file system in memory, which can be filled, enlarged and made read-only."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def remount(self, options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", str(self.folder)], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", folder], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield Disk(folder)
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def complaint(answer: Any) -> str:
+    """The one line of a command that ended with exit code 5."""
+    assert (answer.code, answer.err.count("\n")) == (5, 1), answer.err
+    return str(answer.err)
+
+
+def test_a_disk_that_is_full_keeps_what_was_committed_and_the_same_command_goes_on(
+    words: Path, whole: Path, disk: Disk, crispbench: Crispbench
+) -> None:
+    out = disk.folder / "out"
+    line = complaint(crispbench("run", words, "--out", out))
+    assert f"{out / 'fake' / FILE}: " in line and "what was committed is kept, mend it and repeat the command" in line
+    with Store.read(out / "fake") as store:
+        kept = store.samples("words")
+    assert 0 < len(kept) < QUERIES
+    disk.remount("size=8m")
+    assert crispbench("run", words, "--out", out).code == 0
+    assert measures(out) == measures(whole)
+    with Store.read(out / "fake") as store:
+        assert store.samples("words")[: len(kept)] == kept  # scored once
+
+
+def test_a_file_that_may_not_grow_keeps_what_was_committed_and_the_same_command_goes_on(
+    words: Path, whole: Path, crispbench: Crispbench, tmp_path: Path
+) -> None:
+    """As the full disk, where nothing may be mounted: a quota of 200 KB a file."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+    try:
+        line = complaint(crispbench("run", words, "--out", tmp_path / "out"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert FILE in line and "what was committed is kept, mend it and repeat the command" in line
+    with Store.read(tmp_path / "out/fake") as store:
+        assert 0 < len(store.done("words")) < QUERIES
+    assert crispbench("run", words, "--out", tmp_path / "out").code == 0
+    assert measures(tmp_path / "out") == measures(whole)
+
+
+def test_a_report_on_a_full_disk_leaves_the_old_one_whole(words: Path, disk: Disk, crispbench: Crispbench) -> None:
+    disk.remount("size=8m")
+    out = disk.folder / "out"
+    assert crispbench("run", words, "--part", "1/2", "--out", out).code == 0
+    before, old = content(out / "report"), measures(out)
+    assert crispbench("run", words, "--out", out, "--part", "2/2").code == 0
+    for name, data in before.items():
+        (out / "report" / name).write_bytes(data)
+    (out / "fake/measures.json").write_bytes(old)
+    free = os.statvfs(disk.folder)
+    (disk.folder / "filler").write_bytes(b"x" * (free.f_bavail * free.f_bsize))
+    line = complaint(crispbench("report", out))
+    assert "No space left on device" in line and "repeat the command" in line
+    assert content(out / "report") == before and measures(out) == old
+    (disk.folder / "filler").unlink()
+    assert crispbench("report", out).code == 0
+    assert content(out / "report") != before
+
+
+def test_a_folder_that_can_only_be_read_is_said_and_can_still_be_merged_from(
+    words: Path, whole: Path, disk: Disk, crispbench: Crispbench, tmp_path: Path
+) -> None:
+    disk.remount("size=8m")
+    out = disk.folder / "out"
+    assert crispbench("run", words, "--part", "1/2", "--out", out).code == 0
+    assert crispbench("run", words, "--part", "2/2", "--out", tmp_path / "other").code == 0
+    disk.remount("ro")
+    for command in (["run", words, "--out", out], ["report", out]):
+        line = complaint(crispbench(*command))
+        assert "Read-only file system" in line and str(out) in line and "repeat the command" in line
+    assert crispbench("merge", tmp_path / "merged", out, tmp_path / "other").code == 0
+    assert measures(tmp_path / "merged") == measures(whole)
+    disk.remount("rw")
+    assert crispbench("run", words, "--out", out).code == 0
+    assert measures(out) == measures(whole)
+
+
+HOLD_THE_LOCK = """
+import fcntl, sys
+file = open(sys.argv[1], "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+print(flush=True)
+input()
+"""
+
+
+def test_a_store_that_another_process_writes_is_left_alone(
+    words: Path, whole: Path, crispbench: Crispbench, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", HOLD_THE_LOCK, str(whole / "fake/lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"\n"
+        before = (whole / "fake" / FILE).read_bytes()
+        assert "is being written by another process" in complaint(crispbench("run", words, "--out", whole, "--fresh"))
+        assert (whole / "fake" / FILE).read_bytes() == before
+        assert crispbench("report", whole).code == 0  # to read is no conflict
+        other.kill()
+    assert crispbench("run", words, "--out", whole).code == 0  # a lock ends with its process
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 0.999])
+def test_a_store_that_was_cut_short_is_refused_and_fresh_starts_anew(
+    words: Path, whole: Path, crispbench: Crispbench, share: float
+) -> None:
+    path = whole / "fake" / FILE
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    for command in (["run", words, "--out", whole], ["report", whole]):
+        line = complaint(crispbench(*command))
+        assert f"{path}: " in line and "--fresh" in line
+    expected = measures(whole)
+    assert crispbench("run", words, "--out", whole, "--fresh").code == 0
+    assert measures(whole) == expected
+
+
+def test_an_overwritten_page_of_a_store_never_gives_other_measures(
+    words: Path, whole: Path, crispbench: Crispbench
+) -> None:
+    path = whole / "fake" / FILE
+    content, expected = path.read_bytes(), measures(whole)
+    refused = 0
+    for page in range(0, len(content), 4096):
+        path.write_bytes(content[:page] + b"\xa5" * 4096 + content[page + 4096 :])
+        answer = crispbench("report", whole)
+        refused += answer.code == 5
+        assert answer.code == 5 or measures(whole) == expected, f"page at {page}"
+        assert answer.err.count("\n") <= 1
+    assert refused > len(content) / 4096 / 2
+
+
+def test_a_clock_that_runs_backwards_changes_no_score_and_no_time(
+    words: Path, whole: Path, crispbench: Crispbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [2e9]
+
+    def backwards() -> float:
+        now[0] -= 3600
+        return now[0]
+
+    monkeypatch.setattr(time, "time", backwards)
+    monkeypatch.setattr(time, "time_ns", lambda: int(backwards() * 1e9))
+    assert crispbench("run", words, "--out", tmp_path / "out").code == 0
+    assert measures(tmp_path / "out") == measures(whole)
+    (row,) = rows(tmp_path / "out/fake")
+    assert all(0 < seconds < 60 for seconds in row.service_s) and len(row.service_s) == QUERIES - 1
+
+
+def test_nothing_measures_by_the_clock_on_the_wall() -> None:
+    """It may be set back at any moment. Dates are written down, and read where a server sends one in Retry-After."""
+    dates = {"engines/transport.py", "harness/check/baselines.py", "harness/latency/scenarios.py"}
+    found = set()
+    for path in [*ROOT.glob("engines/**/*.py"), *ROOT.glob("harness/**/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr in {"time", "time_ns", "now", "utcnow", "today"}:
+                if isinstance(node.value, ast.Name) and node.value.id in {"time", "datetime", "date"}:
+                    found.add(path.relative_to(ROOT).as_posix())
+    assert found == dates
+
+
+GPU_ERROR = torch.AcceleratorError(
+    "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be asynchronously reported"
+)
+
+
+@pytest.mark.parametrize("guarded", [True, False], ids=["torch", "another-engine"])
+def test_a_gpu_that_fails_ends_the_run_and_the_same_command_resumes(
+    small: Path, moody: Any, crispbench: Crispbench, tmp_path: Path, *, guarded: bool
+) -> None:
+    error: BaseException = GPU_ERROR
+    if guarded:
+        with pytest.raises(Exception) as raised, lost_device_told():
+            raise GPU_ERROR
+        error = raised.value
+    command = ["run", small, "--engine", "moody", "--out", tmp_path / "out"]
+    assert crispbench("run", small, "--engine", "moody", "--out", tmp_path / "whole").code == 0
+    moody.answers["animal bird"] = error  # the third query
+    line = complaint(crispbench(*command))
+    assert "CUDA error: an illegal memory access was encountered" in line
+    assert ("repeat the command" in line) == guarded
+    with Store.read(tmp_path / "out/moody") as store:
+        assert len(store.done("animals")) == 2 and store.failures("animals") == []
+    moody.answers.clear()
+    moody.asked.clear()
+    assert crispbench(*command).code == 0
+    assert len(moody.asked) == 3
+    name = "moody/measures.json"
+    assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+KILLED_REPORT = """
+import os, signal, sys
+from pathlib import Path
+from harness.cli import main
+replace, count = Path.replace, 0
+def replace_or_die(path, target):
+    global count
+    count += ".partial" in path.name
+    if count == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(path, target)
+Path.replace = replace_or_die
+main(["report", sys.argv[1]])
+"""
+
+
+def test_a_report_that_is_killed_leaves_every_file_old_or_new_and_none_by_halves(
+    words: Path, crispbench: Crispbench, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert crispbench("run", words, "--part", "1/2", "--out", out).code == 0
+    old = content(out / "report")
+    assert crispbench("run", words, "--part", "2/2", "--out", out).code == 0
+    new = content(out / "report")
+    for name, data in old.items():
+        (out / "report" / name).write_bytes(data)
+    ran = subprocess.run([sys.executable, "-c", KILLED_REPORT, str(out)], cwd=ROOT, capture_output=True)
+    assert ran.returncode == -signal.SIGKILL
+    left = {name: data for name, data in content(out / "report").items() if not name.startswith(".")}
+    assert left["report.md"] not in (old["report.md"],)
+    assert all(left[name] == old[name] for name in ("index.html", "table.tex"))
+    assert crispbench("report", out).code == 0
+    again = content(out / "report")
+    assert {name: again[name] for name in new} == new
+
+
+def test_a_quantization_that_is_killed_leaves_nothing_that_looks_like_a_checkpoint(
+    animals: Path, tmp_path: Path
+) -> None:
+    if not importlib.util.find_spec("modelopt"):
+        pytest.skip("the extra `fp8` is not installed")
+    out = tmp_path / "fp8"
+    command = ["quantize", "checkpoints/demo", str(out), "--template", "demo", "--calibrate", str(animals)]
+    with subprocess.Popen([sys.executable, "-m", "harness", *command], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + PATIENCE_S
+        while not list(tmp_path.glob(".fp8.*/*")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.002)
+        process.kill()
+    assert [path.name.startswith(".fp8.") for path in tmp_path.glob("*fp8*")] == [True]
+    check_out(out)  # the same command is not refused
+
+
+TABLE = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+
+
+def test_every_test_that_the_table_names_exists() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", TABLE)
+    assert len(named) >= 25
+    for name, test in named:
+        tree = ast.parse((ROOT / name).read_text(encoding="utf-8"))
+        assert test in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, f"{name}::{test}"
+
+
+def test_every_fault_here_is_in_the_table() -> None:
+    tests = {name for name in globals() if name.startswith("test_")} - {
+        "test_every_test_that_the_table_names_exists",
+        "test_every_fault_here_is_in_the_table",
+    }
+    assert sorted(name for name in tests if f"`tests/test_faults.py::{name}`" not in TABLE) == []
