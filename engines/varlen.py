@@ -44,7 +44,8 @@ def launch(
 def settings(known: frozenset[str], scale: float, head_dim: int) -> dict[str, Any]:
     """The causal kernel's settings by the names that this torch has for them.
 
-    2.10 has `is_causal` and takes 1 / sqrt(head_dim) for granted, 2.11 has `window_size`, 2.12 asks for `enable_gqa`.
+    2.10 has `is_causal` and takes 1 / sqrt(head_dim) for granted, later ones have `window_size` and `scale`, and from
+    2.12 on heads may share keys if `enable_gqa` says so.
     """
     chosen: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
     if "scale" in known:

@@ -8,6 +8,7 @@ from perf.gpu_measures import Agreement, Figures
 COLUMNS: dict[str, Callable[[Figures], str]] = {
     "size": lambda row: row.size,
     "arm": lambda row: row.arm,
+    "tokens/pair": lambda row: f"{row.tokens_per_pair:.0f}",
     "p50 s": lambda row: f"{row.p50_s:.4f}",
     "p50 s, 10 documents": lambda row: f"{row.small_p50_s:.4f}",
     "pairs/s": lambda row: f"{row.pairs_per_s:,.0f}",

@@ -206,9 +206,9 @@ def test_every_query_is_launched_before_any_score_is_fetched(
     events: list[str] = []
     launched, fetch = engine._launcher.score, stream.fetch
 
-    def score_(prompt: Prompt) -> tuple[Tensor, int]:
+    def score_(prompt: Prompt, *, budget: int) -> tuple[Tensor, int]:
         events.append("launched")
-        return launched(prompt)
+        return launched(prompt, budget=budget)
 
     def fetch_(scores: Sequence[Tensor]) -> list[list[float]]:
         events.append("fetched")
