@@ -176,7 +176,7 @@ class Ranked(NamedTuple):
 
 
 def _read_ranked(path: Path) -> Ranked:
-    """A file that is not small is read once: its lists are kept as JSON, read 50 times as fast, under the hash of its bytes."""
+    """A run file, read once: its lists are kept as JSON, read 50 times as fast, under the hash of its bytes."""
     try:
         with path.open("rb") as file:
             large = path.stat().st_size >= REMEMBERED_BYTES

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from engines.base import BadOptions
 from harness import progress, results
 from harness.published import Comparison
-from harness.records import Failure, Manifest, Qrels, Row, Sample, Score
+from harness.records import Failure, Manifest, Oddities, Qrels, Row, Sample, Score
 from harness.report import rows as table
 from harness.session import Outcome, write_report
 from harness.store import FILE, NotComparable, Store, StoreError, differences
@@ -150,6 +150,9 @@ def _joined(machines: Sequence[Mapping[str, str]]) -> dict[str, str]:
 def _merge_benchmark(benchmark: str, folders: Sequence[Path], merged: Store) -> None:
     sources = {folder: _source(folder, benchmark) for folder in folders}
     _merge_judgements(benchmark, {folder: source.qrels for folder, source in sources.items()}, merged)
+    examined = next((source.oddities for source in sources.values() if source.oddities is not None), None)
+    if examined is not None:  # equal candidates and texts have equal oddities: the manifests agree on both
+        merged.save_oddities(benchmark, examined)
     for folder, source in sources.items():
         if source.preparation_s is not None:
             merged.prepared(benchmark, source.preparation_s)
@@ -184,11 +187,14 @@ class _Source(NamedTuple):
     qrels: Qrels
     failures: Sequence[Failure]
     preparation_s: float | None
+    oddities: Mapping[str, Oddities] | None
 
 
 def _source(folder: Path, benchmark: str) -> _Source:
     with Store.read(folder) as store:
-        return _Source(store.qrels(benchmark), store.failures(benchmark), store.preparation_s(benchmark))
+        return _Source(
+            store.qrels(benchmark), store.failures(benchmark), store.preparation_s(benchmark), store.oddities(benchmark)
+        )
 
 
 def _scored(folder: Path, benchmark: str) -> Iterator[tuple[Sample, list[Score]]]:

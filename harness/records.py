@@ -99,6 +99,25 @@ class Shift(NamedTuple):
     maximum: float
 
 
+class Oddities(NamedTuple):
+    """How many of one query's candidates are odd in their text, whichever engine scores them."""
+
+    empty: int  # no text, or white space alone
+    duplicate: int  # another candidate of the query has the same text under another id
+    shared: int  # a candidate of any query of the benchmark has it
+
+
+class Audit(NamedTuple):
+    """What one kind of odd text touched on a benchmark, and nDCG@10 without the queries that it touched."""
+
+    texts: int | None  # documents, each once per query; special-token strings are looked for in queries as well
+    queries: int | None  # that have at least one
+    left: int | None  # the other judged queries
+    without: float | None  # mean nDCG@10 over these
+    difference: float | None  # `without` minus the mean over all
+    reason: str  # of what is None
+
+
 class Percentile(NamedTuple):
     """A latency percentile in seconds; `value` is None where there are too few samples to know."""
 
@@ -165,6 +184,7 @@ class Row:
     pairs_per_s: float | None
     service_s: Sequence[float]  # samples without warm-up, in order of scoring
     against_baseline: Difference | None  # nDCG@10 minus that of the table's first engine on the same queries
+    audit: Mapping[str, Audit] = field(default_factory=dict)  # "special_text", "truncated", "empty", ... -> ...
     shift: Shift | None = None  # where an earlier engine of the table differs in nothing but the precision
     model: str = ""  # one line from the engine's description
     description: Mapping[str, str] = field(default_factory=dict)  # the engine's own, and its options as "option NAME"

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness import latency, measures, statistics
-from harness.records import Row, Sample, Verdict
+from harness.audit import audit
+from harness.records import Audit, Row, Sample, Verdict
 from harness.store import Store
 
 MISSING_SHOWN = 3
@@ -31,6 +32,7 @@ def _row(store: Store, manifest: Mapping[str, Any], name: str) -> Row:
     missing = sorted(qrels.keys() - scores.keys())
     # constant: a broken low-precision head gives that (vLLM 35849)
     verdict: Verdict = "invalid" if evaluation.constant else "incomplete" if missing else "complete"
+    per_query = {} if verdict == "invalid" else evaluation.per_query[measures.HEADLINE]
     counted = [] if "machines" in manifest else latency.measured(samples)  # unlike machines have no percentile
     service_s = [sample.service_s for sample in counted]
     description = manifest["description"]
@@ -40,7 +42,7 @@ def _row(store: Store, manifest: Mapping[str, Any], name: str) -> Row:
         benchmark=name,
         verdict=verdict,
         measures={} if verdict == "invalid" else statistics.means(evaluation.per_query),
-        per_query={} if verdict == "invalid" else evaluation.per_query[measures.HEADLINE],
+        per_query=per_query,
         queries=len(qrels),
         pairs=evaluation.pairs,
         coverage=1 - len(missing) / len(qrels),
@@ -52,6 +54,7 @@ def _row(store: Store, manifest: Mapping[str, Any], name: str) -> Row:
         pairs_per_s=latency.throughput(counted),
         service_s=service_s,
         against_baseline=None,
+        audit=audit(qrels, per_query, samples, store.oddities(name)),
         model=" ".join(description[key] for key in ("model", "precision", "template") if description.get(key)),
         description={f"option {key}": str(value) for key, value in manifest["options"].items()} | description,
         revision=manifest["benchmarks"][name]["revision"],
@@ -144,11 +147,18 @@ def measures_document(rows: Sequence[Row]) -> dict[str, Any]:
                 "missing": list(row.missing),
                 "tie_rate": row.tie_rate,
                 "truncated": row.truncated,
+                "audit": {kind: _audited(found) for kind, found in row.audit.items()},
                 "candidates": dict(row.candidates),
             }
             for row in rows
         },
     }
+
+
+def _audited(found: Audit) -> dict[str, Any]:
+    document = found._asdict()
+    document[f"{measures.HEADLINE} without"] = document.pop("without")
+    return document
 
 
 def latency_document(rows: Sequence[Row]) -> dict[str, Any]:

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import engines
 from engines.base import Engine, Pair, ScoringFailed
-from harness import machine, progress
+from harness import audit, machine, progress
 from harness.benchmarks import load as load_benchmark
 from harness.benchmarks.stored import Picked
 from harness.candidates import retrieve
 from harness.config import Config, ConfigError, EngineEntry
 from harness.measures import oracle, random_order, recall
-from harness.records import Benchmark, Candidates, Failure, Manifest, Sample, Score
+from harness.records import Benchmark, Candidates, Failure, Manifest, Oddities, Sample, Score
 from harness.store import Store
 
 
@@ -78,6 +78,11 @@ class Task:
     @property
     def pairs(self) -> int:
         return sum(map(len, self.candidates.lists.values()))
+
+    @cached_property
+    def oddities(self) -> dict[str, Oddities]:
+        """What is odd in the texts of each query's candidates; the same for every engine."""
+        return audit.oddities(self.benchmark.documents, self.candidates.lists)
 
     @cached_property
     def entry(self) -> dict[str, Any]:
@@ -161,8 +166,7 @@ def score_engine(name: str, entry: EngineEntry, tasks: Sequence[Task], folder: P
         manifest = describe(name, entry, identify(engine), tasks)
         # only now: an engine that cannot be loaded must not cost the results of one that could
         with Store.open(folder, manifest, fresh=fresh) as store:
-            for task in tasks:  # of all of them before the first is scored: they are the denominators of a report
-                store.save_qrels(task.benchmark.name, task.benchmark.qrels)
+            save_ground(tasks, store)
             for task in tasks:
                 left = left_to_score(task, store)
                 if left:
@@ -187,6 +191,16 @@ def describe(name: str, entry: EngineEntry, identity: Identity, tasks: Sequence[
         machine=identity.machine,
         benchmarks={task.benchmark.name: task.entry for task in tasks},
     )
+
+
+def save_ground(tasks: Sequence[Task], store: Store) -> None:
+    """Write what a report needs of every task, before the first is scored: its denominators and its odd texts."""
+    for task in tasks:
+        store.save_qrels(task.benchmark.name, task.benchmark.qrels)
+    for task in tasks:
+        if store.oddities(task.benchmark.name) is None:
+            with progress.waiting(f"examining the candidates of {task.benchmark.name}"):
+                store.save_oddities(task.benchmark.name, task.oddities)
 
 
 def left_to_score(task: Task, store: Store) -> list[str]:

@@ -284,8 +284,7 @@ def score_engine(job: Job, tasks: Sequence[Task], folder: Path, *, fresh: bool, 
         with progress.waiting(f"loading {job.name}"):
             identity = crew.start()
         with Store.open(folder, run.describe(job.name, job.entry, identity, tasks), fresh=fresh) as store:
-            for task in tasks:
-                store.save_qrels(task.benchmark.name, task.benchmark.qrels)
+            run.save_ground(tasks, store)
             started = time.perf_counter()
             try:
                 for task in tasks:

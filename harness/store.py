@@ -12,8 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from harness.records import Failure, Manifest, Qrels, Sample, Score
+from harness.records import Failure, Manifest, Oddities, Qrels, Sample, Score
 
+# Tables are only ever added, so that a newer version resumes an older store: `oddities` came on 2026-11-25, and what
+# a store without it would say there is not known.
 SCHEMA = """
 PRAGMA journal_mode=WAL;
 PRAGMA synchronous=NORMAL;
@@ -28,6 +30,9 @@ CREATE TABLE IF NOT EXISTS scores (
 CREATE TABLE IF NOT EXISTS samples (
     benchmark TEXT, query_id TEXT, service_s REAL NOT NULL, pairs INTEGER NOT NULL, warmup INTEGER NOT NULL,
     counts TEXT NOT NULL, PRIMARY KEY (benchmark, query_id));
+CREATE TABLE IF NOT EXISTS oddities (
+    benchmark TEXT, query_id TEXT, empty INTEGER NOT NULL, duplicate INTEGER NOT NULL, shared INTEGER NOT NULL,
+    PRIMARY KEY (benchmark, query_id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS preparations (benchmark TEXT, seconds REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS failures (
     benchmark TEXT, query_id TEXT, error TEXT NOT NULL, PRIMARY KEY (benchmark, query_id)) WITHOUT ROWID;
@@ -116,8 +121,7 @@ class Store:
 
     def manifest(self) -> dict[str, Any] | None:
         """The manifest as JSON data, with every benchmark that was ever run; None in a new store."""
-        made = self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'manifest'").fetchone()
-        row = self._connection.execute("SELECT document FROM manifest").fetchone() if made else None
+        row = self._connection.execute("SELECT document FROM manifest").fetchone() if self._has("manifest") else None
         return json.loads(row[0]) if row else None
 
     def benchmarks(self) -> list[str]:
@@ -137,6 +141,21 @@ class Store:
         for query_id, doc_id, grade in rows:
             qrels.setdefault(query_id, {})[doc_id] = grade
         return qrels
+
+    def save_oddities(self, benchmark: str, oddities: Mapping[str, Oddities]) -> None:
+        rows = [(benchmark, query_id, *found) for query_id, found in oddities.items()]
+        with self._transaction():
+            self._connection.execute("DELETE FROM oddities WHERE benchmark = ?", (benchmark,))
+            self._connection.executemany("INSERT INTO oddities VALUES (?, ?, ?, ?, ?)", rows)
+
+    def oddities(self, benchmark: str) -> dict[str, Oddities] | None:
+        """Of every query; None if the benchmark's candidates were not examined, as in stores of before 2026-11-25."""
+        if not self._has("oddities"):
+            return None
+        rows = self._connection.execute(
+            "SELECT query_id, empty, duplicate, shared FROM oddities WHERE benchmark = ?", (benchmark,)
+        )
+        return {query_id: Oddities(*counts) for query_id, *counts in rows} or None
 
     def done(self, benchmark: str) -> set[str]:
         """Ids of the queries that are scored and committed."""
@@ -198,6 +217,10 @@ class Store:
             "SELECT query_id, error FROM failures WHERE benchmark = ? ORDER BY query_id", (benchmark,)
         )
         return [Failure(query_id, error) for query_id, error in rows]
+
+    def _has(self, table: str) -> bool:
+        found = self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,))
+        return found.fetchone() is not None
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from harness.records import Failure, Manifest, Sample, Score
+from harness.records import Failure, Manifest, Oddities, Sample, Score
 from harness.store import FILE, NotComparable, Store, StoreError
 
 SETS: dict[str, dict[str, Any]] = {
@@ -120,6 +120,32 @@ def test_what_is_no_number_leaves_nothing_of_its_query_behind(tmp_path: Path, va
         store.commit("animals", SAMPLE, [Score("d", 1, 0.5), Score("e", 2, value)])
     with Store.read(tmp_path) as store:
         assert (store.done("animals"), store.scores("animals")) == (set(), {})
+
+
+def test_what_is_odd_in_the_texts_comes_back_per_benchmark(tmp_path: Path) -> None:
+    found = {"q": Oddities(1, 2, 3), "r": Oddities(0, 0, 0)}
+    with Store.open(tmp_path, MANIFEST) as store:
+        assert store.oddities("animals") is None
+        store.save_oddities("animals", {"gone": Oddities(9, 9, 9)})
+        store.save_oddities("animals", found)
+        store.save_oddities("plants", {"q": Oddities(0, 0, 1)})
+    with Store.read(tmp_path) as store:
+        assert store.oddities("animals") == found
+        assert store.oddities("plants") == {"q": Oddities(0, 0, 1)}
+        assert store.oddities("stones") is None
+
+
+def test_a_store_of_before_there_were_oddities_is_read_and_written(tmp_path: Path) -> None:
+    with Store.open(tmp_path, MANIFEST) as store:
+        store.commit("animals", SAMPLE, [Score("d", 1, 0.5)])
+    older = sqlite3.connect(tmp_path / FILE)
+    older.execute("DROP TABLE oddities")
+    older.close()
+    with Store.read(tmp_path) as store:
+        assert store.oddities("animals") is None and store.done("animals") == {"q"}
+    with Store.open(tmp_path, MANIFEST) as store:
+        store.save_oddities("animals", {"q": Oddities(0, 0, 0)})
+        assert store.oddities("animals") == {"q": Oddities(0, 0, 0)} and store.done("animals") == {"q"}
 
 
 def test_the_longest_preparation_is_kept(tmp_path: Path) -> None:

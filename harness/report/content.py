@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from harness.published import Reproduction
 from harness.records import Row
-from harness.report import notation, precision, reproduction
+from harness.report import audit, notation, precision, reproduction
 from harness.report.ablation import ablations
 from harness.report.reproduction import Traced
 from harness.report.table import Table, by_benchmark, is_measured, tabulate
@@ -42,6 +42,12 @@ LEGEND = (
         "other top 10, drift",
         "queries whose first ten documents are others than those of the same model in the reference precision, and by "
         "how much the score of a pair moved: nDCG@10 sees neither where both orders are equally good",
+    ),
+    Term(
+        "special-token text, cut, empty, duplicate, shared",
+        "documents that hold a string which the model's tokenizer takes for a special token (queries with one count "
+        "too), that were cut to fit the prompt, that have no text, that have the text of another candidate of the "
+        "query, or of any query; each counts once per query it is a candidate of",
     ),
     Term(
         "reproduced, differs",
@@ -87,6 +93,15 @@ class Source(NamedTuple):
     brief: str  # for where there is little room
 
 
+class Audited(NamedTuple):
+    """What the prompts of a benchmark had to take. A terminal shows the sentence alone, and only of what was found."""
+
+    table: Table
+    sentence: str
+    notes: tuple[Term, ...]
+    found: bool
+
+
 @dataclass(frozen=True)
 class Section:
     """One benchmark, or the published figures beside ours."""
@@ -97,6 +112,7 @@ class Section:
     origins: tuple[Origin | Source, ...]
     notes: tuple[Term, ...] = ()  # engine and one line
     traces: tuple[Traced, ...] = ()  # where single cells come from
+    audit: Audited | None = None
 
 
 class Scorer(NamedTuple):
@@ -145,9 +161,18 @@ def _sections(rows: Sequence[Row]) -> Iterator[Section]:
         anchor = _anchor(name, taken)
         taken.add(anchor)
         notes = (*(Term(*found) for found in ablations(group)), *_shared_notes(group))
-        yield Section(anchor, tabulate(group), sentence(group), tuple(_origins(group)), notes)
+        origins, audited = tuple(_origins(group)), _audited(group)
+        yield Section(anchor, tabulate(group), sentence(group), origins, notes, audit=audited)
         for number, found in enumerate(precision.groups(group)):
             yield Section(f"precision-{number}-{anchor}", precision.tabulate(found), precision.sentence(found), ())
+
+
+def _audited(rows: Sequence[Row]) -> Audited | None:
+    audits = [row for row in rows if row.audit]
+    if not audits:
+        return None
+    notes = tuple(Term(*found) for found in audit.reasons(audits))
+    return Audited(audit.tabulate(audits), audit.sentence(audits), notes, audit.found(audits))
 
 
 def _published(reproductions: Sequence[Reproduction]) -> Iterator[Section]:

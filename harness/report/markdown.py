@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from harness.report.content import Report, Section
+from harness.report.content import Audited, Report, Section
 from harness.report.table import Cell, Table
 
 _MARKS = str.maketrans({char: f"\\{char}" for char in "\\`*_{}#|~$"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
@@ -46,6 +46,19 @@ def _section(section: Section) -> Iterator[str]:
     for cell, line, members in section.traces:
         yield from _list([(cell, line)])
         yield from (f"  - {escape(member)}" for member in members)
+    if section.audit:
+        yield from _audit(section.audit)
+
+
+def _audit(audit: Audited) -> Iterator[str]:
+    yield ""
+    yield f"### {escape(audit.table.title)}"
+    yield ""
+    yield escape(audit.sentence)
+    yield ""
+    yield from _table(audit.table)
+    yield ""
+    yield from _list(audit.notes)
 
 
 def _table(table: Table) -> Iterator[str]:

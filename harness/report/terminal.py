@@ -38,6 +38,8 @@ def _show_section(section: Section, console: Console) -> None:
         console.print(Text(f"Where each of the {len(section.traces)} figures comes from: report.md", style="dim"))
     for engine, line in section.notes:
         console.print(Text(f"{engine}: {line}", style="yellow"))
+    if section.audit and section.audit.found:
+        console.print(Text(section.audit.sentence, style="yellow"))
     console.print()
 
 

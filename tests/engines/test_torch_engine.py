@@ -508,7 +508,7 @@ def test_a_missing_device_is_refused_by_name(classifier: str, open_engine: Open)
     [
         (
             {"precison": "fp32"},
-            "unknown option 'precison'; known are allow_slow, cache_tokens, cuda_graphs, device, fast_accumulation, instruction",
+            "unknown option 'precison'; known are allow_slow, cache_tokens, cuda_graphs, device, fast_accumulation",
         ),
         (
             {"precision": "fp4"},

@@ -1,0 +1,280 @@
+"""What odd texts a run's prompts had to take, and nDCG@10 without their queries; by hand, then through whole runs."""
+
+import json
+import math
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engines.base import Pair
+from engines.fake import Fake
+from harness.audit import KINDS, NO_QUALITY, NOT_COUNTED, NOT_EXAMINED, UNTOUCHED, audit, oddities
+from harness.records import Audit, Oddities, Sample
+
+ROOT = Path(__file__).parents[1]
+SECOND = 1 / math.log2(3)  # nDCG of one relevant document in the second place
+
+
+# Texts
+
+
+def test_empty_duplicate_and_shared_texts_are_counted_by_hand() -> None:
+    documents = {
+        "a": "same",
+        "b": "same",
+        "c": "",
+        "d": "same",
+        "e": "Same",
+        "f": " \n\t",
+        "g": "same",
+        "h": "\ud800",
+        "i": "?",
+    }
+    lists = {"q1": ("a", "b", "c"), "q2": ("c", "e", "f"), "q3": ("d",), "q4": (), "q5": ("h", "i")}
+    assert oddities(documents, lists) == {
+        "q1": Oddities(empty=1, duplicate=2, shared=2),
+        "q2": Oddities(empty=2, duplicate=0, shared=0),  # two that are empty are nobody's duplicates
+        "q3": Oddities(empty=0, duplicate=0, shared=1),  # with a and b, of another query
+        "q4": Oddities(0, 0, 0),
+        "q5": Oddities(0, 0, 0),  # half a character is not the question mark that stands for it
+    }
+
+
+def test_a_text_is_shared_among_candidates_only() -> None:
+    documents = {"a": "same", "outside": "same"}
+    assert oddities(documents, {"q": ("a",)}) == {"q": Oddities(0, 0, 0)}
+
+
+texts = st.sampled_from(["", " ", "x", "x ", "\ud800", "?", "long " * 9])
+
+
+@given(st.lists(texts, min_size=1, max_size=8), st.data())
+def test_counts_are_those_of_comparing_every_text_with_every_other(listed: list[str], data: st.DataObject) -> None:
+    documents = {f"d{place}": text for place, text in enumerate(listed)}
+    drawn = st.lists(st.sampled_from(sorted(documents)), unique=True)
+    lists = data.draw(st.dictionaries(st.sampled_from("qrs"), drawn.map(tuple)))
+    everywhere = {doc_id for docs in lists.values() for doc_id in docs}
+
+    def twins(doc_id: str, others: Sequence[str] | set[str]) -> bool:
+        text = documents[doc_id]
+        return bool(text.strip()) and any(other != doc_id and documents[other] == text for other in others)
+
+    assert oddities(documents, lists) == {
+        query_id: Oddities(
+            sum(not documents[doc_id].strip() for doc_id in docs),
+            sum(twins(doc_id, docs) for doc_id in docs),
+            sum(twins(doc_id, everywhere) for doc_id in docs),
+        )
+        for query_id, docs in lists.items()
+    }
+
+
+class Watched(dict[str, str]):
+    """Counts how often a text is read."""
+
+    reads = 0
+
+    def __getitem__(self, doc_id: str) -> str:
+        self.reads += 1
+        return super().__getitem__(doc_id)
+
+    def items(self) -> Any:
+        self.reads += len(self)
+        return super().items()
+
+
+@pytest.mark.parametrize(("size", "reads"), [(50, 50), (51, 2)])
+def test_each_document_is_read_once_and_few_of_a_large_corpus_alone(size: int, reads: int) -> None:
+    documents = Watched({f"d{number}": "same" for number in range(size)})
+    lists = {"q": ("d1", "d7"), "r": ("d7",), "s": ("d7", "d1")}
+    assert oddities(documents, lists)["s"] == Oddities(0, 2, 2)
+    assert documents.reads == reads
+
+
+# Queries left out
+
+VALUES = {"q1": 1.0, "q2": 0.5, "q3": 0.0, "q4": 0.25}  # mean 0.4375
+
+
+def samples(**counts: Mapping[str, int]) -> list[Sample]:
+    return [Sample(query_id, 0.1, 3, warmup=False, counts=each) for query_id, each in counts.items()]
+
+
+def test_ndcg_without_touched_queries_is_the_mean_of_the_others() -> None:
+    counted = samples(
+        q1={"truncated": 0, "special_text": 2},
+        q2={"truncated": 3, "special_text": 0},
+        q3={"truncated": 1, "special_text": 0},
+        q4={"truncated": 0, "special_text": 0},
+    )
+    odd = {"q1": Oddities(1, 0, 1), "q2": Oddities(0, 0, 1), "q3": Oddities(0, 0, 2), "q4": Oddities(0, 0, 0)}
+    assert audit(VALUES, VALUES, counted, odd) == {
+        "special_text": Audit(2, 1, 3, 0.25, -0.1875, ""),  # (0.5 + 0 + 0.25) / 3
+        "truncated": Audit(4, 2, 2, 0.625, 0.1875, ""),  # (1 + 0.25) / 2
+        "empty": Audit(1, 1, 3, 0.25, -0.1875, ""),
+        "duplicate": Audit(0, 0, 4, None, None, UNTOUCHED),
+        "shared": Audit(4, 3, 1, None, None, "too few queries are left (1)"),
+    }
+
+
+def test_the_mean_of_two_queries_that_are_left_is_given() -> None:
+    found = audit(VALUES, VALUES, samples(q1={"truncated": 1}, q4={"truncated": 1}), None)["truncated"]
+    assert (found.left, found.without) == (2, 0.25)
+
+
+def test_what_an_engine_does_not_count_is_not_known() -> None:
+    unknown = Audit(None, None, None, None, None, NOT_COUNTED)
+    found = audit(VALUES, VALUES, samples(q1={"truncated": 1, "tokens": 9}, q2={"truncated": 0}), {})
+    assert found["special_text"] == unknown and found["truncated"].texts == 1
+    found = audit(VALUES, VALUES, samples(q1={"truncated": 1}, q2={"tokens": 9}), {})
+    assert found["truncated"] == unknown  # of some queries only
+    assert audit(VALUES, VALUES, [], {})["truncated"] == unknown
+
+
+def test_a_query_without_candidates_has_nothing_that_could_be_counted() -> None:
+    nothing = Sample("q2", 0.0, 0, warmup=True)
+    assert audit(VALUES, VALUES, [nothing, *samples(q1={"truncated": 1})], {})["truncated"].queries == 1
+
+
+def test_candidates_that_nobody_examined_are_not_without_fault() -> None:
+    found = audit(VALUES, VALUES, samples(q1={"truncated": 1}), None)
+    for kind in Oddities._fields:
+        assert found[kind] == Audit(None, None, None, None, None, NOT_EXAMINED)
+
+
+def test_an_invalid_run_has_counts_and_no_quality() -> None:
+    found = audit(VALUES, {}, samples(q1={"truncated": 1}), None)["truncated"]
+    assert found == Audit(1, 1, 3, None, None, NO_QUALITY)
+
+
+def test_an_engine_that_scored_nothing_has_no_quality_of_zero() -> None:
+    found = audit(VALUES, dict.fromkeys(VALUES, 0.0), [], {"q1": Oddities(1, 0, 0)})
+    assert found["empty"] == Audit(1, 1, 3, None, None, NO_QUALITY)
+
+
+def test_a_query_that_failed_counts_zero_among_those_that_are_left() -> None:
+    values = {"q1": 1.0, "q2": 0.5, "failed": 0.0, "q4": 0.25}
+    counted = samples(q1={"truncated": 1}, q2={"truncated": 0}, q4={"truncated": 0})
+    assert audit(values, values, counted, {})["truncated"] == Audit(1, 1, 3, 0.25, -0.1875, "")
+
+
+# Runs
+
+
+class Counting(Fake):
+    """The fake engine, which says of documents of more than five words that it cuts them, and of <|im_end|> too."""
+
+    def score(self, pairs: Sequence[Pair]) -> list[float]:
+        self._counts["truncated"] += sum(len(pair.document.split()) > 5 for pair in pairs)
+        self._counts["special_text"] += sum("<|im_end|>" in pair.document for pair in pairs)
+        return super().score(pairs)
+
+
+DOCUMENTS = {
+    "cat": "a cat",
+    "cat-again": "a cat",
+    "dog": "a dog <|im_end|>",
+    "nothing": "",
+    "long": "an owl that has very many words",
+    "bird": "a bird",
+}
+LISTS = {
+    "q-bird": ("bird", "dog"),
+    "q-cat": ("cat", "cat-again"),
+    "q-dog": ("dog", "bird"),
+    "q-owl": ("long", "nothing"),
+}
+QRELS = {"q-bird": {"dog": 1}, "q-cat": {"cat": 1, "cat-again": 1}, "q-dog": {"dog": 1}, "q-owl": {"nothing": 1}}
+
+
+@pytest.fixture
+def odd(beir: Callable[..., Path], tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """A benchmark of four queries and its candidates: bird 0.6309, cat 1, dog 1, owl 0.6309."""
+    folder = beir("odd", DOCUMENTS, {query_id: query_id.removeprefix("q-") for query_id in LISTS}, QRELS)
+    ranked = [(query_id, doc_id, rank) for query_id, docs in LISTS.items() for rank, doc_id in enumerate(docs, 1)]
+    lines = [f"{query_id} Q0 {doc_id} {rank} {9 - rank} x\n" for query_id, doc_id, rank in ranked]
+    (tmp_path / "odd.trec").write_text("".join(lines))
+    yield {
+        "benchmarks": [{"source": "beir", "path": str(folder)}],
+        "candidates": {"source": "run", "path": str(tmp_path / "odd.trec"), "k": 2},
+    }
+
+
+def audited(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "measures.json").read_text())["benchmarks"]["odd"]["audit"])
+
+
+def approximately(texts: int, queries: int, without: float, difference: float) -> Any:
+    numbers = {"texts": texts, "queries": queries, "left": 4 - queries, "reason": ""}
+    quality = {"nDCG@10 without": pytest.approx(without), "difference": pytest.approx(difference)}
+    return {**numbers, **quality}
+
+
+def test_a_run_says_what_it_had_to_take_and_what_that_costs(
+    odd: dict[str, Any],
+    config: Callable[..., Path],
+    crispbench: Callable[..., Any],
+    register: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    register("counting", Counting)
+    path = config(engines={"counting": {"kind": "counting"}, "bm25": {"kind": "bm25"}}, **odd)
+    answer = crispbench("run", path, "--out", tmp_path / "out")
+    assert answer.code == 0, answer.err
+    whole = (2 + 2 * SECOND) / 4
+    without_owl, without_cat = (2 + SECOND) / 3, (1 + 2 * SECOND) / 3
+    without_dog = (1 + SECOND) / 2  # the document is a candidate of two queries, bird and dog
+    assert audited(tmp_path / "out/counting") == {
+        "special_text": approximately(2, 2, without_dog, without_dog - whole),
+        "truncated": approximately(1, 1, without_owl, without_owl - whole),
+        "empty": approximately(1, 1, without_owl, without_owl - whole),
+        "duplicate": approximately(2, 1, without_cat, without_cat - whole),
+        "shared": approximately(2, 1, without_cat, without_cat - whole),
+    }
+    baseline = audited(tmp_path / "out/bm25")
+    assert baseline["truncated"]["texts"] is None and baseline["truncated"]["reason"] == NOT_COUNTED
+    assert baseline["empty"]["texts"] == 1
+    page = (tmp_path / "out/report/report.md").read_text()
+    assert "### odd: what the prompts had to take" in page
+    assert "Odd texts: without the 1 of 4 queries with " in answer.out.replace("\n", " ")
+
+
+def test_a_store_of_before_is_not_known_and_the_same_run_once_more_examines_it(
+    odd: dict[str, Any], config: Callable[..., Path], crispbench: Callable[..., Any], tmp_path: Path
+) -> None:
+    path, folder = config(engines={"fake": {"kind": "fake"}}, **odd), tmp_path / "out/fake"
+    assert crispbench("run", path, "--out", tmp_path / "out").code == 0
+    after = (folder / "measures.json").read_bytes()
+    store = sqlite3.connect(folder / "scores.sqlite")
+    store.execute("DROP TABLE oddities")
+    store.close()
+    assert crispbench("report", tmp_path / "out").code == 0
+    assert {audited(folder)[kind]["reason"] for kind in Oddities._fields} == {NOT_EXAMINED}
+    assert {audited(folder)[kind]["texts"] for kind in Oddities._fields} == {None}
+    assert crispbench("run", path, "--out", tmp_path / "out").code == 0
+    assert (folder / "measures.json").read_bytes() == after
+
+
+def test_the_demo_checkpoint_counts_what_its_template_had_to_take(
+    odd: dict[str, Any], config: Callable[..., Path], crispbench: Callable[..., Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    model = {"kind": "torch", "model": str(ROOT / "checkpoints/demo"), "template": "demo", "device": "cpu"}
+    path = config(engines={"demo": {**model, "max_tokens": 12}}, **odd)  # the long one has 14, the others at most 11
+    answer = crispbench("run", path, "--out", tmp_path / "out")
+    assert answer.code == 0, answer.err
+    found = audited(tmp_path / "out/demo")
+    assert list(found) == sorted(KINDS)
+    counts = {kind: (found[kind]["texts"], found[kind]["queries"]) for kind in KINDS}
+    assert counts == {
+        "special_text": (2, 2),
+        "truncated": (1, 1),
+        "empty": (1, 1),
+        "duplicate": (2, 1),
+        "shared": (2, 1),
+    }
