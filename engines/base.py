@@ -31,6 +31,13 @@ class Ceiling(NamedTuple):
     how: str  # device, threads, tokens of one product
 
 
+class Call(NamedTuple):
+    """What an engine knows of one call of `score` beyond its scores; None for what it does not know."""
+
+    first_byte_s: float | None = None  # when its first answer began to come, on the clock `time.perf_counter`
+    tokens: int | None = None  # of all its prompts, each pair alone
+
+
 class EngineError(Exception):
     """Base of everything that an engine raises on purpose; the message is one line for the user."""
 
@@ -107,6 +114,10 @@ class Engine(ABC):
         move through memory. `engines.work` has the formulas.
         """
         return {}
+
+    def last_call(self) -> Call:
+        """Of the last call of `score` that this thread made and that gave scores."""
+        return Call()
 
     def ceiling(self) -> Ceiling | None:
         """What this machine reaches in this engine's arithmetic, measured now in a few seconds; None: not known."""

@@ -5,7 +5,7 @@ computes only what scores are read from. `has_parts` says whether a model is mad
 computes with them what `forward` does is for `packed` to find out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from engines.prepacked import PrepackedLinear, can_prepack
 from engines.quantized import QuantizedLinear
 
-TOKENS = 512  # of one block: in a 0.5B model its widest activations, 512 x 4,864, are 5 MB in bf16 and stay in cache
+TOKEN_BYTES = 1024  # of one number for each token of a block: 512 tokens in bf16, 256 in fp32, whose widest activations
+# in a 0.5B model, 4,864 numbers for each, are 5 MB and stay in cache
 ROW_BYTES = 128  # of attention scores: 64 rows in 16 bit, 32 in fp32, for all heads of a group at once
 
 PARTS = {"embed_tokens", "layers", "norm", "rotary_emb"}
@@ -124,15 +125,14 @@ def _project(layer: Any, hidden: Tensor, turns: Turns, asking: Tensor | None) ->
     group = attention.q_proj.out_features // attention.k_proj.out_features
     key, value = hidden.new_empty(2, kv_heads, len(hidden), attention.head_dim, dtype=dtype)
     query = key.new_empty(kv_heads, len(hidden if asking is None else asking), group, attention.head_dim)
-    for start in range(0, len(hidden), TOKENS):
-        block = slice(start, start + TOKENS)
-        tokens = _inputs(norm(hidden[block]), attention.q_proj)
+    for block in _blocks(hidden):
+        tokens = _inputs(norm(hidden[block]), attention.q_proj, own_zero=True)
         _turn(_heads(attention, "k", tokens), plain, block, key[:, block, None])
         value[:, block] = _heads(attention, "v", tokens).transpose(0, 1)
         if asking is None:
             _turn(_heads(attention, "q", tokens), scaled, block, query[:, block])
     if asking is not None:
-        tokens = _inputs(norm(hidden[asking]), attention.q_proj)
+        tokens = _inputs(norm(hidden[asking]), attention.q_proj, own_zero=True)
         _turn(_heads(attention, "q", tokens), scaled, asking, query)
     return query, key, value
 
@@ -143,9 +143,18 @@ def attention_dtype(layer: nn.Module, dtype: torch.dtype) -> torch.dtype:
     return torch.bfloat16 if eight_bit and torch.ops.mkldnn._is_mkldnn_bf16_supported() else dtype
 
 
-def _inputs(tokens: Tensor, layer: nn.Module) -> Any:
-    """What layers of this kind take: 8-bit ones share the codes of their tokens."""
-    return layer.encode(tokens) if isinstance(layer, QuantizedLinear) else tokens
+def _blocks(hidden: Tensor) -> Iterator[slice]:
+    """The tokens that go through a layer's products together."""
+    tokens = TOKEN_BYTES // hidden.element_size()
+    return (slice(start, start + tokens) for start in range(0, len(hidden), tokens))
+
+
+def _inputs(tokens: Tensor, layer: nn.Module, *, own_zero: bool = False) -> Any:
+    """What layers of this kind take: 8-bit ones share the codes of their tokens.
+
+    Those of queries, keys and values have a zero of their own: most of what int8 loses is lost there (docs/LOG.md).
+    """
+    return layer.encode(tokens, own_zero=own_zero) if isinstance(layer, QuantizedLinear) else tokens
 
 
 def _heads(attention: Any, name: str, tokens: Any) -> Tensor:
@@ -170,9 +179,10 @@ def _turn(heads: Tensor, turns: Turns, tokens: slice | Tensor, out: Tensor) -> N
 
 def _finish(layer: Any, hidden: Tensor, asked: Tensor) -> None:
     """The rest of a layer behind its attention, into `hidden`."""
-    mlp = layer.mlp
-    for start in range(0, len(hidden), TOKENS):
-        block = hidden[start : start + TOKENS]
-        block += layer.self_attn.o_proj(asked[start : start + TOKENS].to(hidden.dtype))
+    mlp, output = layer.mlp, layer.self_attn.o_proj
+    for rows in _blocks(hidden):
+        block = hidden[rows]
+        block += output(_inputs(asked[rows].to(hidden.dtype), output))
         tokens = _inputs(layer.post_attention_layernorm(block), mlp.gate_proj)
-        block += mlp.down_proj(mlp.act_fn(mlp.gate_proj(tokens)).mul_(mlp.up_proj(tokens)))
+        wide = mlp.act_fn(mlp.gate_proj(tokens)).mul_(mlp.up_proj(tokens))
+        block += mlp.down_proj(_inputs(wide, mlp.down_proj))

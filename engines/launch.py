@@ -74,7 +74,9 @@ def choose(backbone: nn.Module, head: Tensor, budget: int, settings: Settings) -
 def _packed(backbone: nn.Module, head: Tensor, budget: int, how: Mapping[str, str]) -> Launcher:
     decoder.prepack(backbone)
     how = {"attention": packed.attention_name(backbone), **how}
-    return Launcher(partial(packed.score, backbone, head, budget=budget), packed.fits(backbone), how)
+    fits = packed.fits(backbone)
+    threads = torch.get_num_threads() if fits else 1
+    return Launcher(partial(packed.score, backbone, head, budget=budget, threads=threads), fits, how)
 
 
 def _forward(made: Fused, device: torch.device, sheet: Sheet) -> Tensor:

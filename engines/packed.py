@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from engines import decoder, varlen
+from engines import decoder, packs, varlen
 from engines.quantized import QuantizedLinear
 from engines.template import Prompt
 
@@ -40,19 +40,6 @@ class Layout(NamedTuple):
     query_bounds: list[tuple[int, int]]  # the starts again, on the host, for the loop over segments
     key_bounds: list[tuple[int, int]]
     mask: Tensor | None  # [rows, longest keys], True where a token may look, of which blocks take the lower right
-
-
-def plan(costs: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices of the tails of each pack: similar ones together, `budget` tokens at most unless one costs more."""
-    packs: list[list[int]] = []
-    used = 0
-    for index in sorted(range(len(costs)), key=lambda i: costs[i]):
-        if not packs or used + costs[index] > budget:
-            packs.append([])
-            used = 0
-        packs[-1].append(index)
-        used += costs[index]
-    return packs
 
 
 def lay_out(prefix: Sequence[int], tails: Sequence[Sequence[int]], device: torch.device, *, kernel: bool) -> Layout:
@@ -144,22 +131,29 @@ AttentionInterface.register(NAME, attention)
 
 
 @torch.inference_mode()
-def score(backbone: nn.Module, head: Tensor, prompt: Prompt, *, budget: int) -> tuple[Tensor, int]:
+def score(backbone: nn.Module, head: Tensor, prompt: Prompt, *, budget: int, threads: int = 1) -> tuple[Tensor, int]:
     """Scores of all tails of a prompt, and how many tokens were computed for them.
 
-    `backbone` maps ids to hidden states with the attention `NAME`; `head` [hidden] is float32, on its device.
-    Returns float32 [tails] on the device.
+    `backbone` maps ids to hidden states with the attention `NAME`; `head` [hidden] is float32, on its device. With
+    `threads`, of a backbone on a CPU that `decoder` computes, several packs are computed at once. Returns float32
+    [tails] on the device.
     """
     parameter = next(backbone.parameters())
     kernel = has_kernel(parameter.device, parameter.dtype)
     forward = _forward_own if not kernel and fits(backbone) else _forward_generic
+
+    @torch.inference_mode()  # a thread has a mode of its own
+    def score_pack(pack: list[int]) -> tuple[Tensor, int]:
+        layout = lay_out(prompt.prefix, [prompt.tails[i] for i in pack], parameter.device, kernel=kernel)
+        return forward(backbone, layout).float() @ head, layout.ids.numel()
+
+    costs = [max(len(tail), (len(prompt.prefix) + len(tail)) // KEYS_PER_TOKEN) for tail in prompt.tails]
+    planned = packs.spread(costs, len(prompt.prefix), budget, threads)
     scores = torch.empty(len(prompt.tails), device=parameter.device)
     computed = 0
-    costs = [max(len(tail), (len(prompt.prefix) + len(tail)) // KEYS_PER_TOKEN) for tail in prompt.tails]
-    for pack in plan(costs, budget):
-        layout = lay_out(prompt.prefix, [prompt.tails[i] for i in pack], parameter.device, kernel=kernel)
-        scores[pack] = forward(backbone, layout).float() @ head
-        computed += layout.ids.numel()
+    for pack, (found, tokens) in zip(planned.packs, packs.compute(score_pack, planned), strict=True):
+        scores[pack] = found
+        computed += tokens
     return scores, computed
 
 

@@ -20,9 +20,8 @@ ROWS = 256  # tokens of one product on a CPU: its float32 result stays in cache,
 CAPABILITY = (8, 9)  # Ada and Hopper: the first with E4M3 tensor cores
 TINIEST = 2.0**-24  # an activation row below it counts as zero; ModelOpt's bound (tensor_quant.py)
 STEPS = 254.98  # between the codes of a row's ends: with 255, rounding both could end at code 256
-PASSES = (
-    64  # rows of one pass over activations: they are in a core's own cache when the next one comes, 5% of int8's time
-)
+MIDDLE = 128  # the code of 0 where all rows have the same: oneDNN then takes it into account at no cost
+ROUNDING = 1.5 * 2.0**23  # float32 numbers around it are whole: a sum is rounded, ties to even, into its lowest bits
 SIXTEEN = 16  # scaled_mm takes matrices whose sides are multiples of it
 
 
@@ -88,34 +87,36 @@ class Bytes(NamedTuple):
     """Rows as oneDNN's int8 products take them: their values are `(codes - zero) * scale`."""
 
     codes: Tensor  # uint8 [rows, columns]
-    zero: Tensor  # [rows, 1], whole numbers: the code of 0
+    zero: Tensor | None  # [rows, 1], whole numbers: the code of 0; None: it is MIDDLE in every row
     scale: Tensor  # [rows, 1]
     dtype: torch.dtype  # of the values
 
 
-def encode_bytes(values: Tensor) -> Bytes:
-    """Each row with the scale that spreads 256 codes from its smallest to its largest value, and 0 exact between them.
+def encode_bytes(values: Tensor, *, own_zero: bool) -> Bytes:
+    """Each row with a scale, and with a zero of its own if that is asked for; 0 is exact either way.
 
-    A few dimensions of a transformer's activations are large, all of one sign: symmetric codes would leave half of
-    the range empty. NaN and infinities show in the scale.
+    A few dimensions of a transformer's activations are large, all of one sign. With its own zero a row has 256 codes
+    from its smallest to its largest value; without one, half of them may be empty, and the product is over sooner.
+    NaN and infinities show in the scale.
     """
     smallest, largest = values.amin(-1, keepdim=True).float(), values.amax(-1, keepdim=True).float()
-    scale = (largest.clamp_(min=0) - smallest.clamp_(max=0)).clamp_(min=TINIEST).div_(STEPS)
-    zero, factor = (smallest / scale).neg_().round_(), scale.reciprocal()
-    shift = zero - 128  # torch casts float32 to int8 7 times as fast as to uint8
-    signed = torch.empty(values.shape, dtype=torch.int8)
-    for start in range(0, len(values), PASSES):
-        block = slice(start, start + PASSES)
-        signed[block] = (values[block] * factor[block]).add_(shift[block]).round_()
-    codes = signed.view(torch.uint8).add_(128)
-    return Bytes(codes, zero, scale, values.dtype)
+    if own_zero:
+        scale = (largest.clamp_(min=0) - smallest.clamp_(max=0)).clamp_(min=TINIEST).div_(STEPS)
+        zero = (smallest / scale).neg_().round_()
+        shift = zero + ROUNDING
+    else:
+        scale = torch.maximum(largest, smallest.neg_()).clamp_(min=TINIEST).div_(MIDDLE - 1)
+        zero, shift = None, torch.full_like(scale, MIDDLE + ROUNDING)
+    lowest = (values * scale.reciprocal()).add_(shift).view(torch.int32)
+    # torch casts to int8 7 times as fast as to uint8; the bits are the same
+    return Bytes(lowest.to(torch.int8).view(torch.uint8), zero, scale, values.dtype)
 
 
-def _multiply_bytes(codes: Tensor, weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """`codes @ weight.T * scale` with a prepacked int8 weight, accumulated in int32."""
+def _multiply_bytes(codes: Tensor, weight: Tensor, scale: Tensor, dtype: torch.dtype, *, zero: int = 0) -> Tensor:
+    """`(codes - zero) @ weight.T * scale` with a prepacked int8 weight, accumulated in int32."""
     zeros = torch.zeros(len(scale), dtype=torch.int32)
     product: Tensor = torch.ops.onednn.qlinear_pointwise(
-        codes, 1.0, 0, weight, scale, zeros, None, 1.0, 0, dtype, "none", [], ""
+        codes, 1.0, zero, weight, scale, zeros, None, 1.0, 0, dtype, "none", [], ""
     )
     return product
 
@@ -159,16 +160,19 @@ class QuantizedLinear(nn.Module):
         self.arithmetic = arithmetic
         self.out_features = len(weight.codes)
 
-    def encode(self, tokens: Tensor) -> Tensor | Bytes:
-        """What `forward` takes instead of these tokens [tokens, in], so that layers with the same input share it."""
-        return encode_bytes(tokens) if self.is_prepacked else tokens
+    def encode(self, tokens: Tensor, *, own_zero: bool) -> Tensor | Bytes:
+        """What `forward` takes instead of these tokens [tokens, in], so that layers with the same input share it.
+
+        Only bytes know zeros; see `encode_bytes`.
+        """
+        return encode_bytes(tokens, own_zero=own_zero) if self.is_prepacked else tokens
 
     def forward(self, tokens: Tensor | Bytes) -> Tensor:
         if isinstance(tokens, Bytes):
             return self._multiply_prepacked(tokens)
         rows = tokens.flatten(0, -2)
         if self.is_prepacked:
-            return self._multiply_prepacked(encode_bytes(rows)).reshape(*tokens.shape[:-1], -1)
+            return self._multiply_prepacked(encode_bytes(rows, own_zero=True)).reshape(*tokens.shape[:-1], -1)
         blocks = [self._multiply(block) for block in torch.split(rows, ROWS if rows.is_cpu else len(rows))]
         product = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
         if self.bias is not None:
@@ -191,13 +195,14 @@ class QuantizedLinear(nn.Module):
 
     def multiply_codes(self, tokens: Bytes) -> Tensor:
         """`tokens.codes @ weight.T`, the weight's values and not its codes: the product alone, for a ceiling."""
-        return _multiply_bytes(tokens.codes, self.codes, self.scale.flatten(), tokens.dtype)
+        zero = MIDDLE if tokens.zero is None else 0
+        return _multiply_bytes(tokens.codes, self.codes, self.scale.flatten(), tokens.dtype, zero=zero)
 
     def _multiply_prepacked(self, tokens: Bytes) -> Tensor:
         product = self.multiply_codes(tokens)
-        for start in range(0, len(product), PASSES):
-            block = slice(start, start + PASSES)
-            product[block].addcmul_(tokens.zero[block], self.sums, value=-1).mul_(tokens.scale[block])
+        if tokens.zero is not None:
+            product.addcmul_(tokens.zero, self.sums, value=-1)
+        product.mul_(tokens.scale)
         return product if self.bias is None else product.add_(self.bias)
 
     def _multiply(self, rows: Tensor) -> Tensor:
@@ -267,7 +272,8 @@ def describe(backbone: nn.Module) -> dict[str, str]:
         + [f"Linear {str(layer.weight.dtype).removeprefix('torch.')}" for layer in others]
     )
     static = layers[0].input_scale is not None
-    by_token = "by token, as they come" + (", with a zero of its own" if layers[0].is_prepacked else "")
+    zeros = "; those of queries, keys and values with a zero of their own" if layers[0].is_prepacked else ""
+    by_token = f"by token, as they come{zeros}"
     return {
         "linear_layers": ", ".join(f"{count} {kind}" for kind, count in counted.items()),
         "weight_scales": "by output row" if layers[0].scale.ndim else "by matrix, of the checkpoint",

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from itertools import groupby
 from typing import Any, ClassVar, NamedTuple
 
-from engines.base import Engine, EngineUnavailable, Options, Pair, ScoringFailed, require
+from engines.base import Call, Engine, EngineUnavailable, Options, Pair, ScoringFailed, require
 from engines.dialects import DIALECTS
 from engines.dialects.base import Batch, Dialect
 from engines.log_odds import LogOdds, log_odds
@@ -31,6 +31,24 @@ class Job(NamedTuple):
         return Job(self.batch._replace(inputs=self.batch.inputs[first:last]), self.pairs[first:last])
 
 
+class Heard:
+    """What the answers to one call of `score` told, as they came."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self._first_bytes_s: list[float] = []
+        self._tokens: list[int | None] = []
+
+    def add(self, first_byte_s: float, tokens: int | None) -> None:
+        self._first_bytes_s.append(first_byte_s)
+        self._tokens.append(tokens)
+
+    def call(self) -> Call:
+        known = [tokens for tokens in self._tokens if tokens is not None]
+        tokens = sum(known) if len(known) == len(self._tokens) else None
+        return Call(min(self._first_bytes_s, default=None), tokens)
+
+
 class Remote(Engine):
     options_type: ClassVar[type[Options]] = RemoteOptions
     options: RemoteOptions
@@ -42,6 +60,7 @@ class Remote(Engine):
         self._template = load_template(options.template or TEMPLATE)
         self._counts: Counter[str] = Counter()
         self._counting = threading.Lock()
+        self._heard = threading.local()  # several threads may call at a time, each asks about its own call
         self._description = _described(options, self._dialect)
         self._anyio: Any = require("anyio", extra="remote")
         self._transport = Transport(
@@ -59,14 +78,15 @@ class Remote(Engine):
             self._open = stack.pop_all()
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
-        jobs = list(self._jobs(pairs))
-        future = self._portal.start_task_soon(self._ask_all, jobs)
+        jobs, heard = list(self._jobs(pairs)), Heard(Budget(self.options.retry_budget_s))
+        future = self._portal.start_task_soon(self._ask_all, jobs, heard)
         try:
             scores: list[LogOdds] = future.result()
         except BaseException:  # an interrupt: what runs is stopped, what waits never starts
             future.cancel()
             raise
         self._count(saturated=sum(score.saturated for score in scores))
+        self._heard.call = heard.call()
         return [score.value for score in scores]
 
     def describe(self) -> Mapping[str, str]:
@@ -74,6 +94,10 @@ class Remote(Engine):
 
     def counts(self) -> Mapping[str, int]:
         return {**self._counts, "retries": self._transport.retries}
+
+    def last_call(self) -> Call:
+        call: Call = getattr(self._heard, "call", Call())
+        return call
 
     def close(self) -> None:
         self._open.close()
@@ -141,14 +165,13 @@ class Remote(Engine):
             return Batch(encoded.tails, encoded.prefix, model)
         return Batch([encoded.prefix + tail for tail in encoded.tails], model=model)
 
-    async def _ask_all(self, jobs: Sequence[Job]) -> list[LogOdds]:
+    async def _ask_all(self, jobs: Sequence[Job], heard: Heard) -> list[LogOdds]:
         """Scores in the order of the jobs. The first that fails stops the others."""
-        budget = Budget(self.options.retry_budget_s)
         scores: list[list[LogOdds]] = [[] for _ in jobs]
 
         async def ask(index: int) -> None:
             async with self._slots:
-                scores[index] = await self._ask(jobs[index], budget)
+                scores[index] = await self._ask(jobs[index], heard)
 
         try:
             async with self._anyio.create_task_group() as group:
@@ -158,23 +181,24 @@ class Remote(Engine):
             raise failed.exceptions[0] from None
         return [score for part in scores for score in part]
 
-    async def _ask(self, job: Job, budget: Budget) -> list[LogOdds]:
+    async def _ask(self, job: Job, heard: Heard) -> list[LogOdds]:
         """One score per pair of the job, in two requests if one is too large for the server."""
         path, body = self._dialect.request(job.batch)
         try:
-            answer = await self._transport.post(path, body, budget)
+            answer = await self._transport.post(path, body, heard.budget)
         except TooLarge as error:
             if len(job.pairs) == 1:
                 query, document = job.pairs[0]
                 raise ScoringFailed(f"{error}, for query {query[:60]!r} and document {document[:60]!r}") from None
             self._count(splits=1)
             middle = len(job.pairs) // 2
-            first = await self._ask(job.part(0, middle), budget)
-            return first + await self._ask(job.part(middle, len(job.pairs)), budget)
+            first = await self._ask(job.part(0, middle), heard)
+            return first + await self._ask(job.part(middle, len(job.pairs)), heard)
         told = usage(answer)
         if not self._dialect.tells_tokens:
             told.pop("tokens", None)
         self._count(requests=1, **told)
+        heard.add(answer.first_byte_s, told.get("tokens"))
         try:
             values = self._dialect.scores(answer.document)
             if len(values) != len(job.pairs):

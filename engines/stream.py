@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from engines.fused import Place
-from engines.packed import KEYS_PER_TOKEN, plan
+from engines.packed import KEYS_PER_TOKEN
+from engines.packs import plan
 from engines.template import Prompt
 
 

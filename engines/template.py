@@ -140,35 +140,33 @@ class PromptEncoder:
     def __init__(self, template: Template, tokenizer: "Tokenizer", *, max_tokens: int, instruction: str = "") -> None:
         from tokenizers import Tokenizer
 
-        serialised = tokenizer.to_str()
-
-        def copy(*, specials_as_text: bool) -> Tokenizer:
-            own = Tokenizer.from_str(serialised)
-            own.no_truncation()
-            own.no_padding()
-            own.encode_special_tokens = specials_as_text
-            return own
-
         self.template = template
         self.max_tokens = max_tokens  # of the whole prompt
-        self._fixed, self._content = copy(specials_as_text=False), copy(specials_as_text=True)
+        self.tokenizer_sha256 = _sha256(tokenizer)  # as it came
+        self._tokenizer = own = Tokenizer.from_str(tokenizer.to_str())  # only one: of Qwen2's a copy takes 60 MB
+        own.no_truncation()
+        own.no_padding()
+        document = template.document_piece
+        self._head = template.pieces[:document]
+        self._before, self._after = template.pieces[document].split("{document}")
+        labels = template.labels.positive, template.labels.negative
+        fixed = [piece for piece in template.pieces if not SLOT.search(piece)]
+        self._fixed = {text: list(own.encode(text, add_special_tokens=False).ids) for text in (*fixed, *labels)}
+        own.encode_special_tokens = True  # as text: what is encoded from here on is content
         added = tokenizer.get_added_tokens_decoder().values()
         specials = sorted((token.content for token in added if token.special), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, specials)) or r"(?!)")
         self._instruction = instruction
         self._cache: TokenCache | None = None  # opened by the first prepare
-        document = template.document_piece
-        self._head = template.pieces[:document]
-        self._before, self._after = template.pieces[document].split("{document}")
         self._after_ids = self._encode_content([self._after])[0]
-        self._suffix = [token for piece in template.pieces[document + 1 :] for token in self._encode_fixed(piece)]
+        self._suffix = self._encode_pieces(template.pieces[document + 1 :], "")
         template.instruction_line(instruction)  # raises now rather than at the first query
 
     def label_ids(self) -> tuple[int, int]:
         """Token ids of the positive and the negative label. Raises EngineUnavailable if one is not a single token."""
         ids = []
         for label in (self.template.labels.positive, self.template.labels.negative):
-            encoded = self._encode_fixed(label)
+            encoded = self._fixed[label]
             if len(encoded) != 1:
                 raise EngineUnavailable(f"label {label!r} is {len(encoded)} tokens in this tokenizer, expected one")
             ids.append(encoded[0])
@@ -176,7 +174,7 @@ class PromptEncoder:
 
     def encode(self, query: str, documents: Sequence[str]) -> Prompt:
         """Token ids for one query and its documents; raises ScoringFailed if the query leaves no room."""
-        prefix = self._encode_head(query)
+        prefix = self._encode_pieces(self._head, query)
         room = self.max_tokens - len(prefix) - len(self._suffix)
         if room <= len(self._after_ids) + len(self._encode_content([self._before])[0]):
             raise ScoringFailed(
@@ -203,7 +201,9 @@ class PromptEncoder:
         `encode`, whose query it fails.
         """
         self._cache = self._cache or self._open_cache()
-        room = self.max_tokens - len(self._encode_head("")) - len(self._suffix)  # a query leaves less; most are short
+        room = (
+            self.max_tokens - len(self._encode_pieces(self._head, "")) - len(self._suffix)
+        )  # a query leaves less; most are short
         for chunk in _chunks(document for document in documents if is_text(document)):
             if not self._cache.keeps:
                 return
@@ -216,11 +216,13 @@ class PromptEncoder:
             self._cache.close()
         self._cache = None
 
-    def _encode_head(self, query: str) -> list[int]:
+    def _encode_pieces(self, pieces: Sequence[str], query: str) -> list[int]:
         ids: list[int] = []
-        for piece in self._head:
-            text = self.template.fill(piece, query=query, instruction=self._instruction)
-            ids += self._encode_content([text])[0] if SLOT.search(piece) else self._encode_fixed(text)
+        for piece in pieces:
+            if piece in self._fixed:
+                ids += self._fixed[piece]
+            else:
+                ids += self._encode_content([self.template.fill(piece, query=query, instruction=self._instruction)])[0]
         return ids
 
     def _encode_documents(self, documents: Sequence[str], after: str) -> list[list[int]]:
@@ -234,7 +236,7 @@ class PromptEncoder:
     def _open_cache(self) -> TokenCache:
         return TokenCache(
             {
-                "tokenizer": hashlib.sha256(self._content.to_str().encode()).hexdigest(),
+                "tokenizer": _sha256(self._tokenizer),
                 "tokenizers": version("tokenizers"),
                 "special_tokens": "as text",
             }
@@ -251,15 +253,16 @@ class PromptEncoder:
             ids |= encoded
         return {document: len(ids[text]) for text, document in texts.items()}
 
-    def _encode_fixed(self, text: str) -> list[int]:
-        return list(self._fixed.encode(text, add_special_tokens=False).ids)
-
     def _encode_content(self, texts: list[str]) -> list[list[int]]:
         try:
-            encoded = self._content.encode_batch_fast(texts, add_special_tokens=False)
+            encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         except (UnicodeEncodeError, TypeError) as error:  # a lone surrogate is no text
             raise ScoringFailed(f"a text cannot be encoded as UTF-8: {error}") from None
         return [list(encoding.ids) for encoding in encoded]
+
+
+def _sha256(tokenizer: "Tokenizer") -> str:
+    return hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
 
 
 def _chunks(documents: Iterable[str]) -> Iterator[list[str]]:

@@ -4,7 +4,6 @@ Written for TensorRT-LLM 1.2 (LLM API, PyTorch backend). A classifier conversion
 later versions have.
 """
 
-import hashlib
 import importlib
 import json
 import math
@@ -137,7 +136,7 @@ class TensorRTLLM(Engine):
             "device": gpu.name,
             "template": template.name,
             "template_sha256": template.sha256,
-            "tokenizer_sha256": hashlib.sha256(files.tokenizer.to_str().encode()).hexdigest(),
+            "tokenizer_sha256": self._encoder.tokenizer_sha256,
             "max_tokens": str(max_tokens),
             "document_tokens": "prepared" if options.cache_tokens else "with every query",
             "max_batch_size": str(options.max_batch_size),

@@ -1,6 +1,5 @@
 """Causal rerankers and their classifier conversions in PyTorch: log-odds from the rows of two labels."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
@@ -113,7 +112,7 @@ class TorchEngine(Engine):
             "device": checkpoint.device_name(device),
             "template": template.name,
             "template_sha256": template.sha256,
-            "tokenizer_sha256": hashlib.sha256(loaded.tokenizer.to_str().encode()).hexdigest(),
+            "tokenizer_sha256": self._encoder.tokenizer_sha256,
             "max_tokens": str(max_tokens),
             "document_tokens": "prepared" if options.cache_tokens else "with every query",
             "token_budget": str(self._budget),

@@ -37,6 +37,7 @@ class Answer(NamedTuple):
     status: int
     headers: Mapping[str, str]
     document: Any  # of the JSON; where there is none, the first text of the body
+    first_byte_s: float  # when it began to come, on the clock `time.perf_counter`
 
 
 class Limits(NamedTuple):
@@ -125,7 +126,10 @@ class Transport:
         headers = {"Content-Type": "application/json"} if content is not None else {}
         try:
             with self._anyio.fail_after(self._limits.timeout_s):
-                response = await self._client.request(method, self._url + path, content=content, headers=headers)
+                asked = self._client.stream(method, self._url + path, content=content, headers=headers)
+                async with asked as response:
+                    first_byte_s = time.perf_counter()
+                    await response.aread()
         except TimeoutError:
             raise _Transient(f"no whole answer within timeout_s = {self._limits.timeout_s:g}") from None
         except self._httpx.HTTPError as error:
@@ -142,7 +146,7 @@ class Transport:
             if response.is_success and method == "POST":  # cut, or the page of a proxy
                 raise _Transient(f"the answer is no JSON but {self.line(response.text)[:80]!r}") from None
             document = self.line(response.text)
-        return Answer(response.status_code, response.headers, document)
+        return Answer(response.status_code, response.headers, document, first_byte_s)
 
     def _refused(self, answer: Answer, path: str) -> ScoringFailed:
         if 300 <= answer.status < 400:

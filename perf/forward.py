@@ -27,7 +27,7 @@ from scipy.stats import quantile_test
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from engines import decoder, packed, quantized
+from engines import decoder, packed, packs, quantized
 from engines.prepacked import PrepackedLinear
 from engines.template import Prompt, PromptEncoder, load_template
 
@@ -95,6 +95,7 @@ def transformers_forward() -> Iterator[None]:
 
 def arms(precision: str, layers: int, prompt: Prompt, budget: int) -> list[Arm]:
     head = torch.linspace(-1, 1, 896)
+    threads = torch.get_num_threads()
     theirs, ours = (build(precision, layers, prepack=prepack) for prepack in (False, True))
 
     def before() -> Tensor:
@@ -103,7 +104,7 @@ def arms(precision: str, layers: int, prompt: Prompt, budget: int) -> list[Arm]:
 
     return [
         Arm(precision, "transformers", before),
-        Arm(precision, "decoder", lambda: packed.score(ours, head, prompt, budget=budget)[0]),
+        Arm(precision, "decoder", lambda: packed.score(ours, head, prompt, budget=budget, threads=threads)[0]),
     ]
 
 
@@ -117,7 +118,9 @@ def matrix_flops(prompt: Prompt, layers: int, budget: int) -> float:
     """
     computed = sum(
         len(prompt.prefix) + sum(len(prompt.tails[i]) for i in pack)
-        for pack in packed.plan([len(tail) for tail in prompt.tails], budget)
+        for pack in packs.spread(
+            [len(tail) for tail in prompt.tails], len(prompt.prefix), budget, torch.get_num_threads()
+        ).packs
     )
     keys, others = 2 * 2 * 128 * 896, 2 * (2 * 896 * 896 + 3 * 896 * 4864)
     return float(layers * keys * computed + others * ((layers - 1) * computed + len(prompt.tails)))
@@ -149,7 +152,7 @@ def _products(precision: str, outputs: int, inputs: int) -> Iterator[tuple[int, 
         eight_bit = quantized.QuantizedLinear(codes, None, arithmetic)
         eight_bit.prepack()
         if eight_bit.is_prepacked:
-            yield tokens, partial(eight_bit.multiply_codes, quantized.encode_bytes(rows))
+            yield tokens, partial(eight_bit.multiply_codes, quantized.encode_bytes(rows, own_zero=False))
 
 
 def _best_s(run: Callable[[], object], clock: Callable[[], float], rounds: int) -> float:

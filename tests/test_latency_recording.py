@@ -9,7 +9,7 @@ from harness.latency.load import Timing
 from harness.latency.recording import FORMAT, Recorder, read
 from harness.store import StoreError
 
-FIRST = Timing("q1", 0.5, 0.75, 1.25, 10, 300)
+FIRST = Timing("q1", 0.5, 0.75, 1.25, 10, 300, first_byte_s=1.0)
 SECOND = Timing("q2", 0.25, 0.25, 2.0, 10, None, "the server said 503")
 
 

@@ -29,11 +29,22 @@ QUIET = {
 QUALITY = {"value": 0.35124, "lo": 0.3, "hi": 0.4}
 
 
-def timings(count: int) -> tuple[Timing, ...]:
-    """Services of 1 to `count` hundredths of a second, neighbours on opposite sides; each is sent 10 ms late."""
+def timings(count: int, *, first_byte: bool = False) -> tuple[Timing, ...]:
+    """Services of 1 to `count` hundredths of a second, neighbours on opposite sides; each is sent 10 ms late.
+
+    An answer begins to come after half of its service.
+    """
     dealt = [n // 2 + 1 if n % 2 == 0 else (count + 1) // 2 + n // 2 + 1 for n in range(count)]
     return tuple(
-        Timing(f"q{n}", n * 10.0, n * 10 + 0.01, n * 10 + 0.01 + value / 100, 10, 100 * value)
+        Timing(
+            f"q{n}",
+            n * 10.0,
+            n * 10 + 0.01,
+            n * 10 + 0.01 + value / 100,
+            10,
+            100 * value,
+            first_byte_s=n * 10 + 0.01 + value / 200 if first_byte else None,
+        )
         for n, value in enumerate(dealt)
     )
 
@@ -43,6 +54,8 @@ def measured(
     scenario: str = "server",
     count: int = 100,
     quality: Mapping[str, float] | None = None,
+    *,
+    first_byte: bool = False,
     **header: Any,
 ) -> Measured:
     offline = (Timing("", 0.0, 0.0, 20.0, 10 * count, None),)
@@ -70,7 +83,8 @@ def measured(
     }
     telemetry = {"samples": 100, "cpu_mhz": [3000.0, 3000.0], "gpus": []}
     end = {"seconds": 10.0, "cores": 2, "after": QUIET, "others_cores": 0.0, "counts": {}, "telemetry": telemetry}
-    return Measured(summarise(Recording(whole, offline if scenario == "offline" else timings(count), end)), quality)
+    made = offline if scenario == "offline" else timings(count, first_byte=first_byte)
+    return Measured(summarise(Recording(whole, made, end)), quality)
 
 
 def table(*given: Measured) -> list[list[str]]:
@@ -105,6 +119,11 @@ def test_each_percentile_stands_with_its_interval_and_too_few_samples_with_their
 def test_an_end_that_is_not_known_is_a_dash_and_never_a_number() -> None:
     (line,) = table(measured(scenario="single-stream", count=70))
     assert line[5].endswith(", -]")  # a p95 of 70: 72 are needed for its upper end
+
+
+def test_the_time_to_the_first_byte_counts_from_the_sending_and_stands_below() -> None:
+    *_, first_byte = table(measured(first_byte=True))
+    assert first_byte[:4] == ["large", "to the first byte", "", "250 ms [200 ms, 305 ms]"]  # half of the service
 
 
 def test_offline_shows_its_queries_and_its_throughput() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from engines.base import Engine, Options, Pair, ScoringFailed
+from engines.base import Call, Engine, Options, Pair, ScoringFailed
 from engines.fake import Fake, FakeOptions
 from harness.latency.load import Load, Request, Target, Timing, Window, perform, schedule, steady
 
@@ -164,6 +164,28 @@ def test_a_fault_in_an_engine_ends_the_measurement_and_is_raised() -> None:
     with pytest.raises(ZeroDivisionError, match="a bug"):
         server(engine, requests(500), schedule(500, 10, "constant", seed=0), 4)
     assert len(engine.calls) < 500
+
+
+class Telling(Scripted):
+    """Says of each call that its answer began 5 ms before it was whole, and took 7 tokens."""
+
+    def last_call(self) -> Call:
+        return Call(time.perf_counter() - 0.005, 7)
+
+
+def test_what_an_engine_tells_of_a_call_is_recorded_on_the_measurements_clock() -> None:
+    (timing,) = server(Telling(sleep_s=0.02), requests(1), [0.0], 1)
+    assert timing.tokens == 7
+    assert timing.first_byte_s is not None and timing.sent_s < timing.first_byte_s < timing.done_s
+
+
+def test_a_request_without_scores_has_no_first_byte_of_an_earlier_one() -> None:
+    def answer(number: int) -> float:
+        return 1.0 if number == 0 else math.nan
+
+    whole, failed = single_stream(Telling(answer, sleep_s=0.02), requests(2))
+    assert whole.first_byte_s is not None
+    assert (failed.first_byte_s, failed.tokens) == (None, None)
 
 
 def test_constant_arrivals_are_evenly_spaced_from_zero_on() -> None:

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
-from engines.base import Engine, EngineError, Pair
+from engines.base import Call, Engine, EngineError, Pair
 from harness.run import checked
 
 LEAD_S = 0.05  # from the start of the workers to the schedule's zero
@@ -42,8 +42,9 @@ class Timing:
     sent_s: float  # when it was; to an engine that takes one call at a time, when it stood in its queue
     done_s: float
     pairs: int
-    tokens: int | None  # None where the engine does not count them, or counts several requests together
+    tokens: int | None  # None where the engine does not tell them
     error: str | None = None
+    first_byte_s: float | None = None  # when the answer began to come; None where the engine does not tell it
 
     @property
     def response_s(self) -> float:
@@ -102,17 +103,19 @@ class Target:
         """Score a request now; without a schedule, now is also when it should have been sent."""
         sent = self.now() if sent_s is None else sent_s
         before = {} if self.concurrent else self.counts()
-        error, tokens = None, None
+        error, told = None, Call()
         try:
             values = self._engine.score(request.pairs)
-            done_s = self.now()
+            done_s, told = self.now(), self._engine.last_call()
             checked(values, request.pairs)
         except EngineError as problem:
-            done_s, error = self.now(), str(problem)
+            done_s, told, error = self.now(), Call(), str(problem)
+        tokens = told.tokens
         if not self.concurrent and error is None:
             tokens = increase(before, self.counts()).get("tokens")
+        first_byte_s = None if told.first_byte_s is None else told.first_byte_s - self._origin_s
         scheduled = sent if scheduled_s is None else scheduled_s
-        return Timing(request.query_id, scheduled, sent, done_s, len(request.pairs), tokens, error)
+        return Timing(request.query_id, scheduled, sent, done_s, len(request.pairs), tokens, error, first_byte_s)
 
 
 def perform(target: Target, load: Load, record: Record, stop: threading.Event, origin_s: float | None = None) -> None:

@@ -30,6 +30,7 @@ class Summary:
     unchecked: tuple[str, ...]
     response: Mapping[str, Estimate]  # seconds from the schedule; empty where all went into one call
     service: Mapping[str, Estimate]  # seconds from the sending
+    first_byte: Mapping[str, Estimate]  # seconds from the sending until the answer began; empty where it is not known
     delay: Mapping[str, Estimate]  # seconds from the schedule to the sending: how late the generator was
     duration_s: float
     pairs_per_s: float | None
@@ -63,6 +64,7 @@ class Summary:
             "warmup": self.header["warmup"],
             "response_s": {name: each._asdict() for name, each in self.response.items()},
             "service_s": {name: each._asdict() for name, each in self.service.items()},
+            "first_byte_s": {name: each._asdict() for name, each in self.first_byte.items()},
             "delay_s": {name: each._asdict() for name, each in self.delay.items()},
             "duration_s": self.duration_s,
             "pairs_per_s": self.pairs_per_s,
@@ -97,6 +99,7 @@ def summarise(recorded: Recording) -> Summary:
         unchecked=found.unchecked,
         response=response,
         service={} if offline else estimates([timing.service_s for timing in answered]),
+        first_byte={} if offline else _first_byte(answered),
         delay={} if offline else estimates([timing.delay_s for timing in answered]),
         duration_s=duration_s,
         pairs_per_s=sum(timing.pairs for timing in answered) / duration_s if answered else None,
@@ -104,6 +107,11 @@ def summarise(recorded: Recording) -> Summary:
         objective=_objective(recorded),
         efficiency=efficiency(recorded, sum(timing.pairs for timing in answered), duration_s),
     )
+
+
+def _first_byte(answered: Sequence[Timing]) -> dict[str, Estimate]:
+    waited_s = [timing.first_byte_s - timing.sent_s for timing in answered if timing.first_byte_s is not None]
+    return estimates(waited_s) if waited_s and len(waited_s) == len(answered) else {}
 
 
 def _duration_s(timings: Sequence[Timing], scenario: str) -> float:

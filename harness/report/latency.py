@@ -26,7 +26,7 @@ LEGEND = (
     Term(
         "server",
         "queries arrive on a schedule, whether or not earlier ones are answered; the time counts from the schedule, "
-        "so that a query that had to wait waited. Service counts from the sending",
+        "so that a query that had to wait waited. Service and first byte count from the sending",
     ),
     Term("offline", "all queries in one call: how much work gets done, with no time per query"),
     Term("n", "answered requests; warm-up is not among them"),
@@ -133,8 +133,15 @@ def _lines(measured: Measured) -> Iterator[tuple[Cell, ...]]:
         Cell(summary.verdict),
     )
     if summary.scenario == "server":
-        service = (_percentile(summary.service.get(name), quantile) for name, quantile in QUANTILES.items())
-        yield (name, Cell("of it, service"), Cell(""), *service, Cell(""), Cell(""), Cell(""), Cell(""))
+        yield _part(name, "of it, service", summary.service)
+    if summary.first_byte:
+        yield _part(name, "to the first byte", summary.first_byte)
+
+
+def _part(engine: Cell, label: str, found: Mapping[str, Estimate]) -> tuple[Cell, ...]:
+    """A line of percentiles below the one that they are a part of."""
+    percentiles = (_percentile(found.get(name), quantile) for name, quantile in QUANTILES.items())
+    return (engine, Cell(label), Cell(""), *percentiles, Cell(""), Cell(""), Cell(""), Cell(""))
 
 
 def _random(summary: Summary) -> str:

@@ -96,6 +96,7 @@ class Server:
         self.headers: dict[str, str] = {}
         self.draw = random.Random(0)
         self.released = threading.Event()
+        self.parted_s: list[float] = []  # of "late body": when the headers were sent, and when the body was about to be
         handler = type("Handler", (_Handler,), {"owner": self})
         self._server = _Quiet(("127.0.0.1", 0), handler)
         self.scheme = "http"
@@ -247,6 +248,17 @@ def _trickle(text: Callable[[Any], bytes]) -> Handler:
     return fault
 
 
+def _late_body(handler: _Handler, document: Any) -> None:
+    body = json.dumps(document).encode()
+    handler.owner.parted_s.append(time.perf_counter())
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+    handler.wfile.flush()
+    handler.owner.released.wait(0.5)
+    handler.owner.parted_s.append(time.perf_counter())
+    handler.wfile.write(body)
+    handler.wfile.flush()
+
+
 def _hang(handler: _Handler, document: Any) -> None:
     handler.owner.released.wait(10)
     handler.reset()
@@ -290,6 +302,7 @@ FAULTS: dict[str, Handler] = {
     "wrong count": _wrong_count,
     "duplicate index": _duplicate_index,
     "object": lambda handler, _: handler.reply(200, {"colour": "red"}),
+    "late body": _late_body,
     "trickle body": _trickle(lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + SPACES),
     "trickle header": _trickle(lambda _: b"HTTP/1.1 200 OK\r\nX-Padding: " + b"x" * 1000),
     "hang": _hang,

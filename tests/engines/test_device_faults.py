@@ -132,7 +132,7 @@ def test_a_run_ends_at_a_lost_gpu_and_begins_no_further_query(
     classifier: str, tiny_template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(packed, "score", lambda *_, budget: short_of(0, LOST, asked)(budget=budget))
+    monkeypatch.setattr(packed, "score", lambda *_, budget, threads: short_of(0, LOST, asked)(budget=budget))
     options = {"model": classifier, "template": tiny_template, "device": "cpu"}
     engine: Engine
     with load("torch", options) as engine, pytest.raises(EngineError, match="illegal memory access"):

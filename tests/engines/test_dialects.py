@@ -235,4 +235,4 @@ def test_probabilities_of_independent_labels_are_refused() -> None:
     ],
 )
 def test_tokens_and_times_are_what_the_server_told(document: Any, headers: dict[str, str], expected: Any) -> None:
-    assert usage(Answer(200, headers, document)) == expected
+    assert usage(Answer(200, headers, document, first_byte_s=0.0)) == expected

@@ -98,14 +98,20 @@ def _one_thread(one_thread: None) -> None: ...
 
 @pytest.mark.parametrize("name", MODELS)
 @settings(max_examples=8, deadline=None)
-@given(prefix=st.integers(0, 80), tails=lengths, budget=st.sampled_from([1, 60, 2048]), block=st.sampled_from([5, 512]))
-def test_no_lengths_and_no_budget_change_a_score(
-    name: str, prefix: int, tails: list[int], budget: int, block: int
+@given(
+    prefix=st.integers(0, 80),
+    tails=lengths,
+    budget=st.sampled_from([1, 60, 2048]),
+    block=st.sampled_from([5, 512]),
+    threads=st.sampled_from([1, 3]),
+)
+def test_no_lengths_no_budget_and_no_threads_change_a_score(
+    name: str, prefix: int, tails: list[int], budget: int, block: int, threads: int
 ) -> None:
     prompt = prompt_of(prefix, tails)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoder, "TOKENS", block)
-        scores, computed = packed.score(packing(name), HEAD, prompt, budget=budget)
+        patch.setattr(decoder, "TOKEN_BYTES", 4 * block)
+        scores, computed = packed.score(packing(name), HEAD, prompt, budget=budget, threads=threads)
     assert scores.tolist() == pytest.approx(expected(name, prompt), abs=1e-4)
     assert computed >= prefix + sum(tails)
 
@@ -147,7 +153,7 @@ def test_the_last_layer_computes_no_token_that_no_score_is_read_from() -> None:
 
 
 def test_tokens_go_through_the_products_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder, "TOKENS", 32)
+    monkeypatch.setattr(decoder, "TOKEN_BYTES", 4 * 32)
     backbone = packing("qwen2")
     run = partial(packed.score, backbone, HEAD, prompt_of(10, [60]), budget=2048)
     assert packed.fits(backbone)

@@ -167,20 +167,34 @@ def has_bytes() -> None:
         pytest.skip("this CPU has no exact products of bytes in oneDNN")
 
 
+def values_of(found: quantized.Bytes) -> torch.Tensor:
+    return (found.codes.double() - (quantized.MIDDLE if found.zero is None else found.zero)) * found.scale
+
+
 def test_bytes_spread_over_a_row_and_keep_zero() -> None:
     rows = torch.tensor([[0.0, 25.498, 5.0], [-12.749, 12.749, 0.1], [-25.498, -5.0, -0.04], [0.0, 0.0, 0.0]])
-    found = quantized.encode_bytes(rows)
+    found = quantized.encode_bytes(rows, own_zero=True)
+    assert found.zero is not None
     assert found.scale[:3].flatten().tolist() == pytest.approx([0.1] * 3, rel=1e-5)
     assert found.zero.flatten().tolist() == [0, 127, 255, 0]  # 127.49 and 254.98, rounded
     assert found.codes.tolist() == [[0, 255, 50], [0, 254, 128], [0, 205, 255], [0, 0, 0]]
 
 
-@given(st.lists(st.lists(st.floats(-1e4, 1e4, width=32), min_size=3, max_size=3), min_size=1, max_size=4))
-def test_a_byte_is_within_half_a_step_of_its_value(values: list[list[float]]) -> None:
+def test_bytes_without_a_zero_of_their_own_have_it_in_the_middle() -> None:
+    rows = torch.tensor([[0.0, 12.7, 5.0], [-12.7, 6.35, 0.1], [0.0, 0.0, 0.0]])
+    found = quantized.encode_bytes(rows, own_zero=False)
+    assert found.zero is None
+    assert found.scale[:2].flatten().tolist() == pytest.approx([0.1] * 2, rel=1e-5)
+    assert found.codes.tolist() == [[128, 255, 178], [1, 128 + 64, 129], [128, 128, 128]]  # 63.5 to even
+
+
+@pytest.mark.parametrize("own_zero", [True, False])
+@given(values=st.lists(st.lists(st.floats(-1e4, 1e4, width=32), min_size=3, max_size=3), min_size=1, max_size=4))
+def test_a_byte_is_within_half_a_step_of_its_value(values: list[list[float]], own_zero: bool) -> None:
     rows = torch.tensor(values)
-    found = quantized.encode_bytes(rows)
-    stored = (found.codes.double() - found.zero) * found.scale
-    assert ((stored - rows).abs() <= 1.01 * found.scale).all()  # half of a step for the value, half for its zero
+    stored = values_of(quantized.encode_bytes(rows, own_zero=own_zero))
+    scale = quantized.encode_bytes(rows, own_zero=own_zero).scale
+    assert ((stored - rows).abs() <= 1.01 * scale).all()  # half of a step for the value, half for its zero
     assert (stored[rows == 0] == 0).all()
 
 
@@ -190,11 +204,11 @@ def test_a_prepacked_layer_computes_the_product_of_what_it_stores(has_bytes: Non
         _, module = layer("int8", bias=bias)
         weight = module.codes.double() * module.scale
         module.prepack()
-        found = quantized.encode_bytes(tokens()[0])
-        left = (found.codes.double() - found.zero) * found.scale
-        expected = (left @ weight.T + (module.bias if bias else 0)).float()
-        torch.testing.assert_close(module(tokens())[0], expected, rtol=1e-5, atol=1e-5)
-        assert torch.equal(module(module.encode(tokens()[0])), module(tokens())[0])
+        for own_zero in (True, False):
+            found = quantized.encode_bytes(tokens()[0], own_zero=own_zero)
+            expected = (values_of(found) @ weight.T + (module.bias if bias else 0)).float()
+            torch.testing.assert_close(module(found), expected, rtol=1e-5, atol=1e-5)
+        assert torch.equal(module(module.encode(tokens()[0], own_zero=True)), module(tokens())[0])
         assert (module.out_features, module.codes.nbytes >= 48 * 32) == (48, True)
 
 
@@ -215,7 +229,7 @@ def test_a_prepacked_layer_shows_zeros_nan_and_infinity_and_is_freed(has_bytes: 
     told = quantized.describe(module)
     assert (told["kernel"], told["activation_scales"]) == (
         "onednn qlinear",
-        "by token, as they come, with a zero of its own",
+        "by token, as they come; those of queries, keys and values with a zero of their own",
     )
     rows = tokens()
     rows[0, 3], rows[0, 5, 7], rows[0, 6, 0] = 0, torch.nan, torch.inf

@@ -201,6 +201,36 @@ def test_usage_and_times_of_the_server_are_counted(remote: Callable[..., Engine]
     }
 
 
+def test_a_call_knows_when_its_answer_began_and_how_many_tokens_it_took(
+    remote: Callable[..., Engine], server: Server
+) -> None:
+    server.headers = {"x-compute-tokens": "5"}
+    engine = remote("tei", batch_size=7)
+    assert engine.last_call() == (None, None)
+    engine.score(PAIRS)
+    assert engine.last_call().tokens == 10  # of two requests
+    server.plan = lambda call: "late body"
+    engine.score(PAIRS[:7])
+    headers_s, body_s = server.parted_s
+    first_byte_s, tokens = engine.last_call()
+    assert first_byte_s is not None and headers_s < first_byte_s < body_s
+    assert tokens is None  # the server did not tell
+
+
+def test_each_thread_hears_of_its_own_call(remote: Callable[..., Engine], server: Server) -> None:
+    engine = remote("tei", batch_size=1)
+    server.headers = {"x-compute-tokens": "5"}
+    both = threading.Barrier(2)
+
+    def ask(pairs: int) -> int | None:
+        engine.score(PAIRS[:pairs])
+        both.wait(10)  # the other has its answers as well
+        return engine.last_call().tokens
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(ask, (1, 4))) == [5, 20]
+
+
 def test_saturated_probabilities_are_counted(remote: Callable[..., Engine], server: Server) -> None:
     server.plan = lambda call: "saturated"
     engine = remote("infinity", batch_size=7)

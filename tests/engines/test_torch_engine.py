@@ -260,19 +260,6 @@ def test_the_kernel_is_not_for_the_cpu_nor_for_fp32() -> None:
     assert not packed.has_kernel(torch.device("cuda"), torch.float32)
 
 
-@pytest.mark.parametrize(
-    ("lengths", "budget", "packs"),
-    [
-        ([], 10, []),
-        ([5, 1, 4], 5, [[1, 2], [0]]),
-        ([50, 1, 60], 10, [[1], [0], [2]]),
-        ([3, 3, 3], 9, [[0, 1, 2]]),
-    ],
-)
-def test_packs_hold_similar_lengths_within_the_budget(lengths: list[int], budget: int, packs: list[list[int]]) -> None:
-    assert packed.plan(lengths, budget) == packs
-
-
 def test_a_long_query_with_many_short_documents_gathers_a_bounded_number_of_keys(
     classifier: str, tiny_template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

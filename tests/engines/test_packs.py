@@ -1,0 +1,93 @@
+"""Documents are dealt into packs that keep to the budget, and the packs are computed in their order by some threads."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engines import packs
+from engines.packs import Plan
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+lengths = st.lists(st.integers(1, 3000), max_size=40)
+
+
+@pytest.mark.parametrize(
+    ("costs", "budget", "expected"),
+    [
+        ([], 10, []),
+        ([5, 1, 4], 5, [[1, 2], [0]]),
+        ([50, 1, 60], 10, [[1], [0], [2]]),
+        ([3, 3, 3], 9, [[0, 1, 2]]),
+    ],
+)
+def test_packs_hold_similar_lengths_within_the_budget(costs: list[int], budget: int, expected: list[list[int]]) -> None:
+    assert packs.plan(costs, budget) == expected
+
+
+@given(costs=lengths, prefix=st.integers(0, 3000), budget=st.integers(1, 4096), threads=st.integers(1, 64))
+def test_every_document_is_in_one_pack_and_a_pack_keeps_to_the_budget_or_holds_one_document(
+    costs: list[int], prefix: int, budget: int, threads: int
+) -> None:
+    found = packs.spread(costs, prefix, budget, threads)
+    assert sorted(index for pack in found.packs for index in pack) == list(range(len(costs)))
+    assert all(len(pack) == 1 or sum(costs[index] for index in pack) <= budget for pack in found.packs)
+    assert 1 <= found.threads <= threads
+
+
+@given(costs=lengths.filter(bool), budget=st.integers(100, 4096), threads=st.integers(2, 16))
+def test_even_packs_are_no_more_than_one_document_apart(costs: list[int], budget: int, threads: int) -> None:
+    sums = [sum(costs[index] for index in pack) for pack in packs.even(costs, budget, threads)]
+    assert max(sums) - min(sums) <= max(costs)
+
+
+def test_a_query_with_many_documents_gives_each_thread_as_many_packs() -> None:
+    found = packs.spread([400] * 24, 40, 2048, 2)  # 9,600 tokens: five packs would leave one thread idle for a sixth
+    assert found.threads == 2
+    assert [len(pack) for pack in found.packs] == [4] * 6
+
+
+def test_one_pack_after_the_other_where_another_prefix_would_take_longer_than_sharing() -> None:
+    assert packs.spread([20] * 10, 2000, 2048, 2) == Plan([list(range(10))], 1)
+    assert packs.spread([400], 40, 2048, 2) == Plan([[0]], 1)
+
+
+def test_more_threads_get_smaller_packs_so_that_memory_is_bounded() -> None:
+    found = packs.spread([100] * 1000, 10, 2048, 32)
+    assert max(len(pack) for pack in found.packs) * 100 * 32 <= 2048 * packs.AT_ONCE
+
+
+def test_scores_come_in_the_order_of_the_packs_from_threads_that_share_no_product(two_threads: None) -> None:
+    both = threading.Barrier(2)
+
+    def score(pack: list[int]) -> tuple[int, int]:
+        both.wait(10)  # the other one is computed meanwhile
+        return pack[0], torch.get_num_threads()
+
+    assert packs.compute(score, Plan([[5], [3], [9], [1]], 2)) == [(5, 1), (3, 1), (9, 1), (1, 1)]
+    assert torch.get_num_threads() == 2  # of this thread
+    seen: list[int] = []
+    later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert seen == [2]  # and of threads to come
+
+
+def test_what_a_pack_raises_is_raised_and_leaves_the_number_of_threads(two_threads: None) -> None:
+    def score(pack: list[int]) -> int:
+        raise RuntimeError("can't allocate memory")
+
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        packs.compute(score, Plan([[0], [1], [2]], 2))
+    assert torch.get_num_threads() == 2
