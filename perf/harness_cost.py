@@ -177,7 +177,7 @@ def _demo(folder: Path) -> None:
 
 
 def _child(name: str, folder: Path) -> str:
-    code = f"from perf import harness_cost; from pathlib import Path; harness.{name}(Path({str(folder)!r}))"
+    code = f"from perf import harness_cost; from pathlib import Path; harness_cost.{name}(Path({str(folder)!r}))"
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, text=True)
     return done.stdout.splitlines()[-1]
 
