@@ -144,8 +144,9 @@ def attention_dtype(layer: nn.Module, dtype: torch.dtype) -> torch.dtype:
 
 
 def _blocks(hidden: Tensor) -> Iterator[slice]:
-    """The tokens that go through a layer's products together."""
-    tokens = TOKEN_BYTES // hidden.element_size()
+    """The tokens that go through a layer's products together, in parts of one size: a short last one is slower."""
+    count = -(-len(hidden) * hidden.element_size() // TOKEN_BYTES)
+    tokens = -(-len(hidden) // count)
     return (slice(start, start + tokens) for start in range(0, len(hidden), tokens))
 
 

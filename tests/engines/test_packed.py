@@ -152,13 +152,13 @@ def test_the_last_layer_computes_no_token_that_no_score_is_read_from() -> None:
     assert calls(backbone, "layers.2.self_attn.k_proj", run) == [100]
 
 
-def test_tokens_go_through_the_products_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_go_through_the_products_in_blocks_of_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder, "TOKEN_BYTES", 4 * 32)
     backbone = packing("qwen2")
     run = partial(packed.score, backbone, HEAD, prompt_of(10, [60]), budget=2048)
     assert packed.fits(backbone)
     for name in ("layers.0.self_attn.q_proj", "layers.1.mlp.gate_proj"):
-        assert calls(backbone, name, run) == [32, 32, 6]
+        assert calls(backbone, name, run) == [24, 24, 22]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
