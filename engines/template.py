@@ -201,9 +201,8 @@ class PromptEncoder:
         `encode`, whose query it fails.
         """
         self._cache = self._cache or self._open_cache()
-        room = (
-            self.max_tokens - len(self._encode_pieces(self._head, "")) - len(self._suffix)
-        )  # a query leaves less; most are short
+        prefix = self._encode_pieces(self._head, "")  # a query leaves less room; most are short
+        room = self.max_tokens - len(prefix) - len(self._suffix)
         for chunk in _chunks(document for document in documents if is_text(document)):
             if not self._cache.keeps:
                 return

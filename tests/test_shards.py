@@ -178,6 +178,36 @@ def test_a_worker_that_is_killed_costs_no_query_and_no_digit(
     assert measures(shared) == measures(alone)
 
 
+def test_a_node_that_is_lost_costs_no_query_and_no_digit(
+    cluster: str, command: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """A worker takes three of the head's four places, so that the second one starts on the node that is lost."""
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    assert ran(command(alone, delay_s=0.2)).returncode == 0
+    words = command(shared, "--ray", cluster, delay_s=0.2)
+    config = Path(words[4])
+    config.write_text(config.read_text().replace("workers: 2", "workers: 2\n  cpus: 3"))
+    ray = str(Path(sys.executable).with_name("ray"))
+    node = subprocess.Popen(
+        [ray, "start", f"--address={cluster}", "--num-cpus=3", "--block"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as run:
+            wait_for(lambda: bool(descendants(node.pid, "ray::Worker.score")), run)
+            for process_id in [*descendants(node.pid), node.pid]:
+                os.kill(process_id, signal.SIGKILL)
+            _, said = run.communicate(timeout=PATIENCE_S)
+    finally:
+        node.kill()
+        node.wait()
+    assert run.returncode == 0, said
+    assert "is gone" in said
+    assert measures(shared) == measures(alone)
+
+
 def test_a_driver_that_is_killed_resumes_with_the_same_command(
     cluster: str, command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
