@@ -25,6 +25,7 @@ from transformers.utils.hub import cached_file
 
 from engines import packed, quantized
 from engines.base import BadOptions, EngineUnavailable
+from engines.memory import give_back
 from engines.revision import weights_revision
 from engines.template import Labels
 
@@ -39,6 +40,7 @@ DTYPES = {
     "fp8": torch.bfloat16,
     "fp8-sim": torch.bfloat16,
 }
+CAST_ROWS = 8192  # of a weight at a time
 # What would change the scores and is not computed here; None or absent in Qwen2, Qwen3 and Llama.
 UNSUPPORTED = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "logit_scale")
 
@@ -185,8 +187,18 @@ def place(backbone: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.M
     Buffers keep theirs: rotary frequencies in 16 bit would turn long prompts by whole radians.
     """
     for parameter in backbone.parameters():
-        parameter.data = parameter.data.to(dtype)
+        if parameter.dtype != dtype:
+            parameter.data = _cast(parameter.data, dtype)
     return backbone.to(device).eval()
+
+
+def _cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """In parts, so that an embedding of 150,000 tokens is in memory only once."""
+    made = torch.empty_like(weight, dtype=dtype)
+    for into, rows in zip(torch.split(made, CAST_ROWS), torch.split(weight, CAST_ROWS), strict=True):
+        into.copy_(rows)
+        give_back(rows)
+    return made
 
 
 def load_tokenizer(model: str, revision: str | None) -> Tokenizer:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from engines.memory import give_back
 from engines.prepacked import PrepackedLinear, can_prepack
 from engines.quantized import QuantizedLinear
 
@@ -43,11 +44,13 @@ class Turns(NamedTuple):
 
 def prepack(backbone: nn.Module) -> None:
     """Put the weights of a backbone on a CPU into oneDNN's layout, one layer after the other. No other device's."""
-    for name, layer in list(backbone.named_modules()):
+    for name in [name for name, _ in backbone.named_modules()]:  # a list of the layers would keep them all
+        layer = backbone.get_submodule(name)
         if isinstance(layer, QuantizedLinear):
             layer.prepack()
         elif type(layer) is nn.Linear and can_prepack(layer.weight):
             backbone.set_submodule(name, PrepackedLinear(layer))
+            give_back(layer.weight)
 
 
 def has_parts(backbone: nn.Module) -> bool:

@@ -76,7 +76,7 @@ class TorchEngine(Engine):
         template = load_template(options.template)
         torch = require("torch", extra="torch")
         transformers = require("transformers", extra="torch")
-        from engines import ceiling, checkpoint, launch, packed, quantized, random_weights
+        from engines import ceiling, checkpoint, launch, memory, packed, quantized, random_weights
 
         device = checkpoint.pick_device(options.device)
         precision = checkpoint.pick_precision(options.precision, device, allow_slow=options.allow_slow)
@@ -121,6 +121,7 @@ class TorchEngine(Engine):
             **self._launcher.how,
             **quantized.describe(self._backbone),
         }
+        memory.give_back_holes()
 
     def prepare(self, documents: Collection[str], *, analysis: str) -> None:
         if self.options.cache_tokens:

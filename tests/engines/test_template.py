@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from engines import BadOptions, EngineUnavailable, ScoringFailed, create_mxbai_v2_reranker_prompt_template
 from engines.template import PromptEncoder, Template, load_template, template_names
@@ -209,14 +209,26 @@ def test_an_added_token_that_is_not_special_keeps_its_id_in_content(qwen2: Token
 
 
 def test_the_callers_tokenizer_is_left_as_it_was(tokenizer: Tokenizer, tiny_template: str) -> None:
-    tokenizer.enable_truncation(3)
-    try:
-        encoder = PromptEncoder(load_template(tiny_template), tokenizer, max_tokens=500)
-        assert len(encoder.encode("query", ["a long document"]).tails[0]) > 5
-        assert (tokenizer.truncation or {})["max_length"] == 3
-        assert not tokenizer.encode_special_tokens
-    finally:
-        tokenizer.no_truncation()
+    plain = PromptEncoder(load_template(tiny_template), tokenizer, max_tokens=500)
+    own = Tokenizer.from_str(tokenizer.to_str())
+    own.enable_truncation(3)
+    own.enable_padding(length=90)
+    own.encode_special_tokens = True
+    encoder = PromptEncoder(load_template(tiny_template), own, max_tokens=500)
+    texts = "query <|im_end|>", ["a long document", "<|im_start|>"]
+    assert encoder.encode(*texts) == plain.encode(*texts)
+    assert len(encoder.encode(*texts).tails[0]) > 5
+    assert own.truncation is not None and own.truncation["max_length"] == 3
+    assert own.padding is not None and own.encode_special_tokens
+
+
+def test_an_encoder_knows_every_token_of_a_tokenizer_that_was_extended(qwen2: Tokenizer) -> None:
+    extended = Tokenizer.from_str(qwen2.to_str())
+    extended.add_special_tokens(["<|new|>"])
+    extended.add_tokens([AddedToken("<tool_call>", lstrip=True), "cats"])
+    own = PromptEncoder(load_template("mxbai-v2-seq"), extended, max_tokens=500)._tokenizer
+    assert own.to_str() == extended.to_str()
+    assert own.get_vocab() == extended.get_vocab()
 
 
 # Truncation

@@ -1,0 +1,48 @@
+"""Memory that a process holds and does not need. Where a system has no such calls, it keeps it.
+
+safetensors maps a checkpoint's file, and pages that were read stay in memory until the last tensor of the file is
+freed: a model that is converted layer by layer would be there twice before its end. What was made on the way leaves
+holes.
+"""
+
+import ctypes
+import mmap
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import Tensor
+
+MAPS = Path("/proc/self/maps")  # Linux alone tells; elsewhere nothing is given back early
+
+
+def give_back(tensor: Tensor) -> None:
+    """Give back the pages of a tensor that is not needed any more. One that is read again is read from its file.
+
+    Nothing happens to a tensor that is not mapped from a file as a whole.
+    """
+    if not tensor.is_cpu or not tensor.is_contiguous():
+        return
+    first, last = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+    if any(start <= first and last <= end for start, end in _mapped()):
+        # whole pages only: those at the ends hold numbers of other tensors
+        start, end = -(-first // mmap.PAGESIZE) * mmap.PAGESIZE, last // mmap.PAGESIZE * mmap.PAGESIZE
+        if start < end:
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
+
+
+def give_back_holes() -> None:
+    """Give back what was freed between things that are still needed, as glibc alone can."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
+
+
+def _mapped() -> Iterator[tuple[int, int]]:
+    """Addresses of this process that show a file; proc_pid_maps(5)."""
+    if not MAPS.is_file():
+        return
+    for line in MAPS.read_text(errors="replace").splitlines():
+        addresses, _, _, _, inode, *_ = line.split()
+        if inode != "0":
+            start, end = addresses.split("-")
+            yield int(start, 16), int(end, 16)
