@@ -15,9 +15,9 @@ from engines.memory import give_back
 from engines.prepacked import PrepackedLinear, can_prepack
 from engines.quantized import QuantizedLinear
 
-TOKEN_BYTES = 1024  # of one number for each token of a block: 512 tokens in bf16, 256 in fp32, whose widest activations
-# in a 0.5B model, 4,864 numbers for each, are 5 MB and stay in cache
-ROW_BYTES = 128  # of attention scores: 64 rows in 16 bit, 32 in fp32, for all heads of a group at once
+TOKEN_BYTES = 1024  # of one number for each token of a block in the MLP: 512 tokens in bf16, 256 in fp32, whose widest
+# activations in a 0.5B model, 4,864 numbers for each, are 5 MB and stay in cache
+ROW_BYTES = 192  # of attention scores: 96 rows in 16 bit, 48 in fp32, for all heads of a group at once
 
 PARTS = {"embed_tokens", "layers", "norm", "rotary_emb"}
 LAYER_PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
@@ -107,7 +107,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, segments: Sequence[Segment
             row_end = min(row + rows, end)
             count, seen = row_end - row, keys.shape[2] - (end - row_end)
             scores = torch.bmm(query[:, row:row_end].flatten(1, 2), keys[:, :, :seen])
-            scores.view(kv_heads, count, group, seen)[..., seen - count :] += later[:count, :, :count]
+            own = scores.view(kv_heads, count, group, seen)[..., seen - count :]
+            own += later[:count, :, :count]
             asked = torch.bmm(scores.softmax(-1), values[:, :seen])
             out[row:row_end] = asked.view(kv_heads, count, group, width).transpose(0, 1)
     return out.flatten(1)
@@ -128,7 +129,7 @@ def _project(layer: Any, hidden: Tensor, turns: Turns, asking: Tensor | None) ->
     group = attention.q_proj.out_features // attention.k_proj.out_features
     key, value = hidden.new_empty(2, kv_heads, len(hidden), attention.head_dim, dtype=dtype)
     query = key.new_empty(kv_heads, len(hidden if asking is None else asking), group, attention.head_dim)
-    for block in _blocks(hidden):
+    for block in _blocks(hidden, 2 * TOKEN_BYTES):  # narrower than the MLP
         tokens = _inputs(norm(hidden[block]), attention.q_proj, own_zero=True)
         _turn(_heads(attention, "k", tokens), plain, block, key[:, block, None])
         value[:, block] = _heads(attention, "v", tokens).transpose(0, 1)
@@ -146,15 +147,15 @@ def attention_dtype(layer: nn.Module, dtype: torch.dtype) -> torch.dtype:
     return torch.bfloat16 if eight_bit and torch.ops.mkldnn._is_mkldnn_bf16_supported() else dtype
 
 
-def _blocks(hidden: Tensor) -> Iterator[slice]:
+def _blocks(hidden: Tensor, token_bytes: int) -> Iterator[slice]:
     """The tokens that go through a layer's products together, in parts of one size: a short last one is slower."""
-    count = -(-len(hidden) * hidden.element_size() // TOKEN_BYTES)
+    count = -(-len(hidden) * hidden.element_size() // token_bytes)
     tokens = -(-len(hidden) // count)
     return (slice(start, start + tokens) for start in range(0, len(hidden), tokens))
 
 
 def _inputs(tokens: Tensor, layer: nn.Module, *, own_zero: bool = False) -> Any:
-    """What layers of this kind take: 8-bit ones share the codes of their tokens.
+    """What layers of this kind take: 8-bit ones share the codes of their tokens, which are gone afterwards.
 
     Those of queries, keys and values have a zero of their own: most of what int8 loses is lost there (docs/LOG.md).
     """
@@ -184,7 +185,7 @@ def _turn(heads: Tensor, turns: Turns, tokens: slice | Tensor, out: Tensor) -> N
 def _finish(layer: Any, hidden: Tensor, asked: Tensor) -> None:
     """The rest of a layer behind its attention, into `hidden`."""
     mlp, output = layer.mlp, layer.self_attn.o_proj
-    for rows in _blocks(hidden):
+    for rows in _blocks(hidden, TOKEN_BYTES):
         block = hidden[rows]
         block += output(_inputs(asked[rows].to(hidden.dtype), output))
         tokens = _inputs(layer.post_attention_layernorm(block), mlp.gate_proj)

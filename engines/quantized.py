@@ -96,30 +96,37 @@ class Bytes(NamedTuple):
 def encode_bytes(values: Tensor, *, own_zero: bool) -> Bytes:
     """Each row with a scale, and with a zero of its own if that is asked for; 0 is exact either way.
 
+    Computed in the memory of float32 values, which are gone afterwards: another 5 MB would leave the cache for it.
     A few dimensions of a transformer's activations are large, all of one sign. With its own zero a row has 256 codes
     from its smallest to its largest value; without one, half of them may be empty, and the product is over sooner.
     NaN and infinities show in the scale.
     """
     smallest, largest = values.amin(-1, keepdim=True).float(), values.amax(-1, keepdim=True).float()
+    shift: Tensor | float
     if own_zero:
         scale = (largest.clamp_(min=0) - smallest.clamp_(max=0)).clamp_(min=TINIEST).div_(STEPS)
         zero = (smallest / scale).neg_().round_()
         shift = zero + ROUNDING
     else:
         scale = torch.maximum(largest, smallest.neg_()).clamp_(min=TINIEST).div_(MIDDLE - 1)
-        zero, shift = None, torch.full_like(scale, MIDDLE + ROUNDING)
-    lowest = (values * scale.reciprocal()).add_(shift).view(torch.int32)
+        zero, shift = None, MIDDLE + ROUNDING
+    lowest = values.float().mul_(scale.reciprocal()).add_(shift).view(torch.int32)
     # torch casts to int8 7 times as fast as to uint8; the bits are the same
     return Bytes(lowest.to(torch.int8).view(torch.uint8), zero, scale, values.dtype)
 
 
 def _multiply_bytes(codes: Tensor, weight: Tensor, scale: Tensor, dtype: torch.dtype, *, zero: int = 0) -> Tensor:
     """`(codes - zero) @ weight.T * scale` with a prepacked int8 weight, accumulated in int32."""
-    zeros = torch.zeros(len(scale), dtype=torch.int32)
     product: Tensor = torch.ops.onednn.qlinear_pointwise(
-        codes, 1.0, zero, weight, scale, zeros, None, 1.0, 0, dtype, "none", [], ""
+        codes, 1.0, zero, weight, scale, _zeros(len(scale)), None, 1.0, 0, dtype, "none", [], ""
     )
     return product
+
+
+@cache
+def _zeros(count: int) -> Tensor:
+    """Of weights, which have none: oneDNN asks for them."""
+    return torch.zeros(count, dtype=torch.int32)
 
 
 @cache
@@ -164,7 +171,7 @@ class QuantizedLinear(nn.Module):
     def encode(self, tokens: Tensor, *, own_zero: bool) -> Tensor | Bytes:
         """What `forward` takes instead of these tokens [tokens, in], so that layers with the same input share it.
 
-        Only bytes know zeros; see `encode_bytes`.
+        Only bytes know zeros; see `encode_bytes`, which takes the tokens' memory.
         """
         return encode_bytes(tokens, own_zero=own_zero) if self.is_prepacked else tokens
 
@@ -173,7 +180,7 @@ class QuantizedLinear(nn.Module):
             return self._multiply_prepacked(tokens)
         rows = tokens.flatten(0, -2)
         if self.is_prepacked:
-            return self._multiply_prepacked(encode_bytes(rows, own_zero=True)).reshape(*tokens.shape[:-1], -1)
+            return self._multiply_prepacked(encode_bytes(rows.clone(), own_zero=True)).reshape(*tokens.shape[:-1], -1)
         blocks = [self._multiply(block) for block in torch.split(rows, ROWS if rows.is_cpu else len(rows))]
         product = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
         if self.bias is not None:
@@ -186,7 +193,8 @@ class QuantizedLinear(nn.Module):
             inputs = self.codes.shape[1]
             self.codes = torch.ops.onednn.qlinear_prepack(self.codes, [ROWS, inputs])
             ones = torch.ones(1, inputs, dtype=torch.uint8)  # `codes.sum` makes a copy with 8 bytes for each
-            self.sums = _multiply_bytes(ones, self.codes, self.scale.flatten(), torch.float32)[0]
+            self.scales = self.scale.flatten()
+            self.sums = _multiply_bytes(ones, self.codes, self.scales, torch.float32)[0]
 
     @property
     def is_prepacked(self) -> bool:
@@ -199,7 +207,7 @@ class QuantizedLinear(nn.Module):
     def multiply_codes(self, tokens: Bytes) -> Tensor:
         """`tokens.codes @ weight.T`, the weight's values and not its codes: the product alone, for a ceiling."""
         zero = MIDDLE if tokens.zero is None else 0
-        return _multiply_bytes(tokens.codes, self.codes, self.scale.flatten(), tokens.dtype, zero=zero)
+        return _multiply_bytes(tokens.codes, self.codes, self.scales, tokens.dtype, zero=zero)
 
     def _multiply_prepacked(self, tokens: Bytes) -> Tensor:
         product = self.multiply_codes(tokens)

@@ -122,6 +122,8 @@ class TorchEngine(Engine):
             **quantized.describe(self._backbone),
         }
         memory.give_back_holes()
+        if device.type == "cpu":
+            memory.keep_what_is_freed()
 
     def prepare(self, documents: Collection[str], *, analysis: str) -> None:
         if self.options.cache_tokens:

@@ -27,7 +27,7 @@ from scipy.stats import quantile_test
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from engines import decoder, packed, packs, quantized
+from engines import decoder, memory, packed, packs, quantized
 from engines.prepacked import PrepackedLinear
 from engines.template import Prompt, PromptEncoder, load_template
 
@@ -152,7 +152,7 @@ def _products(precision: str, outputs: int, inputs: int) -> Iterator[tuple[int, 
         eight_bit = quantized.QuantizedLinear(codes, None, arithmetic)
         eight_bit.prepack()
         if eight_bit.is_prepacked:
-            yield tokens, partial(eight_bit.multiply_codes, quantized.encode_bytes(rows, own_zero=False))
+            yield tokens, partial(eight_bit.multiply_codes, quantized.encode_bytes(rows.clone(), own_zero=False))
 
 
 def _best_s(run: Callable[[], object], clock: Callable[[], float], rounds: int) -> float:
@@ -174,6 +174,7 @@ def interval(values: Sequence[float]) -> str:
 
 
 def compare(options: argparse.Namespace) -> None:
+    memory.keep_what_is_freed()  # as the engine
     prompt = read_prompt(options.tokenizer, read_documents(options.corpus, options.documents))
     clock, count = CLOCKS[options.clock], len(prompt.tails)
     print(f"{count} documents, {len(prompt.prefix)} + {sum(map(len, prompt.tails))} tokens, {options.layers} layers,")
