@@ -152,9 +152,12 @@ class TorchEngine(Engine):
         return None if self._shape is None else self._ceiling(self._shape)
 
     def close(self) -> None:
+        from engines import memory
+
         self._backbone.to("meta")  # frees the weights, whoever still holds the engine
         self._launcher = self._launcher._replace(score=self._again)  # which holds none
         self._encoder.close()
+        memory.give_back_holes()
 
     def _score_head(self, loaded: "Checkpoint") -> "Tensor":
         if loaded.head is not None:

@@ -15,7 +15,7 @@ from perf.peer_checkpoint import Shape, build, weights_bytes
 ROOT = Path(__file__).parents[2]
 MB = 1 << 20
 SHAPE = Shape(hidden=512, heads=8, kv_heads=2, intermediate=2048, layers=24, vocabulary=400)  # 91 million parameters
-# Prints the most memory that loading took over what was there before, in MiB.
+# Prints in MiB the most memory that loading took over what was there before, and what closing gave back.
 LOADING = """
 import re, sys
 from pathlib import Path
@@ -28,7 +28,9 @@ def status_mib(name):
 before = status_mib("VmHWM")
 model, template, precision = sys.argv[1:]
 engine = load("torch", {"model": model, "template": template, "precision": precision, "device": "cpu"})
-print(status_mib("VmHWM") - before)
+taken, held = status_mib("VmHWM") - before, status_mib("VmRSS")
+engine.close()
+print(taken, held - status_mib("VmRSS"))
 """
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what is mapped on Linux only")
@@ -77,7 +79,9 @@ def model(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @linux
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
-def test_a_model_is_in_memory_only_once_while_it_is_loaded(model: Path, tiny_template: str, precision: str) -> None:
+def test_a_model_is_in_memory_once_while_it_is_loaded_and_not_when_it_is_closed(
+    model: Path, tiny_template: str, precision: str
+) -> None:
     child = subprocess.run(
         [sys.executable, "-c", LOADING, str(model), tiny_template, precision],
         cwd=ROOT,
@@ -86,5 +90,7 @@ def test_a_model_is_in_memory_only_once_while_it_is_loaded(model: Path, tiny_tem
         timeout=300,
     )
     assert child.returncode == 0, child.stderr
-    weights, taken = weights_bytes(SHAPE, precision), int(child.stdout) * MB
+    weights = weights_bytes(SHAPE, precision)
+    taken, given_back = (int(figure) * MB for figure in child.stdout.split())
     assert weights < taken < weights + 150 * MB
+    assert given_back > 0.9 * weights
