@@ -10,6 +10,7 @@ import mmap
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -27,27 +28,32 @@ def give_back(tensor: Tensor) -> None:
     if not tensor.is_cpu or not tensor.is_contiguous():
         return
     first, last = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
-    if any(start <= first and last <= end for start, end in _mapped()):
-        # whole pages only: those at the ends hold numbers of other tensors
-        start, end = -(-first // mmap.PAGESIZE) * mmap.PAGESIZE, last // mmap.PAGESIZE * mmap.PAGESIZE
-        if start < end:
-            ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
+    # whole pages only: those at the ends hold numbers of other tensors
+    start, end = -(-first // mmap.PAGESIZE) * mmap.PAGESIZE, last // mmap.PAGESIZE * mmap.PAGESIZE
+    if start < end and any(low <= first and last <= high for low, high in _mapped()):
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
 
 
 def give_back_holes() -> None:
     """Give back what was freed between things that are still needed, as glibc alone can."""
-    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+    if trim := _glibc("malloc_trim"):
         trim(0)
 
 
 def keep_what_is_freed() -> None:
-    """Let this process keep what a query's activations took for the next one: up to 256 MB, with glibc.
+    """Let this process keep what a query's activations took for the next one: up to 256 MB, with glibc. For all
+    that the process does, also a host program's.
 
     Otherwise pages are handed back and taken anew, and cleared, within every layer: 5% of int8's time (docs/LOG.md).
     """
-    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+    if mallopt := _glibc("mallopt"):
         for parameter, value in KEPT.items():
             mallopt(parameter, value)
+
+
+def _glibc(name: str) -> Any:
+    """A function of glibc's own; None with another C library."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def _mapped() -> Iterator[tuple[int, int]]:
@@ -57,5 +63,5 @@ def _mapped() -> Iterator[tuple[int, int]]:
     for line in MAPS.read_text(errors="replace").splitlines():
         addresses, _, _, _, inode, *_ = line.split()
         if inode != "0":
-            start, end = addresses.split("-")
-            yield int(start, 16), int(end, 16)
+            low, high = addresses.split("-")
+            yield int(low, 16), int(high, 16)

@@ -96,7 +96,8 @@ class Bytes(NamedTuple):
 def encode_bytes(values: Tensor, *, own_zero: bool) -> Bytes:
     """Each row with a scale, and with a zero of its own if that is asked for; 0 is exact either way.
 
-    Computed in the memory of float32 values, which are gone afterwards: another 5 MB would leave the cache for it.
+    Computed in the memory of float32 values, which are gone afterwards: another 5 MB would be taken and freed
+    with every block.
     A few dimensions of a transformer's activations are large, all of one sign. With its own zero a row has 256 codes
     from its smallest to its largest value; without one, half of them may be empty, and the product is over sooner.
     NaN and infinities show in the scale.
