@@ -114,7 +114,7 @@ def _products(
         yield lambda: torch._int_mm(a, b)
         eight_bit = converted[0]
         if isinstance(eight_bit, quantized.QuantizedLinear) and eight_bit.is_prepacked:
-            encoded = quantized.encode_bytes(activations.clone(), own_zero=False)
+            encoded = quantized.encode_around_zero(activations.clone())
             yield lambda: eight_bit.multiply_codes(encoded)
     elif precision == "fp8":
         one = torch.ones((), device=device)

@@ -4,6 +4,7 @@ Knows nothing of models.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -40,12 +41,15 @@ def free_if_moved(module: nn.Module, name: str, fn: Callable[[Tensor], Tensor]) 
 
 def can_prepack(weight: Tensor) -> bool:
     """Whether oneDNN computes with this weight here, and it is large enough to gain by it."""
-    if weight.numel() < SMALLEST or not has_onednn() or not weight.is_cpu:
+    if weight.numel() < SMALLEST or not weight.is_cpu:
         return False
-    if weight.dtype == torch.bfloat16:
-        supported: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        return supported
-    return weight.dtype == torch.float32
+    return has_bf16_products() if weight.dtype == torch.bfloat16 else weight.dtype == torch.float32 and has_onednn()
+
+
+@cache
+def has_bf16_products() -> bool:
+    """Whether oneDNN computes in bf16 here."""
+    return has_onednn() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def has_onednn() -> bool:

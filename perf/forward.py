@@ -152,7 +152,7 @@ def _products(precision: str, outputs: int, inputs: int) -> Iterator[tuple[int, 
         eight_bit = quantized.QuantizedLinear(codes, None, arithmetic)
         eight_bit.prepack()
         if eight_bit.is_prepacked:
-            yield tokens, partial(eight_bit.multiply_codes, quantized.encode_bytes(rows.clone(), own_zero=False))
+            yield tokens, partial(eight_bit.multiply_codes, quantized.encode_around_zero(rows.clone()))
 
 
 def _best_s(run: Callable[[], object], clock: Callable[[], float], rounds: int) -> float:

@@ -61,6 +61,7 @@ class Row(NamedTuple):
     pairs_per_s: float
     to_ours: Ratio | None  # ours in the same precision
     to_implementation: Ratio | None  # the reference implementation, which has float32 only on a CPU
+    to_bf16: Ratio | None  # the same peer in bf16
     flops_per_s: float  # useful ones
     mfu: float | None  # useful operations of the machine's ceiling in this precision, median over rounds
     cores: float | None  # that it had, median over rounds: fewer than its threads where other programs ran

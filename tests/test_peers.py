@@ -39,7 +39,7 @@ def turns(seconds: dict[Contender, list[float]]) -> list[Turn]:
 
 def row(contender: Contender, largest_difference: float) -> Row:
     return Row(
-        contender, "mxbai-v2", 1.0, 1.0, None, None, 1.0, None, None, None, 1, Agreement(largest_difference, 1.0)
+        contender, "mxbai-v2", 1.0, 1.0, None, None, None, 1.0, None, None, None, 1, Agreement(largest_difference, 1.0)
     )
 
 
@@ -318,18 +318,20 @@ def test_a_run_of_ours_alone_beside_a_peer_that_cannot_be_installed(
     wanted.write_text("./nothing-here\n")
     monkeypatch.setattr(peer_environments, "FOLDER", tmp_path / "environments")
     monkeypatch.setitem(PEERS, "mxbai-rerank", PEERS["mxbai-rerank"]._replace(requirements=wanted))
-    arguments = "--peers crispbench mxbai-rerank --precisions fp32 --rounds 1 --documents 2 --layers 2 --threads 1"
+    arguments = "--peers crispbench mxbai-rerank --precisions fp32 bf16 --rounds 1 --documents 2 --layers 2 --threads 1"
     out = tmp_path / "peers.json"
     assert peers.main([*arguments.split(), "--data", str(tmp_path), "--json", str(out)]) == 5
     printed = capsys.readouterr()
     assert "mxbai-rerank is missing: not installed: ERROR: Invalid requirement" in printed.err
     assert "NFCorpus: 2 pairs" in printed.out
     document = json.loads(out.read_text())
-    (found,) = document["rows"]
+    found, in_bf16 = document["rows"]
     assert found["contender"] == {"peer": "crispbench", "precision": "fp32"}
     assert found["agreement"] == {"largest_difference": 0.0, "tau": 1.0}
-    (turn,) = document["turns"]
-    assert turn["scores"] == document["references"]["mxbai-v2"]
+    turns = {turn["contender"][1]: turn for turn in document["turns"]}
+    assert turns["fp32"]["scores"] == document["references"]["mxbai-v2"]
+    assert found["to_bf16"]["value"] == pytest.approx(turns["fp32"]["seconds"] / turns["bf16"]["seconds"])
+    assert in_bf16["to_bf16"] is None
     assert sorted(pair[1] for pair in document["workload"]["pairs"][0]) == ["a snack or not a snack", "snack"]
     assert document["machine"]["versions"]["torch"]
     assert list(document["missing"]) == ["mxbai-rerank"]

@@ -3,6 +3,7 @@
 `decoder` computes what is made as Qwen2, Qwen3 and Llama are; everything else goes through transformers' own forward.
 """
 
+import re
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from engines import decoder, packed, prepacked, quantized
+from engines import EngineUnavailable, decoder, packed, prepacked, quantized
 from engines.overflow import first_overflow
 from engines.template import Prompt
 
@@ -198,6 +199,25 @@ def test_small_weights_and_other_types_are_not_prepacked(weight: Tensor) -> None
     assert not prepacked.can_prepack(weight)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@settings(deadline=None)
+@given(keys=st.integers(1, 300), masked=st.integers(0, 299), seed=st.integers(0, 99))
+def test_the_quick_softmax_is_torchs_and_shows_what_is_no_number(
+    dtype: torch.dtype, keys: int, masked: int, seed: int
+) -> None:
+    scores = 10 * torch.randn(2, 3, keys, generator=torch.Generator().manual_seed(seed))
+    scores[1, 1, max(1, keys - masked) :] = -torch.inf
+    scores[0, 0, -1], scores[0, 2, 0] = torch.nan, torch.inf
+    scores = scores.to(dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoder, "MANY_SCORES", 0)
+        found, exact = decoder._softmax(scores).float(), scores.float().softmax(-1)
+    numbers = torch.tensor([[False, True, False], [True, True, True]])
+    assert found.isfinite().all(-1).equal(numbers)  # of others at least one is NaN, and so is the product with values
+    assert (found - exact)[numbers].abs().max() <= (1e-6 if dtype == torch.float32 else 2**-8)
+    assert (found[1, 1, max(1, keys - masked) :] == 0).all()
+
+
 @pytest.mark.parametrize("name", ["layers.1.mlp.down_proj", "layers.2.self_attn.k_proj", "norm", "layers.0.mlp.act_fn"])
 @pytest.mark.parametrize("packs", [False, True])
 def test_an_overflow_is_found_where_it_began(name: str, packs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,3 +274,17 @@ def test_int8_scores_in_bytes_stay_close_to_fp32() -> None:
         scores = int8_scores(prepack=prepack)
         assert scores.tolist() != pytest.approx(exact.tolist(), abs=1e-4)
         assert scores.tolist() == pytest.approx(exact.tolist(), abs=0.1 * spread)
+
+
+PARAMETERS = [(model, name) for model in ("qwen2", "llama, biases") for name, _ in make(model).named_parameters()]
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, -torch.inf])
+@pytest.mark.parametrize(("model", "name"), PARAMETERS)
+def test_int8_refuses_a_weight_that_is_no_number_by_its_name(model: str, name: str, wrong: float) -> None:
+    backbone = make(model)
+    weight = backbone.get_parameter(name).data
+    weight[(3,) * weight.ndim] = wrong
+    matrix_or_norm = re.escape(name.removesuffix(".weight"))
+    with pytest.raises(EngineUnavailable, match=rf"^{matrix_or_norm}(\.weight)? has NaN or infinities; int8 needs"):
+        quantized.convert(backbone, "int8", {})
