@@ -11,7 +11,7 @@ from typing import Any
 
 from engines.base import BadOptions, Engine, EngineError, EngineUnavailable, Options, Pair, Retriever, ScoringFailed
 from engines.base import read_options as _read_options
-from engines.template import create_mxbai_v2_reranker_prompt_template
+from engines.prompts.template import create_mxbai_v2_reranker_prompt_template
 
 __all__ = [
     "ENGINES",
@@ -30,13 +30,13 @@ __all__ = [
 ]
 
 ENGINES = {
-    "bi_encoder": "engines.bi_encoder:BiEncoder",
-    "bm25": "engines.bm25:BM25",
-    "cross_encoder": "engines.cross_encoder:CrossEncoder",
+    "bi_encoder": "engines.sentence_transformers.bi_encoder:BiEncoder",
+    "bm25": "engines.bm25.engine:BM25",
+    "cross_encoder": "engines.sentence_transformers.cross_encoder:CrossEncoder",
     "fake": "engines.fake:Fake",
-    "remote": "engines.remote:Remote",
-    "tensorrt_llm": "engines.tensorrt_llm_engine:TensorRTLLM",
-    "torch": "engines.torch_engine:TorchEngine",
+    "remote": "engines.remote.engine:Remote",
+    "tensorrt_llm": "engines.tensorrt_llm:TensorRTLLM",
+    "torch": "engines.torch.engine:TorchEngine",
 }
 
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
-from engines.fields import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class Pair(NamedTuple):
@@ -111,7 +111,7 @@ class Engine(ABC):
         `tokens`: of all prompts, each pair alone. `computed_tokens`: those that went through the model, fewer where
         pairs share a prefix, more where they are padded; `padded_tokens`: padding alone. `flops`: floating-point
         operations of the `tokens`; `computed_flops`: of the computed ones; `computed_bytes`: the least that these
-        move through memory. `engines.work` has the formulas.
+        move through memory. `engines.torch.work` has the formulas.
         """
         return {}
 

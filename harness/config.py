@@ -1,5 +1,6 @@
 """The config file: YAML, checked as a whole before any model, data or network is touched."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -19,9 +20,9 @@ import engines
 from engines.base import BadOptions, Options, explain, read_options
 from engines.yaml_file import read_yaml
 from harness.benchmarks import BenchmarkError, source_class
-from harness.candidates import FirstStage
-from harness.published import Comparison
-from harness.suites import load_suite
+from harness.benchmarks.suites import load_suite
+from harness.candidates.first_stage import FirstStage
+from harness.published import PublishedComparison
 
 # Names become folders: one path component, no leading dot or dash.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
@@ -110,7 +111,7 @@ class Config(Options):
     candidates: FirstStage = FirstStage()
     latency: Latency = Latency()
     ray: Cluster = Cluster()  # of `run --ray`
-    published: tuple[Comparison, ...] = ()  # tables of results/published whose numbers stand beside ours
+    published: tuple[PublishedComparison, ...] = ()  # tables of results/published whose numbers stand beside ours
 
     @model_validator(mode="after")
     def _measures_something(self) -> Self:
@@ -172,7 +173,15 @@ def _part(error: ValidationError) -> type[BaseModel]:
         "engines": EngineEntry,
         "benchmarks": BenchmarkEntry,
         "latency": Latency,
-        "published": Comparison,
+        "published": PublishedComparison,
         "ray": Cluster,
     }
     return parts.get(str(place[0]), Config) if len(place) > 1 else Config
+
+
+def choose(config: Config, names: Sequence[str]) -> list[str]:
+    """The engines of these names (none: all) in the config's order."""
+    unknown = [name for name in names if name not in config.engines]
+    if unknown:
+        raise ConfigError(f"engine {unknown[0]!r} is not in the config; it has {', '.join(config.engines)}")
+    return [name for name in config.engines if not names or name in names]

@@ -15,8 +15,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from engines.base import BadOptions, Options, explain
+from harness.benchmarks.suites import load_suite
 from harness.records import Measurement, Row
-from harness.suites import load_suite
 
 # In a wheel the tables lie inside this package, in a checkout beside it.
 FOLDERS = (Path(__file__).parent / "configs" / "published", Path(__file__).parent.parent / "results" / "published")
@@ -40,7 +40,7 @@ class Tolerance(Options):
     reason: str
 
 
-class Column(Options):
+class PublishedColumn(Options):
     """One published figure of several models: on a benchmark, or the average of a suite."""
 
     name: str
@@ -59,13 +59,13 @@ class Column(Options):
         return self
 
 
-class Table(Options):
+class PublishedTable(Options):
     name: str
     title: str
     source: str
     retrieved: str  # month in which the numbers were read
     protocol: Protocol
-    columns: tuple[Column, ...] = Field(min_length=1)
+    columns: tuple[PublishedColumn, ...] = Field(min_length=1)
     tolerance: Tolerance | None = None
 
     @model_validator(mode="after")
@@ -79,7 +79,7 @@ class Table(Options):
         return list(dict.fromkeys(model for column in self.columns for model in column.values))
 
 
-class Comparison(Options):
+class PublishedComparison(Options):
     """An entry under `published` of a config: which of our engines stands for which row of a published table."""
 
     table: str  # of results/published
@@ -113,7 +113,7 @@ class Trace:
 class Reproduction:
     """A published figure and ours, in our units: a measure between 0 and 1, or seconds."""
 
-    table: Table
+    table: PublishedTable
     engine: str
     model: str
     column: str
@@ -128,7 +128,7 @@ class Reproduction:
     machine: str = ""  # of a latency: ours
 
     @property
-    def source(self) -> Column:
+    def source(self) -> PublishedColumn:
         return next(column for column in self.table.columns if column.name == self.column)
 
     def document(self) -> dict[str, Any]:
@@ -145,20 +145,20 @@ def table_names() -> list[str]:
 
 
 @cache
-def load_table(name: str) -> Table:
+def load_table(name: str) -> PublishedTable:
     """A shipped table by name. Raises BadOptions, for an unknown name with the known ones."""
     _known([name], table_names(), "published table")
     path = next(path for folder in FOLDERS if (path := folder / f"{name}.yaml").is_file())
     try:
-        return Table.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return PublishedTable.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
-        parts: dict[object, type[Options]] = {"columns": Column, "protocol": Protocol, "tolerance": Tolerance}
+        parts: dict[object, type[Options]] = {"columns": PublishedColumn, "protocol": Protocol, "tolerance": Tolerance}
         place = error.errors()[0]["loc"]
-        part = parts.get(place[0], Table) if len(place) > 1 else Table
+        part = parts.get(place[0], PublishedTable) if len(place) > 1 else PublishedTable
         raise BadOptions(f"{path}: {explain(error, part)}") from None
 
 
-def compare(comparison: Comparison, rows: Sequence[Row]) -> list[Reproduction]:
+def compare(comparison: PublishedComparison, rows: Sequence[Row]) -> list[Reproduction]:
     """What the rows of a run say to every published figure of its engines, engine by engine, column by column."""
     table, chosen = load_table(comparison.table), comparison.columns
     return [
@@ -169,7 +169,9 @@ def compare(comparison: Comparison, rows: Sequence[Row]) -> list[Reproduction]:
     ]
 
 
-def _compare(comparison: Comparison, column: Column, engine: str, rows: Sequence[Row]) -> Reproduction:
+def _compare(
+    comparison: PublishedComparison, column: PublishedColumn, engine: str, rows: Sequence[Row]
+) -> Reproduction:
     table, model = load_table(comparison.table), comparison.engines[engine]
     own = {row.benchmark: row for row in rows if row.engine == engine and row.candidates}
     members = {comparison.benchmarks.get(name, name): queries for name, queries in _members(column).items()}
@@ -189,7 +191,7 @@ def _compare(comparison: Comparison, column: Column, engine: str, rows: Sequence
     return _judged(replace(found, trace=trace, measured=average([each.measured for each in trace], weights)))
 
 
-def _members(column: Column) -> dict[str, int | None]:
+def _members(column: PublishedColumn) -> dict[str, int | None]:
     """Benchmark -> the number of queries that the published figure is a mean over, None where it is not known."""
     if column.suite is None:
         assert column.benchmark is not None  # the column's own validator
@@ -197,7 +199,7 @@ def _members(column: Column) -> dict[str, int | None]:
     return {member.name: member.queries for member in load_suite(column.suite).members}
 
 
-def _problem(row: Row | None, column: Column, queries: int | None, protocol: Protocol) -> str | None:
+def _problem(row: Row | None, column: PublishedColumn, queries: int | None, protocol: Protocol) -> str | None:
     """Why this row cannot stand in a published figure; None if it can."""
     if row is None:
         return "is missing"

@@ -23,7 +23,7 @@ class Benchmark:
     documents: Mapping[str, str]  # doc_id -> text
     qrels: Qrels
     split: str = "test"
-    analysis: str = "english"  # how a lexical first stage cuts text into terms; see engines/analysis.py
+    analysis: str = "english"  # how a lexical first stage cuts text into terms; see engines/bm25/analysis.py
     remove_self: bool = False  # drop the document whose id is the query's, before the cut at k (ArguAna)
     warnings: tuple[str, ...] = ()  # what was odd in the data, one line each
     candidates: Mapping[str, Sequence[str]] | None = None  # query_id -> doc_ids that come with the data, best first
@@ -88,7 +88,7 @@ class Difference(NamedTuple):
     queries: int
 
 
-class Shift(NamedTuple):
+class PrecisionShift(NamedTuple):
     """How far an engine's scores are from those of the same model and template in another precision."""
 
     reference: str  # the engine of that precision
@@ -160,7 +160,7 @@ class Manifest:
         return hashlib.sha256(json.dumps(self.document(), sort_keys=True).encode()).hexdigest()
 
 
-Verdict = Literal["complete", "incomplete", "invalid"]
+Completeness = Literal["complete", "incomplete", "invalid"]
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class Row:
     engine: str
     kind: str
     benchmark: str
-    verdict: Verdict
+    verdict: Completeness
     measures: Mapping[str, Measurement]  # "nDCG@10" -> ...; empty when invalid
     per_query: Mapping[str, float]  # query_id -> nDCG@10
     queries: int
@@ -185,7 +185,7 @@ class Row:
     service_s: Sequence[float]  # samples without warm-up, in order of scoring
     against_baseline: Difference | None  # nDCG@10 minus that of the table's first engine on the same queries
     audit: Mapping[str, Audit] = field(default_factory=dict)  # "special_text", "truncated", "empty", ... -> ...
-    shift: Shift | None = None  # where an earlier engine of the table differs in nothing but the precision
+    shift: PrecisionShift | None = None  # where an earlier engine of the table differs in nothing but the precision
     model: str = ""  # one line from the engine's description
     description: Mapping[str, str] = field(default_factory=dict)  # the engine's own, and its options as "option NAME"
     folder: str = ""  # RUN/ENGINE, where its raw results are

@@ -27,9 +27,11 @@ from scipy.stats import quantile_test
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from engines import decoder, memory, packed, packs, quantized
-from engines.prepacked import PrepackedLinear
-from engines.template import Prompt, PromptEncoder, load_template
+from engines.prompts.encoder import Prompt, PromptEncoder
+from engines.prompts.template import load_template
+from engines.torch import memory, quantized
+from engines.torch.forward import cpu, packed, packs
+from engines.torch.prepacked import PrepackedLinear
 
 VOCABULARY = 4096  # ids are taken modulo it: what an embedding holds costs no time
 QUERY = "do cholesterol statin drugs cause breast cancer?"
@@ -37,7 +39,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
 CLOCKS = {"wall": time.perf_counter, "thread": time.thread_time}
 
 
-class Arm(NamedTuple):
+class ForwardArm(NamedTuple):
     """One way to score the prompt in one precision."""
 
     precision: str
@@ -65,7 +67,7 @@ def build(precision: str, layers: int, *, prepack: bool) -> Any:
         parameter.data = parameter.data.to(DTYPES[precision])
     if prepack:
         assert packed.fits(backbone)
-        decoder.prepack(backbone)
+        cpu.prepack(backbone)
     return backbone
 
 
@@ -93,7 +95,7 @@ def transformers_forward() -> Iterator[None]:
         packed.fits = before
 
 
-def arms(precision: str, layers: int, prompt: Prompt, budget: int) -> list[Arm]:
+def arms(precision: str, layers: int, prompt: Prompt, budget: int) -> list[ForwardArm]:
     head = torch.linspace(-1, 1, 896)
     threads = torch.get_num_threads()
     theirs, ours = (build(precision, layers, prepack=prepack) for prepack in (False, True))
@@ -103,8 +105,8 @@ def arms(precision: str, layers: int, prompt: Prompt, budget: int) -> list[Arm]:
             return packed.score(theirs, head, prompt, budget=budget)[0]
 
     return [
-        Arm(precision, "transformers", before),
-        Arm(precision, "decoder", lambda: packed.score(ours, head, prompt, budget=budget, threads=threads)[0]),
+        ForwardArm(precision, "transformers", before),
+        ForwardArm(precision, "decoder", lambda: packed.score(ours, head, prompt, budget=budget, threads=threads)[0]),
     ]
 
 

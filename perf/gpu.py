@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from engines import EngineError
 from perf import gpu_measures, gpu_texts
-from perf.gpu_measures import Agreement, Arm, Ceilings, Figures, Meter, Result
+from perf.gpu_measures import Ceilings, Figures, GpuArm, Meter, Result, ScoreAgreement
 from perf.gpu_table import markdown
 
 ROOT = Path(__file__).parents[1]
@@ -56,12 +56,12 @@ REFERENCE = "bf16 packed"  # transformers' own forward
 SIMULATED = "fp8-sim packed"
 
 
-class Report(NamedTuple):
+class GpuReport(NamedTuple):
     machine: dict[str, Any]
     settings: dict[str, Any]
     ceilings: dict[str, Any]
     figures: list[Figures]
-    agreements: list[Agreement]
+    agreements: list[ScoreAgreement]
     left_out: dict[str, str]  # "size, arm" -> why
     descriptions: dict[str, Any]
     seconds: dict[str, list[float]]
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["CRISPBENCH_CACHE"] = scratch  # of token ids: as cold as on a fresh machine
         results, ceilings, left_out = run(list(arms(options, device, Path(scratch))), asked, device, options.budget_s)
-    report = Report(
+    report = GpuReport(
         machine=machine(device),
         settings={name: str(value) for name, value in vars(options).items()},
         ceilings={name: found and found._asdict() for name, found in ceilings.found.items()},
@@ -115,7 +115,7 @@ def pick(device: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
-def arms(options: argparse.Namespace, device: str, scratch: Path) -> Iterator[Arm]:
+def arms(options: argparse.Namespace, device: str, scratch: Path) -> Iterator[GpuArm]:
     """All arms of the sizes asked for, large first."""
     for size in options.size or ("large", "base"):
         model = ROOT / "configs" / "shapes" / size
@@ -126,11 +126,11 @@ def arms(options: argparse.Namespace, device: str, scratch: Path) -> Iterator[Ar
         for name, (own, queries) in (GPU_ARMS if device.startswith("cuda") else CPU_ARMS).items():
             if any(part in name for part in options.arm or [""]):
                 common = {"model": str(model), "tokenizer": str(options.tokenizer), "weights": "random"}
-                yield Arm(size, name, {**common, "device": device, **own}, queries)
+                yield GpuArm(size, name, {**common, "device": device, **own}, queries)
 
 
 def run(
-    wanted: Sequence[Arm], asked: Sequence[gpu_texts.Asked], device: str, budget_s: float
+    wanted: Sequence[GpuArm], asked: Sequence[gpu_texts.TextPlan], device: str, budget_s: float
 ) -> tuple[dict[str, Result], Ceilings, dict[str, str]]:
     """Measure what fits into the budget. An arm that fails is named with its reason, and the others go on."""
     results: dict[str, Result] = {}
@@ -152,7 +152,7 @@ def run(
     return results, ceilings, left_out
 
 
-def agreements(results: dict[str, Result]) -> list[Agreement]:
+def agreements(results: dict[str, Result]) -> list[ScoreAgreement]:
     """Every arm beside transformers' own forward in bf16, and those in fp8 beside the simulation too."""
     found = []
     for key, result in results.items():
@@ -180,7 +180,7 @@ def machine(device: str) -> dict[str, Any]:
     return found
 
 
-def as_json(report: Report) -> dict[str, Any]:
+def as_json(report: GpuReport) -> dict[str, Any]:
     return report._asdict() | {
         "figures": [figures._asdict() for figures in report.figures],
         "agreements": [one._asdict() for one in report.agreements],

@@ -9,14 +9,14 @@ import numpy as np
 
 from engines import Engine, Pair, load
 from engines.base import Ceiling
-from perf.gpu_texts import Asked
+from perf.gpu_texts import TextPlan
 
 Scores = Sequence[Sequence[float]]  # of each query's documents
 WARM_UPS = 2  # calls before the clock starts
 SMALL = 10  # documents of a small query, where launches may cost more than the work
 
 
-class Arm(NamedTuple):
+class GpuArm(NamedTuple):
     size: str
     name: str
     options: Mapping[str, Any]  # of the engine
@@ -64,14 +64,14 @@ class Ceilings:
     def __init__(self) -> None:
         self.found: dict[str, Ceiling | None] = {}
 
-    def of(self, arm: Arm, engine: Engine) -> Ceiling | None:
+    def of(self, arm: GpuArm, engine: Engine) -> Ceiling | None:
         key = f"{arm.size} {arm.precision}"
         if key not in self.found:
             self.found[key] = engine.ceiling()
         return self.found[key]
 
 
-def measure(arm: Arm, asked: Sequence[Asked], ceilings: Ceilings, meter: "Meter") -> Result:
+def measure(arm: GpuArm, asked: Sequence[TextPlan], ceilings: Ceilings, meter: "Meter") -> Result:
     """Time an arm: single stream first, then all queries at once."""
     asked = asked[: arm.queries]
     queries = [[Pair(one.query, document) for document in one.documents] for one in asked]
@@ -167,7 +167,7 @@ class Meter:
         return torch.cuda.max_memory_allocated() / 2**30
 
 
-class Agreement(NamedTuple):
+class ScoreAgreement(NamedTuple):
     """Scores of one arm beside those of another over the same pairs."""
 
     arm: str
@@ -178,12 +178,12 @@ class Agreement(NamedTuple):
     tau: float  # Kendall's tau-a, mean over queries
 
 
-def agreement(arm: str, scores: Scores, reference: str, other: Scores) -> Agreement:
+def agreement(arm: str, scores: Scores, reference: str, other: Scores) -> ScoreAgreement:
     """Over the queries that both have."""
     both = list(zip(scores, other, strict=False))
     ours, theirs = (np.concatenate([np.asarray(pair[side]) for pair in both]) for side in (0, 1))
     taus = [tau(first, second) for first, second in both]
-    return Agreement(
+    return ScoreAgreement(
         arm, reference, len(both), float(abs(ours - theirs).max()), float(theirs.std()), float(np.mean(taus))
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from perf.gpu_measures import Agreement, Figures
+from perf.gpu_measures import Figures, ScoreAgreement
 
 COLUMNS: dict[str, Callable[[Figures], str]] = {
     "size": lambda row: row.size,
@@ -23,7 +23,7 @@ COLUMNS: dict[str, Callable[[Figures], str]] = {
 }
 
 
-class Target(NamedTuple):
+class SpeedTarget(NamedTuple):
     name: str
     aim: str
     reached: Callable[[Mapping[str, Figures]], float | None]  # by "size, arm"
@@ -55,10 +55,10 @@ def _mfu(rows: Mapping[str, Figures]) -> float | None:
 
 
 TARGETS = [
-    Target("large bf16, MFU offline", ">= 0.60", _mfu, lambda value: value >= 0.6),
-    Target("large fp8 / bf16, pairs/s", ">= 1.3", _gain, lambda value: value >= 1.3),
-    Target("large bf16, p50 of 100 documents, s", "<= 0.24", _p50_s("bf16"), lambda value: value <= 0.24),
-    Target("large fp8, p50 of 100 documents, s", "<= 0.18", _p50_s("fp8"), lambda value: value <= 0.18),
+    SpeedTarget("large bf16, MFU offline", ">= 0.60", _mfu, lambda value: value >= 0.6),
+    SpeedTarget("large fp8 / bf16, pairs/s", ">= 1.3", _gain, lambda value: value >= 1.3),
+    SpeedTarget("large bf16, p50 of 100 documents, s", "<= 0.24", _p50_s("bf16"), lambda value: value <= 0.24),
+    SpeedTarget("large fp8, p50 of 100 documents, s", "<= 0.18", _p50_s("fp8"), lambda value: value <= 0.18),
 ]
 
 
@@ -66,7 +66,7 @@ def markdown(
     machine: Mapping[str, Any],
     ceilings: Mapping[str, Any],
     figures: Sequence[Figures],
-    agreements: Sequence[Agreement],
+    agreements: Sequence[ScoreAgreement],
     left_out: Mapping[str, str],
 ) -> str:
     """The page. A target without its arms is not measured, which is not the same as missed."""
@@ -84,14 +84,14 @@ def markdown(
     return "\n".join(lines)
 
 
-def _verdict(target: Target, rows: Mapping[str, Figures]) -> list[str]:
+def _verdict(target: SpeedTarget, rows: Mapping[str, Figures]) -> list[str]:
     value = target.reached(rows)
     if value is None:
         return [target.name, target.aim, "-", "not measured"]
     return [target.name, target.aim, f"{value:.3f}", "met" if target.met(value) else "missed"]
 
 
-def _cells(one: Agreement) -> list[str]:
+def _cells(one: ScoreAgreement) -> list[str]:
     numbers = (f"{value:.4f}" for value in (one.largest_difference, one.spread, one.tau))
     return [one.arm, one.reference, str(one.queries), *numbers]
 

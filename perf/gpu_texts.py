@@ -17,24 +17,24 @@ ROOT = Path(__file__).parents[1]
 WORDS = 230  # of a drawn document, as NFCorpus has on average
 
 
-class Asked(NamedTuple):
+class TextPlan(NamedTuple):
     query: str
     documents: list[str]
 
 
-def read(path: Path, queries: int, documents: int) -> list[Asked]:
+def read(path: Path, queries: int, documents: int) -> list[TextPlan]:
     """The first queries of a file with their first documents. Raises ValueError for a line that is none."""
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()[:queries], 1):
         try:
             row = json.loads(line)
-            found.append(Asked(row["query"], row["documents"][:documents]))
+            found.append(TextPlan(row["query"], row["documents"][:documents]))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}:{number}: {error!r}: expected an object with query and documents") from None
     return found
 
 
-def draw(queries: int, documents: int, words: int = WORDS) -> list[Asked]:
+def draw(queries: int, documents: int, words: int = WORDS) -> list[TextPlan]:
     """Texts of drawn words, always the same. Lengths vary by a third about `words`, as abstracts do."""
     source = sorted({word for page in sorted(ROOT.glob("*.md")) for word in page.read_text(encoding="utf-8").split()})
     random_ = random.Random(0)
@@ -43,10 +43,10 @@ def draw(queries: int, documents: int, words: int = WORDS) -> list[Asked]:
         return " ".join(random_.choices(source, k=length))
 
     lengths = [random_.randint(words * 2 // 3, words * 4 // 3) for _ in range(documents)]
-    return [Asked(text(8), [text(length) for length in lengths]) for _ in range(queries)]
+    return [TextPlan(text(8), [text(length) for length in lengths]) for _ in range(queries)]
 
 
-def of_beir(folder: Path, queries: int, k: int) -> Iterator[Asked]:
+def of_beir(folder: Path, queries: int, k: int) -> Iterator[TextPlan]:
     """A BEIR folder's judged test queries with the first documents of BM25, title and text as BEIR joins them."""
     from engines import Retriever, load
 
@@ -61,7 +61,7 @@ def of_beir(folder: Path, queries: int, k: int) -> Iterator[Asked]:
         found = engine.search(row["text"], k) if row["_id"] in judged else []
         if len(found) == k and kept < queries:
             kept += 1
-            yield Asked(row["text"], [texts[i] for i in found])
+            yield TextPlan(row["text"], [texts[i] for i in found])
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:

@@ -123,9 +123,10 @@ def _point(folder: Path, axis: str, value: int) -> Cost:
 def _cost(config_path: Path, out: Path) -> Cost:
     """One benchmark through the real loop, store and measures, its candidates read before the clock starts."""
     from engines.fake import Fake
-    from harness import results
     from harness.config import read_config
-    from harness.run import Selection, prepare, score_engine
+    from harness.run import rows
+    from harness.run.loop import score_engine
+    from harness.run.tasks import Selection, prepare
 
     config = read_config(config_path)
     tasks = prepare(config, Selection())
@@ -148,26 +149,27 @@ def _cost(config_path: Path, out: Path) -> Cost:
     finally:
         Fake.score = original  # type: ignore[method-assign]
     started = time.process_time()
-    (row,) = results.rows(out)
+    (row,) = rows.engine_rows(out)
     return Cost(row.pairs, spent[0], scored_s - spent[0], time.process_time() - started)
 
 
 def _demo(folder: Path) -> None:
     """In a process of its own, whose start is the clock's zero."""
     started = time.perf_counter()
-    from harness import run, session
+    from harness.run import loop, session
+    from harness.run.tasks import Selection
     from harness.store import Store
 
     loop_s = [0.0]
-    score_task = run.score_task
+    score_task = loop.score_task
 
     def timed(*arguments: object) -> None:
         begun = time.perf_counter()
         score_task(*arguments)  # type: ignore[arg-type]
         loop_s[0] += time.perf_counter() - begun
 
-    run.score_task = timed  # type: ignore[assignment]
-    selection = run.Selection(engines=["demo-fp32"])
+    loop.score_task = timed  # type: ignore[assignment]
+    selection = Selection(engines=["demo-fp32"])
     path = Path("configs/demo.yaml")
     outcome = session.run_config(path, out=folder / "demo", selection=selection, fresh=True, say=print)
     whole_s = time.perf_counter() - started

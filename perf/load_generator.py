@@ -99,15 +99,15 @@ def serve(connection: Connection) -> None:
     asyncio.run(run())
 
 
-class Subject(NamedTuple):
+class LoadSubject(NamedTuple):
     kind: str
     options: dict[str, Any]
 
 
 @contextmanager
-def subject(through: str, workers: int) -> Iterator[Subject]:
+def subject(through: str, workers: int) -> Iterator[LoadSubject]:
     if through == "nothing":
-        yield Subject("fake", {"constant": True})
+        yield LoadSubject("fake", {"constant": True})
         return
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -116,13 +116,13 @@ def subject(through: str, workers: int) -> Iterator[Subject]:
     try:
         port = ours.recv()
         remote = {"dialect": "cohere", "url": f"http://127.0.0.1:{port}", "model": "m", "concurrency": workers}
-        yield Subject("bare", {"port": port}) if through == "socket" else Subject("remote", remote)
+        yield LoadSubject("bare", {"port": port}) if through == "socket" else LoadSubject("remote", remote)
     finally:
         process.terminate()
         process.join()
 
 
-def measure(asked: Subject, rate: float, seconds: float, *, workers: int, processes: int) -> list[Timing]:
+def measure(asked: LoadSubject, rate: float, seconds: float, *, workers: int, processes: int) -> list[Timing]:
     count, timings, stop = round(rate * seconds), list[Timing](), threading.Event()
     load = Load("server", [REQUEST] * count, schedule(count, rate, "poisson", 0), workers)
     warmup = Load("single-stream", [REQUEST] * 20 * processes, workers=processes)

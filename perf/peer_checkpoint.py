@@ -13,7 +13,7 @@ WEIGHTS = "model.safetensors"
 WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}  # of a number in a layer's matrix
 
 
-class Shape(NamedTuple):
+class PeerShape(NamedTuple):
     """A Qwen2 decoder's sizes. Its output rows are its embeddings, as in both models."""
 
     hidden: int
@@ -42,12 +42,12 @@ class Shape(NamedTuple):
 
 # config.json of Qwen2.5-0.5B and Qwen2.5-1.5B, which mxbai-rerank-base-v2 and -large-v2 are made of
 SHAPES = {
-    "base": Shape(hidden=896, heads=14, kv_heads=2, intermediate=4864, layers=24),
-    "large": Shape(hidden=1536, heads=12, kv_heads=2, intermediate=8960, layers=28),
+    "base": PeerShape(hidden=896, heads=14, kv_heads=2, intermediate=4864, layers=24),
+    "large": PeerShape(hidden=1536, heads=12, kv_heads=2, intermediate=8960, layers=28),
 }
 
 
-def weights_bytes(shape: Shape, precision: str) -> int:
+def weights_bytes(shape: PeerShape, precision: str) -> int:
     """What a model's weights take; in int8 all but the layers' matrices is float32."""
     if precision != "int8":
         return shape.parameters * WEIGHT_BYTES[precision]
@@ -60,7 +60,7 @@ class Checkpoints(NamedTuple):
     classifier: Path
 
 
-def build(shape: Shape, tokenizer: Path, folder: Path, *, seed: int) -> Checkpoints:
+def build(shape: PeerShape, tokenizer: Path, folder: Path, *, seed: int) -> Checkpoints:
     """Both checkpoints below a folder, in bfloat16 as the models are published; what lies there already is kept.
 
     `tokenizer` is a folder with tokenizer.json that knows "0", "1" and "<|endoftext|>".
@@ -84,7 +84,7 @@ def build(shape: Shape, tokenizer: Path, folder: Path, *, seed: int) -> Checkpoi
     return made
 
 
-def random_weights(shape: Shape, seed: int) -> dict[str, Any]:
+def random_weights(shape: PeerShape, seed: int) -> dict[str, Any]:
     """Tensors by their names in a checkpoint, bfloat16. Matrices are normal with 0.02, Qwen2's initializer_range."""
     import torch
 
@@ -107,7 +107,7 @@ def random_weights(shape: Shape, seed: int) -> dict[str, Any]:
     return weights
 
 
-def settings(shape: Shape, vocabulary: Any, architecture: str) -> dict[str, Any]:
+def settings(shape: PeerShape, vocabulary: Any, architecture: str) -> dict[str, Any]:
     """config.json. Transformers 4 reads rope_theta at the top level, 5 there as well."""
     return {
         "architectures": [architecture],

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from statistics import fmean, median
 from typing import NamedTuple
 
-from harness.ab.shifts import paired
+from harness.figures.shifts import paired
 
 TOLERANCE = 1e-3  # log-odds, between two computations in float32
 
@@ -18,7 +18,7 @@ class Contender(NamedTuple):
         return f"{self.peer} {self.precision}"
 
 
-class Turn(NamedTuple):
+class PeerTurn(NamedTuple):
     """One contender scored the whole workload once."""
 
     round: int
@@ -30,7 +30,7 @@ class Turn(NamedTuple):
     peak_bytes: int | None
 
 
-class Ceiling(NamedTuple):
+class PeerCeiling(NamedTuple):
     """What the machine reached at the same time over the layers' own matrices."""
 
     round: int
@@ -47,14 +47,14 @@ class Ratio(NamedTuple):
     hi: float | None
 
 
-class Agreement(NamedTuple):
+class PeerAgreement(NamedTuple):
     """With this project's float32 scores of the same prompt, over all rounds."""
 
     largest_difference: float  # log-odds
     tau: float | None  # Kendall's tau-b, mean over queries; None where all scores of one are equal
 
 
-class Row(NamedTuple):
+class PeerRow(NamedTuple):
     contender: Contender
     template: str
     median_s: float
@@ -67,10 +67,10 @@ class Row(NamedTuple):
     cores: float | None  # that it had, median over rounds: fewer than its threads where other programs ran
     peak_bytes: int | None
     weights_bytes: int
-    agreement: Agreement
+    agreement: PeerAgreement
 
 
-def ratio(turns: Sequence[Turn], subject: Contender, base: Contender) -> Ratio | None:
+def ratio(turns: Sequence[PeerTurn], subject: Contender, base: Contender) -> Ratio | None:
     """Of the rounds in which both took their turn; None if there are none, or they are the same."""
     seconds = {name: {turn.round: turn.seconds for turn in turns if turn.contender == name} for name in (subject, base)}
     rounds = seconds[subject].keys() & seconds[base].keys()
@@ -81,7 +81,7 @@ def ratio(turns: Sequence[Turn], subject: Contender, base: Contender) -> Ratio |
     return Ratio(math.exp(shift.value), lo, hi)
 
 
-def agreement(reference: Sequence[float], found: Sequence[Sequence[float]], lengths: Sequence[int]) -> Agreement:
+def agreement(reference: Sequence[float], found: Sequence[Sequence[float]], lengths: Sequence[int]) -> PeerAgreement:
     """Of the scores of several rounds with the reference; `lengths` are the documents of each query, in order."""
     from scipy.stats import kendalltau
 
@@ -89,10 +89,10 @@ def agreement(reference: Sequence[float], found: Sequence[Sequence[float]], leng
     starts = [sum(lengths[:i]) for i in range(len(lengths))]
     parts = [slice(start, start + length) for start, length in zip(starts, lengths, strict=True)]
     taus = [float(kendalltau(reference[part], scores[part]).statistic) for scores in found for part in parts]
-    return Agreement(largest, None if any(map(math.isnan, taus)) else fmean(taus))
+    return PeerAgreement(largest, None if any(map(math.isnan, taus)) else fmean(taus))
 
 
-def mfu(turns: Sequence[Turn], ceilings: Sequence[Ceiling], contender: Contender, flops: float) -> float | None:
+def mfu(turns: Sequence[PeerTurn], ceilings: Sequence[PeerCeiling], contender: Contender, flops: float) -> float | None:
     """Useful operations per second over those of the same round's ceiling; None without a ceiling."""
     best = {each.round: each.flops_per_s for each in ceilings if each.precision == contender.precision}
     shares = [
@@ -101,7 +101,7 @@ def mfu(turns: Sequence[Turn], ceilings: Sequence[Ceiling], contender: Contender
     return median(shares) if shares else None
 
 
-def disagreements(rows: Sequence[Row]) -> list[str]:
+def disagreements(rows: Sequence[PeerRow]) -> list[str]:
     """Contenders that compute in float32 and have other scores: they do not do the same work."""
     return [
         f"{row.contender} differs from the reference by {row.agreement.largest_difference:.2g} log-odds, "
@@ -111,6 +111,6 @@ def disagreements(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def as_json(row: Row) -> dict[str, object]:
-    parts = (Contender, Ratio, Agreement)
+def as_json(row: PeerRow) -> dict[str, object]:
+    parts = (Contender, Ratio, PeerAgreement)
     return {name: value._asdict() if isinstance(value, parts) else value for name, value in row._asdict().items()}

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from engines import Pair
-from engines.template import PromptEncoder, load_template
-from engines.work import Shape as Layers
-from engines.work import causal_keys
+from engines.prompts.encoder import PromptEncoder
+from engines.prompts.template import load_template
+from engines.torch.work import Shape as Layers
+from engines.torch.work import causal_keys
 from harness.config import Config
-from harness.run import Selection, prepare
-from perf.peer_checkpoint import Shape
+from harness.run.tasks import Selection, prepare
+from perf.peer_checkpoint import PeerShape
 
 ROOT = Path(__file__).parents[1]
 COLLECTIONS = Path(os.environ.get("CRISPBENCH_DATA") or ROOT.parent / "shared/data")
@@ -36,7 +37,7 @@ class Work(NamedTuple):
     prompt_tokens: int  # of all prompts, each with its own prefix
     longest_tokens: int  # of one prompt
     needed_tokens: int  # with every prefix once
-    flops: int  # of the needed tokens, by the formula of engines.work
+    flops: int  # of the needed tokens, by the formula of engines.torch.work
 
 
 def find_tokenizer(collections: Path) -> Path:
@@ -62,7 +63,7 @@ def find_workload(collections: Path, queries: int, documents: int) -> Workload:
     return Workload(known.name, lists)
 
 
-def find_work(workload: Workload, shape: Shape, tokenizer: Path, template: str) -> Work:
+def find_work(workload: Workload, shape: PeerShape, tokenizer: Path, template: str) -> Work:
     from tokenizers import Tokenizer
 
     known = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
@@ -77,7 +78,7 @@ def find_work(workload: Workload, shape: Shape, tokenizer: Path, template: str) 
     )
 
 
-def work_of(shape: Shape, prefix_tokens: int, tail_tokens: Sequence[int]) -> Work:
+def work_of(shape: PeerShape, prefix_tokens: int, tail_tokens: Sequence[int]) -> Work:
     """Of one query with a document per tail."""
     needed = prefix_tokens + sum(tail_tokens)
     keys = causal_keys(prefix_tokens) + sum(causal_keys(tail, behind=prefix_tokens) for tail in tail_tokens)
@@ -89,7 +90,7 @@ def work_of(shape: Shape, prefix_tokens: int, tail_tokens: Sequence[int]) -> Wor
     )
 
 
-def layers(shape: Shape) -> Layers:
-    """All matrices that a token passes, for engines.work and engines.ceiling; bytes are not asked of it."""
+def layers(shape: PeerShape) -> Layers:
+    """All matrices that a token passes, for engines.torch.work and engines.torch.ceiling; bytes are not asked of it."""
     attention = shape.layers * shape.hidden
     return Layers(tuple(shape.matrices * shape.layers), attention, weight_bytes=0, activation_bytes=0)

@@ -34,7 +34,7 @@ class Loaded(NamedTuple):
     pid: int  # of the process that holds the weights
 
 
-class Answer(NamedTuple):
+class PeerAnswer(NamedTuple):
     seconds: float
     scores: list[float]
     cpu_s: float | None  # processor time of the process that holds the weights, all threads
@@ -55,7 +55,7 @@ def serve(load: Callable[[Mapping[str, Any]], AbstractContextManager[Loaded]]) -
                     scores = [float(score) for score in loaded.score(pairs)]
                     seconds, after_s = time.perf_counter() - started, cpu_s(loaded.pid)
                     used_s = None if before_s is None or after_s is None else after_s - before_s
-                    answer = Answer(seconds, scores, used_s, peak_bytes(loaded.pid))
+                    answer = PeerAnswer(seconds, scores, used_s, peak_bytes(loaded.pid))
                     answers.write(json.dumps(answer._asdict()) + "\n")
         except Exception as error:
             reason = " ".join(str(error).split())[:500]
@@ -85,7 +85,7 @@ def cpu_s(pid: int) -> float | None:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-class Process:
+class PeerProcess:
     """A peer's process, loaded. A context manager: leaving it ends the process."""
 
     def __init__(self, python: Path, module: str, spec: Mapping[str, Any], *, threads: int, log: Path) -> None:
@@ -111,7 +111,7 @@ class Process:
             self.close()
             raise
 
-    def score(self, pairs: Sequence[Sequence[str]]) -> Answer:
+    def score(self, pairs: Sequence[Sequence[str]]) -> PeerAnswer:
         """Seconds as the peer's own process took them, without this protocol. Raises PeerFailed."""
         assert self._process.stdin is not None
         try:
@@ -119,7 +119,7 @@ class Process:
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._failed("its process ended") from None
-        answer = Answer(**self._read(ROUND_S))
+        answer = PeerAnswer(**self._read(ROUND_S))
         if len(answer.scores) != len(pairs) or not all(abs(score) < float("inf") for score in answer.scores):
             raise PeerFailed(f"{len(pairs)} pairs gave {len(answer.scores)} scores, not all of them finite")
         return answer
@@ -139,7 +139,7 @@ class Process:
         self._process.wait()
         self._process.stdout.close()
 
-    def __enter__(self) -> "Process":
+    def __enter__(self) -> "PeerProcess":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,12 +7,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engines.template import Template, load_template
+from engines.prompts.template import Template, load_template
 from perf import peer_environments
-from perf.peer_checkpoint import Checkpoints, Shape
-from perf.peer_figures import Ceiling, Contender, Turn
+from perf.peer_checkpoint import Checkpoints, PeerShape
+from perf.peer_figures import Contender, PeerCeiling, PeerTurn
 from perf.peer_pairs import Workload, layers
-from perf.peer_protocol import PeerFailed, Process
+from perf.peer_protocol import PeerFailed, PeerProcess
 
 ROOT = Path(__file__).parents[1]
 OURS, IMPLEMENTATION = "crispbench", "mxbai-rerank"
@@ -56,16 +56,16 @@ PEERS = {
 class Setting(NamedTuple):
     """What all contenders have in common."""
 
-    shape: Shape
+    shape: PeerShape
     checkpoints: Checkpoints
     workload: Workload
     threads: int
     logs: Path  # a folder
 
 
-class Measured(NamedTuple):
-    turns: list[Turn]
-    ceilings: list[Ceiling]
+class PeerMeasurement(NamedTuple):
+    turns: list[PeerTurn]
+    ceilings: list[PeerCeiling]
     about: dict[Contender, dict[str, str]]  # of those that were loaded
     missing: dict[str, str]  # contender to the reason why it has no figures
 
@@ -80,11 +80,11 @@ def reference(setting: Setting, template: str) -> list[float]:
         return process.score(setting.workload.pairs).scores
 
 
-def measure(setting: Setting, contenders: Sequence[Contender], rounds: int, seed: int) -> Measured:
+def measure(setting: Setting, contenders: Sequence[Contender], rounds: int, seed: int) -> PeerMeasurement:
     """All contenders, loaded together and warm, one turn each per round; who fails is left out from then on."""
-    measured = Measured([], [], {}, {})
+    measured = PeerMeasurement([], [], {}, {})
     with ExitStack() as stack:
-        loaded: dict[Contender, Process] = {}
+        loaded: dict[Contender, PeerProcess] = {}
         for contender in contenders:
             say(f"loading {contender}")
             try:
@@ -102,7 +102,7 @@ def measure(setting: Setting, contenders: Sequence[Contender], rounds: int, seed
 
 
 def _round(
-    setting: Setting, loaded: dict[Contender, Process], measured: Measured, number: int, order: random.Random
+    setting: Setting, loaded: dict[Contender, PeerProcess], measured: PeerMeasurement, number: int, order: random.Random
 ) -> None:
     """One turn of each contender and of the ceiling of each precision, in random order."""
     turns: list[tuple[Contender, Callable[[int], None]]] = []
@@ -120,38 +120,38 @@ def _round(
 
 
 def _turn(
-    setting: Setting, contender: Contender, process: Process, measured: Measured, number: int
+    setting: Setting, contender: Contender, process: PeerProcess, measured: PeerMeasurement, number: int
 ) -> Callable[[int], None]:
     def take(position: int) -> None:
         answer = process.score(setting.workload.pairs)
-        measured.turns.append(Turn(number, position, contender, *answer))
+        measured.turns.append(PeerTurn(number, position, contender, *answer))
         say(f"round {number + 1}: {contender}, {answer.seconds:.2f} s")
 
     return take
 
 
-def _ceiling(setting: Setting, precision: str, measured: Measured, number: int) -> Callable[[int], None]:
+def _ceiling(setting: Setting, precision: str, measured: PeerMeasurement, number: int) -> Callable[[int], None]:
     def take(position: int) -> None:
         import torch
 
-        from engines.ceiling import measure
-        from engines.checkpoint import DTYPES
+        from engines.torch.ceiling import measure
+        from engines.torch.checkpoint import DTYPES
 
         torch.set_num_threads(setting.threads)
         shape, device = layers(setting.shape), torch.device("cpu")
         found = measure(shape, precision=precision, dtype=DTYPES[precision], device=device)
         assert found is not None  # a CPU has a clock
-        measured.ceilings.append(Ceiling(number, position, precision, found.flops_per_s))
+        measured.ceilings.append(PeerCeiling(number, position, precision, found.flops_per_s))
 
     return take
 
 
-def _open(setting: Setting, contender: Contender, template: str) -> Process:
+def _open(setting: Setting, contender: Contender, template: str) -> PeerProcess:
     peer = PEERS[contender.peer]
     own = Path(sys.executable)
     python = own if peer.requirements is None or peer.is_server else peer_environments.interpreter(contender.peer)
     log = setting.logs / f"{contender.peer}-{contender.precision}.log"
-    return Process(python, peer.module, _spec(setting, contender, template), threads=setting.threads, log=log)
+    return PeerProcess(python, peer.module, _spec(setting, contender, template), threads=setting.threads, log=log)
 
 
 def _spec(setting: Setting, contender: Contender, template: str) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from statistics import median, pstdev
 
 from perf import peer_figures
 from perf.peer_checkpoint import weights_bytes
-from perf.peer_figures import Contender, Ratio, Row
+from perf.peer_figures import Contender, PeerRow, Ratio
 from perf.peer_pairs import Work
-from perf.peer_rounds import IMPLEMENTATION, OURS, PEERS, Measured, Setting
+from perf.peer_rounds import IMPLEMENTATION, OURS, PEERS, PeerMeasurement, Setting
 
 References = Mapping[str, Sequence[float]]  # our scores in float32, by template
 
@@ -29,7 +29,7 @@ COLUMNS = (
 )
 
 
-def make_rows(setting: Setting, measured: Measured, references: References, work: Work) -> list[Row]:
+def make_rows(setting: Setting, measured: PeerMeasurement, references: References, work: Work) -> list[PeerRow]:
     """A row for each contender that took all of its turns."""
     return [
         _row(contender, setting, measured, references[PEERS[contender.peer].template], work.flops)
@@ -38,11 +38,13 @@ def make_rows(setting: Setting, measured: Measured, references: References, work
     ]
 
 
-def _row(contender: Contender, setting: Setting, measured: Measured, reference: Sequence[float], flops: int) -> Row:
+def _row(
+    contender: Contender, setting: Setting, measured: PeerMeasurement, reference: Sequence[float], flops: int
+) -> PeerRow:
     turns = [turn for turn in measured.turns if turn.contender == contender]
     lengths = [len(pairs) for pairs in setting.workload.lists]
     median_s = median(turn.seconds for turn in turns)
-    return Row(
+    return PeerRow(
         contender=contender,
         template=PEERS[contender.peer].template,
         median_s=median_s,
@@ -59,7 +61,7 @@ def _row(contender: Contender, setting: Setting, measured: Measured, reference: 
     )
 
 
-def heading(setting: Setting, measured: Measured, references: References, work: Work) -> str:
+def heading(setting: Setting, measured: PeerMeasurement, references: References, work: Work) -> str:
     """What was scored, how much work that is, and what the machine reached meanwhile."""
     rates: dict[str, list[float]] = {}
     for ceiling in measured.ceilings:
@@ -78,7 +80,7 @@ def heading(setting: Setting, measured: Measured, references: References, work: 
     )
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[PeerRow]) -> str:
     """Aligned columns; a figure that there is not is a dash."""
     cells = [COLUMNS, *map(_cells, rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -86,7 +88,7 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: PeerRow) -> tuple[str, ...]:
     return (
         row.contender.peer,
         row.contender.precision,

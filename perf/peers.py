@@ -19,10 +19,10 @@ from typing import Any
 from harness import machine
 from perf import peer_checkpoint, peer_environments, peer_figures, peer_pairs, peer_rounds, peer_table
 from perf.peer_checkpoint import SHAPES, WEIGHT_BYTES, weights_bytes
-from perf.peer_figures import Contender, Row
+from perf.peer_figures import Contender, PeerRow
 from perf.peer_pairs import Work
 from perf.peer_protocol import PeerFailed
-from perf.peer_rounds import OURS, PEERS, Measured, Setting, say
+from perf.peer_rounds import OURS, PEERS, PeerMeasurement, Setting, say
 
 PROCESS_BYTES = 400 << 20  # of Python, torch and a round's hidden states, beside the weights
 BATCH = 32  # mxbai-rerank's
@@ -146,7 +146,7 @@ def available_bytes() -> int | None:
 
 
 def as_json(
-    options: argparse.Namespace, setting: Setting, measured: Measured, rows: Sequence[Row], work: Work
+    options: argparse.Namespace, setting: Setting, measured: PeerMeasurement, rows: Sequence[PeerRow], work: Work
 ) -> dict[str, Any]:
     """All that a reader needs to compute the table again, and what it was measured on."""
     return {

@@ -16,16 +16,16 @@ from typing import NamedTuple
 
 import yaml
 
-from harness import run, shards
 from harness.config import Cluster, Config, read_config
 from harness.machine import record
-from harness.report.rows import WORKERS
-from harness.run import Selection, Task
+from harness.run import loop, shards
+from harness.run.folder import WORKERS
+from harness.run.tasks import Selection, Task, prepare
 
 K = 100
 
 
-class Measured(NamedTuple):
+class ShardTiming(NamedTuple):
     name: str
     workers: int
     starting_s: float
@@ -70,20 +70,20 @@ def write_config(folder: Path, queries: int, delay_s: float) -> Path:
     return path
 
 
-def alone(config: Config, tasks: list[Task], folder: Path, slept_s: float) -> Measured:
+def alone(config: Config, tasks: list[Task], folder: Path, slept_s: float) -> ShardTiming:
     started = time.perf_counter()
-    run.score_engine("sleeper", config.engines["sleeper"], tasks, folder, fresh=True)
-    return Measured("one process", 1, 0.0, time.perf_counter() - started, tasks[0].pairs, slept_s)
+    loop.score_engine("sleeper", config.engines["sleeper"], tasks, folder, fresh=True)
+    return ShardTiming("one process", 1, 0.0, time.perf_counter() - started, tasks[0].pairs, slept_s)
 
 
-def over_ray(config: Config, tasks: list[Task], folder: Path, workers: int, slept_s: float) -> Measured:
+def over_ray(config: Config, tasks: list[Task], folder: Path, workers: int, slept_s: float) -> ShardTiming:
     began = time.perf_counter()
     with shards.connected("local"):
-        job = shards.Job("sleeper", config.engines["sleeper"], Cluster(workers=workers, cpus=0.5))
+        job = shards.EngineJob("sleeper", config.engines["sleeper"], Cluster(workers=workers, cpus=0.5))
         shards.score_engine(job, tasks, folder, fresh=True, say=print)
         scoring_s = json.loads((folder / WORKERS).read_text())["seconds"]
         taken_s = time.perf_counter() - began
-    return Measured("Ray", workers, taken_s - scoring_s, scoring_s, tasks[0].pairs, slept_s)
+    return ShardTiming("Ray", workers, taken_s - scoring_s, scoring_s, tasks[0].pairs, slept_s)
 
 
 def main() -> None:
@@ -96,7 +96,7 @@ def main() -> None:
         folder = Path(name)
         os.environ["CRISPBENCH_CACHE"] = str(folder / "cache")
         config = read_config(write_config(folder, arguments.queries, arguments.delay_ms / 1e3))
-        tasks = run.prepare(config, Selection())
+        tasks = prepare(config, Selection())
         slept_s = arguments.queries * arguments.delay_ms / 1e3
         print(f"{len(os.sched_getaffinity(0))} cores, load average {os.getloadavg()[0]:.1f}; {tasks[0].pairs:,} pairs")
         print(

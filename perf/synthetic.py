@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from harness.suites import load_suite
+from harness.benchmarks.suites import load_suite
 
 QUERY_WORDS = 8
 VOCABULARY = 20_000

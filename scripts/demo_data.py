@@ -39,7 +39,7 @@ TEST_FOLDERS = {"test", "tests", "testing", "idle_test", "idlelib", "lib2to3", "
 VENDORED = {"_vendor", "backports", "vendored", "_vendored", "typeshed", "lib_rt", "lib-rt"}
 
 
-class Function(NamedTuple):
+class TrainingFunction(NamedTuple):
     """One documented function."""
 
     package: str
@@ -52,7 +52,7 @@ def fold(text: str) -> str:
     return " ".join(text.split())
 
 
-def functions_of(source: str, package: str) -> Iterator[Function]:
+def functions_of(source: str, package: str) -> Iterator[TrainingFunction]:
     """Yield the documented functions of one module."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -64,10 +64,10 @@ def functions_of(source: str, package: str) -> Iterator[Function]:
         doc = ast.get_docstring(node)
         if doc and doc.strip():
             body = "\n".join(lines[node.body[0].end_lineno : node.end_lineno])
-            yield Function(package, fold(doc.strip().split("\n\n")[0]), textwrap.dedent(body).strip())
+            yield TrainingFunction(package, fold(doc.strip().split("\n\n")[0]), textwrap.dedent(body).strip())
 
 
-def functions_under(root: Path, skip: set[str], package: str | None = None) -> Iterator[Function]:
+def functions_under(root: Path, skip: set[str], package: str | None = None) -> Iterator[TrainingFunction]:
     """Yield the documented functions below `root`, leaving out folders named in `skip`."""
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).parts
@@ -80,23 +80,23 @@ def functions_under(root: Path, skip: set[str], package: str | None = None) -> I
             continue
 
 
-def standard_library(min_words: int = 3) -> list[Function]:
+def standard_library(min_words: int = 3) -> list[TrainingFunction]:
     """Return the documented functions of the standard library: the test set, never trained on."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    found: dict[str, Function] = {}
+    found: dict[str, TrainingFunction] = {}
     for item in functions_under(root, TEST_FOLDERS - {"testing"}, "stdlib"):
         if len(item.query.split()) >= min_words and len(item.body) >= 20:
             found.setdefault(item.body, item)
     return list(found.values())
 
 
-def load_functions(packages: Sequence[Path], per_package: int, seed: int, min_words: int = 3) -> list[Function]:
+def load_functions(packages: Sequence[Path], per_package: int, seed: int, min_words: int = 3) -> list[TrainingFunction]:
     """Return the shuffled, de-duplicated training functions; at most `per_package` of each package."""
     root = Path(sysconfig.get_paths()["stdlib"])
     held_out = list(functions_under(root, {"site-packages", "__pycache__"}, "stdlib"))
     queries = {fold(item.query).lower() for item in held_out}
     bodies = {fold(item.body) for item in held_out}
-    found: dict[str, Function] = {}
+    found: dict[str, TrainingFunction] = {}
     for folder in packages:
         for item in functions_under(folder, TEST_FOLDERS | VENDORED):
             body = fold(item.body)
@@ -115,15 +115,15 @@ def load_functions(packages: Sequence[Path], per_package: int, seed: int, min_wo
     return kept
 
 
-def save_functions(items: Sequence[Function], path: Path) -> None:
+def save_functions(items: Sequence[TrainingFunction], path: Path) -> None:
     """Write functions as JSON lines."""
     path.write_text("".join(json.dumps(item) + "\n" for item in items), "utf-8")
 
 
-def read_functions(path: Path) -> list[Function]:
+def read_functions(path: Path) -> list[TrainingFunction]:
     """Read what `save_functions` wrote."""
     with path.open(encoding="utf-8") as lines:
-        return [Function(*json.loads(line)) for line in lines]
+        return [TrainingFunction(*json.loads(line)) for line in lines]
 
 
 def split_identifiers(text: str) -> str:
@@ -205,7 +205,7 @@ def embed(texts: Sequence[str], teacher: Path, tokens: int | None = None) -> Arr
     return np.asarray(functional.normalize(vectors.float(), dim=-1).cpu().numpy())
 
 
-def teacher_vectors(items: Sequence[Function], teacher: Path | None, cache: Path) -> tuple[Array, Array]:
+def teacher_vectors(items: Sequence[TrainingFunction], teacher: Path | None, cache: Path) -> tuple[Array, Array]:
     """Return the teacher's vectors of all queries and bodies, cached in pieces below `cache`."""
     cache.mkdir(parents=True, exist_ok=True)
     pieces: list[tuple[Array, Array]] = []

@@ -34,7 +34,7 @@ from torch.nn import functional
 from transformers import Qwen2ForSequenceClassification
 
 from scripts import demo_data as data
-from scripts.demo_data import Array, Function
+from scripts.demo_data import Array, TrainingFunction
 from scripts.demo_model import (
     END,
     HEADS,
@@ -58,7 +58,7 @@ DEV_PACKAGES = ["dulwich", "werkzeug", "traitlets", "tornado", "urllib3", "reque
 class Corpus:
     """Functions with everything that a training step looks up."""
 
-    functions: list[Function]
+    functions: list[TrainingFunction]
     queries: list[list[int]]
     bodies: list[list[int]]
     query_vectors: Array
@@ -85,7 +85,7 @@ def encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
 # ---------------------------------------------------------------- data
 
 
-def load_corpus(args: argparse.Namespace, functions: list[Function], tokenizer: Tokenizer) -> Corpus:
+def load_corpus(args: argparse.Namespace, functions: list[TrainingFunction], tokenizer: Tokenizer) -> Corpus:
     """Tokenise, embed and mine the training functions; what is slow is cached below ``--work``."""
     queries, bodies = [item.query for item in functions], [item.body for item in functions]
     vectors = data.teacher_vectors(functions, args.teacher, args.work / "emb")
@@ -171,7 +171,7 @@ def score_prompts(model: Qwen2ForSequenceClassification, prompts: list[list[int]
 
 
 @dataclass
-class Task:
+class TrainingTask:
     """Queries with their candidates: what is measured."""
 
     query: list[str]
@@ -201,12 +201,12 @@ class Task:
         return score_prompts(model, prompts).reshape(self.rows.shape)
 
 
-def make_task(functions: list[Function], queries: int, seed: int) -> Task:
+def make_task(functions: list[TrainingFunction], queries: int, seed: int) -> TrainingTask:
     """Sample queries and rank all bodies for them with BM25: the 50 best are the candidates."""
     gold = random.Random(seed).sample(range(len(functions)), min(queries, len(functions)))
     bodies, texts = [item.body for item in functions], [functions[i].query for i in gold]
     rows, bm25 = data.bm25_candidates(bodies, texts, 50)
-    return Task(texts, bodies, gold, rows, bm25)
+    return TrainingTask(texts, bodies, gold, rows, bm25)
 
 
 def interval(values: Array, draws: int = 2000) -> str:
@@ -343,7 +343,7 @@ def start_model(corpus: Corpus, train: Array, args: argparse.Namespace) -> Qwen2
 
 
 def train_model(
-    corpus: Corpus, train: Array, task: Task, tokenizer: Tokenizer, args: argparse.Namespace
+    corpus: Corpus, train: Array, task: TrainingTask, tokenizer: Tokenizer, args: argparse.Namespace
 ) -> Qwen2ForSequenceClassification:
     """Train, or go on training, and return the model."""
     path = args.work / f"{args.name}.pt"
@@ -377,7 +377,7 @@ def train_model(
     return trained.model
 
 
-def report(out: Path, task: Task, tokenizer: Tokenizer, teacher: Path | None, name: str) -> None:
+def report(out: Path, task: TrainingTask, tokenizer: Tokenizer, teacher: Path | None, name: str) -> None:
     """Print nDCG@10 of the exported checkpoint and its baselines on one task."""
     model = Qwen2ForSequenceClassification.from_pretrained(out, dtype=torch.float32)
     rows = {"random order (expected)": task.chance(), "BM25": task.ndcg(task.bm25)}

@@ -10,7 +10,8 @@ import yaml
 from harness.config import read_config
 from harness.latency.load import Timing
 from harness.latency.recording import Recorder
-from harness.run import Selection, prepare, score_engine
+from harness.run.loop import score_engine
+from harness.run.tasks import Selection, prepare
 from tests.conftest import write_beir
 
 MACHINE = {"system": "Linux x86_64", "cpu": "EPYC", "cores": "2", "memory_gib": "24", "gpu": "none", "versions": {}}

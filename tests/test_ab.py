@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 
 from harness.ab import contest, report
-from harness.ab.contest import Contest, Terms, read_margins, run_ab
+from harness.ab.contest import AbOptions, AbResult, read_margins, run_ab
 from harness.ab.journal import Journal, read_launches
 from harness.ab.launches import LaunchFailed
-from harness.ab.records import METRICS, Born, LaunchPair, Metric, Plan, Round
+from harness.ab.records import METRICS, Born, LaunchPair, LaunchPlan, Metric, Round
 from harness.config import ConfigError
 from tests.conftest import ROOT, write_beir
 
 WORDS = ("cat", "dog", "bird", "fish", "worm")
-SMALL = Plan(launch_pairs=2, rounds=2, queries=5, warmup=3)
+SMALL = LaunchPlan(launch_pairs=2, rounds=2, queries=5, warmup=3)
 WIDE: dict[Metric, float] = {"p50": 0.5, "throughput": 0.5}
 
 # Engines of an installed package, as processes find them.
@@ -107,8 +107,8 @@ def odd_config(tmp_path: Path, odd_engines: None) -> Path:
     return config_in(tmp_path)
 
 
-def ab(config: Path, *names: str, plan: Plan = SMALL, **terms: Any) -> Contest:
-    return run_ab(config, names, Terms(plan=plan, **terms), out=config.parent / "out", say=lambda _: None)
+def ab(config: Path, *names: str, plan: LaunchPlan = SMALL, **terms: Any) -> AbResult:
+    return run_ab(config, names, AbOptions(plan=plan, **terms), out=config.parent / "out", say=lambda _: None)
 
 
 def lines(folder: Path, event: str) -> list[dict[str, Any]]:
@@ -117,17 +117,17 @@ def lines(folder: Path, event: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Contest:
+def ran(tmp_path_factory: pytest.TempPathFactory) -> AbResult:
     return ab(trimmed(config_in(tmp_path_factory.mktemp("ab"))), "quick", "bm25", margins=WIDE)
 
 
-def test_every_launch_is_a_process_of_its_own(ran: Contest) -> None:
+def test_every_launch_is_a_process_of_its_own(ran: AbResult) -> None:
     launches = lines(ran.folder, "launch")
     assert [launch["arm"] for launch in launches] == ["A", "B", "B", "A"]
     assert len({launch["pid"] for launch in launches}) == 4
 
 
-def test_rounds_take_turns_abba_and_then_baab(ran: Contest) -> None:
+def test_rounds_take_turns_abba_and_then_baab(ran: AbResult) -> None:
     turns = [(turn["launch_pair"], turn["arm"], turn["round"]) for turn in lines(ran.folder, "turn")]
     assert turns == [
         *[(1, "A", 0), (1, "B", 0), (1, "A", 1), (1, "B", 1), (1, "B", 2), (1, "A", 2)],
@@ -135,7 +135,7 @@ def test_rounds_take_turns_abba_and_then_baab(ran: Contest) -> None:
     ]
 
 
-def test_both_sides_score_the_same_queries_in_the_same_order(ran: Contest) -> None:
+def test_both_sides_score_the_same_queries_in_the_same_order(ran: AbResult) -> None:
     samples = sorted(lines(ran.folder, "sample"), key=lambda line: (line["launch_pair"], line["arm"]))
     asked = [
         [(line["query_id"], line["pairs"], line["round"]) for line in launch]
@@ -146,7 +146,7 @@ def test_both_sides_score_the_same_queries_in_the_same_order(ran: Contest) -> No
     assert {pairs for _, pairs, _ in asked[0]} == {3}
 
 
-def test_warmup_is_recorded_and_does_not_count(ran: Contest) -> None:
+def test_warmup_is_recorded_and_does_not_count(ran: AbResult) -> None:
     warmup = [line["round"] for line in lines(ran.folder, "sample") if line["warmup"]]
     # of each of 4 launches: three before the first round, one at the start of each of two rounds
     assert sorted(warmup) == [0] * 12 + [1] * 4 + [2] * 4
@@ -155,14 +155,14 @@ def test_warmup_is_recorded_and_does_not_count(ran: Contest) -> None:
         assert [[len(block.service_s) for block in launch] for launch in launches] == [[5, 5], [5, 5]]
 
 
-def test_what_is_judged_is_what_was_recorded(ran: Contest) -> None:
+def test_what_is_judged_is_what_was_recorded(ran: AbResult) -> None:
     from harness.ab.verdict import judge
 
     pairs = zip(read_launches(ran.folder, "A"), read_launches(ran.folder, "B"), strict=True)
     assert judge([LaunchPair(*both) for both in pairs], WIDE) == ran.verdict.findings
 
 
-def test_the_result_says_what_ran_where_and_is_complete(ran: Contest) -> None:
+def test_the_result_says_what_ran_where_and_is_complete(ran: AbResult) -> None:
     document = json.loads((ran.folder / "ab.json").read_text())
     assert document == json.loads(json.dumps(ran.document))
     assert document["complete"] is True
@@ -175,27 +175,27 @@ def test_the_result_says_what_ran_where_and_is_complete(ran: Contest) -> None:
     assert len(lines(ran.folder, "end")) == 1
 
 
-def test_the_report_stands_beside_the_samples(ran: Contest) -> None:
+def test_the_report_stands_beside_the_samples(ran: AbResult) -> None:
     assert {path.name for path in ran.folder.iterdir()} >= {"ab.md", "ratios.svg", "ratios.png", "samples.jsonl"}
     page = (ran.folder / "ab.md").read_text()
     assert "INCONCLUSIVE" in page and "ratios.svg" in page and "| p50 |" in page
     assert (ran.folder / "ratios.svg").read_text().lstrip().startswith("<?xml")
 
 
-def test_the_plot_of_a_recorded_run_is_the_same_again(ran: Contest) -> None:
+def test_the_plot_of_a_recorded_run_is_the_same_again(ran: AbResult) -> None:
     document = json.loads((ran.folder / "ab.json").read_text())
     report.write(document, ran.folder / "logs")
     assert (ran.folder / "logs/ratios.svg").read_bytes() == (ran.folder / "ratios.svg").read_bytes()
 
 
-def test_two_launch_pairs_decide_nothing_and_the_report_says_what_it_takes(ran: Contest) -> None:
+def test_two_launch_pairs_decide_nothing_and_the_report_says_what_it_takes(ran: AbResult) -> None:
     assert ran.verdict.outcome == "inconclusive"
     text = "\n".join(report.lines(ran.document))
     assert "2 launch pairs cannot show a regression on one of 2 metrics: at least 6 are needed" in text
     assert max(map(len, text.splitlines())) <= 160
 
 
-def test_an_earlier_run_is_kept_unless_it_is_to_be_replaced(ran: Contest) -> None:
+def test_an_earlier_run_is_kept_unless_it_is_to_be_replaced(ran: AbResult) -> None:
     before = (ran.folder / "samples.jsonl").read_bytes()
     config = ran.folder.parent / "small.yaml"
     with pytest.raises(ConfigError, match="holds an earlier run: --fresh"):
@@ -204,7 +204,7 @@ def test_an_earlier_run_is_kept_unless_it_is_to_be_replaced(ran: Contest) -> Non
 
 
 def test_an_engine_that_prints_disturbs_nothing(odd_config: Path) -> None:
-    found = ab(odd_config, "quick", "chatty", plan=Plan(1, 1, 5, 1))
+    found = ab(odd_config, "quick", "chatty", plan=LaunchPlan(1, 1, 5, 1))
     assert found.document["complete"]
     assert "loading, please wait" in (found.folder / "logs/1-1-B.log").read_text()
 
@@ -223,7 +223,7 @@ def test_an_engine_that_fails_ends_the_run_in_one_line_and_leaves_it_incomplete(
     odd_config: Path, engine: str, message: str
 ) -> None:
     with pytest.raises(LaunchFailed) as caught:
-        ab(odd_config, "quick", engine, plan=Plan(launch_pairs=2, rounds=3, queries=5, warmup=1))
+        ab(odd_config, "quick", engine, plan=LaunchPlan(launch_pairs=2, rounds=3, queries=5, warmup=1))
     assert message in str(caught.value) and "\n" not in str(caught.value)
     folder = odd_config.parent / "out"
     document = json.loads((folder / "ab.json").read_text())
@@ -234,7 +234,7 @@ def test_an_engine_that_fails_ends_the_run_in_one_line_and_leaves_it_incomplete(
 
 def test_what_was_measured_before_a_death_is_kept(odd_config: Path) -> None:
     with pytest.raises(LaunchFailed):
-        ab(odd_config, "quick", "deadly", plan=Plan(launch_pairs=1, rounds=3, queries=5, warmup=1))
+        ab(odd_config, "quick", "deadly", plan=LaunchPlan(launch_pairs=1, rounds=3, queries=5, warmup=1))
     kept = [(turn["arm"], turn["round"]) for turn in lines(odd_config.parent / "out", "turn")]
     assert kept == [("A", 0), ("B", 0), ("A", 1), ("B", 1)]  # 1 + 6 queries of B; the 13th is in its second round
     assert gone(*(launch["pid"] for launch in lines(odd_config.parent / "out", "launch")))
@@ -325,7 +325,7 @@ def test_a_red_set_is_launched_again_before_it_is_a_regression(
     tmp_path: Path, sets: Sets, slower: tuple[float, float], confirmed: bool | None, sentence: str
 ) -> None:
     seen = sets(*slower)
-    found = ab(trimmed(config_in(tmp_path)), "quick", "slow", plan=Plan(launch_pairs=6))
+    found = ab(trimmed(config_in(tmp_path)), "quick", "slow", plan=LaunchPlan(launch_pairs=6))
     assert found.document["outcome"] == found.verdict.outcome == sentence.split(":")[0].lower()
     assert found.document["confirmed"] is confirmed
     assert seen == [1] * 6 + ([] if confirmed is None else [2] * 6)
@@ -335,14 +335,14 @@ def test_a_red_set_is_launched_again_before_it_is_a_regression(
 def test_a_canary_leaves_its_noise_floor_for_the_next_run(tmp_path: Path, sets: Sets) -> None:
     sets(0.005)
     config = trimmed(config_in(tmp_path))
-    found = ab(config, "quick", plan=Plan(launch_pairs=6), canary=True)
+    found = ab(config, "quick", plan=LaunchPlan(launch_pairs=6), canary=True)
     assert found.folder == tmp_path / "out/canary"
     assert [found.document["arms"][arm]["engine"] for arm in "AB"] == ["quick", "quick"]
     # slowdowns 1.005 times 1.001 to 1.006; third smallest and third largest average of two: (1 + 3)/2, (4 + 6)/2
     assert any(
         line.startswith("A against A: p50 ratio 1.009 [1.007, 1.010], p95") for line in report.lines(found.document)
     )
-    after = ab(config, "quick", "slow", plan=Plan(launch_pairs=6))
+    after = ab(config, "quick", "slow", plan=LaunchPlan(launch_pairs=6))
     assert after.document["noise_floor"]["metrics"]["p50"] == pytest.approx(1.005 * 1.005 - 1, abs=1e-5)
     assert "noise floor, A against A: p50 1.0%, p95 1.0%, throughput 1.0%" in after.document["notes"]
 
@@ -351,8 +351,8 @@ def test_a_canary_leaves_its_noise_floor_for_the_next_run(tmp_path: Path, sets: 
 def test_a_noise_floor_above_a_margin_is_said_so_in_either_direction(tmp_path: Path, sets: Sets, slower: float) -> None:
     sets(slower, 0.0)
     config = trimmed(config_in(tmp_path))
-    ab(config, "quick", plan=Plan(launch_pairs=6), canary=True)
-    notes = ab(config, "quick", "slow", plan=Plan(launch_pairs=6)).document["notes"]
+    ab(config, "quick", plan=LaunchPlan(launch_pairs=6), canary=True)
+    notes = ab(config, "quick", "slow", plan=LaunchPlan(launch_pairs=6)).document["notes"]
     assert any(note.startswith("the noise floor of p50, throughput is above its margin") for note in notes)
 
 

@@ -15,7 +15,7 @@ from engines.base import EngineError, Pair
 from engines.fake import Fake, FakeOptions
 from harness.ab import conditions, launch
 from harness.ab.journal import Journal, read_launches
-from harness.ab.records import Born, Conditions, Plan, Round, Turn
+from harness.ab.records import Born, LaunchPlan, Round, Turn, TurnConditions
 from harness.ab.schedule import queries_wanted, steps
 from harness.latency.conditions import cores
 
@@ -25,7 +25,7 @@ def test_both_engines_score_the_same_queries_in_every_round(
     launch_pair: int, rounds: int, queries: int, warmup: int, known: int
 ) -> None:
     by_arm: dict[str, list[tuple[int, Sequence[int], int]]] = {"A": [], "B": []}
-    for step in steps(Plan(1, rounds, queries, warmup), launch_pair, known):
+    for step in steps(LaunchPlan(1, rounds, queries, warmup), launch_pair, known):
         by_arm[step.arm].append((step.round, step.numbers, step.warmup))
     assert by_arm["A"] == by_arm["B"]
     assert [len(numbers) - skipped for _, numbers, skipped in by_arm["A"]] == [0, *[queries] * rounds]
@@ -33,13 +33,13 @@ def test_both_engines_score_the_same_queries_in_every_round(
 
 
 def test_with_enough_queries_none_is_scored_twice_in_a_launch() -> None:
-    plan = Plan(rounds=3, queries=4, warmup=5)
+    plan = LaunchPlan(rounds=3, queries=4, warmup=5)
     asked = [number for step in steps(plan, 1, queries_wanted(plan)) if step.arm == "A" for number in step.numbers]
     assert sorted(asked) == list(range(queries_wanted(plan)))
 
 
 def test_the_order_within_a_launch_pair_is_abba_and_turns_with_the_next() -> None:
-    orders = ["".join(step.arm for step in steps(Plan(), number, 50) if step.round) for number in (1, 2, 3)]
+    orders = ["".join(step.arm for step in steps(LaunchPlan(), number, 50) if step.round) for number in (1, 2, 3)]
     assert orders == ["ABBAABBA", "BAABBAAB", "ABBAABBA"]
 
 
@@ -105,8 +105,8 @@ def test_a_launch_says_what_it_loaded_and_takes_turns_until_its_input_ends() -> 
 
 def turn(
     others: float | None = 0.0, cpu: float | None = 2600.0, gpu: float | None = None, wall_s: float = 1.0
-) -> Conditions:
-    return Conditions(wall_s, others, 2, 0.5, cpu, gpu)
+) -> TurnConditions:
+    return TurnConditions(wall_s, others, 2, 0.5, cpu, gpu)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,9 @@ def turn(
         ([turn(cpu=None), turn(cpu=None)], []),
     ],
 )
-def test_a_launch_is_marked_when_others_worked_or_a_clock_changed(turns: list[Conditions], marks: list[str]) -> None:
+def test_a_launch_is_marked_when_others_worked_or_a_clock_changed(
+    turns: list[TurnConditions], marks: list[str]
+) -> None:
     assert conditions.marks(turns) == marks
 
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from scipy.signal import lfilter
 
-from harness.ab.records import METRICS, Launch, LaunchPair, Metric, Round, Verdict
+from harness.ab.records import METRICS, AbVerdict, Launch, LaunchPair, Metric, Round
 from harness.ab.verdict import MARGINS, conclude, judge, red
 
 SPREAD = (-0.012, 0.004, -0.007, 0.011, -0.002, 0.008, -0.010, 0.003, 0.006, -0.005)  # of launches, logarithms
@@ -155,7 +155,7 @@ def simulated(rng: np.random.Generator, slower: float, *, number: int = 10) -> l
     return found
 
 
-def trial(rng: np.random.Generator, margins: Mapping[Metric, float], slower: float) -> tuple[Verdict, bool]:
+def trial(rng: np.random.Generator, margins: Mapping[Metric, float], slower: float) -> tuple[AbVerdict, bool]:
     """The verdict, and whether the first set alone was red."""
     first = judge(simulated(rng, slower), margins)
     if not red(first):

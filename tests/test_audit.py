@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engines.base import Pair
 from engines.fake import Fake
-from harness.audit import KINDS, NO_QUALITY, NOT_COUNTED, NOT_EXAMINED, UNTOUCHED, audit, oddities
+from harness.figures.audit import KINDS, NO_QUALITY, NOT_COUNTED, NOT_EXAMINED, UNTOUCHED, audit, oddities
 from harness.records import Audit, Oddities, Sample
 
 ROOT = Path(__file__).parents[1]

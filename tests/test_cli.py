@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import engines
-from engines.template import template_names
+from engines.prompts.template import template_names
 from harness.benchmarks import SOURCES
-from harness.doctor import PACKAGES
+from harness.verbs.doctor import PACKAGES
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = tuple("run measure compare merge report export latency ab check probe quantize list doctor baseline".split())
@@ -274,12 +274,12 @@ def test_list_names_everything_that_a_config_may_name_with_a_line_about_it(
 def test_doctor_says_of_every_package_whether_it_is_there_and_of_a_missing_one_how_to_get_it(
     crispbench: Crispbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.doctor.PACKAGES", (*PACKAGES, ("crispbench-typo", "a test", "typo")))
+    monkeypatch.setattr("harness.verbs.doctor.PACKAGES", (*PACKAGES, ("crispbench-typo", "a test", "typo")))
     answer = crispbench("doctor")
     assert answer.code == 0  # an optional package that is missing is no error
     assert all(name in answer.out for name, _, _ in PACKAGES)
     assert "missing, for a test: pip install 'crispbench[typo]'" in answer.out
-    monkeypatch.setattr("harness.doctor.PACKAGES", (("crispbench-typo", "a test", ""),))
+    monkeypatch.setattr("harness.verbs.doctor.PACKAGES", (("crispbench-typo", "a test", ""),))
     answer = crispbench("doctor")
     assert answer.code == 1 and "MISSING crispbench-typo" in answer.out
 

@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from engines.base import BadOptions
-from harness.compare import LOSSES_SHOWN, Terms, compare
+from harness.compare import LOSSES_SHOWN, CompareOptions, compare
 from harness.compare.comparison import Field
 from harness.records import Manifest, Sample, Score
 from harness.store import FILE, NotComparable, Store, StoreError
@@ -59,7 +59,7 @@ def record(tmp_path: Path) -> Record:
 
 
 def test_equal_scores_pass_and_the_report_says_that_nothing_differs(record: Record) -> None:
-    (found,) = compare(record("old"), [record("new")], Terms()).comparisons
+    (found,) = compare(record("old"), [record("new")], CompareOptions()).comparisons
     (effect,) = found.effects
     assert found.verdict.outcome == effect.outcome == "pass"
     assert tuple(effect.difference) == (0.0, 0.0, 0.0, 0.0, 1.0)
@@ -71,7 +71,7 @@ def test_equal_scores_pass_and_the_report_says_that_nothing_differs(record: Reco
 
 
 def test_a_planted_loss_is_a_regression_with_the_figures_of_hand(record: Record) -> None:
-    (found,) = compare(record("old"), [record("new", lost=30)], Terms()).comparisons
+    (found,) = compare(record("old"), [record("new", lost=30)], CompareOptions()).comparisons
     (effect,) = found.effects
     assert effect.reference == 1.0
     assert effect.candidate == pytest.approx(0.81546, abs=1e-5)  # half of the queries have 1 / log2(3)
@@ -88,7 +88,7 @@ def test_a_planted_loss_is_a_regression_with_the_figures_of_hand(record: Record)
 
 
 def test_a_loss_within_the_noise_is_inconclusive_and_says_how_many_queries_decide(record: Record) -> None:
-    (found,) = compare(record("old"), [record("new", lost=2)], Terms()).comparisons
+    (found,) = compare(record("old"), [record("new", lost=2)], CompareOptions()).comparisons
     (effect,) = found.effects
     assert effect.outcome == found.verdict.outcome == "inconclusive"
     # variance of 2 losses of 0.36907 among 60: 0.0044634; (1.95996 + 0.84162)^2 * 0.0044634 / 0.005^2 = 1401.3
@@ -98,13 +98,13 @@ def test_a_loss_within_the_noise_is_inconclusive_and_says_how_many_queries_decid
 
 def test_the_margin_decides(record: Record) -> None:
     old, new = record("old"), record("new", lost=30)
-    assert compare(old, [new], Terms(margin=0.3)).outcome == "pass"
-    assert compare(old, [new], Terms(margin=0.1845)).outcome == "inconclusive"
+    assert compare(old, [new], CompareOptions(margin=0.3)).outcome == "pass"
+    assert compare(old, [new], CompareOptions(margin=0.1845)).outcome == "inconclusive"
 
 
 def test_swapped_runs_mirror_the_effect_exactly(record: Record) -> None:
     old, new = record("old", lost=7), record("new", lost=23)
-    one, other = (compare(*sides, Terms()).comparisons[0].effects[0] for sides in ((old, [new]), (new, [old])))
+    one, other = (compare(*sides, CompareOptions()).comparisons[0].effects[0] for sides in ((old, [new]), (new, [old])))
     assert one.difference.lo is not None and one.difference.hi is not None
     assert (one.difference.value, one.difference.lo, one.difference.hi) == (
         -other.difference.value,
@@ -125,12 +125,12 @@ def test_swapped_runs_mirror_the_effect_exactly(record: Record) -> None:
 )
 def test_what_decides_the_numbers_must_be_equal(entry: dict[str, Any], named: str, record: Record) -> None:
     with pytest.raises(NotComparable, match=re.escape(named)):
-        compare(record("old"), [record("new", entry=entry)], Terms())
+        compare(record("old"), [record("new", entry=entry)], CompareOptions())
 
 
 def test_other_queries_are_refused_although_all_are_scored(record: Record) -> None:
     with pytest.raises(NotComparable, match="small queries are 60 and 59, 1 of them in one only"):
-        compare(record("old"), [record("new", queries=59)], Terms())
+        compare(record("old"), [record("new", queries=59)], CompareOptions())
 
 
 def test_other_grades_are_refused(record: Record) -> None:
@@ -139,17 +139,17 @@ def test_other_grades_are_refused(record: Record) -> None:
         connection.execute("UPDATE qrels SET grade = 2 WHERE query_id = 'q003' AND doc_id = 'a'")
     connection.close()
     with pytest.raises(NotComparable, match="small qrels have other grades"):
-        compare(old, [new], Terms())
+        compare(old, [new], CompareOptions())
 
 
 def test_no_common_benchmark_is_refused_and_both_lists_are_named(record: Record) -> None:
     with pytest.raises(NotComparable, match=r"no benchmark is in both \(small; other\)"):
-        compare(record("old"), [record("new", benchmarks=("other",))], Terms())
+        compare(record("old"), [record("new", benchmarks=("other",))], CompareOptions())
 
 
 def test_a_benchmark_of_one_run_only_is_named_and_left_out(record: Record) -> None:
     old, new = record("old", benchmarks=("small", "more")), record("new", benchmarks=("small", "another"))
-    (found,) = compare(old, [new], Terms()).comparisons
+    (found,) = compare(old, [new], CompareOptions()).comparisons
     assert [effect.name for effect in found.effects] == ["small"]
     assert found.left_out == (f"more is only in {old}", f"another is only in {new}")
 
@@ -158,13 +158,13 @@ def test_two_templates_are_refused_unless_allowed(record: Record) -> None:
     old = record("old", description={"template": "card", "template_sha256": "1" * 64})
     new = record("new", description={"template": "reference", "template_sha256": "2" * 64})
     with pytest.raises(NotComparable, match=r"template_sha256 is card \(1{12}\) and reference \(2{12}\) \(--allow"):
-        compare(old, [new], Terms())
-    assert compare(old, [new], Terms(allow=("template",))).outcome == "pass"
+        compare(old, [new], CompareOptions())
+    assert compare(old, [new], CompareOptions(allow=("template",))).outcome == "pass"
 
 
 def test_an_engine_without_a_template_may_be_compared_with_one_that_has_it(record: Record) -> None:
     new = record("new", description={"template": "card", "template_sha256": "1" * 64, "precision": "fp8"})
-    (found,) = compare(record("old"), [new], Terms()).comparisons
+    (found,) = compare(record("old"), [new], CompareOptions()).comparisons
     assert Field("description.precision", None, "fp8") in found.differing
 
 
@@ -172,12 +172,12 @@ def test_a_missing_query_is_no_smaller_denominator_but_an_incomplete_run(record:
     old, new = record("old"), record("new", scored=58)
     message = r"incomplete on small: 2 of 60 queries have no scores \(q058, q059\)"
     with pytest.raises(StoreError, match=message) as caught:
-        compare(old, [new], Terms())
+        compare(old, [new], CompareOptions())
     assert not isinstance(caught.value, NotComparable)
     with pytest.raises(StoreError, match=message):
-        compare(new, [old], Terms())
+        compare(new, [old], CompareOptions())
     with pytest.raises(StoreError, match=message):
-        compare(old, [record("fine")], Terms(noise=new))
+        compare(old, [record("fine")], CompareOptions(noise=new))
 
 
 def test_a_run_whose_scores_are_all_equal_is_invalid(record: Record) -> None:
@@ -186,18 +186,18 @@ def test_a_run_whose_scores_are_all_equal_is_invalid(record: Record) -> None:
         connection.execute("UPDATE scores SET score = 0")
     connection.close()
     with pytest.raises(StoreError, match="invalid on small: all scores of every query are equal"):
-        compare(record("old"), [new], Terms())
+        compare(record("old"), [new], CompareOptions())
 
 
 def test_one_query_is_inconclusive_and_few_are_too(record: Record) -> None:
     for queries, said in ((1, "one query, which says nothing"), (49, "fewer than the 50 that a verdict takes")):
         old, new = record(f"old-{queries}", queries=queries), record(f"new-{queries}", queries=queries)
-        (effect,) = compare(old, [new], Terms()).comparisons[0].effects
+        (effect,) = compare(old, [new], CompareOptions()).comparisons[0].effects
         assert effect.outcome == "inconclusive" and said in effect.note
 
 
 def test_a_constant_loss_has_no_spread_and_is_still_a_regression(record: Record) -> None:
-    (effect,) = compare(record("old"), [record("new", lost=QUERIES)], Terms()).comparisons[0].effects
+    (effect,) = compare(record("old"), [record("new", lost=QUERIES)], CompareOptions()).comparisons[0].effects
     assert effect.outcome == "regression"
     assert effect.difference.lo == effect.difference.hi == pytest.approx(-0.36907, abs=1e-5)
     assert effect.standardised is None
@@ -206,12 +206,12 @@ def test_a_constant_loss_has_no_spread_and_is_still_a_regression(record: Record)
 @pytest.mark.parametrize(
     ("terms", "said"),
     [
-        (Terms(margin=0.0), "margin 0.0"),
-        (Terms(margin=-0.01), "margin -0.01"),
-        (Terms(allow=("machine",)), "allow 'machine': known are template"),
+        (CompareOptions(margin=0.0), "margin 0.0"),
+        (CompareOptions(margin=-0.01), "margin -0.01"),
+        (CompareOptions(allow=("machine",)), "allow 'machine': known are template"),
     ],
 )
-def test_terms_that_mean_nothing_are_refused_before_anything_is_read(terms: Terms, said: str) -> None:
+def test_terms_that_mean_nothing_are_refused_before_anything_is_read(terms: CompareOptions, said: str) -> None:
     with pytest.raises(BadOptions, match=re.escape(said)):
         compare(Path("nowhere"), [Path("elsewhere")], terms)
 
@@ -219,15 +219,15 @@ def test_terms_that_mean_nothing_are_refused_before_anything_is_read(terms: Term
 def test_a_folder_against_itself_and_a_folder_without_results_are_errors(record: Record, tmp_path: Path) -> None:
     old = record("old")
     with pytest.raises(BadOptions, match="given twice"):
-        compare(old, [old / ".." / "old"], Terms())
+        compare(old, [old / ".." / "old"], CompareOptions())
     with pytest.raises(StoreError, match="expected a RUN/ENGINE folder"):
-        compare(old, [tmp_path], Terms())
+        compare(old, [tmp_path], CompareOptions())
 
 
 def test_the_noise_floor_is_beside_the_drift_and_is_exceeded_or_not(record: Record) -> None:
     old, again, new = record("old"), record("again", shift=0.5), record("new", shift=0.25)
     for candidate, repeated, exceeded in ((new, again, False), (again, new, True)):
-        (found,) = compare(old, [candidate], Terms(noise=repeated)).comparisons[0].fidelity
+        (found,) = compare(old, [candidate], CompareOptions(noise=repeated)).comparisons[0].fidelity
         assert found.noise is not None and found.repeated is not None
         assert found.noise.exceeded is exceeded
         assert found.repeated.drift is not None
@@ -249,7 +249,7 @@ def test_drift_is_shown_only_where_the_scores_are_on_one_scale(
     kind: str, score_kind: str | None, same: bool, record: Record
 ) -> None:
     new = record("new", kind=kind, description={"score_kind": score_kind} if score_kind else {})
-    (found,) = compare(record("old"), [new], Terms()).comparisons[0].fidelity
+    (found,) = compare(record("old"), [new], CompareOptions()).comparisons[0].fidelity
     assert (found.candidate.drift is not None) is same
     assert found.candidate.tau.mean == 1.0
 
@@ -259,20 +259,20 @@ def test_opaque_scores_are_on_one_scale_with_those_of_the_same_model_only(record
         record(name, kind="remote", description={"score_kind": "opaque", "model": model})
         for name, model in (("own", "m1"), ("same", "m1"), ("other", "m2"))
     )
-    drifts = [each.fidelity[0].candidate.drift for each in compare(own, [same, other], Terms()).comparisons]
+    drifts = [each.fidelity[0].candidate.drift for each in compare(own, [same, other], CompareOptions()).comparisons]
     assert drifts[0] is not None and drifts[1] is None
 
 
 def test_a_benchmark_without_a_noise_floor_is_named(record: Record) -> None:
     old, new = (record(name, benchmarks=("small", "more")) for name in ("old", "new"))
-    (found,) = compare(old, [new], Terms(noise=record("again"))).comparisons
+    (found,) = compare(old, [new], CompareOptions(noise=record("again"))).comparisons
     assert found.left_out == (f"the noise floor of more: it is not in {old.parent / 'again'}",)
     assert [each.noise is not None for each in found.fidelity] == [True, False]
 
 
 def test_several_candidates_have_a_matrix_best_first_with_letters(record: Record) -> None:
     folders = [record("old"), record("same"), record("worse", lost=30), record("worst", lost=60)]
-    contest = compare(folders[0], folders[1:], Terms())
+    contest = compare(folders[0], folders[1:], CompareOptions())
     assert contest.outcome == "regression"
     assert [each.verdict.outcome for each in contest.comparisons] == ["pass", "regression", "regression"]
     (matrix,) = contest.matrices
@@ -285,7 +285,7 @@ def test_several_candidates_have_a_matrix_best_first_with_letters(record: Record
 
 def test_what_is_apart_before_holm_but_not_after_shares_a_letter(record: Record) -> None:
     # 6 losses of one size: 2 of 64 sign flips, p = 0.031; the smallest of 3 p-values is multiplied by 3
-    (matrix,) = compare(record("old"), [record("same"), record("six", lost=6)], Terms()).matrices
+    (matrix,) = compare(record("old"), [record("same"), record("six", lost=6)], CompareOptions()).matrices
     assert {each.letters for each in matrix.standings} == {"a"}
     assert [each.p for each in matrix.duels] == [1.0, 0.03125, 0.03125]
     assert [each.p_holm for each in matrix.duels] == [1.0, 0.09375, 0.09375]
@@ -295,7 +295,7 @@ def test_engines_of_one_name_are_told_apart_by_their_run(record: Record, tmp_pat
     old = record("fp16")
     other = tmp_path / "other"
     (tmp_path / "run").rename(other)
-    (found,) = compare(other / "fp16", [record("fp16", lost=3)], Terms()).comparisons
+    (found,) = compare(other / "fp16", [record("fp16", lost=3)], CompareOptions()).comparisons
     assert old.is_dir() and (found.reference.name, found.candidate.name) == ("other/fp16", "run/fp16")
 
 
@@ -304,8 +304,8 @@ def test_the_document_is_as_the_schema_says_and_plain_json(record: Record) -> No
     old, new = record("old", benchmarks=("small", "more")), record("new", lost=30, benchmarks=("small", "more"))
     bm25 = record("bm25", lost=60, benchmarks=("small", "more"), kind="bm25")
     for contest in (
-        compare(old, [new, bm25], Terms(noise=record("again", benchmarks=("small", "more"), shift=0.1))),
-        compare(record("one", queries=1), [record("two", queries=1)], Terms()),
+        compare(old, [new, bm25], CompareOptions(noise=record("again", benchmarks=("small", "more"), shift=0.1))),
+        compare(record("one", queries=1), [record("two", queries=1)], CompareOptions()),
     ):
         document = json.loads(json.dumps(contest.document(), allow_nan=False))
         Draft202012Validator(SCHEMA).validate(document)
@@ -316,7 +316,7 @@ def test_the_document_is_as_the_schema_says_and_plain_json(record: Record) -> No
 
 
 def test_the_schema_notices_what_is_unknown_and_what_is_missing(record: Record) -> None:
-    document = compare(record("old"), [record("new")], Terms()).document()
+    document = compare(record("old"), [record("new")], CompareOptions()).document()
     assert list(Draft202012Validator(SCHEMA).iter_errors({**document, "more": 1}))
     del document["comparisons"][0]["effects"][0]["p"]
     assert list(Draft202012Validator(SCHEMA).iter_errors(document))
@@ -329,11 +329,11 @@ def test_texts_of_queries_come_from_the_config_where_the_revision_is_the_recorde
     written = config(engines=engines, benchmarks=[{"source": "beir", "path": str(animals)}], candidates={"k": 3})
     assert crispbench("run", written, "--out", tmp_path / "r", "--limit", 4).code == 0
     folders = tmp_path / "r/good", [tmp_path / "r/bad"]
-    (found,) = compare(*folders, Terms(config=written)).comparisons
+    (found,) = compare(*folders, CompareOptions(config=written)).comparisons
     assert found.losses and found.notes == ()
     assert all(loss.text == f"animal {loss.query_id.removeprefix('q-')}" for loss in found.losses)
     queries = animals / "queries.jsonl"
     queries.write_text(queries.read_text(encoding="utf-8").replace("animal ", "beast "), encoding="utf-8")
-    (found,) = compare(*folders, Terms(config=written)).comparisons
+    (found,) = compare(*folders, CompareOptions(config=written)).comparisons
     assert all(loss.text is None for loss in found.losses)
     assert "does not give animals in the recorded revision" in found.notes[0]

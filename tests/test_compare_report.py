@@ -16,23 +16,22 @@ from rich.console import Console
 
 from harness.compare.comparison import (
     BenchmarkFidelity,
+    ComparedEngine,
+    CompareResult,
     Comparison,
-    Contest,
     Duel,
     Effect,
-    Engine,
     Field,
     Loss,
     Matrix,
-    Move,
-    Noise,
+    QualityVerdict,
     Standing,
-    Verdict,
 )
-from harness.compare.fidelity import fidelity
+from harness.compare.page import content, files, forest
+from harness.figures.fidelity import Move, Noise, fidelity
+from harness.figures.statistics import Contrast, PValue
 from harness.records import Score
-from harness.report import comparison, contest, forest, latex
-from harness.statistics import Contrast, PValue
+from harness.report import latex
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -45,7 +44,7 @@ HOSTILE = (
 FILES = ["index.html", "compare.md", "table.tex", "forest.svg", "forest.png", "compare.json"]
 
 
-def made(name: str = "new", *, matrices: bool = True) -> Contest:
+def made(name: str = "new", *, matrices: bool = True) -> CompareResult:
     """A comparison whose every foreign text is the name."""
     near, far = ({"q": [Score("a", 1, 2.0), Score("b", 2, value)]} for value in (1.0, 1.5))
     repeated, found = (fidelity({"q": {"a": 1}}, near, other, same_scale=True) for other in (near, far))
@@ -69,11 +68,11 @@ def made(name: str = "new", *, matrices: bool = True) -> Contest:
     mean = replace(effect, name="mean of 2", benchmarks=("a", "b"), p_holm=None, standardised=None)
     move = Move(name, 1, 1, 12, 2.5, -0.000123)
     moved = (move, move._replace(grade=None))
-    both = [Engine(own, "fake", own, own, own) for own in (f"{name}-ref", name)]
+    both = [ComparedEngine(own, "fake", own, own, own) for own in (f"{name}-ref", name)]
     one = Comparison(
         reference=both[0],
         candidate=both[1],
-        verdict=Verdict("regression", 0.005, (name,), (name,)),
+        verdict=QualityVerdict("regression", 0.005, (name,), (name,)),
         effects=(mean, effect),
         fidelity=(BenchmarkFidelity(name, found, repeated, Noise(0.25, 0.0, 0.1, 0.3)),),
         losses=(Loss(name, name, None, 1.0, 0.5, moved), Loss(name, "q2", name, 0.5, 0.4, ())),
@@ -83,7 +82,7 @@ def made(name: str = "new", *, matrices: bool = True) -> Contest:
     )
     standings = (Standing(f"{name}-ref", 0.5, "a"), Standing(name, 0.4877, "b"))
     duels = (Duel(f"{name}-ref", name, 0.0123, 0.0004, 0.0008),)
-    return Contest((one,), (Matrix(name, standings, duels),) if matrices else ())
+    return CompareResult((one,), (Matrix(name, standings, duels),) if matrices else ())
 
 
 class Page(HTMLParser):
@@ -110,24 +109,22 @@ def page(text: str) -> Page:
     return found
 
 
-def printed(found: Contest) -> str:
+def printed(found: CompareResult) -> str:
     stream = io.StringIO()
-    comparison.show(found, Console(file=stream, width=300, force_terminal=False))
+    files.show(found, Console(file=stream, width=300, force_terminal=False))
     return stream.getvalue()
 
 
 def test_a_report_has_every_file_no_other_and_equal_bytes_again(tmp_path: Path) -> None:
-    paths = comparison.write(made(), tmp_path / "out")
+    paths = files.write(made(), tmp_path / "out")
     assert [path.name for path in paths] == FILES
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
-    assert [path.read_bytes() for path in paths] == [
-        path.read_bytes() for path in comparison.write(made(), tmp_path / "b")
-    ]
+    assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in files.write(made(), tmp_path / "b")]
     assert json.loads(paths[-1].read_text(encoding="utf-8")) == made().document()
 
 
 def test_every_format_prints_the_same_figures(tmp_path: Path) -> None:
-    comparison.write(made(), tmp_path)
+    files.write(made(), tmp_path)
     cells = ["1,234", "−0.0123*", "−0.0200", "<0.001", "10 / 1,200 / 24", "−0.25", "regression", "0.4877"]
     html = page((tmp_path / "index.html").read_text(encoding="utf-8")).text
     rendered = MarkdownIt("commonmark").enable("table").render((tmp_path / "compare.md").read_text(encoding="utf-8"))
@@ -139,13 +136,13 @@ def test_every_format_prints_the_same_figures(tmp_path: Path) -> None:
 
 
 def test_an_average_has_no_mark_and_no_standardised_difference() -> None:
-    lines = contest.build(made()).effects[0].table.cells
+    lines = content.build(made()).effects[0].table.cells
     assert [line[4].value for line in lines] == ["−0.0123", "−0.0123*"]
     assert [line[8].value for line in lines] == ["-", "−0.25"]
 
 
 def test_the_noise_floor_is_one_sentence_that_says_whether_it_is_exceeded() -> None:
-    said = contest.build(made()).fidelity[0].sentence
+    said = content.build(made()).fidelity[0].sentence
     expected = (
         "On new the candidate's mean drift of 0.25 exceeds that of the reference repeated, 0, difference [+0.1, +0.3]."
     )
@@ -154,7 +151,7 @@ def test_the_noise_floor_is_one_sentence_that_says_whether_it_is_exceeded() -> N
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_foreign_text_acts_nowhere(name: str, tmp_path: Path) -> None:
-    comparison.write(made(name), tmp_path)
+    files.write(made(name), tmp_path)
     found = page((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert not found.tags & {"script", "img", "iframe", "form", "input", "object"}
     assert all(link.startswith("#") for link in found.links)
@@ -168,7 +165,7 @@ def test_foreign_text_acts_nowhere(name: str, tmp_path: Path) -> None:
 
 
 def test_links_of_the_page_lead_to_places_that_are_there_once(tmp_path: Path) -> None:
-    comparison.write(made(), tmp_path)
+    files.write(made(), tmp_path)
     found = page((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert len(found.ids) == len(set(found.ids))
     targets = {link.removeprefix("#") for link in found.links}
@@ -176,7 +173,7 @@ def test_links_of_the_page_lead_to_places_that_are_there_once(tmp_path: Path) ->
 
 
 def test_the_page_needs_nothing_else_and_follows_the_light(tmp_path: Path) -> None:
-    comparison.write(made(), tmp_path)
+    files.write(made(), tmp_path)
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "default-src 'none'" in text and "prefers-color-scheme: dark" in text
     assert not re.search(r"(src|href)=\"(https?:)?//", text)
@@ -186,13 +183,13 @@ def test_the_forest_has_a_mark_for_every_effect_and_a_hollow_one_where_nothing_i
     decided, (one, *_) = forest.draw(made()), made().comparisons
     unsure = replace(one, effects=tuple(replace(each, outcome="inconclusive", difference=Contrast(0.0, *[None] * 4))
                                         for each in one.effects))  # fmt: skip
-    assert decided.svg != forest.draw(Contest((unsure,))).svg
+    assert decided.svg != forest.draw(CompareResult((unsure,))).svg
     assert decided.png.startswith(b"\x89PNG")
 
 
 @pytest.mark.skipif(shutil.which("lualatex") is None, reason="no lualatex")
 def test_the_latex_table_can_be_set(tmp_path: Path) -> None:
-    comparison.write(made(HOSTILE[3]), tmp_path)
+    files.write(made(HOSTILE[3]), tmp_path)
     (tmp_path / "main.tex").write_text(
         "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\input{table}\\end{document}", encoding="utf-8"
     )

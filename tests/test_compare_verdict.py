@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from harness.compare.comparison import Comparison, Contest, Effect, Engine, Outcome, Verdict
-from harness.compare.noninferiority import MARGIN, Layout, effects, judge, layout, verdict
-from harness.statistics import Contrast, PValue
-from harness.suites import load_suite
+from harness.benchmarks.suites import load_suite
+from harness.compare.comparison import ComparedEngine, CompareResult, Comparison, Effect, Outcome, QualityVerdict
+from harness.compare.noninferiority import MARGIN, Averaging, effects, judge, layout, verdict
+from harness.figures.statistics import Contrast, PValue
 
 BEIR = list(load_suite("beir").weights)
 FORUMS = [name for name in BEIR if name.startswith("CQADupstack")]
@@ -24,9 +24,9 @@ def effect(name: str, difference: Contrast, outcome: Outcome) -> Effect:
     return Effect(name=name, benchmarks=(name,), difference=difference, **sides, **rest)
 
 
-def whole(means: dict[str, Contrast], units: dict[str, Contrast]) -> Verdict:
+def whole(means: dict[str, Contrast], units: dict[str, Contrast]) -> QualityVerdict:
     found = [effect(name, each, judge(each, 100, MARGIN)) for name, each in {**means, **units}.items()]
-    laid = Layout({name: {name: 1.0} for name in units}, {}, tuple(means) or tuple(units))
+    laid = Averaging({name: {name: 1.0} for name in units}, {}, tuple(means) or tuple(units))
     return verdict(found, laid, MARGIN)
 
 
@@ -112,11 +112,11 @@ def test_unsure_benchmarks_do_not_keep_their_mean_from_passing_but_an_unsure_gat
 
 
 def test_the_worst_candidate_decides_a_contest() -> None:
-    engine = Engine("e", "fake", "m", "cpu", "run/e")
-    passed = Comparison(engine, engine, Verdict("pass", 0.005, ("b",), ()), (), (), (), (), ())
+    engine = ComparedEngine("e", "fake", "m", "cpu", "run/e")
+    passed = Comparison(engine, engine, QualityVerdict("pass", 0.005, ("b",), ()), (), (), (), (), ())
     unsure, lost = (
         replace(passed, verdict=replace(passed.verdict, outcome=outcome)) for outcome in ("inconclusive", "regression")
     )
-    assert Contest((passed, passed)).outcome == "pass"
-    assert Contest((passed, unsure)).outcome == "inconclusive"
-    assert Contest((unsure, lost, passed)).outcome == "regression"
+    assert CompareResult((passed, passed)).outcome == "pass"
+    assert CompareResult((passed, unsure)).outcome == "inconclusive"
+    assert CompareResult((unsure, lost, passed)).outcome == "regression"

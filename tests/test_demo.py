@@ -9,11 +9,11 @@ import pytest
 import engines
 from engines.base import Pair
 from harness.benchmarks import load
-from harness.candidates import FirstStage, retrieve
+from harness.candidates.first_stage import FirstStage, retrieve
 from harness.cli import main
-from harness.measures import HEADLINE, evaluate, tie_aware_ndcg
+from harness.figures.measures import HEADLINE, evaluate, tie_aware_ndcg
+from harness.figures.statistics import paired_difference
 from harness.records import Score
-from harness.statistics import paired_difference
 
 ROOT = Path(__file__).parent.parent
 CHECKPOINT = ROOT / "checkpoints" / "demo"

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
 import engines
-from engines.template import load_template
+from engines.prompts.template import load_template
 from harness.config import read_config
 from tests.servers import environment
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from harness import session
 from harness.config import ConfigError
 from harness.latency.efficiency import Efficiency, efficiency
 from harness.latency.recording import Recording
-from harness.run import Selection
-from harness.session import run_config
+from harness.run import session
+from harness.run.session import run_config
+from harness.run.tasks import Selection
 
 COUNTS = {
     "tokens": 2000,

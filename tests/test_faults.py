@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import torch
 
-from engines.device_faults import lost_device_told
-from engines.fp8_export import check_out
-from harness.report import plots
-from harness.results import rows
+from engines.torch.export_fp8 import check_out
+from engines.torch.faults import lost_device_told
+from harness.run.page import plots
+from harness.run.rows import engine_rows
 from harness.store import FILE, Store
 
 ROOT = Path(__file__).parents[1]
@@ -230,13 +230,13 @@ def test_a_clock_that_runs_backwards_changes_no_score_and_no_time(
     monkeypatch.setattr(time, "time_ns", lambda: int(backwards() * 1e9))
     assert crispbench("run", words, "--out", tmp_path / "out").code == 0
     assert measures(tmp_path / "out") == measures(whole)
-    (row,) = rows(tmp_path / "out/fake")
+    (row,) = engine_rows(tmp_path / "out/fake")
     assert all(0 < seconds < 60 for seconds in row.service_s) and len(row.service_s) == QUERIES - 1
 
 
 def test_nothing_measures_by_the_clock_on_the_wall() -> None:
     """It may be set back at any moment. Dates are written down, and read where a server sends one in Retry-After."""
-    dates = {"engines/transport.py", "harness/check/baselines.py", "harness/latency/scenarios.py"}
+    dates = {"engines/remote/transport.py", "harness/check/baselines.py", "harness/latency/scenarios.py"}
     found = set()
     for path in [*ROOT.glob("engines/**/*.py"), *ROOT.glob("harness/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.compare.fidelity import Scores, fidelity, moves, noise, overlap, sides, tau
+from harness.figures.fidelity import Scores, fidelity, moves, noise, overlap, sides, tau
 from harness.records import Score
 
 QRELS = {"q": {"c": 1}, "r": {"a": 1, "b": 0}}

@@ -17,12 +17,12 @@ from ir_measures import AP, RR, nDCG
 import engines
 from engines.base import BadOptions, Pair, ScoringFailed
 from engines.fake import Fake, FakeOptions
-from engines.torch_engine import TorchOptions
+from engines.torch.engine import TorchOptions
 from harness.benchmarks.mteb import Provenance
+from harness.candidates.trec import read_run, write_run
 from harness.cli import main
 from harness.interop.beir_model import BeirModel
 from harness.interop.export import _place, export_mteb, export_trec, mteb_scores
-from harness.trec import read_run, write_run
 from tests.conftest import write_beir
 
 NEEDS_MTEB = pytest.mark.skipif(find_spec("mteb") is None, reason="mteb is not installed")

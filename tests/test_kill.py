@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from harness import results
+from harness.run.rows import engine_rows
 from harness.store import FILE
 
 ROOT = Path(__file__).parents[1]
@@ -106,7 +106,7 @@ def kill_at_random(command: list[str], folder: Path, whole_s: float, expected: b
         assert len(rows(out, "scores")) == sum(pairs for *_, pairs, _, _ in after)  # no query by halves
         partly += 0 < len(after) < QUERIES
         if (out / "fake" / FILE).is_file():
-            results.rows(out / "fake")  # whatever is there can be read
+            engine_rows(out / "fake")  # whatever is there can be read
         if process.returncode == 0:
             assert (out / "fake/measures.json").read_bytes() == expected
             run += 1  # the remaining kills are for another one

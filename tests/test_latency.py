@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.latency import measured, percentile, samples_needed, throughput
+from harness.figures.percentiles import measured, percentile, samples_needed, throughput
 from harness.records import Percentile, Sample
 
 

@@ -18,11 +18,11 @@ import pytest
 from engines import BadOptions, EngineUnavailable
 from harness.config import ConfigError, Latency, read_config
 from harness.latency import measurement
-from harness.latency.measurement import Outcome, Wishes, measure_config
+from harness.latency.measurement import LatencyOptions, LatencyResult, measure_config
 from harness.latency.recording import read
 from harness.latency.scenarios import measured_requests, ordered, warmup_requests
 from harness.latency.summary import summarise
-from harness.run import Selection, prepare
+from harness.run.tasks import Selection, prepare
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,7 +42,7 @@ def latency(animals: Path, config: Callable[..., Path]) -> Callable[..., Path]:
     return write
 
 
-def measure(path: Path, out: Path, wishes: Wishes = Wishes()) -> tuple[Outcome, list[str]]:  # noqa: B008
+def measure(path: Path, out: Path, wishes: LatencyOptions = LatencyOptions()) -> tuple[LatencyResult, list[str]]:  # noqa: B008
     said: list[str] = []
     return measure_config(path, wishes, out=out, say=said.append), said
 
@@ -95,9 +95,9 @@ def test_the_page_lists_engines_as_the_config_does_and_scenarios_as_they_grow(
 
 def test_the_command_line_goes_before_the_config(latency: Callable[..., Path], tmp_path: Path) -> None:
     path = latency({"a": {"kind": "fake"}, "b": {"kind": "fake"}}, scenario="server", queries=30, rate=500)
-    outcome, _ = measure(path, tmp_path / "run", Wishes(["b"], ["single-stream"]))
+    outcome, _ = measure(path, tmp_path / "run", LatencyOptions(["b"], ["single-stream"]))
     assert [(summary.engine, summary.scenario) for summary in outcome.summaries] == [("b", "single-stream")]
-    outcome, _ = measure(path, tmp_path / "run", Wishes(["a"], slo_ms=50))
+    outcome, _ = measure(path, tmp_path / "run", LatencyOptions(["a"], slo_ms=50))
     (summary,) = outcome.summaries
     assert summary.objective is not None and summary.objective.slo_s == 0.05
     assert {file.parent.parent.name for file in (tmp_path / "run").glob("*/latency/*.json")} == {"a", "b"}
@@ -105,7 +105,7 @@ def test_the_command_line_goes_before_the_config(latency: Callable[..., Path], t
 
 def test_an_unknown_scenario_is_named_with_the_known_ones(latency: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(BadOptions, match=r"latency: scenario\.0 = 'multi': input should be 'single-stream', 'server'"):
-        measure(latency(), tmp_path / "run", Wishes(scenarios=["multi"]))
+        measure(latency(), tmp_path / "run", LatencyOptions(scenarios=["multi"]))
 
 
 def test_the_order_does_not_depend_on_how_the_first_stage_lists_its_queries(latency: Callable[..., Path]) -> None:
@@ -155,7 +155,7 @@ def test_an_engine_that_cannot_be_loaded_is_named_and_the_others_go_on(
     assert any("engine moody: moodypackage cannot be imported" in line for line in said)
     assert outcome.verdict == "invalid" and "moody" in outcome.document()["unavailable"]
     with pytest.raises(EngineUnavailable, match="no engine could be measured"):
-        measure(path, tmp_path / "run", Wishes(["moody"]))
+        measure(path, tmp_path / "run", LatencyOptions(["moody"]))
 
 
 def test_an_engine_that_fails_is_invalid_with_its_error(latency: Callable[..., Path], tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_an_unknown_benchmark_or_engine_is_an_error_before_anything_is_loaded(
     latency: Callable[..., Path], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"'fkae' is not in the config; it has fake"):
-        measure(latency(), tmp_path / "run", Wishes(["fkae"]))
+        measure(latency(), tmp_path / "run", LatencyOptions(["fkae"]))
     with pytest.raises(ConfigError, match=r"'plants' is not in the config; it has animals"):
         measure(latency(benchmark="plants"), tmp_path / "run")
 
@@ -318,4 +318,4 @@ def test_invalid_goes_before_failed_and_failed_before_inconclusive(
         Stub(verdict=verdict, objective=objective and Stub(verdict=objective))
         for verdict, objective in zip(verdicts, objectives, strict=True)
     ]
-    assert Outcome(Path("run"), summaries, (), {}).verdict == expected
+    assert LatencyResult(Path("run"), summaries, (), {}).verdict == expected

@@ -8,15 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.latency.percentiles import (
-    QUANTILES,
-    effective,
-    estimate,
-    estimates,
-    floors_of,
-    objective,
-    under_needed,
-)
+from harness.figures.percentiles import QUANTILES, effective, estimate, estimates, floors_of, objective, under_needed
 
 SAMPLES = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=500)
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from harness.figures.percentiles import objective
 from harness.latency.load import Timing
-from harness.latency.percentiles import objective
+from harness.latency.page import content, plots
+from harness.latency.page.content import MeasuredScenario
 from harness.latency.recording import Recording
 from harness.latency.summary import Summary, summarise
-from harness.report import latency, latency_plots
-from harness.report.content import Section, Source
-from harness.report.latency import Measured
+from harness.report.content import OriginLine, Section
 
 MACHINE = {"cpu": "EPYC", "cores": "2", "memory_gib": "24", "gpu": "none", "versions": {"torch": "2.13"}}
 QUIET = {
@@ -57,7 +57,7 @@ def measured(
     *,
     first_byte: bool = False,
     **header: Any,
-) -> Measured:
+) -> MeasuredScenario:
     offline = (Timing("", 0.0, 0.0, 20.0, 10 * count, None),)
     whole = {
         "engine": engine,
@@ -84,21 +84,21 @@ def measured(
     telemetry = {"samples": 100, "cpu_mhz": [3000.0, 3000.0], "gpus": []}
     end = {"seconds": 10.0, "cores": 2, "after": QUIET, "others_cores": 0.0, "counts": {}, "telemetry": telemetry}
     made = offline if scenario == "offline" else timings(count, first_byte=first_byte)
-    return Measured(summarise(Recording(whole, made, end)), quality)
+    return MeasuredScenario(summarise(Recording(whole, made, end)), quality)
 
 
-def table(*given: Measured) -> list[list[str]]:
-    section, _ = latency.build(given, "run").sections
+def table(*given: MeasuredScenario) -> list[list[str]]:
+    section, _ = content.build(given, "run").sections
     return [[cell.text for cell in line] for line in section.table.cells]
 
 
-def notes(*given: Measured) -> list[str]:
-    section, _ = latency.build(given, "run").sections
+def notes(*given: MeasuredScenario) -> list[str]:
+    section, _ = content.build(given, "run").sections
     return [f"{note.name}: {note.meaning}" for note in section.notes]
 
 
 def test_each_percentile_stands_with_its_interval_and_too_few_samples_with_their_number() -> None:
-    assert latency.COLUMNS[3:7] == ("p50", "p90", "p95", "p99")
+    assert content.COLUMNS[3:7] == ("p50", "p90", "p95", "p99")
     response, service = table(measured(quality=QUALITY))
     assert response == [
         "large",
@@ -164,7 +164,7 @@ def test_repeated_queries_failed_warm_up_and_conservative_bounds_are_said() -> N
 def test_an_objective_is_printed_with_what_it_needs() -> None:
     given = measured()
     values = [timing.response_s for timing in given.summary.answered]
-    said = "\n".join(notes(Measured(replace(given.summary, objective=objective(values, 0.955)))))
+    said = "\n".join(notes(MeasuredScenario(replace(given.summary, objective=objective(values, 0.955)))))
     assert "p99 within 955 ms: inconclusive; 6 of 100 took longer" in said
 
 
@@ -172,7 +172,7 @@ def test_energy_is_per_pair_and_unknown_where_the_gpu_does_not_tell() -> None:
     given = measured().summary
     gpu = {"name": "H100", "memory_peak_gib": 10.0, "power_w": 400.0, "energy_j": 8000.0, "temperature_c": None}
     end = {**(given.end or {}), "telemetry": {"gpus": [gpu]}}
-    said = notes(Measured(replace(given, end=end)))
+    said = notes(MeasuredScenario(replace(given, end=end)))
     assert "large, server: H100: memory peak 10.0 GiB, power 400 W, energy 8.00 J per pair, highest - °C" in said
 
 
@@ -187,17 +187,17 @@ COUNTS = {
 CEILING = {"flops_per_s": 4e12, "bytes_per_s": 20e9, "dtype": "bfloat16", "how": "cpu, threads 2"}
 
 
-def counted(engine: str = "large", counts: Mapping[str, int] = COUNTS, **header: Any) -> Measured:
+def counted(engine: str = "large", counts: Mapping[str, int] = COUNTS, **header: Any) -> MeasuredScenario:
     """Offline: 1,000 pairs in 20 s."""
     given = measured(engine, "offline", **{"ceiling": CEILING, **header}).summary
     settings = {**given.header["settings"], "price_per_hour": 3.6}
     ended = {**(given.end or {}), "counts": counts}
     (timing,) = given.answered
-    return Measured(summarise(Recording({**given.header, "settings": settings}, (timing,), ended)))
+    return MeasuredScenario(summarise(Recording({**given.header, "settings": settings}, (timing,), ended)))
 
 
-def efficiency(*given: Measured) -> Section:
-    _, section = latency.build(given, "run").sections
+def efficiency(*given: MeasuredScenario) -> Section:
+    _, section = content.build(given, "run").sections
     return section
 
 
@@ -217,7 +217,7 @@ def test_efficiency_names_useful_computed_and_padded_tokens_mfu_energy_and_cost(
         "J per 1,000 pairs": "-",
         "$ per 1M pairs": "20.0",  # 0.001 $/s at 50 pairs/s
     }
-    assert [origin.line for origin in section.origins if isinstance(origin, Source)] == [
+    assert [origin.line for origin in section.origins if isinstance(origin, OriginLine)] == [
         "large: ceiling 4.00 TFLOP/s in bfloat16, 20.0 GB/s of memory (cpu, threads 2)"
     ]
     assert section.sentence == "The largest part of its ceiling is used by large, offline: 37.5%."
@@ -240,34 +240,34 @@ def test_random_weights_are_marked_and_stand_beside_no_quality() -> None:
     given = measured("shape", quality=QUALITY, description=description)
     assert table(given)[0][-2] == "- random weights"
     assert "shape, server: weights random, seed 0: the model's shape without its scores, speed only" in notes(given)
-    (scorer,) = latency.build([given], "run").scorers
+    (scorer,) = content.build([given], "run").scorers
     assert scorer.model == "configs/shapes/base random, seed 0 bf16"
 
 
 def test_the_roofline_is_drawn_where_ceiling_and_operations_are_known() -> None:
-    def roofline(*given: Measured) -> list[bytes]:
-        return [plot.svg for plot in latency_plots.draw([each.summary for each in given]) if plot.name == "roofline"]
+    def roofline(*given: MeasuredScenario) -> list[bytes]:
+        return [plot.svg for plot in plots.draw([each.summary for each in given]) if plot.name == "roofline"]
 
     assert roofline(counted(ceiling=None)) == roofline(counted(counts={})) == []
     (one,), (same,) = roofline(counted()), roofline(counted())
     (faster,) = roofline(counted(counts={**COUNTS, "computed_flops": 60_000_000_000_000}))
     (higher,) = roofline(counted(ceiling={**CEILING, "flops_per_s": 8e12}))
-    (invalid,) = roofline(Measured(replace(counted().summary, verdict="INVALID")))
+    (invalid,) = roofline(MeasuredScenario(replace(counted().summary, verdict="INVALID")))
     assert one == same
     assert len({one, faster, higher, invalid}) == 4
 
 
 def test_measurements_of_different_machines_are_said_to_be_so() -> None:
     other = {**MACHINE, "cpu": "Xeon"}
-    (remark,) = latency.build([measured("a"), measured("b", machine=other)], "run").remarks
+    (remark,) = content.build([measured("a"), measured("b", machine=other)], "run").remarks
     assert remark == "b, server and a, server were not measured on the same machine: cpu 'EPYC' and 'Xeon'"
-    assert latency.build([measured("a"), measured("b")], "run").remarks == ()
+    assert content.build([measured("a"), measured("b")], "run").remarks == ()
 
 
 def test_the_sentence_names_the_quickest_of_the_valid_ones() -> None:
     slow, quick = measured("slow", "single-stream", 120), measured("quick", "single-stream", 80)
-    invalid = Measured(replace(measured("wrong", "single-stream", 40).summary, verdict="INVALID"))
-    section, _ = latency.build([slow, quick, invalid], "run").sections
+    invalid = MeasuredScenario(replace(measured("wrong", "single-stream", 40).summary, verdict="INVALID"))
+    section, _ = content.build([slow, quick, invalid], "run").sections
     assert (
         section.sentence == "2 of 3 measurements are valid. The lowest p50 of single-stream is that of quick, 410 ms."
     )
@@ -275,12 +275,12 @@ def test_the_sentence_names_the_quickest_of_the_valid_ones() -> None:
 
 def test_a_page_in_every_format_holds_the_same_table(tmp_path: Path) -> None:
     given = [measured("<b>|large", quality=QUALITY), measured("base", "single-stream"), measured("base", "offline")]
-    files = latency.write(given, tmp_path, "run")
+    files = content.write(given, tmp_path, "run")
     pictures = [f"{name}.{kind}" for name in ("ecdf", "histogram", "size") for kind in ("svg", "png")]
     assert [file.name for file in files] == ["index.html", "latency.md", *pictures]
     page, text = (file.read_text(encoding="utf-8") for file in files[:2])
     console = Console(file=io.StringIO(), width=250)
-    latency.show(given, console)
+    content.show(given, console)
     assert isinstance(console.file, io.StringIO)
     for shown in (page, text, console.file.getvalue()):
         assert "0.3512" in shown and "410 ms, 620 ms" in shown and "all in one call" in shown
@@ -289,18 +289,18 @@ def test_a_page_in_every_format_holds_the_same_table(tmp_path: Path) -> None:
 
 def test_equal_measurements_give_equal_plots() -> None:
     given = [measured().summary, measured("base", "single-stream").summary]
-    assert [plot.svg for plot in latency_plots.draw(given)] == [plot.svg for plot in latency_plots.draw(given)]
+    assert [plot.svg for plot in plots.draw(given)] == [plot.svg for plot in plots.draw(given)]
 
 
 def test_a_plot_needs_times() -> None:
-    assert latency_plots.draw([measured(scenario="offline").summary]) == []
-    assert latency_plots.draw([]) == []
+    assert plots.draw([measured(scenario="offline").summary]) == []
+    assert plots.draw([]) == []
 
 
 @pytest.mark.parametrize("change", ["lo", "verdict"])
 def test_the_plot_shows_intervals_and_validity(change: str) -> None:
     def drawn(summary: Summary) -> bytes:
-        return latency_plots.draw([summary])[0].svg
+        return plots.draw([summary])[0].svg
 
     summary = measured(scenario="single-stream").summary
     p50 = summary.response["p50"]
@@ -312,5 +312,5 @@ def test_the_plot_shows_intervals_and_validity(change: str) -> None:
 
 
 def test_an_empty_folder_has_a_page_that_says_so(tmp_path: Path) -> None:
-    latency.write([], tmp_path, "run")
+    content.write([], tmp_path, "run")
     assert "There is no measurement yet." in (tmp_path / "index.html").read_text()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_measures import RR, nDCG
 
-from harness.measures import (
+from harness.figures.measures import (
     HEADLINE,
     MEASURES,
     TIE_AWARE,
@@ -112,7 +112,7 @@ def test_the_tie_rate_is_the_share_of_documents_that_tie_with_another_of_their_q
 def test_every_query_has_the_values_that_it_has_alone_however_many_are_evaluated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("harness.measures.AT_ONCE", 3)
+    monkeypatch.setattr("harness.figures.measures.AT_ONCE", 3)
     qrels = {f"q{number}": {"abcdefgh"[number]: 1 + number % 2, "x": 1} for number in range(8)}
     # with ties in some lists: 5, 7, 11 and 13 modulo 2 are all 1
     scores = {query_id: scored(5 % n, 7 % n, 11 % n, 13 % n) for n, query_id in enumerate(qrels, start=2)}

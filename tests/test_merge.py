@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.config import ConfigError
+from harness.files import write_json
 from harness.records import Failure, Manifest, Sample, Score
-from harness.report import plots
-from harness.results import write_json
-from harness.run import Part
+from harness.run.page import plots
+from harness.run.tasks import Part
 from harness.store import FILE, Store
 
 ROOT = Path(__file__).parents[1]

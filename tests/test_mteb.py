@@ -335,7 +335,7 @@ def test_a_language_has_its_analysis(languages: list[str], analysis: str) -> Non
 
 
 def test_every_language_has_an_analysis_that_bm25_knows() -> None:
-    from engines.analysis import names
+    from engines.bm25.analysis import names
 
     assert set(ANALYSES.values()) <= set(names())
 

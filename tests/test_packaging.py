@@ -22,7 +22,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_installed_wheel_finds_its_templates(installed: Path) -> None:
-    code = "import engines, engines.template as t; print(engines.__file__, *t.template_names())"
+    code = "import engines, engines.prompts.template as t; print(engines.__file__, *t.template_names())"
     ran = subprocess.run(
         [sys.executable, "-c", code], cwd=installed, env={"PYTHONPATH": str(installed)}, capture_output=True, text=True
     )
@@ -31,7 +31,7 @@ def test_an_installed_wheel_finds_its_templates(installed: Path) -> None:
 
 
 def test_an_installed_wheel_finds_its_suites_and_published_tables(installed: Path) -> None:
-    code = "import harness.suites as s, harness.published as p; print(s.suite_names(), p.table_names())"
+    code = "import harness.benchmarks.suites as s, harness.published as p; print(s.suite_names(), p.table_names())"
     ran = subprocess.run(
         [sys.executable, "-c", code], cwd=installed, env={"PYTHONPATH": str(installed)}, capture_output=True, text=True
     )

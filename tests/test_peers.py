@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines import Pair, load
-from engines.template import load_template
+from engines.prompts.template import load_template
 from perf import peer_checkpoint, peer_environments, peer_figures, peer_pairs, peer_rounds, peers
-from perf.peer_checkpoint import SHAPES, Shape
-from perf.peer_figures import Agreement, Ceiling, Contender, Row, Turn
-from perf.peer_protocol import PeerFailed, Process
+from perf.peer_checkpoint import SHAPES, PeerShape
+from perf.peer_figures import Contender, PeerAgreement, PeerCeiling, PeerRow, PeerTurn
+from perf.peer_protocol import PeerFailed, PeerProcess
 from perf.peer_rounds import PEERS, Peer, Setting
 from tests.conftest import write_beir
 
-TINY = Shape(hidden=64, heads=4, kv_heads=2, intermediate=96, layers=2, vocabulary=8000)
+TINY = PeerShape(hidden=64, heads=4, kv_heads=2, intermediate=96, layers=2, vocabulary=8000)
 OURS, OTHER = Contender("crispbench", "fp32"), Contender("other", "fp32")
 PAIRS = [Pair("a query", "short"), Pair("a query", "a longer document")]
 
@@ -28,18 +28,30 @@ PAIRS = [Pair("a query", "short"), Pair("a query", "a longer document")]
 def brief_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same products, timed for less long."""
     for name, value in (("SECONDS", 0.01), ("COPY_SECONDS", 0.01), ("COPY_BYTES", 1 << 20)):
-        monkeypatch.setattr(f"engines.ceiling.{name}", value)
+        monkeypatch.setattr(f"engines.torch.ceiling.{name}", value)
 
 
-def turns(seconds: dict[Contender, list[float]]) -> list[Turn]:
+def turns(seconds: dict[Contender, list[float]]) -> list[PeerTurn]:
     return [
-        Turn(i, 0, name, each, [0.0], None, None) for name, found in seconds.items() for i, each in enumerate(found)
+        PeerTurn(i, 0, name, each, [0.0], None, None) for name, found in seconds.items() for i, each in enumerate(found)
     ]
 
 
-def row(contender: Contender, largest_difference: float) -> Row:
-    return Row(
-        contender, "mxbai-v2", 1.0, 1.0, None, None, None, 1.0, None, None, None, 1, Agreement(largest_difference, 1.0)
+def row(contender: Contender, largest_difference: float) -> PeerRow:
+    return PeerRow(
+        contender,
+        "mxbai-v2",
+        1.0,
+        1.0,
+        None,
+        None,
+        None,
+        1.0,
+        None,
+        None,
+        None,
+        1,
+        PeerAgreement(largest_difference, 1.0),
     )
 
 
@@ -84,7 +96,7 @@ def test_equal_scores_have_no_tau() -> None:
 
 
 def test_mfu_is_held_against_the_ceiling_of_the_same_round_and_precision() -> None:
-    ceilings = [Ceiling(0, 0, "fp32", 100.0), Ceiling(1, 0, "fp32", 50.0), Ceiling(0, 0, "bf16", 1.0)]
+    ceilings = [PeerCeiling(0, 0, "fp32", 100.0), PeerCeiling(1, 0, "fp32", 50.0), PeerCeiling(0, 0, "bf16", 1.0)]
     # 80 operations in 1 s of 100, in 4 s of 50: 80% and 40%
     assert peer_figures.mfu(turns({OURS: [1, 4]}), ceilings, OURS, 80) == pytest.approx(0.6)
     assert peer_figures.mfu(turns({OURS: [1, 4]}), ceilings[2:], OURS, 80) is None
@@ -99,7 +111,7 @@ def test_a_float32_peer_with_other_scores_is_named(difference: float, named: boo
 def test_the_work_of_a_query_by_hand() -> None:
     # One layer: q and o 4x4, k and v 2x4, gate, up and down 8x4: 16+16+8+8+96 = 144 numbers. Prefix of 2 tokens, tails
     # of 1 and 3: 6 tokens; keys 1+2, 3, 3+4+5. Three layers: 3 (2x144x6 + 4x4x18) = 6048.
-    shape = Shape(hidden=4, heads=2, kv_heads=1, intermediate=8, layers=3, vocabulary=10)
+    shape = PeerShape(hidden=4, heads=2, kv_heads=1, intermediate=8, layers=3, vocabulary=10)
     assert peer_pairs.work_of(shape, 2, [1, 3]) == (8, 5, 6, 6048)
 
 
@@ -200,8 +212,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, st
 LENGTHS = "return [len(document) for _, document in pairs]"
 
 
-def start(module: str, folder: Path) -> Process:
-    return Process(Path(sys.executable), module, {"precision": "fp32"}, threads=3, log=folder / "log.txt")
+def start(module: str, folder: Path) -> PeerProcess:
+    return PeerProcess(Path(sys.executable), module, {"precision": "fp32"}, threads=3, log=folder / "log.txt")
 
 
 def test_a_process_answers_whatever_its_libraries_print(module: Callable[[str, str], str], tmp_path: Path) -> None:

@@ -9,21 +9,21 @@ from typing import Any
 import pytest
 
 from perf import gpu, gpu_measures, gpu_table, gpu_texts
-from perf.gpu_measures import Arm, Ceilings, Figures, Meter, Result
-from perf.gpu_texts import Asked
+from perf.gpu_measures import Ceilings, Figures, GpuArm, Meter, Result
+from perf.gpu_texts import TextPlan
 from tests.conftest import write_beir
 
 ROOT = Path(__file__).parents[1]
 # What a bare GPU image lacks, and what it happens to have and need not
 ABSENT = (
-    "pydantic pydantic_core annotated_types scipy sklearn ir_measures bm25s pytrec_eval mteb beir datasets "
+    "scipy sklearn ir_measures bm25s pytrec_eval mteb beir datasets "
     "sentence_transformers modelopt httpx ray matplotlib typer rich jinja2 pynvml"
 ).split()
 BARE = f"""
 import sys
 for name in {ABSENT}:
     sys.modules[name] = None
-from engines import ceiling
+from engines.torch import ceiling
 ceiling.SECONDS, ceiling.COPY_SECONDS, ceiling.COPY_BYTES = 0.01, 0.01, 1 << 20
 from perf import gpu
 raise SystemExit(gpu.main(sys.argv[1:]))
@@ -98,13 +98,13 @@ def test_what_no_longer_fits_into_the_budget_is_named_and_what_fails_stops_nothi
     clock = iter(range(0, 1000, 60))
     monkeypatch.setattr("perf.gpu.time.perf_counter", lambda: next(clock))
 
-    def measure(arm: Arm, *_: object) -> Result:
+    def measure(arm: GpuArm, *_: object) -> Result:
         if arm.name == "broken":
             raise RuntimeError("no such kernel\nsecond line")
         return Result(ROW, [], {}, [])
 
     monkeypatch.setattr(gpu_measures, "measure", measure)
-    arms = [Arm("large", name, {}, 1) for name in ("first", "broken", "second", "third")]
+    arms = [GpuArm("large", name, {}, 1) for name in ("first", "broken", "second", "third")]
     results, _, left_out = gpu.run(arms, [], "cpu", 430)  # the fourth would begin at 420 and take 60
     assert list(results) == ["large, first", "large, second"]
     assert left_out == {"large, broken": "no such kernel", "large, third": "no time left"}
@@ -144,7 +144,7 @@ def test_texts_are_read_in_their_order_and_a_bad_line_is_named(tmp_path: Path) -
     path = tmp_path / "texts.jsonl"
     rows = [{"query": f"q{i}", "documents": ["a", "b", "c"]} for i in range(3)]
     path.write_text("\n".join(map(json.dumps, rows)))
-    assert gpu_texts.read(path, 2, 2) == [Asked("q0", ["a", "b"]), Asked("q1", ["a", "b"])]
+    assert gpu_texts.read(path, 2, 2) == [TextPlan("q0", ["a", "b"]), TextPlan("q1", ["a", "b"])]
     path.write_text('{"query": "q0"}')
     with pytest.raises(ValueError, match=r"texts\.jsonl:1: KeyError\('documents'\): expected an object with query"):
         gpu_texts.read(path, 2, 2)
@@ -156,7 +156,7 @@ def test_texts_of_a_beir_folder_are_judged_queries_with_what_bm25_finds(tmp_path
     folder = write_beir(tmp_path / "beir", documents, queries, {"q1": {"d3": 1}, "q2": {"d1": 1}})
     out = tmp_path / "texts.jsonl"
     gpu_texts.main([str(folder), str(out), "--documents", "2"])  # q1 has one document, q3 no judgement
-    assert gpu_texts.read(out, 10, 10) == [Asked("red cats", ["red cats sleep", "red dogs run"])]
+    assert gpu_texts.read(out, 10, 10) == [TextPlan("red cats", ["red cats sleep", "red dogs run"])]
 
 
 def test_a_cpu_has_no_energy_and_no_peak() -> None:
@@ -174,5 +174,5 @@ def test_a_ceiling_is_measured_once_for_a_size_and_a_precision() -> None:
     engine: Any = Engine()
     ceilings = Ceilings()
     for size, precision in (("large", "bf16"), ("large", "bf16"), ("large", "fp8"), ("base", "bf16")):
-        ceilings.of(Arm(size, "arm", {"precision": precision}, 1), engine)
+        ceilings.of(GpuArm(size, "arm", {"precision": precision}, 1), engine)
     assert engine.asked == 3

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 import engines
 from engines.base import Pair, ScoringFailed
 from engines.fake import Fake, FakeOptions
-from engines.template import Prompt, PromptEncoder
-from engines.torch_engine import TorchEngine
+from engines.prompts.encoder import Prompt, PromptEncoder
+from engines.torch.engine import TorchEngine
 from harness.config import EngineEntry
 from harness.probe import trust
 from harness.probe.canaries import CANARIES, FILLER, GOLDEN_PAIRS, filler_words, long_pairs
-from harness.probe.faults import CHECKS, Check, examine
-from harness.probe.subject import Reference, Subject
+from harness.probe.faults import CHECKS, ProbeCheck, examine
+from harness.probe.subject import ProbedEngine, Reference
 
 ROOT = Path(__file__).parents[1]
 DEMO: dict[str, Any] = {"kind": "torch", "model": str(ROOT / "checkpoints/demo"), "template": "demo", "max_tokens": 164}
@@ -165,16 +165,16 @@ def sigmoid(score: float) -> float:
     return 1 / (1 + math.exp(-score))
 
 
-def verdicts(checks: Sequence[Check], verdict: str) -> set[str]:
+def verdicts(checks: Sequence[ProbeCheck], verdict: str) -> set[str]:
     return {check.name for check in checks if check.verdict == verdict}
 
 
-def seen(checks: Sequence[Check], name: str) -> str:
+def seen(checks: Sequence[ProbeCheck], name: str) -> str:
     return next(check.seen for check in checks if check.name == name)
 
 
-def probe(engine: engines.Engine, **against: Any) -> list[Check]:
-    return examine(Subject(engine, **{"tolerance": 0.2, **against}))
+def probe(engine: engines.Engine, **against: Any) -> list[ProbeCheck]:
+    return examine(ProbedEngine(engine, **{"tolerance": 0.2, **against}))
 
 
 # The texts

@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 
 from engines.base import BadOptions
-from harness import published, suites
+from harness import published
+from harness.benchmarks import suites
+from harness.benchmarks.suites import load_suite
 from harness.config import read_config
-from harness.published import Comparison, Reproduction, average, compare, load_table, table_names
-from harness.records import Measurement, Percentile, Row, Verdict
-from harness.suites import load_suite
+from harness.published import PublishedComparison, Reproduction, average, compare, load_table, table_names
+from harness.records import Completeness, Measurement, Percentile, Row
 
 ROOT = Path(__file__).parents[1]
-COMPARISON = Comparison(table="theirs", engines={"ours": "model-1"})
+COMPARISON = PublishedComparison(table="theirs", engines={"ours": "model-1"})
 TABLE = """\
 name: theirs
 title: Their table
@@ -157,7 +158,7 @@ def test_a_benchmark_that_the_engine_did_not_run_is_not_measured(rows: list[Row]
 
 @pytest.mark.usefixtures("tables")
 def test_a_benchmark_may_have_another_name_here_than_in_the_published_table() -> None:
-    named = Comparison(table="theirs", engines={"ours": "model-1"}, benchmarks={"SciFact": "SciFact-dense"})
+    named = PublishedComparison(table="theirs", engines={"ours": "model-1"}, benchmarks={"SciFact": "SciFact-dense"})
     (found,) = compare(named, [row("SciFact", 0.1), row("SciFact-dense", 0.6451)])
     assert found.verdict == "reproduced" and found.trace[0].benchmark == "SciFact-dense"
 
@@ -229,7 +230,7 @@ def test_an_average_over_an_incomplete_member_has_no_number_and_names_it(
     status: str, tables: Callable[..., None]
 ) -> None:
     tables(AVERAGE, change=UNSPECIFIED if status == "unspecified" else ("", ""))
-    incomplete: Verdict = "incomplete"
+    incomplete: Completeness = "incomplete"
     found = only(members(b1={"verdict": incomplete}, a={"queries": 3}), "all")
     assert (found.verdict, found.measured) == ("incomplete", None)
     assert found.reasons == ("a has 3 queries, not 4", "b1 is incomplete")

@@ -8,7 +8,7 @@ import pytest
 
 from engines.base import Pair
 from engines.fake import Fake
-from harness import results
+from harness.run import rows
 
 
 class Endpoint(Fake):
@@ -40,7 +40,7 @@ def noted(
         benchmarks = [{"source": "beir", "path": str(animals), "name": "animals"}]
         path = config(engines={"far": {"kind": "endpoint"}}, benchmarks=benchmarks)
         assert crispbench("run", path, "--out", tmp_path / "out").code == 0
-        (row,) = results.rows(tmp_path / "out/far")
+        (row,) = rows.engine_rows(tmp_path / "out/far")
         assert (row.queries, row.pairs) == (5, 25)
         return tuple(row.notes)
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from engines.base import EngineUnavailable, ScoringFailed
-from harness import results
 from harness.config import EngineEntry, read_config
 from harness.records import Row
-from harness.run import Selection, Task, prepare, score_engine
+from harness.run import rows
+from harness.run.loop import score_engine
+from harness.run.tasks import Selection, Task, prepare
 from harness.store import NotComparable, Store, StoreError
 
 
@@ -23,7 +24,7 @@ def tasks_of(path: Path) -> list[Task]:
 def score(path: Path, folder: Path, engine: str = "moody", *, fresh: bool = False) -> Row:
     """Score the config's only benchmark with one engine, without a report."""
     score_engine(engine, read_config(path).engines[engine], tasks_of(path), folder, fresh=fresh)
-    (row,) = results.rows(folder)
+    (row,) = rows.engine_rows(folder)
     return row
 
 
@@ -199,7 +200,7 @@ def test_the_results_of_another_configuration_are_not_added_to(small: Path, mood
     small.write_text(small.read_text().replace("k: 3", "k: 2"))
     with pytest.raises(NotComparable, match=r"candidates\.k was 3 and is 2"):
         score(small, tmp_path / "out")
-    assert results.rows(tmp_path / "out") == [before]
+    assert rows.engine_rows(tmp_path / "out") == [before]
 
 
 def test_fresh_forgets_and_scores_again(small: Path, moody: Any, tmp_path: Path) -> None:
@@ -214,7 +215,7 @@ def test_fresh_with_an_engine_that_cannot_be_loaded_keeps_the_results(small: Pat
     moody.missing_package = True
     with pytest.raises(EngineUnavailable):
         score(small, tmp_path / "out", fresh=True)
-    assert results.rows(tmp_path / "out") == [before]
+    assert rows.engine_rows(tmp_path / "out") == [before]
 
 
 def test_fresh_does_not_delete_what_another_process_is_writing(small: Path, moody: Any, tmp_path: Path) -> None:

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from harness.config import Search
 from harness.latency.load import Timing, schedule
-from harness.latency.search import LEAST, Probe, Step, Terms, Verdict, conclude, judged, search, sentence
+from harness.latency.search import LEAST, Probe, SearchStep, SearchTerms, Verdict, conclude, judged, search, sentence
 from harness.latency.summary import summarise
 from tests.test_latency_validity import recording
 
-TERMS = Terms(rate=8.0, queries=100, least_s=10.0, plan=Search(probes=60))
+TERMS = SearchTerms(rate=8.0, queries=100, least_s=10.0, plan=Search(probes=60))
 
 
-def capacity_of(capacity: float, seen: list[Step] | None = None) -> Callable[[Step], Probe]:
-    def probe(step: Step) -> Probe:
+def capacity_of(capacity: float, seen: list[SearchStep] | None = None) -> Callable[[SearchStep], Probe]:
+    def probe(step: SearchStep) -> Probe:
         if seen is not None:
             seen.append(step)
         return Probe(step.rate, step.queries, "pass" if step.rate <= capacity else "fail")
@@ -34,7 +34,7 @@ def still() -> float:
 
 @given(capacity=st.floats(1e-3, 1e6), rate=st.floats(0.1, 1e3), width=st.floats(0.01, 1))
 def test_the_capacity_lies_between_what_passed_and_what_failed(capacity: float, rate: float, width: float) -> None:
-    seen: list[Step] = []
+    seen: list[SearchStep] = []
     terms = TERMS._replace(rate=rate, plan=Search(width=width, probes=60))
     found = search(capacity_of(capacity, seen), terms, still)
     assert found.verdict == "pass" and found.rate is not None and found.above is not None
@@ -46,7 +46,7 @@ def test_the_capacity_lies_between_what_passed_and_what_failed(capacity: float, 
 
 @given(capacity=st.floats(1e-3, 1e6), most=st.integers(1, 8))
 def test_a_search_that_is_stopped_claims_the_best_that_it_saw(capacity: float, most: int) -> None:
-    seen: list[Step] = []
+    seen: list[SearchStep] = []
     found = search(capacity_of(capacity, seen), TERMS._replace(plan=Search(probes=most)), still)
     assert len(seen) <= most
     assert found.rate == max((step.rate for step in seen if step.rate <= capacity), default=None)
@@ -60,7 +60,7 @@ def test_a_search_that_is_stopped_claims_the_best_that_it_saw(capacity: float, m
 
 
 def test_rates_double_until_one_fails_and_then_enclose_the_answer() -> None:
-    seen: list[Step] = []
+    seen: list[SearchStep] = []
     search(capacity_of(30.0, seen), TERMS, still)
     assert [round(step.rate, 2) for step in seen] == [8, 16, 32, 22.63, 26.91, 29.34, 30.64]  # 30.64 <= 1.05 * 29.34
     seen.clear()
@@ -70,7 +70,7 @@ def test_rates_double_until_one_fails_and_then_enclose_the_answer() -> None:
 
 def test_no_further_rate_is_measured_when_the_time_is_over() -> None:
     clock = iter([0.0, 10.0, 20.0, 31.0])
-    seen: list[Step] = []
+    seen: list[SearchStep] = []
     found = search(capacity_of(1e9, seen), TERMS._replace(plan=Search(seconds=30)), lambda: next(clock))
     assert [step.rate for step in seen] == [8, 16]
     assert (found.rate, found.above, found.verdict) == (16, None, "inconclusive")
@@ -78,9 +78,9 @@ def test_no_further_rate_is_measured_when_the_time_is_over() -> None:
 
 def test_a_rate_that_is_not_decided_gets_more_requests_and_counts_as_not_passed_at_the_bound() -> None:
     first = TERMS.first(8.0)
-    seen: list[Step] = []
+    seen: list[SearchStep] = []
 
-    def probe(step: Step) -> Probe:
+    def probe(step: SearchStep) -> Probe:
         seen.append(step)
         if step.rate <= 8:
             return Probe(*step, "pass")
@@ -101,7 +101,7 @@ def test_a_rate_that_is_not_decided_gets_more_requests_and_counts_as_not_passed_
 def test_a_rate_that_passes_with_more_requests_has_passed() -> None:
     first = TERMS.first(8.0)
 
-    def probe(step: Step) -> Probe:
+    def probe(step: SearchStep) -> Probe:
         return Probe(*step, "fail" if step.rate > 8 else "inconclusive" if step.queries == first else "pass")
 
     found = search(probe, TERMS._replace(plan=Search(width=1.0)), still)
@@ -109,7 +109,7 @@ def test_a_rate_that_passes_with_more_requests_has_passed() -> None:
 
 
 def test_an_invalid_measurement_stops_the_search_and_is_no_failure_of_the_server() -> None:
-    def probe(step: Step) -> Probe:
+    def probe(step: SearchStep) -> Probe:
         return Probe(*step, "pass") if step.rate <= 8 else Probe(*step, "invalid", reason="generator behind schedule")
 
     found = search(probe, TERMS, still)

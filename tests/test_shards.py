@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from engines.base import EngineUnavailable
-from harness import shards
 from harness.config import read_config
-from harness.run import Identity, Selection, prepare
+from harness.run import shards
+from harness.run.loop import Identity
+from harness.run.tasks import Selection, prepare
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
 

@@ -9,8 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from harness.figures.statistics import (
+    contrast,
+    growth,
+    holm,
+    letters,
+    mean,
+    means,
+    paired_difference,
+    sign_flip,
+    standardised,
+)
 from harness.records import Difference, Measurement
-from harness.statistics import contrast, growth, holm, letters, mean, means, paired_difference, sign_flip, standardised
 
 VALUES = {f"q{number}": value for number, value in enumerate([0.0, 0.63, 1.0, 0.5, 0.0, 0.39, 1.0, 0.0])}
 
@@ -46,7 +56,7 @@ def test_the_order_of_the_queries_does_not_matter() -> None:
 
 def test_many_queries_are_resampled_in_batches_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, flips = mean(VALUES), sign_flip(one(np.linspace(-0.1, 0.2, 40)), {"b": 1.0})
-    monkeypatch.setattr("harness.statistics.CACHED_VALUES", 100)
+    monkeypatch.setattr("harness.figures.statistics.CACHED_VALUES", 100)
     assert mean(VALUES) == whole
     assert sign_flip(one(np.linspace(-0.1, 0.2, 40)), {"b": 1.0}) == flips
 
@@ -113,7 +123,7 @@ def one(values: "dict[str, float] | np.ndarray[tuple[int], np.dtype[np.float64]]
 
 def test_the_interval_covers_and_alarms_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     # 2,000 runs of 80 queries, half of them untouched, true difference -0.02, standard error 0.0354 / sqrt(80)
-    monkeypatch.setattr("harness.statistics.RESAMPLES", 999)
+    monkeypatch.setattr("harness.figures.statistics.RESAMPLES", 999)
     trials, queries, truth, margin, sd = 2000, 80, -0.02, 0.005, 0.05 / math.sqrt(2)
     rng = np.random.default_rng(7)
     noise = rng.normal(0, 0.05, (trials, queries)) * (rng.random((trials, queries)) < 0.5)

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from engines.base import BadOptions
-from harness import suites
-from harness.benchmarks import BenchmarkError
+from harness.benchmarks import BenchmarkError, suites
+from harness.benchmarks.suites import Suite, load_suite, suite_names
 from harness.config import read_config
-from harness.suites import Suite, load_suite, suite_names
 
 Member = dict[str, Any]
 

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from harness.config import ConfigError, read_config
+from harness.figures.percentiles import estimates
 from harness.latency.load import Timing
-from harness.latency.measurement import Outcome, Wishes, measure_config
-from harness.latency.percentiles import estimates
+from harness.latency.measurement import LatencyOptions, LatencyResult, measure_config
+from harness.latency.page import load_curve
+from harness.latency.page.load_curve import Searched
 from harness.latency.recording import read
 from harness.latency.search import Found, Probe
 from harness.latency.summary import Summary
-from harness.report import load_curve
-from harness.report.load_curve import Searched
 from tests.engines.server import Call, Server
 from tests.test_latency_report import measured
 
@@ -63,7 +63,7 @@ def config_for(animals: Path, config: Callable[..., Path], server: Server) -> Ca
     return write
 
 
-def measure(path: Path, out: Path, wishes: Wishes = Wishes()) -> tuple[Outcome, list[str]]:  # noqa: B008
+def measure(path: Path, out: Path, wishes: LatencyOptions = LatencyOptions()) -> tuple[LatencyResult, list[str]]:  # noqa: B008
     said: list[str] = []
     return measure_config(path, wishes, out=out, say=said.append), said
 

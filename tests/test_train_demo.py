@@ -10,25 +10,25 @@ import torch
 from tokenizers import Tokenizer
 
 from scripts import demo_data, train_demo
-from scripts.demo_data import Function
+from scripts.demo_data import TrainingFunction
 from scripts.demo_model import END, START, VOCABULARY, new_model
 
 WORDS = "open close read write parse merge split join sort count find drop copy move load save".split()
 
 
 @pytest.fixture(scope="module")
-def functions() -> list[Function]:
+def functions() -> list[TrainingFunction]:
     pairs = [(first, second) for first in WORDS for second in WORDS[:3]]
-    return [Function("package", f"{a} the {b} file", f"return {a}_{b}(self.path)") for a, b in pairs]
+    return [TrainingFunction("package", f"{a} the {b} file", f"return {a}_{b}(self.path)") for a, b in pairs]
 
 
 @pytest.fixture(scope="module")
-def tokenizer(functions: list[Function]) -> Tokenizer:
+def tokenizer(functions: list[TrainingFunction]) -> Tokenizer:
     return demo_data.build_tokenizer((f"{item.query} {item.body}" for item in functions), VOCABULARY)
 
 
 @pytest.fixture(scope="module")
-def corpus(functions: list[Function], tokenizer: Tokenizer) -> train_demo.Corpus:
+def corpus(functions: list[TrainingFunction], tokenizer: Tokenizer) -> train_demo.Corpus:
     random = np.random.default_rng(0)
     queries, bodies = [item.query for item in functions], [item.body for item in functions]
     vectors = random.normal(size=(2, len(functions), 8)).astype(np.float32)
@@ -83,7 +83,8 @@ def test_a_resumed_training_ends_with_the_weights_of_one_that_was_not_interrupte
 
 
 def test_training_lays_out_its_prompt_as_the_template_does(tokenizer: Tokenizer) -> None:
-    from engines.template import PromptEncoder, load_template
+    from engines.prompts.encoder import PromptEncoder
+    from engines.prompts.template import load_template
 
     query, document = "open the read file", "return open_read(self.path)"
     encoded = PromptEncoder(load_template("demo"), tokenizer, max_tokens=164).encode(query, [document])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.benchmarks import BenchmarkError
-from harness.trec import as_trec_eval_ranks, read_run, write_run
+from harness.candidates.trec import as_trec_eval_ranks, read_run, write_run
 
 RUN = """\
 q1 Q0 d2 1 1.5 tag

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from harness.ab.records import Conditions
+from harness.ab.records import TurnConditions
 from harness.latency import conditions
 from harness.latency.telemetry import read_gpus
 from harness.machine import open_nvml
@@ -25,12 +25,12 @@ def start() -> Start:
     return Start(time.perf_counter(), conditions.read())
 
 
-def since(begun: Start) -> Conditions:
+def since(begun: Start) -> TurnConditions:
     """Everything of the time since `begun`; clocks as they are now."""
     now = start()
     wall_s = now.at_s - begun.at_s
     clocks_mhz = [gpu.sm_mhz for gpu in read_gpus(*open_nvml()) if gpu.sm_mhz is not None]
-    return Conditions(
+    return TurnConditions(
         wall_s=wall_s,
         others_cores=conditions.others_cores(begun.before, now.before, wall_s),
         cores=len(conditions.cores()),
@@ -40,13 +40,13 @@ def since(begun: Start) -> Conditions:
     )
 
 
-def marks(turns: Sequence[Conditions]) -> list[str]:
+def marks(turns: Sequence[TurnConditions]) -> list[str]:
     """What makes a launch suspect, from its turns; empty where nothing does."""
     clocks = {"CPU": [turn.cpu_mhz for turn in turns], "GPU": [turn.gpu_mhz for turn in turns]}
     return [*_load_mark(turns), *(mark for name, known in clocks.items() for mark in _clock_mark(name, known))]
 
 
-def _load_mark(turns: Sequence[Conditions]) -> list[str]:
+def _load_mark(turns: Sequence[TurnConditions]) -> list[str]:
     known = [(turn.wall_s, turn.others_cores) for turn in turns if turn.others_cores is not None]
     total_s = sum(wall_s for wall_s, _ in known)
     if not total_s:

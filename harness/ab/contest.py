@@ -10,13 +10,13 @@ from engines.base import EngineError
 from harness import progress
 from harness.ab import canary, journal, report
 from harness.ab.journal import Journal
-from harness.ab.launches import LaunchFailed, Side, run_launch_pair
-from harness.ab.records import METRICS, STANDARD, Arm, LaunchPair, Metric, Plan, Verdict
+from harness.ab.launches import AbSide, LaunchFailed, run_launch_pair
+from harness.ab.records import METRICS, STANDARD, AbVerdict, Arm, LaunchPair, LaunchPlan, Metric
 from harness.ab.schedule import queries_wanted
 from harness.ab.verdict import MARGINS, conclude, judge, red
 from harness.config import Config, ConfigError, read_config
-from harness.results import write_json
-from harness.run import Selection, Task, prepare
+from harness.files import write_json
+from harness.run.tasks import Selection, Task, prepare
 
 RESULTS = Path("results")
 FILE = "ab.json"
@@ -24,22 +24,24 @@ ARMS: tuple[Arm, Arm] = ("A", "B")
 
 
 @dataclass(frozen=True)
-class Terms:
+class AbOptions:
     """What is asked for, beside the config and its engines."""
 
-    plan: Plan = STANDARD
+    plan: LaunchPlan = STANDARD
     margins: Mapping[Metric, float] = field(default_factory=lambda: dict(MARGINS))
     canary: bool = False  # A against A
     fresh: bool = False  # replace the results of an earlier run
 
 
-class Contest(NamedTuple):
+class AbResult(NamedTuple):
     folder: Path
-    verdict: Verdict
+    verdict: AbVerdict
     document: dict[str, Any]  # content of ab.json
 
 
-def run_ab(path: Path, names: Sequence[str], terms: Terms, *, out: Path | None, say: Callable[[str], None]) -> Contest:
+def run_ab(
+    path: Path, names: Sequence[str], terms: AbOptions, *, out: Path | None, say: Callable[[str], None]
+) -> AbResult:
     """Launch, time, judge; a red set is launched once more. Everything is below `out`, default results/NAME-ab.
 
     Raises ConfigError before anything is launched, LaunchFailed or another EngineError if an engine cannot score;
@@ -69,7 +71,7 @@ def run_ab(path: Path, names: Sequence[str], terms: Terms, *, out: Path | None, 
     document["notes"] = report.notes(document)
     write_json(folder / FILE, document)
     report.write(document, folder)
-    return Contest(folder, verdict, document)
+    return AbResult(folder, verdict, document)
 
 
 def choose(config: Config, names: Sequence[str], *, canary: bool) -> tuple[str, str]:
@@ -100,7 +102,7 @@ def first_task(config: Config, limit: int) -> Task:
     return task
 
 
-def side(arm: Arm, name: str, config: Config, task: Task) -> Side:
+def side(arm: Arm, name: str, config: Config, task: Task) -> AbSide:
     """What the processes of an engine are told: options, queries with their candidates, documents to prepare."""
     entry, benchmark = config.engines[name], task.benchmark
     lists = {query_id: doc_ids for query_id, doc_ids in task.candidates.lists.items() if doc_ids}
@@ -121,10 +123,10 @@ def side(arm: Arm, name: str, config: Config, task: Task) -> Side:
         "documents": [benchmark.documents[doc_id] for doc_id in shown[prepares]],
         "analysis": benchmark.analysis,
     }
-    return Side(arm, name, setup)
+    return AbSide(arm, name, setup)
 
 
-def opening(config: Config, sides: Sequence[Side], task: Task, terms: Terms) -> dict[str, Any]:
+def opening(config: Config, sides: Sequence[AbSide], task: Task, terms: AbOptions) -> dict[str, Any]:
     """ab.json before the first launch."""
     return {
         "format": 1,
@@ -141,8 +143,8 @@ def opening(config: Config, sides: Sequence[Side], task: Task, terms: Terms) -> 
 
 
 def _measure(
-    sides: Sequence[Side], terms: Terms, written: Journal, folder: Path, say: Callable[[str], None]
-) -> Verdict:
+    sides: Sequence[AbSide], terms: AbOptions, written: Journal, folder: Path, say: Callable[[str], None]
+) -> AbVerdict:
     def launch(set_: int) -> list[LaunchPair]:
         found = []
         with progress.bar(f"set {set_}", terms.plan.launch_pairs, "launch pairs") as done:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from harness.ab.conditions import marks
-from harness.ab.records import Arm, Born, Conditions, Launch, Round, Turn
+from harness.ab.records import Arm, Born, Launch, Round, Turn, TurnConditions
 
 FILE = "samples.jsonl"
 FORMAT = 1  # 1: first version, 2026-11
@@ -32,7 +32,7 @@ class Journal:
     def __init__(self, file: TextIO) -> None:
         self._file = file
         self.launches: list[Born] = []
-        self._conditions: dict[tuple[int, int, Arm], list[Conditions]] = {}
+        self._conditions: dict[tuple[int, int, Arm], list[TurnConditions]] = {}
 
     @classmethod
     @contextmanager

@@ -18,7 +18,7 @@ import engines
 from engines.base import Engine, EngineError, Pair
 from harness import machine
 from harness.ab import conditions
-from harness.run import checked
+from harness.run.loop import checked
 
 Reply = Callable[[dict[str, Any]], None]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from engines.base import EngineError
 from harness.ab.journal import Journal
-from harness.ab.records import Arm, Born, Conditions, LaunchPair, Plan, Round, Turn
+from harness.ab.records import Arm, Born, LaunchPair, LaunchPlan, Round, Turn, TurnConditions
 from harness.ab.schedule import order, steps
 
 PATIENCE_S = 10.0  # for a process to free its memory and end
@@ -22,7 +22,7 @@ class LaunchFailed(EngineError):
 
 
 @dataclass(frozen=True)
-class Side:
+class AbSide:
     """One engine of the two: what its processes are told first."""
 
     arm: Arm
@@ -30,15 +30,15 @@ class Side:
     setup: Mapping[str, Any]  # kind, options, questions, documents, analysis
 
 
-class Process:
+class EngineProcess:
     """A launch of one engine. Use `Process.start`, which ends it."""
 
-    def __init__(self, side: Side, launch_pair: int, child: subprocess.Popen[str], log: Path) -> None:
+    def __init__(self, side: AbSide, launch_pair: int, child: subprocess.Popen[str], log: Path) -> None:
         self._side, self._launch_pair, self._child, self._log = side, launch_pair, child, log
 
     @classmethod
     @contextmanager
-    def start(cls, side: Side, launch_pair: int, log: Path) -> Iterator["Process"]:
+    def start(cls, side: AbSide, launch_pair: int, log: Path) -> Iterator["EngineProcess"]:
         """What it prints goes to `log`; a Ctrl-C reaches it as the end of its input."""
         with log.open("w", encoding="utf-8") as stderr:
             child = subprocess.Popen(
@@ -81,7 +81,7 @@ class Process:
 
 
 def run_launch_pair(
-    sides: Sequence[Side], plan: Plan, journal: Journal, *, number: tuple[int, int], logs: Path
+    sides: Sequence[AbSide], plan: LaunchPlan, journal: Journal, *, number: tuple[int, int], logs: Path
 ) -> LaunchPair:
     """Start both processes, let them take turns, end them. `number` is the set and the launch pair within it.
 
@@ -93,10 +93,10 @@ def run_launch_pair(
     sizes = [len(documents) for _, documents in sides[0].setup["questions"]]
     rounds: dict[Arm, list[Round]] = {"A": [], "B": []}
     with ExitStack() as stack:
-        processes: dict[Arm, Process] = {}
+        processes: dict[Arm, EngineProcess] = {}
         for arm in order(launch_pair):
             log = logs / f"{set_}-{launch_pair}-{arm}.log"
-            processes[arm] = stack.enter_context(Process.start(by_arm[arm], launch_pair, log))
+            processes[arm] = stack.enter_context(EngineProcess.start(by_arm[arm], launch_pair, log))
             journal.launch(Born(set_, launch_pair, arm, **processes[arm].ask(by_arm[arm].setup)))
         for step in steps(plan, launch_pair, len(query_ids)):
             answer = processes[step.arm].ask({"numbers": step.numbers})
@@ -109,7 +109,7 @@ def run_launch_pair(
                 pairs=[sizes[place] for place in step.numbers],
                 service_s=answer["service_s"],
                 warmup=step.warmup,
-                conditions=Conditions(**answer["conditions"]),
+                conditions=TurnConditions(**answer["conditions"]),
             )
             journal.turn(turn)
             if step.round:

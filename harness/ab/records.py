@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from math import exp
 from typing import Any, Literal, NamedTuple
 
+from harness.figures.shifts import Shift
+
 Arm = Literal["A", "B"]
 Metric = Literal["p50", "p95", "p99", "throughput"]
 Outcome = Literal["pass", "regression", "inconclusive"]
@@ -13,7 +15,7 @@ METRICS: tuple[Metric, ...] = ("p50", "p95", "p99", "throughput")
 
 
 @dataclass(frozen=True)
-class Plan:
+class LaunchPlan:
     """How much is measured. A launch is one fresh process of one engine; two of them are a launch pair."""
 
     launch_pairs: int = 10
@@ -26,8 +28,8 @@ class Plan:
         return self.rounds * self.queries
 
 
-STANDARD = Plan()
-QUICK = Plan(launch_pairs=6)
+STANDARD = LaunchPlan()
+QUICK = LaunchPlan(launch_pairs=6)
 
 
 class Round(NamedTuple):
@@ -47,18 +49,8 @@ class LaunchPair(NamedTuple):
     b: Launch
 
 
-class Shift(NamedTuple):
-    """How much slower B is, as a logarithm of the ratio; the ends are None where too few launches reach the level."""
-
-    value: float  # Hodges-Lehmann estimate
-    lo: float | None
-    hi: float | None
-    level: float | None  # of each end on its own: the true value is above lo with this confidence, and below hi
-    p_slower: float  # one-sided, of the hypothesis that the true value is the margin or less
-
-
 @dataclass(frozen=True)
-class Finding:
+class MetricFinding:
     """One metric: what was found and how it stands to its margin. `outcome` is None where it was not measured."""
 
     metric: Metric
@@ -71,12 +63,12 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class AbVerdict:
     """Over all metrics. A regression is one only if a second, independent set of launches shows it again."""
 
     outcome: Outcome
-    findings: Mapping[Metric, Finding]
-    confirmation: Mapping[Metric, Finding] | None = None  # of the metrics that were red
+    findings: Mapping[Metric, MetricFinding]
+    confirmation: Mapping[Metric, MetricFinding] | None = None  # of the metrics that were red
 
     @property
     def confirmed(self) -> bool | None:
@@ -96,7 +88,7 @@ class Verdict:
         }
 
 
-def finding_document(found: Finding) -> dict[str, Any]:
+def finding_document(found: MetricFinding) -> dict[str, Any]:
     shift = found.shift
     known: dict[str, Any] = dict.fromkeys(("slowdown", "lo", "hi", "level", "p_slower"))
     if shift is not None:
@@ -117,7 +109,7 @@ def finding_document(found: Finding) -> dict[str, Any]:
     }
 
 
-class Conditions(NamedTuple):
+class TurnConditions(NamedTuple):
     """What else the machine did during a turn; None where this system does not say."""
 
     wall_s: float
@@ -140,7 +132,7 @@ class Turn:
     pairs: Sequence[int]
     service_s: Sequence[float]
     warmup: int  # how many of them, the first ones, do not count
-    conditions: Conditions
+    conditions: TurnConditions
 
     def lines(self) -> list[dict[str, Any]]:
         """One line for the turn, one for every query."""

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.ab.records import Plan
-from harness.ab.shifts import fewest_launch_pairs
+from harness.ab.records import LaunchPlan
+from harness.figures.shifts import fewest_launch_pairs
 from harness.report import notation
 from harness.report.markdown import escape
 
@@ -25,7 +25,7 @@ def lines(document: Document) -> list[str]:
 
 
 def heading(document: Document) -> str:
-    arms, plan = document["arms"], Plan(**document["plan"])
+    arms, plan = document["arms"], LaunchPlan(**document["plan"])
     return (
         f"A {arms['A']['engine']}  B {arms['B']['engine']}  on {document['benchmark']['name']}: "
         f"launch pairs {plan.launch_pairs}, rounds {plan.rounds}, queries per round {plan.queries}"

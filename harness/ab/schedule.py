@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from harness.ab.records import Arm, Plan
+from harness.ab.records import Arm, LaunchPlan
 
 ORDERS: tuple[tuple[Arm, Arm], tuple[Arm, Arm]] = (("A", "B"), ("B", "A"))
 
 
-class Step(NamedTuple):
+class TurnStep(NamedTuple):
     """One turn of one launch; round 0 is its warm-up."""
 
     arm: Arm
@@ -22,7 +22,7 @@ def order(launch_pair: int) -> tuple[Arm, Arm]:
     return ORDERS[(launch_pair - 1) % 2]
 
 
-def steps(plan: Plan, launch_pair: int, queries: int) -> Iterator[Step]:
+def steps(plan: LaunchPlan, launch_pair: int, queries: int) -> Iterator[TurnStep]:
     """The turns of a launch pair: both warm up, then rounds in the order ABBA ABBA (every second pair: BAAB BAAB).
 
     Linear drift of the machine cancels within two rounds. Both score the same queries in the same order. Measured
@@ -32,15 +32,15 @@ def steps(plan: Plan, launch_pair: int, queries: int) -> Iterator[Step]:
     first, second = order(launch_pair)
     warmup = [(plan.queries_of_a_launch + number) % queries for number in range(plan.warmup)]
     for arm in (first, second):
-        yield Step(arm, 0, warmup, len(warmup))
+        yield TurnStep(arm, 0, warmup, len(warmup))
     for round_ in range(1, plan.rounds + 1):
         begun = (round_ - 1) * plan.queries
         numbers = [(begun + number) % queries for number in range(plan.queries)]
         opening = (plan.queries_of_a_launch + plan.warmup + round_ - 1) % queries
         for arm in (first, second) if round_ % 2 else (second, first):
-            yield Step(arm, round_, [opening, *numbers], 1)
+            yield TurnStep(arm, round_, [opening, *numbers], 1)
 
 
-def queries_wanted(plan: Plan) -> int:
+def queries_wanted(plan: LaunchPlan) -> int:
     """So many that no query is scored twice in a launch."""
     return plan.queries_of_a_launch + plan.warmup + plan.rounds

@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from harness.ab.records import METRICS, Finding, Launch, LaunchPair, Metric, Outcome, Round, Shift, Verdict
-from harness.ab.shifts import ALPHA, Values, fewest_launch_pairs, paired
-from harness.statistics import holm
+from harness.ab.records import METRICS, AbVerdict, Launch, LaunchPair, Metric, MetricFinding, Outcome, Round
+from harness.figures.shifts import ALPHA, Shift, Values, fewest_launch_pairs, paired
+from harness.figures.statistics import holm
 
 MARGINS: Mapping[Metric, float] = {"p50": 0.03, "p95": 0.05, "p99": 0.10, "throughput": 0.02}
 QUANTILES: Mapping[Metric, float] = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
-Findings = Mapping[Metric, Finding]
+Findings = Mapping[Metric, MetricFinding]
 
 
-def judge(launch_pairs: Sequence[LaunchPair], margins: Mapping[Metric, float]) -> dict[Metric, Finding]:
+def judge(launch_pairs: Sequence[LaunchPair], margins: Mapping[Metric, float]) -> dict[Metric, MetricFinding]:
     """Every metric of the margins, from the launch pairs of one set; Holm over those that are measured."""
     slowdowns: dict[Metric, list[float]] = {}
     reasons: dict[Metric, str] = {}
@@ -30,18 +30,18 @@ def red(findings: Findings) -> list[Metric]:
     return [metric for metric, found in findings.items() if found.outcome == "regression"]
 
 
-def conclude(first: Findings, second: Findings | None = None) -> Verdict:
+def conclude(first: Findings, second: Findings | None = None) -> AbVerdict:
     """The verdict of a first set and, if that was red, of the set that was launched to confirm it.
 
     Red in both sets: regression. Red in the first only: inconclusive. Not red: pass if all that is measured passes.
     """
     if second is not None:
-        return Verdict("regression" if red(second) else "inconclusive", first, second)
+        return AbVerdict("regression" if red(second) else "inconclusive", first, second)
     if red(first):
         raise ValueError("a red set is no verdict: launch a second one")
     measured = [found.outcome for found in first.values() if found.outcome is not None]
     passed = bool(measured) and all(outcome == "pass" for outcome in measured)
-    return Verdict("pass" if passed else "inconclusive", first)
+    return AbVerdict("pass" if passed else "inconclusive", first)
 
 
 def shortage(metric: Metric, launches: Sequence[Launch]) -> str:
@@ -87,16 +87,16 @@ def _findings(
     shifts: Mapping[Metric, Shift],
     slowdowns: Mapping[Metric, Sequence[float]],
     reasons: Mapping[Metric, str],
-) -> dict[Metric, Finding]:
+) -> dict[Metric, MetricFinding]:
     adjusted = holm({metric: shift.p_slower for metric, shift in shifts.items()})
     found = {}
     for metric in (metric for metric in METRICS if metric in margins):
         margin = margins[metric]
         if metric not in shifts:
-            found[metric] = Finding(metric, margin, None, reason=reasons[metric])
+            found[metric] = MetricFinding(metric, margin, None, reason=reasons[metric])
             continue
         outcome, reason = _outcome(shifts[metric], margin, adjusted[metric], len(shifts))
-        found[metric] = Finding(
+        found[metric] = MetricFinding(
             metric, margin, outcome, slowdowns.get(metric, ()), shifts[metric], adjusted[metric], reason
         )
     return found

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from engines.base import read_options
-from harness.benchmarks.base import BenchmarkError, Source
+from harness.benchmarks.base import BenchmarkError, BenchmarkSource
 from harness.records import Benchmark
 
-__all__ = ["SOURCES", "BenchmarkError", "Source", "load", "source_class"]
+__all__ = ["SOURCES", "BenchmarkError", "BenchmarkSource", "load", "source_class"]
 
 SOURCES = {
     "beir": "harness.benchmarks.beir:BeirFolder",
@@ -22,13 +22,13 @@ SOURCES = {
 }
 
 
-def source_class(name: str) -> type[Source]:
+def source_class(name: str) -> type[BenchmarkSource]:
     """The options class behind a name; imports its module. Raises BenchmarkError for an unknown name."""
     if name not in SOURCES:
         raise BenchmarkError(f"benchmark source {name!r} is not known; known are {', '.join(sorted(SOURCES))}")
     module, _, attribute = SOURCES[name].partition(":")
     found = getattr(importlib.import_module(module), attribute)
-    assert isinstance(found, type) and issubclass(found, Source), SOURCES[name]
+    assert isinstance(found, type) and issubclass(found, BenchmarkSource), SOURCES[name]
     return found
 
 

@@ -21,7 +21,7 @@ class BenchmarkError(Exception):
     """One line for the user: the file and line, the value, what was expected and the next step."""
 
 
-class Source(Options, ABC):
+class BenchmarkSource(Options, ABC):
     """Where a benchmark comes from. The fields are what the config may set."""
 
     queries: int | None = Field(default=None, gt=0)  # take this many, the same ones every time; None: all

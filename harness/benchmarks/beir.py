@@ -10,7 +10,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.benchmarks.base import NO_ID, BenchmarkError, Source, content_hash, count_warning, oddities, sample
+from harness.benchmarks.base import (
+    NO_ID,
+    BenchmarkError,
+    BenchmarkSource,
+    content_hash,
+    count_warning,
+    oddities,
+    sample,
+)
 from harness.benchmarks.lines import Line, beginning, find, read_lines, read_objects
 from harness.records import Benchmark
 
@@ -26,7 +34,7 @@ GRADE = re.compile(r"[+-]?[0-9]{1,6}")
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can hold half of a pair, UTF-8 and tokenizers cannot
 
 
-class BeirFolder(Source):
+class BeirFolder(BenchmarkSource):
     path: Path
     name: str | None = None  # None: the folder's name
     split: str = "test"
@@ -65,15 +73,15 @@ class BeirFolder(Source):
         )
 
 
-class Judged(NamedTuple):
+class JudgedFolder(NamedTuple):
     path: Path
     grades: dict[str, dict[str, int]]
     first_lines: dict[str, int]  # query_id -> the line that first judges it
 
 
-def read_qrels(path: Path) -> Judged:
+def read_qrels(path: Path) -> JudgedFolder:
     """Grades per query: BEIR's three columns, with or without a header, or the four of TREC."""
-    judged = Judged(path, {}, {})
+    judged = JudgedFolder(path, {}, {})
     lines: dict[tuple[str, str], int] = {}
     for line in read_lines(path):
         columns = _columns(line, path)
@@ -174,7 +182,7 @@ def _line_of(key: str, path: Path) -> int:
     return next(number for number, row in read_objects(path) if _identifier(row, str(path)) == key)
 
 
-def _require_queries(judged: Judged, queries: Mapping[str, str]) -> None:
+def _require_queries(judged: JudgedFolder, queries: Mapping[str, str]) -> None:
     for query_id, line in judged.first_lines.items():
         if query_id not in queries:
             raise BenchmarkError(

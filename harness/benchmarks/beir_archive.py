@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from pydantic import Field
 
 from engines.storage import cache_folder
-from harness.benchmarks.base import BenchmarkError, Source, require
+from harness.benchmarks.base import BenchmarkError, BenchmarkSource, require
 from harness.benchmarks.beir import BeirFolder
 from harness.benchmarks.lines import beginning
 from harness.records import Benchmark
@@ -52,7 +52,7 @@ MOST_TIMES = 50  # unpacked to packed: text has 3 to 10, a bomb 1,000 and more
 EVALUATED_ON = {"msmarco": "dev"}  # its test split is TREC Deep Learning, 43 queries and another number (beir 143)
 
 
-class BeirArchive(Source):
+class BeirArchive(BenchmarkSource):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9][A-Za-z0-9_-]*)?$")  # cqadupstack/android
     split: str | None = None  # None: the one that BEIR's table is measured on
     folder: Path | None = None  # where datasets are kept; None: below the cache

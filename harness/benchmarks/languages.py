@@ -1,6 +1,6 @@
 """From mteb's language codes (ISO 639-3 and a script, `deu-Latn`) to the analysis that a lexical first stage needs.
 
-Names are those of engines/analysis.py; a language without one is cut into words and not stemmed.
+Names are those of engines/bm25/analysis.py; a language without one is cut into words and not stemmed.
 """
 
 from collections.abc import Sequence

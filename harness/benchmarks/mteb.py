@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from harness.benchmarks.base import (
     NO_ID,
     BenchmarkError,
-    Source,
+    BenchmarkSource,
     content_hash,
     count_warning,
     oddities,
@@ -56,7 +56,7 @@ class Provenance(NamedTuple):
         return cls(**found.groupdict("")) if found else None
 
 
-class MtebTask(Source):
+class MtebTask(BenchmarkSource):
     name: str  # mteb's: NFCorpus
     split: str | None = None  # None: the only one that mteb evaluates the task on
     subset: str | None = None  # None: the only one; mteb's languages are subsets
@@ -115,7 +115,7 @@ class MtebTask(Source):
         return mteb.get_task(self.name, hf_subsets=[subset], eval_splits=[split]), subset, split
 
 
-class Judged(NamedTuple):
+class JudgedTask(NamedTuple):
     queries: dict[str, str]
     qrels: dict[str, dict[str, int]]
     warnings: tuple[str, ...]
@@ -205,7 +205,7 @@ def _repeated_warning(documents: StoredDocuments, name: str) -> tuple[str, ...]:
     return count_warning([doc_id for doc_id, _ in documents.repeated], "documents that are in the corpus twice")
 
 
-def _judged(part: Mapping[str, Any], name: str) -> Judged:
+def _judged(part: Mapping[str, Any], name: str) -> JudgedTask:
     """Queries that are judged, in the order of the data, and their grades."""
     every_query = dict(query_texts(part["queries"]))
     given: Qrels = {str(query_id): grades for query_id, grades in part["relevant_docs"].items() if grades}
@@ -218,7 +218,7 @@ def _judged(part: Mapping[str, Any], name: str) -> Judged:
         raise BenchmarkError(f"mteb task {name}: no grade above 0 for any of {len(qrels)} queries; check `split`")
     lost = sorted(given.keys() - every_query.keys())
     warnings = count_warning(lost, "judged queries without a text, which are left out as mteb leaves them out")
-    return Judged({query_id: every_query[query_id] for query_id in qrels}, qrels, warnings)
+    return JudgedTask({query_id: every_query[query_id] for query_id in qrels}, qrels, warnings)
 
 
 def query_texts(table: Any) -> Iterable[tuple[str, str]]:

@@ -10,14 +10,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from harness.benchmarks.base import BenchmarkError, Source, content_hash, sample
+from harness.benchmarks.base import BenchmarkError, BenchmarkSource, content_hash, sample
 from harness.benchmarks.functions import functions
 from harness.records import Benchmark
 
 __all__ = ["StandardLibrary", "collect_code", "collect_topics", "functions"]
 
 
-class StandardLibrary(Source):
+class StandardLibrary(BenchmarkSource):
     name: Literal["stdlib-code", "stdlib-topics"]
 
     def load(self) -> Benchmark:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 BATCH = 1000  # rows per read when all are wanted: 1 us per row instead of the 25 us of single rows
 
 
-class Table(Protocol):
+class StoredTable(Protocol):
     """What is needed of a `datasets.Dataset`."""
 
     @property
@@ -19,7 +19,7 @@ class Table(Protocol):
 
     def __getitem__(self, key: Any) -> Any: ...
 
-    def select_columns(self, names: list[str]) -> "Table": ...
+    def select_columns(self, names: list[str]) -> "StoredTable": ...
 
 
 class StoredDocuments(Mapping[str, str]):
@@ -28,7 +28,7 @@ class StoredDocuments(Mapping[str, str]):
     Of rows that share an id the first counts; `repeated` lists their ids.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: StoredTable) -> None:
         self._table = table.select_columns([name for name in ("title", "text") if name in table.column_names])
         self._rows: dict[str, int] = {}
         self.repeated: list[tuple[str, int]] = []  # doc_id, row of a later copy
@@ -106,6 +106,6 @@ def join(title: str | None, text: str | None) -> str:
     return f"{title or ''} {text or ''}".strip()
 
 
-def _column(table: Table, name: str) -> Iterable[object]:
+def _column(table: StoredTable, name: str) -> Iterable[object]:
     for start in range(0, len(table), BATCH):
         yield from table[start : start + BATCH][name]

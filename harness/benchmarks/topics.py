@@ -34,16 +34,16 @@ SPOKEN = {
 }  # fmt: skip
 
 
-__all__ = ["Entry", "entries", "texts"]
+__all__ = ["TopicEntry", "entries", "texts"]
 
 
-class Entry(NamedTuple):
+class TopicEntry(NamedTuple):
     query_id: str  # keyword:for
     query: str
     grades: Mapping[str, int]  # doc_id -> 2 main, 1 related
 
 
-def entries() -> Iterator[Entry]:
+def entries() -> Iterator[TopicEntry]:
     """One per keyword, topic and group of symbols whose main text exists."""
     for name in pydoc.Helper.keywords:
         yield from _entry(f"keyword:{name}", f"{name} {KEYWORD_KINDS.get(name, 'statement')}", _answers(name))
@@ -56,10 +56,10 @@ def entries() -> Iterator[Entry]:
         yield from _entry(f"symbol:{symbols[0]}", _spoken(symbols), [_label(name) for name in names.split()])
 
 
-def _entry(query_id: str, query: str, answers: Iterable[str | None]) -> Iterator[Entry]:
+def _entry(query_id: str, query: str, answers: Iterable[str | None]) -> Iterator[TopicEntry]:
     main, *related = answers
     if main is not None:
-        yield Entry(query_id, query, {**{label: 1 for label in related if label is not None}, main: 2})
+        yield TopicEntry(query_id, query, {**{label: 1 for label in related if label is not None}, main: 2})
 
 
 def _answers(name: str) -> list[str | None]:

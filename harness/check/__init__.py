@@ -12,11 +12,11 @@ from harness.ab.records import Metric
 from harness.ab.verdict import MARGINS
 from harness.check import sides, times
 from harness.check.baselines import Stored, find, names
-from harness.check.findings import Change, Check, Part, Row, Subject
-from harness.check.sides import Side
+from harness.check.findings import Change, CheckPart, CheckResult, CheckRow, CheckSubject
+from harness.check.sides import CheckSide
 from harness.compare import comparability, noninferiority
 from harness.compare.comparison import Effect
-from harness.measures import HEADLINE
+from harness.figures.measures import HEADLINE
 from harness.store import NotComparable, StoreError
 
 ALLOWANCES = ("template", "machine")
@@ -24,7 +24,7 @@ NAMES = (HEADLINE, *get_args(Metric))
 
 
 @dataclass(frozen=True)
-class Terms:
+class CheckOptions:
     """On what terms the sides are compared."""
 
     quality: float = noninferiority.MARGIN  # the loss of nDCG@10 that is accepted
@@ -32,7 +32,7 @@ class Terms:
     allow: tuple[str, ...] = ()  # of ALLOWANCES
 
 
-def read_terms(margins: Sequence[str], allow: Sequence[str]) -> Terms:
+def read_terms(margins: Sequence[str], allow: Sequence[str]) -> CheckOptions:
     """The default terms, changed by texts such as `nDCG@10=0.01`, `p50=0.05` or `p99=none`. Raises BadOptions."""
     for name in allow:
         if name not in ALLOWANCES:
@@ -48,7 +48,7 @@ def read_terms(margins: Sequence[str], allow: Sequence[str]) -> Terms:
             slower = {metric: share for metric, share in slower.items() if metric != name}
         else:
             slower = {metric: _share(text, value) if metric == name else share for metric, share in slower.items()}
-    return Terms(quality, slower, tuple(allow))
+    return CheckOptions(quality, slower, tuple(allow))
 
 
 def _share(text: str, value: str) -> float:
@@ -61,7 +61,7 @@ def _share(text: str, value: str) -> float:
     return share
 
 
-def check(baseline: str, current: Sequence[str], terms: Terms, *, store: Path, last: int = 1) -> Check:
+def check(baseline: str, current: Sequence[str], terms: CheckOptions, *, store: Path, last: int = 1) -> CheckResult:
     """The recorded folders `current` against `baseline`: a folder, or a name of the store and its `last` entries.
 
     Raises BadOptions for arguments that cannot be meant, StoreError for a folder that holds nothing, NotComparable
@@ -83,34 +83,36 @@ def check(baseline: str, current: Sequence[str], terms: Terms, *, store: Path, l
     sides.require_one_engine(other)
     with progress.waiting("comparing"):
         quality, left_out = judge_quality(one, other, terms)
-        latency = times.judge(one, other, times.Terms(terms.slower, terms.allow))
+        latency = times.judge(one, other, times.TimeTerms(terms.slower, terms.allow))
     notes = (*left_out, *_notes(one, other, terms))
-    return Check(_subject(baseline, one, stored), _subject(" ".join(current), other, None), quality, latency, notes)
+    return CheckResult(
+        _subject(baseline, one, stored), _subject(" ".join(current), other, None), quality, latency, notes
+    )
 
 
-def judge_quality(baseline: Side, current: Side, terms: Terms) -> tuple[Part, tuple[str, ...]]:
+def judge_quality(baseline: CheckSide, current: CheckSide, terms: CheckOptions) -> tuple[CheckPart, tuple[str, ...]]:
     """The rule of `crispbench compare`; and the benchmarks that only one side has."""
     one, other = baseline.recorded, current.recorded
     if one is None or other is None:
         lacking = "either side" if one is None and other is None else "the baseline" if one is None else "CURRENT"
-        return Part("quality", (), None, f"not recorded by {lacking}"), ()
+        return CheckPart("quality", (), None, f"not recorded by {lacking}"), ()
     try:
         ground = comparability.ground(one, other, [name for name in terms.allow if name == "template"])
     except NotComparable as error:
-        return Part("quality", (), "not comparable", str(error)), ()
+        return CheckPart("quality", (), "not comparable", str(error)), ()
     except StoreError as error:
-        return Part("quality", (), "invalid", str(error)), ()
+        return CheckPart("quality", (), "invalid", str(error)), ()
     laid = noninferiority.layout(ground.benchmarks)
     per_query = [{name: side.rows[name].per_query for name in ground.benchmarks} for side in (one, other)]
     found = noninferiority.effects(per_query[0], per_query[1], laid, terms.quality)
     verdict = noninferiority.verdict(found, laid, terms.quality)
-    part = Part("quality", tuple(_row(effect, terms.quality) for effect in found), verdict.outcome)
+    part = CheckPart("quality", tuple(_row(effect, terms.quality) for effect in found), verdict.outcome)
     return part, tuple(f"not compared: {phrase}" for phrase in ground.left_out)
 
 
-def _row(effect: Effect, margin: float) -> Row:
+def _row(effect: Effect, margin: float) -> CheckRow:
     difference = effect.difference
-    return Row(
+    return CheckRow(
         subject=effect.name,
         metric=HEADLINE,
         unit="nDCG",
@@ -123,14 +125,14 @@ def _row(effect: Effect, margin: float) -> Row:
     )
 
 
-def _subject(name: str, side: Side, stored: Stored | None) -> Subject:
+def _subject(name: str, side: CheckSide, stored: Stored | None) -> CheckSubject:
     folders = tuple(map(str, side.folders))
     if stored is None:
-        return Subject(name, folders, side.most_launches)
-    return Subject(name, folders, side.most_launches, stored.saved, stored.commit)
+        return CheckSubject(name, folders, side.most_launches)
+    return CheckSubject(name, folders, side.most_launches, stored.saved, stored.commit)
 
 
-def _notes(baseline: Side, current: Side, terms: Terms) -> list[str]:
+def _notes(baseline: CheckSide, current: CheckSide, terms: CheckOptions) -> list[str]:
     """What differs between the engines, and whether the machine does although that was allowed."""
     changed = sides.described(baseline.source, current.source)
     found = [f"the engine changed: {'; '.join(changed)}"] if changed else []

@@ -21,10 +21,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from engines.base import BadOptions
 from harness.check import sides
-from harness.check.sides import LATENCY, Side
+from harness.check.sides import LATENCY, CheckSide
 from harness.config import Name
-from harness.results import write_json
-from harness.session import RESULTS
+from harness.files import RESULTS, write_json
 from harness.store import FILE, StoreError
 
 STORE = RESULTS / "baselines"
@@ -35,7 +34,7 @@ COPIED = ("manifest.json", "measures.json")  # beside the scores and the recordi
 
 
 @dataclass(frozen=True)
-class Entry:
+class BaselineEntry:
     """One save of a baseline."""
 
     name: str
@@ -66,7 +65,7 @@ class Stored:
     commit: str | None
 
 
-def save(store: Path, name: str, folders: Sequence[Path]) -> Entry:
+def save(store: Path, name: str, folders: Sequence[Path]) -> BaselineEntry:
     """Append an entry with a copy of the folders, each a launch of one engine.
 
     Raises BadOptions for a name that is no single path component, StoreError for a folder that is incomplete or
@@ -92,7 +91,7 @@ def save(store: Path, name: str, folders: Sequence[Path]) -> Entry:
     return _read(final)
 
 
-def entries(store: Path, name: str) -> list[Entry]:
+def entries(store: Path, name: str) -> list[BaselineEntry]:
     """The history of a baseline, oldest first; empty if there is none. Raises StoreError."""
     found = [path for path in (store / name).glob("[0-9]*") if path.name.isdigit()]
     return [_read(path) for path in sorted(found, key=lambda path: int(path.name))]
@@ -103,7 +102,7 @@ def names(store: Path) -> list[str]:
     return sorted(path.name for path in store.glob("*") if path.is_dir() and entries(store, path.name))
 
 
-def history(store: Path, name: str) -> list[Entry]:
+def history(store: Path, name: str) -> list[BaselineEntry]:
     """The entries of a name that has some. Raises BadOptions, naming the known ones, for another."""
     _require_name(name)
     found = entries(store, name)
@@ -142,7 +141,7 @@ def _require_name(name: str) -> None:
         ) from None
 
 
-def _require_sound(side: Side) -> None:
+def _require_sound(side: CheckSide) -> None:
     for scenario, launches in side.launches.items():
         cause = sides.invalid(launches)
         if cause:
@@ -186,7 +185,7 @@ def _copy_scores(source: Path, target: Path) -> None:
         raise StoreError(f"{source}: {error}; nothing was saved") from None
 
 
-def _document(folders: Sequence[Path], side: Side) -> dict[str, Any]:
+def _document(folders: Sequence[Path], side: CheckSide) -> dict[str, Any]:
     first = next((launches[0].header for launches in side.launches.values()), None)
     manifest = side.recorded.manifest if side.recorded else {}
     machine = first["machine"] if first else {**manifest["machine"], "versions": manifest["versions"]}
@@ -213,11 +212,11 @@ def _commit() -> str | None:
     return commit.strip() + ("+" if changes else "")
 
 
-def _read(folder: Path) -> Entry:
+def _read(folder: Path) -> BaselineEntry:
     try:
         document = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
             raise ValueError(f"its format is {document['format']!r}, this version reads {FORMAT}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{folder / ENTRY}: no entry of a baseline ({error}); move the folder away") from None
-    return Entry(folder.parent.name, int(folder.name), folder, document)
+    return BaselineEntry(folder.parent.name, int(folder.name), folder, document)

@@ -23,7 +23,7 @@ class Change(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
+class CheckRow:
     """One figure of both sides. `outcome` is None where there is nothing to judge; the reason says why."""
 
     subject: str  # a benchmark, an average of benchmarks, or a scenario
@@ -40,17 +40,17 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Part:
+class CheckPart:
     """All that is said about quality, or about latency. `outcome` is None where nothing could be judged."""
 
     name: Literal["quality", "latency"]
-    rows: tuple[Row, ...]
+    rows: tuple[CheckRow, ...]
     outcome: Outcome | None
     reason: str = ""
 
 
 @dataclass(frozen=True)
-class Subject:
+class CheckSubject:
     """One side of a check."""
 
     name: str  # as the user wrote it
@@ -61,13 +61,13 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Check:
+class CheckResult:
     """Whether what is recorded now is worse than what was recorded before."""
 
-    baseline: Subject
-    current: Subject
-    quality: Part
-    latency: Part
+    baseline: CheckSubject
+    current: CheckSubject
+    quality: CheckPart
+    latency: CheckPart
     notes: tuple[str, ...] = ()
 
     @property

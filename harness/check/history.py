@@ -9,16 +9,16 @@ import numpy as np
 
 from harness import machine
 from harness.check import sides
-from harness.check.baselines import Entry
-from harness.check.changepoints import Level, levels
+from harness.check.baselines import BaselineEntry
 from harness.check.findings import Unit
-from harness.check.sides import Side
-from harness.measures import HEADLINE
+from harness.check.sides import CheckSide
+from harness.figures.changepoints import Level, levels
+from harness.figures.measures import HEADLINE
 
 FORMAT = 1  # 1: first version, 2026-11
 
 
-class Point(NamedTuple):
+class HistoryPoint(NamedTuple):
     """One entry in a series."""
 
     entry: int  # number of the save
@@ -31,7 +31,7 @@ class Track:
     """Points that may be joined: of the same work, recorded on the same machine."""
 
     machine: int  # place in History.machines
-    points: tuple[Point, ...]
+    points: tuple[HistoryPoint, ...]
     levels: tuple[Level, ...]  # places in points; empty where there are too few
 
 
@@ -73,17 +73,17 @@ class History:
         }
 
 
-def read(name: str, entries: Sequence[Entry]) -> History:
+def read(name: str, entries: Sequence[BaselineEntry]) -> History:
     """Every series of the entries. Raises StoreError."""
     records: list[Mapping[str, Any]] = []
-    found: dict[tuple[str, str, Unit], dict[tuple[int, str], list[Point]]] = {}
+    found: dict[tuple[str, str, Unit], dict[tuple[int, str], list[HistoryPoint]]] = {}
     saved = []
     for entry in entries:
         document = entry.document
         place = _place(records, document["machine"])
         saved.append(Saved(entry.number, entry.saved, entry.commit, document["engine"], document["launches"], place))
         for key, work, values in _figures(sides.read(entry.launches)):
-            point = Point(entry.number, float(np.median(values)), tuple(values))
+            point = HistoryPoint(entry.number, float(np.median(values)), tuple(values))
             found.setdefault(key, {}).setdefault((place, work), []).append(point)
     series = (
         Series(*key, tuple(_track(place, points, key[2]) for (place, _), points in tracks.items()))
@@ -101,7 +101,7 @@ def _place(records: list[Mapping[str, Any]], record: Mapping[str, Any]) -> int:
     return len(records) - 1
 
 
-def _figures(side: Side) -> Iterator[tuple[tuple[str, str, Unit], str, list[float]]]:
+def _figures(side: CheckSide) -> Iterator[tuple[tuple[str, str, Unit], str, list[float]]]:
     """Key, what was worked on, and the value of every launch: nDCG@10, then p50 and throughput."""
     for name, row in (side.recorded.rows if side.recorded else {}).items():
         measured = row.measures.get(HEADLINE)
@@ -117,7 +117,7 @@ def _figures(side: Side) -> Iterator[tuple[tuple[str, str, Unit], str, list[floa
                 yield (scenario, metric, unit), work, known  # type: ignore[misc]
 
 
-def _track(place: int, points: Sequence[Point], unit: Unit) -> Track:
+def _track(place: int, points: Sequence[HistoryPoint], unit: Unit) -> Track:
     """Times change by shares, so their levels are those of logarithms."""
     values = [point.value for point in points]
     if unit == "nDCG":

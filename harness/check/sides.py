@@ -22,7 +22,7 @@ SHORT = 24  # characters of a value in a message
 
 
 @dataclass(frozen=True)
-class Side:
+class CheckSide:
     """RUN/ENGINE folders that recorded one engine. Every folder with a recording is one launch of it."""
 
     folders: tuple[Path, ...]
@@ -43,7 +43,7 @@ class Side:
         return self.recorded.manifest
 
 
-def read(folders: Sequence[Path]) -> Side:
+def read(folders: Sequence[Path]) -> CheckSide:
     """What the folders hold. Raises BadOptions for a folder given twice, StoreError for one that holds nothing."""
     places = [folder.resolve() for folder in folders]
     for folder, place in zip(folders, places, strict=True):
@@ -61,7 +61,7 @@ def read(folders: Sequence[Path]) -> Side:
             recorded = comparability.read(folder)
         for path in found:
             launches[path.stem] = (*launches.get(path.stem, ()), summary.read(path))
-    return Side(tuple(folders), recorded, {name: launches[name] for name in SCENARIOS if name in launches})
+    return CheckSide(tuple(folders), recorded, {name: launches[name] for name in SCENARIOS if name in launches})
 
 
 def recordings(folder: Path) -> list[Path]:
@@ -76,7 +76,7 @@ def invalid(launches: Sequence[Summary]) -> str:
     return ""
 
 
-def require_one_engine(side: Side) -> None:
+def require_one_engine(side: CheckSide) -> None:
     """Raises NotComparable unless all launches of a side are of one engine on one machine."""
     for launches in side.launches.values():
         first = launches[0].header

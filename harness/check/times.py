@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from harness import machine
-from harness.ab.records import Metric, Shift
-from harness.ab.shifts import ALPHA, unpaired
-from harness.check.findings import Change, Outcome, Part, Row, worst
-from harness.check.sides import Side, differing, invalid, obstacles
+from harness.ab.records import Metric
+from harness.check.findings import Change, CheckPart, CheckRow, Outcome, worst
+from harness.check.sides import CheckSide, differing, invalid, obstacles
+from harness.figures.shifts import ALPHA, Shift, unpaired
+from harness.figures.statistics import holm
 from harness.latency.summary import Summary
-from harness.statistics import holm
 
 # Of a schedule that the config sets, throughput says nothing; all in one call has no time per query.
 METRICS: Mapping[str, tuple[Metric, ...]] = {
@@ -27,7 +27,7 @@ METRICS: Mapping[str, tuple[Metric, ...]] = {
 OTHER_MACHINE = 2  # times the margin, where another machine was allowed
 
 
-class Terms(NamedTuple):
+class TimeTerms(NamedTuple):
     margins: Mapping[Metric, float]  # share by which a metric may be slower
     allow: Sequence[str]
 
@@ -42,12 +42,12 @@ class Logs(NamedTuple):
 class Trial(NamedTuple):
     """A row before Holm's adjustment; without a shift where there is nothing to test."""
 
-    row: Row
+    row: CheckRow
     shift: Shift | None = None
     bound: float = 0.0  # logarithm of the slowdown that is accepted
 
 
-def judge(baseline: Side, current: Side, terms: Terms) -> Part:
+def judge(baseline: CheckSide, current: CheckSide, terms: TimeTerms) -> CheckPart:
     """A row for every scenario and metric; Holm over all that could be tested."""
     trials: list[Trial] = []
     for scenario in METRICS:
@@ -56,16 +56,18 @@ def judge(baseline: Side, current: Side, terms: Terms) -> Part:
             trials += _scenario(scenario, before, now, terms)
     judged = adjusted(trials)
     outcome = worst(row.outcome for row in judged)
-    return Part("latency", tuple(judged), outcome, "" if judged else "not recorded by either side")
+    return CheckPart("latency", tuple(judged), outcome, "" if judged else "not recorded by either side")
 
 
-def _scenario(scenario: str, baseline: Sequence[Summary], current: Sequence[Summary], terms: Terms) -> Iterator[Trial]:
+def _scenario(
+    scenario: str, baseline: Sequence[Summary], current: Sequence[Summary], terms: TimeTerms
+) -> Iterator[Trial]:
     if not baseline or not current:
-        yield Trial(Row(scenario, "", "s", reason=f"not recorded by {'CURRENT' if baseline else 'the baseline'}"))
+        yield Trial(CheckRow(scenario, "", "s", reason=f"not recorded by {'CURRENT' if baseline else 'the baseline'}"))
         return
     refused = _refused(baseline, current, terms.allow)
     if refused is not None:
-        yield Trial(Row(scenario, "", "s", outcome=refused[0], reason=refused[1]))
+        yield Trial(CheckRow(scenario, "", "s", outcome=refused[0], reason=refused[1]))
         return
     widened = OTHER_MACHINE if other_machine([*baseline, *current]) else 1
     measured = 0
@@ -81,7 +83,7 @@ def _scenario(scenario: str, baseline: Sequence[Summary], current: Sequence[Summ
         yield trial(scenario, metric, logs, terms.margins[metric] * widened)
     if not measured:
         reason = "no metric of it could be measured on both sides"
-        yield Trial(Row(scenario, "", "s", outcome="inconclusive", reason=reason))
+        yield Trial(CheckRow(scenario, "", "s", outcome="inconclusive", reason=reason))
 
 
 def _refused(
@@ -128,7 +130,7 @@ def trial(scenario: str, metric: Metric, logs: Logs, margin: float) -> Trial:
     return Trial(row, shift, bound)
 
 
-def adjusted(trials: Sequence[Trial]) -> list[Row]:
+def adjusted(trials: Sequence[Trial]) -> list[CheckRow]:
     """The rows, with outcomes after Holm's adjustment over all that were tested."""
     p_holm = holm({place: each.shift.p_slower for place, each in enumerate(trials) if each.shift is not None})
     return [
@@ -136,7 +138,7 @@ def adjusted(trials: Sequence[Trial]) -> list[Row]:
     ]
 
 
-def _judged(each: Trial, p_holm: float, tests: int) -> Row:
+def _judged(each: Trial, p_holm: float, tests: int) -> CheckRow:
     outcome, reason = _outcome(each, p_holm, tests)
     return replace(each.row, p_holm=p_holm, outcome=outcome, reason=reason)
 
@@ -189,5 +191,5 @@ def _shortage(launches: Sequence[Summary], metric: Metric) -> str:
     return f"not measured: {next(reasons)}"
 
 
-def _empty(scenario: str, metric: Metric) -> Row:
-    return Row(scenario, metric, "pairs/s" if metric == "throughput" else "s")
+def _empty(scenario: str, metric: Metric) -> CheckRow:
+    return CheckRow(scenario, metric, "pairs/s" if metric == "throughput" else "s")

@@ -34,9 +34,9 @@ def check(
 ) -> None:
     """Is it worse than recorded? Exit 0 pass, 1 regression, 3 inconclusive, 4 not comparable, 5 invalid."""
     from harness.check import check as judge
+    from harness.check import page as report
     from harness.check import read_terms
     from harness.check.findings import EXITS
-    from harness.report import check as report
 
     found = judge(baseline, current, read_terms(margin or (), allow or ()), store=store, last=last)
     if out is not None:
@@ -90,9 +90,8 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """Show a baseline's figures over time, and where they changed their level."""
-    from harness.check import baselines
+    from harness.check import baselines, trend
     from harness.check import history as histories
-    from harness.report import trend
 
     found = histories.read(name, baselines.history(store, name))
     files = [] if out is None else trend.write(found, out)

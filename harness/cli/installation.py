@@ -13,7 +13,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List what a config may name."""
-    from harness.catalogue import CATALOGUES, DOCUMENTS
+    from harness.verbs.list import CATALOGUES, DOCUMENTS
 
     if what not in CATALOGUES:
         raise typer.BadParameter(f"{what!r} cannot be listed; known are {', '.join(CATALOGUES)}")
@@ -29,7 +29,7 @@ def list_(
 @app.command(epilog="Example: crispbench doctor")
 def doctor(as_json: AsJson = False) -> None:
     """Say what this installation can run, and what to install for the rest."""
-    from harness.doctor import examine
+    from harness.verbs.doctor import examine
 
     findings = examine()
     if as_json:

@@ -23,9 +23,9 @@ def probe(
     as_json: AsJson = False,
 ) -> None:
     """Ask whether an engine is the model it says it is: looks for the faults that servers and conversions have."""
-    from harness.probe import Against, probe_config
+    from harness.probe import ProbeOptions, probe_config
 
-    probed = probe_config(config, engine or (), Against(tolerance, reference, golden), say=say)
+    probed = probe_config(config, engine or (), ProbeOptions(tolerance, reference, golden), say=say)
     if as_json:
         print_json({"engines": {name: one.document() for name, one in probed.items()}})
     else:
@@ -51,11 +51,11 @@ def quantize(
     as_json: AsJson = False,
 ) -> None:
     """Write an FP8 checkpoint (NVIDIA ModelOpt), calibrated on the prompts of a benchmark; score head left out."""
-    from harness.quantize import Asked, ExportOptions
-    from harness.quantize import quantize as write
+    from harness.verbs.quantize import CalibrationPlan, ExportOptions
+    from harness.verbs.quantize import quantize as write
 
     options = ExportOptions(model=model, revision=revision, template=template, max_tokens=max_tokens)
-    report = write(options, out, Asked(calibrate, queries))
+    report = write(options, out, CalibrationPlan(calibrate, queries))
     if as_json:
         print_json({"checkpoint": str(out), **report})
     else:

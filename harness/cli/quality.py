@@ -29,8 +29,8 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Score every benchmark with every engine and write the report. The same command resumes."""
-    from harness.run import Part, Selection
-    from harness.session import run_config
+    from harness.run.session import run_config
+    from harness.run.tasks import Part, Selection
 
     selection = Selection(engine or (), benchmark or (), limit, Part.read(part))
     outcome = run_config(config, out=out, selection=selection, fresh=fresh, say=say, ray=ray)
@@ -51,8 +51,8 @@ def measure(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a TREC run file as trec_eval -c does: every judged query counts, ties by document id."""
-    from harness.evaluation import evaluate_file
     from harness.report.notation import visible
+    from harness.verbs.measure import evaluate_file
 
     document = evaluate_file(run_file, qrels, measure or (), per_query=per_query, say=say)
     if as_json:
@@ -76,9 +76,9 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Did the change cost accuracy? Exit 0 pass, 1 regression, 3 inconclusive, 4 not comparable, 5 incomplete."""
-    from harness.compare import Terms, compare
+    from harness.compare import CompareOptions, compare
 
-    contest = compare(reference, candidates, Terms(margin, tuple(allow or ()), noise, config))
+    contest = compare(reference, candidates, CompareOptions(margin, tuple(allow or ()), noise, config))
     _show_contest(contest, out, as_json=as_json)
     code = {"pass": Exit.PASS, "regression": Exit.FAILED, "inconclusive": Exit.INCONCLUSIVE}[contest.outcome]
     if code:
@@ -96,7 +96,7 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Join runs of disjoint benchmarks or queries into one, and write its report. The runs stay as they are."""
-    from harness.merge import merge as join
+    from harness.run.merge import merge as join
 
     outcome = join(out, runs, fresh=fresh, allow_machine=allow_machine)
     if as_json:
@@ -110,7 +110,7 @@ def merge(
 @app.command(epilog="Example: crispbench report results/demo")
 def report(run_dir: RunDir, as_json: AsJson = False) -> None:
     """Make the report of a run again from its raw scores and samples."""
-    from harness.session import write_report
+    from harness.run.session import write_report
 
     rows, files, reproductions = write_report(run_dir)
     if as_json:
@@ -145,7 +145,7 @@ def export(
 def _show(rows: Sequence[Any], files: Sequence[Path], reproductions: Sequence[Any]) -> None:
     from rich.console import Console
 
-    from harness import report as reports
+    from harness.run.page import files as reports
 
     reports.show(rows, Console(), reproductions)
     page = next(path for path in files if path.name == "index.html")
@@ -155,7 +155,7 @@ def _show(rows: Sequence[Any], files: Sequence[Path], reproductions: Sequence[An
 def _show_contest(contest: Any, out: Path | None, *, as_json: bool) -> None:
     from rich.console import Console
 
-    from harness.report import comparison
+    from harness.compare.page import files as comparison
 
     files = comparison.write(contest, out) if out is not None else []
     if as_json:

@@ -27,15 +27,15 @@ def latency(
 
     Exit 0 valid, 1 slower than --slo-ms (search: at every rate), 3 too few samples for it, 5 invalid.
     """
-    from harness.latency.measurement import Wishes, measure_config
+    from harness.latency.measurement import LatencyOptions, measure_config
 
-    outcome = measure_config(config, Wishes(engine or (), scenario or (), slo_ms), out=out, say=say)
+    outcome = measure_config(config, LatencyOptions(engine or (), scenario or (), slo_ms), out=out, say=say)
     if as_json:
         print_json(outcome.document())
     else:
         from rich.console import Console
 
-        from harness.report import latency as page
+        from harness.latency.page import content as page
 
         page.show(outcome.measured, Console())
         print(f"report: {os.path.relpath(outcome.page[0])}")
@@ -63,10 +63,12 @@ def ab(
 ) -> None:
     """Is B slower than A? Exit 0 pass, 1 regression seen twice, 3 inconclusive, 5 an engine could not score."""
     from harness.ab import contest, report
-    from harness.ab.records import QUICK, STANDARD, Plan
+    from harness.ab.records import QUICK, STANDARD, LaunchPlan
 
     pairs = launch_pairs or (QUICK if quick else STANDARD).launch_pairs
-    terms = contest.Terms(Plan(pairs, rounds, queries, warmup), contest.read_margins(margin or ()), canary, fresh)
+    terms = contest.AbOptions(
+        LaunchPlan(pairs, rounds, queries, warmup), contest.read_margins(margin or ()), canary, fresh
+    )
     found = contest.run_ab(config, engine or (), terms, out=out, say=say)
     if as_json:
         print_json(found.document)

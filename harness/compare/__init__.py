@@ -7,19 +7,29 @@ from pathlib import Path
 
 from engines.base import BadOptions
 from harness import progress
-from harness.compare import comparability, fidelity
+from harness.compare import comparability
 from harness.compare.comparability import ALLOWANCES, Ground, Recorded
-from harness.compare.comparison import BenchmarkFidelity, Comparison, Contest, Duel, Engine, Loss, Matrix, Standing
+from harness.compare.comparison import (
+    BenchmarkFidelity,
+    ComparedEngine,
+    CompareResult,
+    Comparison,
+    Duel,
+    Loss,
+    Matrix,
+    Standing,
+)
 from harness.compare.noninferiority import MARGIN, PerQuery, Weights, effects, layout, quality, verdict
-from harness.compare.texts import Texts, query_texts
-from harness.statistics import CONFIDENCE, holm, letters, sign_flip
+from harness.compare.texts import QueryTexts, query_texts
+from harness.figures import fidelity
+from harness.figures.statistics import CONFIDENCE, holm, letters, sign_flip
 
 LOSSES_SHOWN = 20
 NO_TEXT = "texts of queries are not recorded; --config CONFIG, the run's own, adds them"
 
 
 @dataclass(frozen=True)
-class Terms:
+class CompareOptions:
     """On what terms runs are compared."""
 
     margin: float = MARGIN  # the loss of nDCG@10 that is accepted
@@ -28,7 +38,7 @@ class Terms:
     config: Path | None = None  # of the run, to load the texts of queries from
 
 
-def compare(reference: Path, candidates: Sequence[Path], terms: Terms) -> Contest:
+def compare(reference: Path, candidates: Sequence[Path], terms: CompareOptions) -> CompareResult:
     """Every candidate against the reference; with two or more candidates also a matrix of all engines.
 
     Raises BadOptions, before anything is read, for a wrong margin or allowance or a folder given twice;
@@ -52,10 +62,10 @@ def compare(reference: Path, candidates: Sequence[Path], terms: Terms) -> Contes
             for each, ground, engine in zip(inputs, grounds, engines[1:], strict=True)
         ]
         matrices = _matrices(dict(zip(names, recorded, strict=True)), grounds) if len(candidates) > 1 else []
-    return Contest(tuple(compared), tuple(matrices))
+    return CompareResult(tuple(compared), tuple(matrices))
 
 
-def _check(folders: Sequence[Path], terms: Terms) -> None:
+def _check(folders: Sequence[Path], terms: CompareOptions) -> None:
     if not 0 < terms.margin < 1:
         raise BadOptions(f"margin {terms.margin!r}: expected a loss of nDCG@10 above 0 and below 1, such as {MARGIN}")
     for name in terms.allow:
@@ -69,9 +79,9 @@ def _check(folders: Sequence[Path], terms: Terms) -> None:
             raise BadOptions(f"{folder} is given twice: name different RUN/ENGINE folders")
 
 
-def _texts(reference: Recorded, terms: Terms) -> Texts:
+def _texts(reference: Recorded, terms: CompareOptions) -> QueryTexts:
     if terms.config is None:
-        return Texts({}, (NO_TEXT,))
+        return QueryTexts({}, (NO_TEXT,))
     with progress.waiting("loading the texts of queries"):
         return query_texts(terms.config, {name: reference.manifest["benchmarks"][name] for name in reference.rows})
 
@@ -83,14 +93,16 @@ class Inputs:
     reference: Recorded
     candidate: Recorded
     repeated: Recorded | None
-    texts: Texts
+    texts: QueryTexts
 
     @property
     def same_scale(self) -> bool:
         return self.reference.scale == self.candidate.scale
 
 
-def _comparison(inputs: Inputs, ground: Ground, engines: tuple[Engine, Engine], margin: float) -> Comparison:
+def _comparison(
+    inputs: Inputs, ground: Ground, engines: tuple[ComparedEngine, ComparedEngine], margin: float
+) -> Comparison:
     laid = layout(ground.benchmarks)
     sides = [_per_query(each, ground.benchmarks) for each in (inputs.reference, inputs.candidate)]
     found = effects(sides[0], sides[1], laid, margin)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness import results
-from harness.compare.comparison import Engine, Field
+from harness.compare.comparison import ComparedEngine, Field
 from harness.records import Qrels, Row, Score
+from harness.run.rows import engine_rows
 from harness.store import NotComparable, Store, StoreError
 
 # Of a benchmark's entry in the manifest: what decides which numbers could come out at all.
@@ -38,9 +38,9 @@ class Recorded:
             return f"{OPAQUE}, of {description.get('model')}"
         return "log-odds" if kind in LOG_ODDS else kind
 
-    def engine(self, name: str) -> Engine:
+    def engine(self, name: str) -> ComparedEngine:
         row = next(iter(self.rows.values()))
-        return Engine(name, row.kind, row.model, row.machine, str(self.folder))
+        return ComparedEngine(name, row.kind, row.model, row.machine, str(self.folder))
 
     def qrels(self, benchmark: str) -> Qrels:
         with Store.read(self.folder) as store:
@@ -63,7 +63,7 @@ def read(folder: Path) -> Recorded:
     """A RUN/ENGINE folder. Raises StoreError if it is none, or holds nothing."""
     with Store.read(folder) as store:
         manifest = store.manifest()
-    rows = {row.benchmark: row for row in results.rows(folder)}
+    rows = {row.benchmark: row for row in engine_rows(folder)}
     if manifest is None or not rows:
         raise StoreError(f"{folder} holds no benchmark yet: repeat its `crispbench run`, which resumes")
     return Recorded(folder, manifest, rows)

@@ -1,10 +1,10 @@
 """The frozen records of a comparison, from the statistics to the report. A leaf: imports `records` and `statistics`."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, NamedTuple
 
-from harness.statistics import CONFIDENCE, Contrast, PValue
+from harness.figures.fidelity import Fidelity, Move, Noise
+from harness.figures.statistics import CONFIDENCE, Contrast, PValue
 
 Outcome = Literal["pass", "regression", "inconclusive"]
 
@@ -17,7 +17,7 @@ class Field(NamedTuple):
     candidate: str | None
 
 
-class Engine(NamedTuple):
+class ComparedEngine(NamedTuple):
     """One of the compared engines."""
 
     name: str  # unique among them
@@ -53,90 +53,13 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class QualityVerdict:
     """Whether the change cost accuracy, over everything compared."""
 
     outcome: Outcome
     margin: float
     gates: tuple[str, ...]  # the effects that have to pass
     regressions: tuple[str, ...]  # the effects that are a regression also after Holm's adjustment
-
-
-class Drift(NamedTuple):
-    """Candidate's score minus the reference's, over all pairs, in units of the score."""
-
-    mean_absolute: float
-    p99: float  # of the absolute drift
-    maximum: float  # of the absolute drift
-    bias: float  # mean of the signed drift
-    query_id: str  # of the maximum
-    doc_id: str
-
-
-class Correlation(NamedTuple):
-    """Of the two orders of a query; None where no query has one."""
-
-    mean: float | None
-    lowest: float | None
-    undefined: int  # queries with fewer than two documents, or with equal scores only
-
-
-class Scale(NamedTuple):
-    """How well one engine's scores keep documents apart."""
-
-    tie_rate: float  # share of the pairs that another pair of the query ties with
-    saturation: float  # share of the pairs that have, with others, the highest or lowest score of the benchmark
-
-
-class Changes(NamedTuple):
-    """Queries whose order changed, by where it matters; they add up to all that changed."""
-
-    first_relevant: int  # the first relevant document has another rank
-    above: int  # only documents above it, or above and below, changed places
-    below: int  # it and everything above it kept their places
-    without: int  # no candidate is relevant
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """How far the candidate's scores and orders are from the reference's, whatever the judgements say."""
-
-    queries: int  # those that have candidates
-    pairs: int
-    drift: Drift | None  # None: the two engines' scores are not on one scale
-    tau: Correlation  # Kendall's tau-b of the scores
-    overlap: Correlation  # rank-biased overlap, p = 0.9
-    top1: int  # queries whose first document is another one
-    top10: int  # queries whose first ten documents are other ones
-    top10_order: int  # queries whose first ten documents are others or in another order
-    changes: Changes
-    reference: Scale
-    candidate: Scale
-    per_query: Mapping[str, float]  # mean absolute drift, or 1 - RBO where the scores are not on one scale
-
-
-class Noise(NamedTuple):
-    """The candidate's distance from the reference beside that of the reference from its own repetition."""
-
-    candidate: float  # mean over queries of the mean absolute drift, or of 1 - RBO
-    repeated: float
-    lo: float | None  # 95% interval of the paired difference, candidate - repeated; None for one query
-    hi: float | None
-
-    @property
-    def exceeded(self) -> bool:
-        return self.lo is not None and self.lo > 0
-
-
-class Move(NamedTuple):
-    """A document that changed its place, on both sides."""
-
-    doc_id: str
-    grade: int | None  # None: not judged
-    rank_reference: int
-    rank_candidate: int
-    score_reference: float
-    score_candidate: float
 
 
 @dataclass(frozen=True)
@@ -169,9 +92,9 @@ class BenchmarkFidelity:
 class Comparison:
     """One candidate against the reference."""
 
-    reference: Engine
-    candidate: Engine
-    verdict: Verdict
+    reference: ComparedEngine
+    candidate: ComparedEngine
+    verdict: QualityVerdict
     effects: tuple[Effect, ...]  # averages first, then single benchmarks in the order of the run
     fidelity: tuple[BenchmarkFidelity, ...]
     losses: tuple[Loss, ...]  # the largest first
@@ -208,7 +131,7 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class Contest:
+class CompareResult:
     """All that `compare` found: each candidate against the reference and, with several candidates, all pairs."""
 
     comparisons: tuple[Comparison, ...]

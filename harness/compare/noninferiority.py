@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from harness.compare.comparison import Effect, Outcome, Verdict
-from harness.statistics import CONFIDENCE, Contrast, contrast, growth, holm, sign_flip, standardised
-from harness.suites import Suite, load_suite, suite_names
+from harness.benchmarks.suites import Suite, load_suite, suite_names
+from harness.compare.comparison import Effect, Outcome, QualityVerdict
+from harness.figures.statistics import CONFIDENCE, Contrast, contrast, growth, holm, sign_flip, standardised
 
 MARGIN = 0.005
 ALPHA = (1 - CONFIDENCE) / 2  # one end of the interval
@@ -19,7 +19,7 @@ PerQuery = Mapping[str, Mapping[str, float]]  # benchmark -> query_id -> nDCG@10
 Weights = Mapping[str, float]  # benchmark -> share of an average
 
 
-class Layout(NamedTuple):
+class Averaging(NamedTuple):
     """What is averaged with what. A unit counts once: a benchmark, or a whole group such as CQADupStack."""
 
     units: dict[str, dict[str, float]]  # name -> weights
@@ -32,7 +32,7 @@ class Layout(NamedTuple):
         return {**self.averages, **groups, **{name: {name: 1.0} for name in benchmarks}}
 
 
-def layout(benchmarks: Sequence[str]) -> Layout:
+def layout(benchmarks: Sequence[str]) -> Averaging:
     """How these benchmarks are averaged. Raises BenchmarkError for a broken suite file."""
     suites = [load_suite(name) for name in suite_names()]
     units = _units(benchmarks, suites)
@@ -45,7 +45,7 @@ def layout(benchmarks: Sequence[str]) -> Layout:
         name = f"mean of {'the other ' if averages else ''}{len(rest)} benchmarks"
         averages[name] = {benchmark: share / len(rest) for unit in rest.values() for benchmark, share in unit.items()}
         gates = (*gates, name)
-    return Layout(units, averages, gates)
+    return Averaging(units, averages, gates)
 
 
 def _units(benchmarks: Sequence[str], suites: Sequence[Suite]) -> dict[str, dict[str, float]]:
@@ -60,7 +60,7 @@ def _units(benchmarks: Sequence[str], suites: Sequence[Suite]) -> dict[str, dict
     return units | {group: dict.fromkeys(own, 1 / len(own)) for group, own in groups.items()}
 
 
-def effects(reference: PerQuery, candidate: PerQuery, laid: Layout, margin: float) -> list[Effect]:
+def effects(reference: PerQuery, candidate: PerQuery, laid: Averaging, margin: float) -> list[Effect]:
     """Candidate minus reference, on averages, groups and benchmarks. Both sides hold the same queries."""
     differences = {
         name: {query_id: candidate[name][query_id] - value for query_id, value in per_query.items()}
@@ -131,7 +131,7 @@ def _remark(found: Contrast, differences: Sequence[float], margin: float) -> tup
     return needed, f"about {needed:,} queries would decide with 80% power, assuming {assumed}"
 
 
-def verdict(found: Sequence[Effect], laid: Layout, margin: float) -> Verdict:
+def verdict(found: Sequence[Effect], laid: Averaging, margin: float) -> QualityVerdict:
     """A regression of a gate or of a unit, each family by Holm at 2.5%; pass if every gate passes; else inconclusive.
 
     A chance of at most 2.5% of a false regression from the gates and as much from the units; that all gates pass
@@ -141,7 +141,7 @@ def verdict(found: Sequence[Effect], laid: Layout, margin: float) -> Verdict:
     regressions = tuple(dict.fromkeys(name for family in families for name in _regressions(family)))
     passed = all(effect.outcome == "pass" for effect in families[0])
     outcome: Outcome = "regression" if regressions else "pass" if passed else "inconclusive"
-    return Verdict(outcome, margin, laid.gates, regressions)
+    return QualityVerdict(outcome, margin, laid.gates, regressions)
 
 
 def _regressions(family: Sequence[Effect]) -> list[str]:

@@ -9,19 +9,19 @@ from harness.config import NamedEntry, read_config
 from harness.records import Benchmark
 
 
-class Texts(NamedTuple):
+class QueryTexts(NamedTuple):
     queries: Mapping[str, Mapping[str, str]]  # benchmark -> query_id -> text
     problems: tuple[str, ...]  # benchmarks that the config no longer gives, one phrase each
 
 
-def query_texts(config: Path, recorded: Mapping[str, Mapping[str, Any]]) -> Texts:
+def query_texts(config: Path, recorded: Mapping[str, Mapping[str, Any]]) -> QueryTexts:
     """Queries of the recorded benchmarks (name -> manifest entry). Raises ConfigError, BadOptions, BenchmarkError."""
     queries: dict[str, Mapping[str, str]] = {}
     for entry in read_config(config).entries():
         if entry.name is None or entry.name in recorded:
             queries |= dict(_queries(entry, recorded))
     lost = [f"{config} does not give {name} in the recorded revision" for name in recorded if name not in queries]
-    return Texts(queries, tuple(lost))
+    return QueryTexts(queries, tuple(lost))
 
 
 def _queries(entry: NamedEntry, recorded: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, str]]]:

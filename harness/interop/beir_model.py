@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from engines.base import BadOptions, Engine, Pair
-from harness.run import checked
+from harness.run.loop import checked
 
 
 class BeirModel:

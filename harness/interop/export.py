@@ -15,12 +15,12 @@ from ir_measures import AP, RR, P, R, Success, nDCG
 
 from harness.benchmarks.base import require
 from harness.benchmarks.mteb import Provenance
+from harness.candidates.trec import write_run
+from harness.figures.measures import PerQuery, measure, rank
 from harness.interop.mteb_model import model_meta
-from harness.measures import PerQuery, measure, rank
 from harness.records import Row
-from harness.report import rows as table
+from harness.run.rows import read
 from harness.store import Store
-from harness.trec import write_run
 
 MTEB_CUTS = (1, 3, 5, 10, 20, 100, 1000)
 MTEB_MEASURES = {"ndcg": nDCG, "map": AP, "recall": R, "precision": P, "mrr": RR, "hit_rate": Success}
@@ -32,7 +32,7 @@ class Exported(NamedTuple):
     problems: list[str]  # what is missing or left out, one line each
 
 
-class Place(NamedTuple):
+class MtebPlace(NamedTuple):
     """Where a benchmark of ours belongs among mteb's results."""
 
     task: str
@@ -121,7 +121,7 @@ def mteb_scores(qrels: Mapping[str, Mapping[str, int]], ranked: Mapping[str, Seq
 
 def _rows(run_dir: Path, problems: list[str]) -> Iterator[tuple[Row, Store]]:
     """Every row that has scores to export, with its store."""
-    for row in table.read(run_dir):
+    for row in read(run_dir):
         if not row.pairs:
             problems.append(f"{row.engine} on {row.benchmark}: left out, it has no scores")
         elif row.verdict == "invalid":
@@ -136,17 +136,17 @@ def _ranked(store: Store, benchmark: str) -> dict[str, list[str]]:
     return {query_id: rank(scored) for query_id, scored in sorted(store.scores(benchmark).items())}
 
 
-def _place(row: Row, split: str, source: Provenance | None, mteb: Any) -> Place:
+def _place(row: Row, split: str, source: Provenance | None, mteb: Any) -> MtebPlace:
     if source is None:
-        return Place(row.benchmark, row.revision, split, "default", UNKNOWN_LANGUAGE, "ndcg_at_10")
+        return MtebPlace(row.benchmark, row.revision, split, "default", UNKNOWN_LANGUAGE, "ndcg_at_10")
     try:
         metadata = mteb.get_task(source.task).metadata
     except KeyError:  # the mteb of the run was another version
         subset = source.subset or "default"
-        return Place(source.task, source.revision, split, subset, UNKNOWN_LANGUAGE, "ndcg_at_10")
+        return MtebPlace(source.task, source.revision, split, subset, UNKNOWN_LANGUAGE, "ndcg_at_10")
     languages = metadata.hf_subsets_to_langscripts
     subset = source.subset or next(iter(languages))
-    return Place(source.task, source.revision, split, subset, languages[subset], metadata.main_score)
+    return MtebPlace(source.task, source.revision, split, subset, languages[subset], metadata.main_score)
 
 
 def _meta(manifest: Mapping[str, Any]) -> Any:

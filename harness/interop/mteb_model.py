@@ -16,8 +16,8 @@ from harness import machine
 from harness.benchmarks.base import require
 from harness.benchmarks.languages import analysis_of
 from harness.benchmarks.mteb import query_texts
-from harness.benchmarks.stored import Picked, StoredDocuments, Table
-from harness.run import checked
+from harness.benchmarks.stored import Picked, StoredDocuments, StoredTable
+from harness.run.loop import checked
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -40,7 +40,7 @@ class MtebModel:
         versions = machine.versions()
         self.mteb_model_meta = model_meta(kind, description, first_stage, [kind, dict(options), versions, first_stage])
 
-    def index(self, corpus: Table, *, task_metadata: Any, hf_subset: str, **_: object) -> None:
+    def index(self, corpus: StoredTable, *, task_metadata: Any, hf_subset: str, **_: object) -> None:
         self._documents = StoredDocuments(corpus)
         self._analysis = analysis_of(task_metadata.hf_subsets_to_langscripts.get(hf_subset, ()))
         if self._engine.prepares == "corpus":

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 
 from engines.base import Call, Engine, EngineError, Pair
-from harness.run import checked
+from harness.run.loop import checked
 
 LEAD_S = 0.05  # from the start of the workers to the schedule's zero
 SWITCH_S = 0.0005  # a worker that scores holds the interpreter for 5 ms at a time by default: too long for a schedule

@@ -8,23 +8,23 @@ from typing import Any, get_args
 
 import engines
 from engines.base import EngineUnavailable, read_options
-from harness.config import Config, ConfigError, Latency, Scenario, Search, read_config
+from harness.config import Config, ConfigError, Latency, Scenario, Search, choose, read_config
+from harness.figures.measures import HEADLINE
+from harness.files import RESULTS
 from harness.latency import recording
+from harness.latency.page.content import MeasuredScenario, write
+from harness.latency.page.load_curve import Searched
 from harness.latency.scenarios import Measurements, measure_engine, summarised
 from harness.latency.search import Found, Probe, Verdict, conclude, judged
 from harness.latency.summary import SUFFIX, Summary
-from harness.measures import HEADLINE
-from harness.report.latency import Measured, write
-from harness.report.load_curve import Searched
-from harness.run import Selection, Task, prepare
-from harness.session import RESULTS, choose
+from harness.run.tasks import Selection, Task, prepare
 
 FOLDER = "latency"
 MANY_AT_A_TIME: tuple[Scenario, ...] = ("sweep", "search")  # say nothing of an engine that takes one call at a time
 
 
 @dataclass(frozen=True)
-class Wishes:
+class LatencyOptions:
     """What the command line says beside the config."""
 
     engines: Sequence[str] = ()
@@ -33,7 +33,7 @@ class Wishes:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LatencyResult:
     folder: Path
     summaries: Sequence[Summary]  # of this call; those of a search are in what it found
     page: Sequence[Path]  # of all measurements in the folder
@@ -41,9 +41,9 @@ class Outcome:
     found: Mapping[str, Found] = field(default_factory=dict)  # rates, by engine
 
     @property
-    def measured(self) -> list[Measured]:
+    def measured(self) -> list[MeasuredScenario]:
         """What a report of this call is made of."""
-        return [Measured(summary, quality(self.folder, summary)) for summary in self.summaries]
+        return [MeasuredScenario(summary, quality(self.folder, summary)) for summary in self.summaries]
 
     @property
     def verdict(self) -> Verdict:
@@ -69,7 +69,9 @@ class Outcome:
         }
 
 
-def measure_config(path: Path, wishes: Wishes, *, out: Path | None, say: Callable[[str], None]) -> Outcome:
+def measure_config(
+    path: Path, wishes: LatencyOptions, *, out: Path | None, say: Callable[[str], None]
+) -> LatencyResult:
     """Measure and write `RUN/ENGINE/latency/`. Engines that cannot be loaded are named; the others go on.
 
     Raises ConfigError, BadOptions or BenchmarkError before an engine is loaded, EngineUnavailable if none can be.
@@ -92,7 +94,7 @@ def measure_config(path: Path, wishes: Wishes, *, out: Path | None, say: Callabl
         raise EngineUnavailable(f"no engine could be measured: {'; '.join(unavailable.values())}")
     summaries = [summary for each in measured.values() for summary in each.summaries]
     found = {name: each.found for name, each in measured.items() if each.found is not None}
-    return Outcome(folder, summaries, write_page(folder, list(config.engines)), unavailable, found)
+    return LatencyResult(folder, summaries, write_page(folder, list(config.engines)), unavailable, found)
 
 
 def write_page(folder: Path, order: Sequence[str]) -> list[Path]:
@@ -107,7 +109,7 @@ def write_page(folder: Path, order: Sequence[str]) -> list[Path]:
 
     found = sorted(folder.glob(f"*/{FOLDER}/*{SUFFIX}"), key=key)
     summaries = [summarised(path) for path in found]
-    measured = [Measured(summary, quality(folder, summary)) for summary in summaries]
+    measured = [MeasuredScenario(summary, quality(folder, summary)) for summary in summaries]
     return write(measured, folder / "report" / FOLDER, folder.resolve().name, _searched(found, summaries))
 
 
@@ -148,7 +150,7 @@ def quality(folder: Path, summary: Summary) -> Mapping[str, float] | None:
         return None
 
 
-def _settings(settings: Latency, wishes: Wishes) -> Latency:
+def _settings(settings: Latency, wishes: LatencyOptions) -> Latency:
     """The config's settings with the wishes in their place. Raises BadOptions."""
     values = settings.model_dump()
     values["scenario"] = tuple(dict.fromkeys(wishes.scenarios or settings.scenario))

@@ -12,22 +12,23 @@ from typing import Any, NamedTuple
 
 import engines
 from engines.base import Engine
-from harness import machine, progress, results
+from harness import files, machine, progress
 from harness.config import EngineEntry, Latency, Scenario
 from harness.latency import conditions, load, recording, search
 from harness.latency.load import Load, Record, Request, Target, Timing
 from harness.latency.processes import Performed, Processes
 from harness.latency.recording import Recorder
-from harness.latency.search import Found, Probe, Step, Terms
+from harness.latency.search import Found, Probe, SearchStep, SearchTerms
 from harness.latency.summary import SUFFIX, Summary, read
 from harness.latency.telemetry import sampling
-from harness.run import Task, prepare_engine
+from harness.run.loop import prepare_engine
+from harness.run.tasks import Task
 
 RAMP = 2  # answers of a closed loop that do not count, for each request under way
 
 
 @dataclass(frozen=True)
-class Subject:
+class LoadedEngine:
     """An engine that is loaded, and what it will be asked."""
 
     name: str
@@ -79,13 +80,13 @@ def cases(scenario: Scenario, settings: Latency, folder: Path) -> list[Case]:
     return [Case(f"sweep-{level}", "sweep", settings.model_copy(update={"workers": level})) for level in levels]
 
 
-def find_rate(subject: Subject, folder: Path, say: Callable[[str], None]) -> Found:
+def find_rate(subject: LoadedEngine, folder: Path, say: Callable[[str], None]) -> Found:
     """The largest rate that keeps to the objective; each probe is a recording of its own."""
     settings, made = subject.settings, 0
     assert settings.slo_ms is not None
     forget(folder, "search")
 
-    def probe(step: Step) -> Probe:
+    def probe(step: SearchStep) -> Probe:
         nonlocal made
         made += 1
         asked = settings.model_copy(update={"rate": step.rate, "queries": step.queries})
@@ -101,8 +102,8 @@ def find_rate(subject: Subject, folder: Path, say: Callable[[str], None]) -> Fou
     return found
 
 
-def terms(settings: Latency, order: Sequence[Request]) -> Terms:
-    return Terms(settings.rate, settings.queries or len(order), settings.min_duration_s, settings.search)
+def terms(settings: Latency, order: Sequence[Request]) -> SearchTerms:
+    return SearchTerms(settings.rate, settings.queries or len(order), settings.min_duration_s, settings.search)
 
 
 def forget(folder: Path, scenario: str) -> None:
@@ -135,7 +136,7 @@ def warmup_requests(order: Sequence[Request], settings: Latency) -> list[Request
     return [order[-1 - number % len(order)] for number in range(settings.warmup)]
 
 
-def measure(subject: Subject, case: Case, folder: Path, say: Callable[[str], None]) -> Summary:
+def measure(subject: LoadedEngine, case: Case, folder: Path, say: Callable[[str], None]) -> Summary:
     """Warm up, put under load, record, summarise."""
     requests, settings = measured_requests(subject.order, case.settings), case.settings
     warmup: list[Timing] = []
@@ -174,12 +175,12 @@ def measure(subject: Subject, case: Case, folder: Path, say: Callable[[str], Non
 def summarised(path: Path) -> Summary:
     """The summary of a recording, also written beside it."""
     summary = read(path)
-    results.write_json(path.with_suffix(".json"), summary.document())
+    files.write_json(path.with_suffix(".json"), summary.document())
     return summary
 
 
 @contextmanager
-def _loaded(name: str, entry: EngineEntry, task: Task, settings: Latency) -> Iterator[Subject]:
+def _loaded(name: str, entry: EngineEntry, task: Task, settings: Latency) -> Iterator[LoadedEngine]:
     """The engine, and the processes that send to it; what it wants to see or to measure comes before any clock."""
     with progress.waiting(f"loading {name}"):
         loaded = engines.load(entry.kind, entry.options)
@@ -187,7 +188,9 @@ def _loaded(name: str, entry: EngineEntry, task: Task, settings: Latency) -> Ite
         order = ordered(task, settings)
         prepare_engine(engine, task, [request.query_id for request in order])
         ceiling = engine.ceiling()
-        subject = Subject(name, entry, engine, task, settings, order, None if ceiling is None else ceiling._asdict())
+        subject = LoadedEngine(
+            name, entry, engine, task, settings, order, None if ceiling is None else ceiling._asdict()
+        )
         if settings.processes == 1 or not engine.concurrent:
             yield subject
             return
@@ -195,7 +198,7 @@ def _loaded(name: str, entry: EngineEntry, task: Task, settings: Latency) -> Ite
             yield replace(subject, processes=processes)
 
 
-def _put_under_load(subject: Subject, case: Case, requests: Sequence[Request], record: Record) -> Performed:
+def _put_under_load(subject: LoadedEngine, case: Case, requests: Sequence[Request], record: Record) -> Performed:
     settings, stop = case.settings, threading.Event()
     if case.scenario == "sweep":
         window = load.Window(RAMP * settings.workers, len(requests), settings.min_duration_s, record, stop)
@@ -208,7 +211,7 @@ def _put_under_load(subject: Subject, case: Case, requests: Sequence[Request], r
     return _perform(subject, Load(kind, requests), record, stop)
 
 
-def _perform(subject: Subject, asked: Load, record: Record, stop: threading.Event) -> Performed:
+def _perform(subject: LoadedEngine, asked: Load, record: Record, stop: threading.Event) -> Performed:
     """In this process or in several."""
     with load.steady():
         if subject.processes is not None:
@@ -220,7 +223,7 @@ def _perform(subject: Subject, asked: Load, record: Record, stop: threading.Even
 
 
 def _header(
-    subject: Subject,
+    subject: LoadedEngine,
     case: Case,
     requests: Sequence[Request],
     warmup: Sequence[Timing],

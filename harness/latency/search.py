@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from harness.config import Search
-from harness.latency.percentiles import floors_of, objective
+from harness.figures.percentiles import floors_of, objective
 from harness.latency.recording import Recording
 from harness.latency.summary import Summary
 from harness.latency.validity import examine
@@ -20,7 +20,7 @@ RESERVE = 1.2  # a Poisson schedule may end before its mean; effective samples a
 Verdict = Literal["pass", "fail", "inconclusive", "invalid"]
 
 
-class Terms(NamedTuple):
+class SearchTerms(NamedTuple):
     """What a search begins with."""
 
     rate: float  # requests per second
@@ -36,7 +36,7 @@ class Terms(NamedTuple):
         return self.plan.longest * self.first(rate)
 
 
-class Step(NamedTuple):
+class SearchStep(NamedTuple):
     rate: float
     queries: int
 
@@ -58,7 +58,7 @@ class Found(NamedTuple):
     reason: str = ""
 
 
-def search(probe: Callable[[Step], Probe], terms: Terms, now: Callable[[], float]) -> Found:
+def search(probe: Callable[[SearchStep], Probe], terms: SearchTerms, now: Callable[[], float]) -> Found:
     """Probe rates until two of them enclose the largest one closely enough, or probes or time are used up."""
     probes: list[Probe] = []
     until_s = now() + terms.plan.seconds
@@ -67,19 +67,19 @@ def search(probe: Callable[[Step], Probe], terms: Terms, now: Callable[[], float
     return conclude(probes, terms.plan)
 
 
-def following(probes: Sequence[Probe], terms: Terms) -> Step | None:
+def following(probes: Sequence[Probe], terms: SearchTerms) -> SearchStep | None:
     """What to measure next; None at the end.
 
     Doubling while all pass, halving while none does, then the geometric mean of the two that enclose the answer. A
     rate that was not decided is measured again with more requests before it counts as one that did not pass.
     """
     if not probes:
-        return Step(terms.rate, terms.first(terms.rate))
+        return SearchStep(terms.rate, terms.first(terms.rate))
     last = probes[-1]
     if last.verdict == "invalid":
         return None
     if last.verdict == "inconclusive" and last.queries < terms.most(last.rate):
-        return Step(last.rate, min(max(2 * last.queries, last.wanted), terms.most(last.rate)))
+        return SearchStep(last.rate, min(max(2 * last.queries, last.wanted), terms.most(last.rate)))
     passed, above = _bracket(probes)
     if passed is None:
         rate = (above or terms.rate) / 2
@@ -89,7 +89,7 @@ def following(probes: Sequence[Probe], terms: Terms) -> Step | None:
         return None
     else:
         rate = math.sqrt(passed * above)
-    return Step(rate, terms.first(rate))
+    return SearchStep(rate, terms.first(rate))
 
 
 def conclude(probes: Sequence[Probe], plan: Search) -> Found:

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.figures.percentiles import Estimate, Objective, estimates, objective
 from harness.latency import recording, validity
 from harness.latency.efficiency import Efficiency, efficiency, seconds_of_counts
 from harness.latency.load import Timing
-from harness.latency.percentiles import Estimate, Objective, estimates, objective
 from harness.latency.recording import Recording
 
 FORMAT = 1  # 1: first version, 2026-11
 SUFFIX = ".jsonl"  # of a recording; its summary stands beside it
 
-Verdict = Literal["VALID", "INVALID", "INCOMPLETE"]
+Validity = Literal["VALID", "INVALID", "INCOMPLETE"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Summary:
     end: Mapping[str, Any] | None
     answered: tuple[Timing, ...]
     errors: int
-    verdict: Verdict
+    verdict: Validity
     causes: tuple[str, ...]
     unchecked: tuple[str, ...]
     response: Mapping[str, Estimate]  # seconds from the schedule; empty where all went into one call

@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from harness.figures.percentiles import Estimate, estimate
 from harness.latency.load import Timing
-from harness.latency.percentiles import Estimate, estimate
 from harness.latency.recording import Recording
 
 # Bounds are those of the project's study of load generators (docs/latency.md gives the reasons).

@@ -11,18 +11,17 @@ import yaml
 
 import engines
 from engines.base import BadOptions, Engine, EngineUnavailable, Pair, Retriever
-from engines.template import load_template
+from engines.prompts.template import load_template
 from harness import progress
-from harness.config import EngineEntry, read_config
+from harness.config import EngineEntry, choose, read_config
 from harness.probe.canaries import CANARIES, GOLDEN_MODELS, GOLDEN_PAIRS, filler_words, long_pairs
-from harness.probe.faults import Check, examine
-from harness.probe.subject import Reference, Subject, max_tokens
-from harness.run import checked
-from harness.session import choose
+from harness.probe.faults import ProbeCheck, examine
+from harness.probe.subject import ProbedEngine, Reference, max_tokens
+from harness.run.loop import checked
 
 
 @dataclass(frozen=True)
-class Against:
+class ProbeOptions:
     """What the engines are held against."""
 
     tolerance: float  # in log-odds
@@ -34,9 +33,9 @@ class Against:
             raise BadOptions(f"tolerance {self.tolerance!r}: expected 0 or more log-odds, such as 0.2")
 
 
-class Probed(NamedTuple):
+class ProbeResult(NamedTuple):
     verdict: Literal["pass", "fail", "unavailable"]
-    checks: Sequence[Check]
+    checks: Sequence[ProbeCheck]
     reason: str = ""  # why it is unavailable
 
     def document(self) -> dict[str, Any]:
@@ -52,8 +51,8 @@ class Probed(NamedTuple):
 
 
 def probe_config(
-    path: Path, names: Sequence[str], against: Against, *, say: Callable[[str], None]
-) -> Mapping[str, Probed]:
+    path: Path, names: Sequence[str], against: ProbeOptions, *, say: Callable[[str], None]
+) -> Mapping[str, ProbeResult]:
     """Probe the engines of these names (none: all). Those that cannot be loaded are named; the others go on.
 
     Raises ConfigError or BadOptions before an engine is loaded, EngineUnavailable if the reference or every engine
@@ -65,25 +64,25 @@ def probe_config(
     if against.reference is not None:
         (trusted,) = choose(config, [against.reference])
         reference = trust(trusted, config.engines[trusted])
-    probed: dict[str, Probed] = {}
+    probed: dict[str, ProbeResult] = {}
     for name in chosen:
         own = reference if name != against.reference else None
         try:
             checks = probe_engine(name, config.engines[name], own, against)
-            probed[name] = Probed("fail" if any(check.verdict == "fail" for check in checks) else "pass", checks)
+            probed[name] = ProbeResult("fail" if any(check.verdict == "fail" for check in checks) else "pass", checks)
         except EngineUnavailable as error:
             say(f"crispbench: engine {name}: {error}")
-            probed[name] = Probed("unavailable", (), str(error))
+            probed[name] = ProbeResult("unavailable", (), str(error))
     if all(one.verdict == "unavailable" for one in probed.values()):
         raise EngineUnavailable(f"no engine could be probed: {'; '.join(one.reason for one in probed.values())}")
     return probed
 
 
-def probe_engine(name: str, entry: EngineEntry, reference: Reference | None, against: Against) -> list[Check]:
+def probe_engine(name: str, entry: EngineEntry, reference: Reference | None, against: ProbeOptions) -> list[ProbeCheck]:
     with _loaded(name, entry) as engine:
         golden = GOLDEN_MODELS.get(engine.describe().get("model", ""), against.golden)
         instructed = bool(entry.options.get("instruction"))
-        return examine(Subject(engine, against.tolerance, reference, golden, instructed))
+        return examine(ProbedEngine(engine, against.tolerance, reference, golden, instructed))
 
 
 def trust(name: str, entry: EngineEntry) -> Reference:

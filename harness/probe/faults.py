@@ -18,7 +18,7 @@ from harness.probe.canaries import (
     filler_words,
     long_pairs,
 )
-from harness.probe.subject import Subject, max_tokens
+from harness.probe.subject import ProbedEngine, max_tokens
 
 Verdict = Literal["pass", "fail", "skipped", "unknown"]
 
@@ -31,7 +31,7 @@ NEAR = 1 / 3  # of the distance between the scores with and without a newline
 JUMP = 0.5  # of the range of short documents' scores: more is another token's score
 
 
-class Check(NamedTuple):
+class ProbeCheck(NamedTuple):
     name: str
     verdict: Verdict
     seen: str  # one line with the numbers
@@ -43,9 +43,9 @@ class Finding(NamedTuple):
     seen: str
 
 
-def examine(subject: Subject) -> list[Check]:
+def examine(subject: ProbedEngine) -> list[ProbeCheck]:
     """Every check, in the order to read them. What a fault makes meaningless is skipped, the rest goes on."""
-    checks: list[Check] = []
+    checks: list[ProbeCheck] = []
     meaningless = ""
     for name, (look, meaning) in CHECKS.items():
         try:
@@ -54,13 +54,13 @@ def examine(subject: Subject) -> list[Check]:
             finding = Finding("fail", f"no score: {error}")
             if name == "finite":
                 meaningless = "says nothing without scores"
-        checks.append(Check(name, *finding, meaning))
+        checks.append(ProbeCheck(name, *finding, meaning))
         if name == "constant" and finding.verdict == "fail":
             meaningless = "says nothing when all scores are the same"
     return checks
 
 
-def finite(subject: Subject) -> Finding:
+def finite(subject: ProbedEngine) -> Finding:
     first = next(iter(subject.failures.values()), "")
     if not subject.canaries:
         raise ScoringFailed(first)
@@ -70,7 +70,7 @@ def finite(subject: Subject) -> Finding:
     return Finding("pass", f"{scored} pairs in {len(CANARIES)} queries, each with a finite score")
 
 
-def constant(subject: Subject) -> Finding:
+def constant(subject: ProbedEngine) -> Finding:
     """A score head broken by FP8 gave only zeros (vLLM issue 35849)."""
     scores = list(subject.together.values())
     if subject.spread == 0:
@@ -78,12 +78,12 @@ def constant(subject: Subject) -> Finding:
     return Finding("pass", f"{len(set(scores))} different scores from {min(scores):.4g} to {max(scores):.4g}")
 
 
-def repeat(subject: Subject) -> Finding:
+def repeat(subject: ProbedEngine) -> Finding:
     again = dict(zip(subject.pairs, subject.score(subject.pairs), strict=True))
     return _same(subject, subject.together, again, "the same call twice")
 
 
-def twins(subject: Subject) -> Finding:
+def twins(subject: ProbedEngine) -> Finding:
     """Reused cache blocks moved the logits of a repeated prompt by up to 0.16 (TensorRT-LLM issue 15503).
 
     So a prompt must be new at its first time: a query with the next one's document.
@@ -96,18 +96,18 @@ def twins(subject: Subject) -> Finding:
     return _same(subject, first, last, "a new document twice in a call and once more")
 
 
-def order(subject: Subject) -> Finding:
+def order(subject: ProbedEngine) -> Finding:
     shuffled = list(subject.pairs)
     random.Random(0).shuffle(shuffled)
     mixed = dict(zip(shuffled, subject.score(shuffled), strict=True))
     return _same(subject, subject.together, mixed, "the same pairs in another order")
 
 
-def alone(subject: Subject) -> Finding:
+def alone(subject: ProbedEngine) -> Finding:
     return _same(subject, subject.together, subject.alone, "each pair alone and all together")
 
 
-def scale(subject: Subject) -> Finding:
+def scale(subject: ProbedEngine) -> Finding:
     """A sigmoid in bf16 rounds every strong candidate to 1.0 (ggozad/haiku.rag, pull request 529)."""
     scores = list(subject.together.values())
     lowest, highest = min(scores), max(scores)
@@ -124,7 +124,7 @@ def scale(subject: Subject) -> Finding:
     return Finding("unknown", f"{seen}: probabilities that do not saturate here, or another measure of that range")
 
 
-def relevance(subject: Subject) -> Finding:
+def relevance(subject: ProbedEngine) -> Finding:
     signs = _signs(subject)
     asked = signs.wins + signs.losses
     seen = (
@@ -135,7 +135,7 @@ def relevance(subject: Subject) -> Finding:
     return Finding("pass", seen) if signs.wins > signs.losses else Finding("fail", f"{seen}: the wrong way round")
 
 
-def long_document(subject: Subject) -> Finding:
+def long_document(subject: ProbedEngine) -> Finding:
     """A relevant beginning must count as much when the same filler as before runs over the limit.
 
     A prompt cut from the right is read in the middle of the filler: relevant and irrelevant documents come together,
@@ -160,7 +160,7 @@ def long_document(subject: Subject) -> Finding:
     return _beside_reference(subject, beyond, finding)
 
 
-def newline(subject: Subject) -> Finding:
+def newline(subject: ProbedEngine) -> Finding:
     """infinity strips a request's text, and jinja drops a template's last newline."""
     reference = subject.reference
     if reference is None:
@@ -174,7 +174,7 @@ def newline(subject: Subject) -> Finding:
     return Finding("pass" if whole < stripped else "fail", seen)
 
 
-def parity(subject: Subject) -> Finding:
+def parity(subject: ProbedEngine) -> Finding:
     reference = subject.reference
     if reference is None:
         return Finding("skipped", "no reference to compare with (--reference NAME)")
@@ -188,7 +188,7 @@ def parity(subject: Subject) -> Finding:
     return Finding("pass" if good else "fail", f"{seen} (bounds {subject.tolerance:g} and {TAU})")
 
 
-def golden(subject: Subject) -> Finding:
+def golden(subject: ProbedEngine) -> Finding:
     if subject.golden is None:
         return Finding(
             "skipped", "no published scores for this model; if it is one of them, say --golden base or large"
@@ -205,7 +205,7 @@ def golden(subject: Subject) -> Finding:
     return Finding("pass" if gap <= GOLDEN_TOLERANCE else "fail", f"{seen} (bound {GOLDEN_TOLERANCE})")
 
 
-CHECKS: dict[str, tuple[Callable[[Subject], Finding], str]] = {
+CHECKS: dict[str, tuple[Callable[[ProbedEngine], Finding], str]] = {
     "finite": (finite, "NaN, infinity, an error or too few numbers where every pair needs one number"),
     "constant": (constant, "the input is ignored, or the score head is broken by low precision"),
     "repeat": (repeat, "scores change from call to call by more than rounding does"),
@@ -221,7 +221,7 @@ CHECKS: dict[str, tuple[Callable[[Subject], Finding], str]] = {
 }
 
 
-def _same(subject: Subject, before: Mapping[Pair, float], after: Mapping[Pair, float], what: str) -> Finding:
+def _same(subject: ProbedEngine, before: Mapping[Pair, float], after: Mapping[Pair, float], what: str) -> Finding:
     gaps = _gaps(before, after)
     beyond = sum(gap > subject.limit for gap in gaps)
     seen = f"{what}: maximum difference {max(gaps):.3g} (bound {subject.limit:.3g})"
@@ -240,7 +240,7 @@ class _Signs(NamedTuple):
     p: float
 
 
-def _signs(subject: Subject) -> _Signs:
+def _signs(subject: ProbedEngine) -> _Signs:
     """Exact sign test over the queries; equal scores say nothing and are left out."""
     from scipy.stats import binomtest
 
@@ -253,7 +253,7 @@ def _signs(subject: Subject) -> _Signs:
     return _Signs(wins, losses, fmean(leads), p)
 
 
-def _survives(subject: Subject, within: list[float], beyond: list[float], lengths: str) -> Finding:
+def _survives(subject: ProbedEngine, within: list[float], beyond: list[float], lengths: str) -> Finding:
     """Scores of the same beginnings, relevant and irrelevant in turn, before less and before more filler."""
     before, after = (fmean(scores[::2]) - fmean(scores[1::2]) for scores in (within, beyond))
     jump = median(late - early for early, late in zip(within, beyond, strict=True))
@@ -265,7 +265,7 @@ def _survives(subject: Subject, within: list[float], beyond: list[float], length
     return Finding("pass" if after / before >= KEPT else "fail", seen)
 
 
-def _beside_reference(subject: Subject, beyond: Mapping[Pair, float], finding: Finding) -> Finding:
+def _beside_reference(subject: ProbedEngine, beyond: Mapping[Pair, float], finding: Finding) -> Finding:
     """The finding, unless a reference with which short documents agree differs on long ones."""
     reference = subject.reference
     if reference is None or reference.max_tokens != max_tokens(subject.engine):

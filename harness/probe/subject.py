@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from engines.base import Engine, Pair, ScoringFailed
 from harness.probe.canaries import CANARIES, Canary
-from harness.run import checked
+from harness.run.loop import checked
 
 SHARE_OF_SPREAD = 0.05  # of the range of the scores, where that is less: a cosine's whole range is about 1
 
@@ -24,7 +24,7 @@ class Reference(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Subject:
+class ProbedEngine:
     engine: Engine
     tolerance: float  # in log-odds: how far two scores of the same pair may lie apart
     reference: Reference | None = None

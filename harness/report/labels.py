@@ -15,7 +15,7 @@ _PLACES = (  # what the name stands at, and how many points right of it and abov
 _MARK = 5  # half the side of a mark and its margin, in pixels
 
 
-class Point(NamedTuple):
+class LabelPoint(NamedTuple):
     name: str
     x: float
     y: float
@@ -23,7 +23,7 @@ class Point(NamedTuple):
     hi: float
 
 
-def place(figure: Figure, panels: Sequence[tuple[Axes, Sequence[Point]]]) -> bool:
+def place(figure: Figure, panels: Sequence[tuple[Axes, Sequence[LabelPoint]]]) -> bool:
     """Write the names; False, with nothing written, where they do not all fit."""
     figure.draw_without_rendering()  # settles the layout that the boxes are measured in
     written: list[Annotation] = []
@@ -40,7 +40,7 @@ def place(figure: Figure, panels: Sequence[tuple[Axes, Sequence[Point]]]) -> boo
     return True
 
 
-def _boxes(axes: Axes, point: Point) -> Iterator[Bbox]:
+def _boxes(axes: Axes, point: LabelPoint) -> Iterator[Bbox]:
     """What a point covers: its mark and its interval."""
     x, y = axes.transData.transform((point.x, point.y))
     yield Bbox.from_extents(x - _MARK, y - _MARK, x + _MARK, y + _MARK)
@@ -49,7 +49,7 @@ def _boxes(axes: Axes, point: Point) -> Iterator[Bbox]:
     yield Bbox.from_extents(x - _MARK, lo, x + _MARK, hi)
 
 
-def _write(axes: Axes, point: Point, taken: Sequence[Bbox]) -> Annotation | None:
+def _write(axes: Axes, point: LabelPoint, taken: Sequence[Bbox]) -> Annotation | None:
     heights = {"y": point.y, "lo": point.lo, "hi": point.hi}
     for anchor, right, up in _PLACES:
         label = axes.annotate(

@@ -4,20 +4,17 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from harness.records import Row
-from harness.report import labels, notation
-from harness.report.table import QUALITY, by_benchmark, is_measured
+from harness.report import notation
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -80,42 +77,6 @@ class Panels(NamedTuple):
     axes: Sequence[Axes]
 
 
-Painter = Callable[[Mapping[str, list[Row]], Mapping[str, Style]], Figure]
-
-_QUALITY = Plot(
-    "quality",
-    "Ranking quality of each engine",
-    "nDCG@10 with its 95% interval. Thin line: the candidates in their best order; dotted: in random order. "
-    "Hollow: incomplete run.",
-)
-_LATENCY = Plot(
-    "latency",
-    "Time that each engine takes per query",
-    "Share of the queries that are scored within a time; further left is faster. Dashed: incomplete run.",
-)
-_TRADEOFF = Plot(
-    "tradeoff",
-    "Ranking quality against time per query",
-    "nDCG@10 with its 95% interval over the p50 of the time per query; up and left is better. Hollow: incomplete run.",
-)
-
-
-def draw(rows: Sequence[Row]) -> list[Plot]:
-    """The plots that the rows have data for."""
-    styles = style(list(dict.fromkeys(row.engine for row in rows)))
-    measured = [row for row in rows if is_measured(row)]
-    ranked = [row for row in measured if QUALITY in row.measures]
-    timed = [row for row in measured if any(seconds > 0 for seconds in row.service_s)]
-    placed = [row for row in ranked if row.p50.value]
-    painted: list[tuple[Plot, Painter, Sequence[Row]]] = [
-        (_QUALITY, _quality, rows if ranked else ()),
-        (_LATENCY, _latency, timed),
-        (_TRADEOFF, _tradeoff, placed),
-    ]
-    with drawing():
-        return [saved(plot, paint(by_benchmark(shown), styles)) for plot, paint, shown in painted if shown]
-
-
 @contextmanager
 def drawing() -> Iterator[None]:
     """In it every figure has the project's looks."""
@@ -139,68 +100,6 @@ def style(engines: Sequence[str]) -> dict[str, Style]:
     return {engine: Style(PALETTE[n], *TURNS[turn % len(TURNS)]) for engine, (turn, n) in places.items()}
 
 
-def _quality(groups: Mapping[str, list[Row]], styles: Mapping[str, Style]) -> Figure:
-    sizes = [len(group) for group in groups.values()]
-    figure = _figure(7.2, sum(0.3 * size + 0.62 for size in sizes) + 0.3)
-    grid = figure.subplots(len(sizes), 1, sharex=True, squeeze=False, height_ratios=[size + 0.6 for size in sizes])
-    for axes, (name, group) in zip(grid[:, 0], groups.items(), strict=True):
-        axes.set_title(short(name))
-        for bound, line in (("oracle", "solid"), ("random", "dotted")):
-            for value in {row.candidates.get(bound) for row in group} - {None}:
-                axes.axvline(value, color=MUTED, linewidth=0.8, linestyle=line)
-        for number, row in enumerate(group):
-            if is_measured(row) and QUALITY in row.measures:
-                _mark(axes, (row.measures[QUALITY].value, number), row, styles, along="x")
-        names = [short(row.engine) + ("" if is_measured(row) else f" ({row.verdict})") for row in group]
-        axes.set_yticks(range(len(group)), names)
-        axes.set_ylim(len(group) - 0.4, -0.6)
-        axes.tick_params(axis="y", length=0, labelcolor=INK)
-        axes.spines["left"].set_visible(False)
-        axes.grid(visible=False, axis="y")
-    grid[-1, 0].set_xlabel(QUALITY)
-    return figure
-
-
-def _latency(groups: Mapping[str, list[Row]], styles: Mapping[str, Style]) -> Figure:
-    figure, panels = _panels(groups)
-    for axes, group in zip(panels, groups.values(), strict=True):
-        for row in group:
-            axes.ecdf(
-                [seconds for seconds in row.service_s if seconds > 0],
-                color=styles[row.engine].colour,
-                linewidth=1.6,
-                linestyle=styles[row.engine].line if row.verdict == "complete" else "--",
-            )
-        _time_axis(axes, "time per query, log scale")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}"))
-        axes.set_ylabel("queries")
-    shown = dict.fromkeys(row.engine for group in groups.values() for row in group)
-    _legend(figure, {engine: styles[engine]._replace(marker="") for engine in shown})
-    return figure
-
-
-def _tradeoff(groups: Mapping[str, list[Row]], styles: Mapping[str, Style]) -> Figure:
-    figure, panels = _panels(groups)
-    points: list[tuple[Axes, list[labels.Point]]] = []
-    for axes, group in zip(panels, groups.values(), strict=True):
-        axes.margins(0.2)
-        marks = []
-        for row in group:
-            value, lo, hi = row.measures[QUALITY]
-            seconds = row.p50.value or 0.0
-            _mark(axes, (seconds, value), row, styles, along="y")
-            reach = (value if lo is None else lo, value if hi is None else hi)
-            marks.append(labels.Point(short(row.engine), seconds, value, *reach))
-        _time_axis(axes, "p50 of the time per query, log scale")
-        axes.set_ylabel(QUALITY)
-        points.append((axes, marks))
-    FigureCanvasAgg(figure)
-    if not labels.place(figure, points):
-        shown = dict.fromkeys(row.engine for group in groups.values() for row in group)
-        _legend(figure, {engine: styles[engine] for engine in shown})
-    return figure
-
-
 def short(name: str) -> str:
     name = notation.plain(name)
     half = LONGEST // 2  # names of variants differ at their ends
@@ -211,7 +110,7 @@ def _figure(width_in: float, height_in: float) -> Figure:
     return Figure(figsize=(width_in, height_in), layout="constrained")
 
 
-def _panels(groups: Mapping[str, list[Row]]) -> Panels:
+def _panels(groups: Collection[str]) -> Panels:
     columns = min(2, len(groups))
     lines = math.ceil(len(groups) / columns)
     figure = _figure(7.2, 2.7 * lines + 0.3)
@@ -221,25 +120,6 @@ def _panels(groups: Mapping[str, list[Row]]) -> Panels:
     for unused in grid[len(groups) :]:
         unused.remove()
     return Panels(figure, grid[: len(groups)])
-
-
-def _mark(axes: Axes, at: tuple[float, float], row: Row, styles: Mapping[str, Style], *, along: str) -> None:
-    """A point with its interval along x or y."""
-    value, lo, hi = row.measures[QUALITY]
-    reach = None if lo is None or hi is None else [[max(value - lo, 0)], [max(hi - value, 0)]]
-    colour, marker, _ = styles[row.engine]
-    complete = row.verdict == "complete"
-    axes.errorbar(
-        *at,
-        xerr=reach if along == "x" else None,
-        yerr=reach if along == "y" else None,
-        fmt=marker,
-        color=colour,
-        markersize=7,
-        markerfacecolor=colour if complete else PAPER,
-        markeredgecolor=PAPER if complete else colour,
-        elinewidth=1.6,
-    )
 
 
 def _time_axis(axes: Axes, label: str) -> None:

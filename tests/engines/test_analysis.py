@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from engines import BadOptions, load
-from engines.analysis import names, terms
 from engines.base import Retriever
+from engines.bm25.analysis import names, terms
 from harness.benchmarks import load as load_benchmark
-from harness.measures import HEADLINE, MEASURES, measure
+from harness.figures.measures import HEADLINE, MEASURES, measure
 
 
 @pytest.mark.parametrize(

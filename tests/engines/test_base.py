@@ -1,19 +1,16 @@
 """Engines by name, their options and their errors."""
 
-import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import engines
 from engines import BadOptions, Engine, EngineError, EngineUnavailable, Pair, ScoringFailed
 from engines.base import Options, read_options, require
-from engines.revision import weights_revision
-from engines.template import load_template, template_names
+from engines.model_files import weights_revision
+from engines.prompts.template import load_template
 
 PLUGIN = """
 from engines import Engine
@@ -141,76 +138,6 @@ def test_an_engine_without_products_has_no_ceiling() -> None:
     assert engines.load("bm25", {}).ceiling() is None
 
 
-# Without pydantic, as on a bare GPU image
-
-WRONG: list[dict[str, Any]] = [
-    {"model": "m", "precison": "fp32"},
-    {},
-    {"model": "m", "instruction": "two\nlines"},
-    {"model": "m", "tokenizer": "other"},
-    {"model": "m", "fast_accumulation": True},
-    {"model": "m", "template": "none"},
-]
-BARE = """
-import json, sys
-for name in ("pydantic", "pydantic_core", "annotated_types"):
-    sys.modules[name] = None
-import engines
-from engines import template
-def message(options):
-    try:
-        engines.options("torch", options)
-    except engines.BadOptions as error:
-        return str(error)
-options = engines.options("torch", {"model": "m", "max_tokens": 7})
-try:
-    options.model = "other"
-except ValueError as error:
-    frozen = str(error)
-told = {
-    "messages": [message(one) for one in json.loads(sys.argv[1])],
-    "values": [options.model, options.max_tokens, options.precision, options.speed_only],
-    "frozen": frozen,
-    "templates": {name: template.load_template(name).sha256 for name in template.template_names()},
-    "prompt": template.load_template("mxbai-v2").render("q", "d"),
-}
-print(json.dumps(told))
-"""
-
-
-@pytest.fixture(scope="module")
-def bare() -> Any:
-    """What the torch engine's options are in a process that has no pydantic."""
-    ran = subprocess.run(
-        [sys.executable, "-c", BARE, json.dumps(WRONG)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout)
-
-
-def test_names_and_settings_that_exclude_each_other_are_refused_in_the_same_words_without_pydantic(bare: Any) -> None:
-    messages = []
-    for options in WRONG:
-        with pytest.raises(BadOptions) as raised:
-            engines.options("torch", options)
-        messages.append(str(raised.value))
-    assert bare["messages"] == messages
-
-
-def test_options_without_pydantic_have_their_defaults_and_are_frozen(bare: Any) -> None:
-    assert bare["values"] == ["m", 7, "auto", False]
-    assert "frozen" in bare["frozen"]
-
-
-def test_templates_without_pydantic_are_the_same_templates(bare: Any) -> None:
-    assert bare["templates"] == {name: load_template(name).sha256 for name in template_names()}
-    assert bare["prompt"] == load_template("mxbai-v2").render("q", "d")
-
-
 @pytest.mark.parametrize(
     ("piece", "message"),
     [
@@ -218,23 +145,11 @@ def test_templates_without_pydantic_are_the_same_templates(bare: Any) -> None:
         ('"{query}", "{document} {instruction}"', "the piece with {document} must hold no other slot"),
     ],
 )
-def test_a_template_of_ones_own_is_checked_without_pydantic(piece: str, message: str, tmp_path: Path) -> None:
+def test_a_template_of_ones_own_is_checked(piece: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text(
         f'name: own\ndescription: d\nsource: s\nlabels: {{positive: "1", negative: "0"}}\npieces: [{piece}]\n'
     )
-    script = (
-        "import sys; sys.modules['pydantic'] = None\nfrom engines import BadOptions, template\n"
-        "try: template.load_template(sys.argv[1])\nexcept BadOptions as error: print(error)"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", script, str(path)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
     with pytest.raises(BadOptions) as raised:
         load_template(str(path))
     assert message in str(raised.value)
-    assert ran.stdout.strip() == str(raised.value)

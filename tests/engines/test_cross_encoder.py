@@ -94,7 +94,7 @@ def test_each_batch_is_padded_to_its_own_longest_pair_and_its_work_counted_so(be
 
 
 def test_its_ceiling_is_that_of_its_own_precision(bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from engines import ceiling
+    from engines.torch import ceiling
 
     monkeypatch.setattr(ceiling, "SECONDS", 0.0)
     monkeypatch.setattr(ceiling, "COPY_BYTES", 1 << 16)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from engines import Engine, Pair, ScoringFailed, load, packed
+from engines import Engine, Pair, ScoringFailed, load
 from engines.base import EngineError
-from engines.device_faults import LEAST_TOKENS, fit, lost_device_told
+from engines.torch.faults import LEAST_TOKENS, fit, lost_device_told
+from engines.torch.forward import packed
 
 ROOT = Path(__file__).parents[2]
 ON_A_GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ...")

@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines import ScoringFailed
-from engines.dialects import DIALECTS
-from engines.dialects.base import OTHER, Batch, ScoreKind, Value
-from engines.log_odds import log_odds
-from engines.template import Labels, load_template
-from engines.transport import Answer
-from engines.usage import usage
+from engines.prompts.template import Labels, load_template
+from engines.remote.answers import log_odds, usage
+from engines.remote.dialects import DIALECTS
+from engines.remote.dialects.base import OTHER, Batch, ScoreKind, Value
+from engines.remote.transport import HttpAnswer
 
 FOLDER = Path(__file__).parent / "dialects"
 LABELS = load_template("mxbai-v2-seq").labels
@@ -235,4 +234,4 @@ def test_probabilities_of_independent_labels_are_refused() -> None:
     ],
 )
 def test_tokens_and_times_are_what_the_server_told(document: Any, headers: dict[str, str], expected: Any) -> None:
-    assert usage(Answer(200, headers, document, first_byte_s=0.0)) == expected
+    assert usage(HttpAnswer(200, headers, document, first_byte_s=0.0)) == expected

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from engines import BadOptions, Engine, EngineUnavailable, Pair, ScoringFailed, checkpoint, load
-from engines.fp8_export import HEAD, REPORT, Calibration, ExportOptions, export_fp8
-from engines.quantized import QuantizedLinear
+from engines import BadOptions, Engine, EngineUnavailable, Pair, ScoringFailed, load
+from engines.torch import checkpoint
+from engines.torch.export_fp8 import HEAD, REPORT, Calibration, ExportOptions, export_fp8
+from engines.torch.quantized import QuantizedLinear
 
 pytest.importorskip("modelopt", reason="nvidia-modelopt is not installed")
 
@@ -104,7 +105,7 @@ def test_the_head_of_a_half_precision_checkpoint_keeps_its_bytes(make_checkpoint
 def test_input_scales_are_the_largest_activations_of_the_calibration(
     classifier: str, export: Export, tiny_template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engines.packed.fits", lambda backbone: False)  # every token through every layer
+    monkeypatch.setattr("engines.torch.forward.packed.fits", lambda backbone: False)  # every token through every layer
     largest: dict[str, float] = {}
     engine: Any = load("torch", {"model": classifier, "template": tiny_template, "precision": "fp32", "device": "cpu"})
     for name, module in engine._backbone.named_modules():

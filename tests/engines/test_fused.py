@@ -15,25 +15,15 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from engines import (
-    EngineUnavailable,
-    Pair,
-    ScoringFailed,
-    fused,
-    graphs,
-    launch,
-    load,
-    packed,
-    quantized,
-    stream,
-    varlen,
-)
-from engines.fused import Fused
-from engines.graphs import Bucket
-from engines.launch import Settings
-from engines.stream import Sheet
-from engines.template import Prompt
-from engines.torch_engine import TorchEngine
+from engines import EngineUnavailable, Pair, ScoringFailed, load
+from engines.prompts.encoder import Prompt
+from engines.torch import quantized
+from engines.torch.engine import TorchEngine
+from engines.torch.forward import gpu, graphs, launcher, packed, stream, varlen
+from engines.torch.forward.gpu import Fused
+from engines.torch.forward.graphs import Bucket
+from engines.torch.forward.launcher import ForwardSettings
+from engines.torch.forward.stream import Sheet
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64,
@@ -73,7 +63,7 @@ def make(name: str = "qwen2", precision: str = "fp32") -> Any:
 
 @cache
 def fusing(precision: str = "fp32") -> Fused:
-    made = fused.fuse(make("qwen2", precision))
+    made = gpu.fuse(make("qwen2", precision))
     assert made is not None
     return made
 
@@ -90,7 +80,7 @@ def prompt_of(prefix: int, tails: Sequence[int]) -> Prompt:
 
 
 def on_cpu(made: Fused) -> Callable[[Sheet], Tensor]:
-    return lambda sheet: fused.forward(made, stream.place(sheet, torch.device("cpu")))
+    return lambda sheet: gpu.forward(made, stream.place(sheet, torch.device("cpu")))
 
 
 def score(made: Fused, prompt: Prompt, budget: int = 2048) -> Tensor:
@@ -128,15 +118,15 @@ def test_scores_and_tokens_are_those_of_the_packed_forward(prefix: int, tails: l
 def test_the_forward_is_fused_where_that_gives_the_model_s_own_numbers(name: str) -> None:
     backbone, prompt = make(name), prompt_of(10, [20, 30, 5])
     expected, _ = packed.score(make(name), HEAD, prompt, budget=60)
-    launcher = launch.choose(backbone, HEAD, 60, Settings(kernels="fused"))
-    assert launcher.how["kernels"].partition(":")[0] == MODELS[name][2]
-    assert torch.allclose(launcher.score(prompt)[0], expected, atol=1e-4)
+    chosen = launcher.choose(backbone, HEAD, 60, ForwardSettings(kernels="fused"))
+    assert chosen.how["kernels"].partition(":")[0] == MODELS[name][2]
+    assert torch.allclose(chosen.score(prompt)[0], expected, atol=1e-4)
 
 
 def test_products_share_memory_with_the_layers_that_they_are_made_of() -> None:
     backbone = make()
     before = sum(parameter.nbytes for parameter in backbone.parameters())
-    made = fused.fuse(backbone)
+    made = gpu.fuse(backbone)
     assert made is not None
     attention, mlp = backbone.layers[1].self_attn, backbone.layers[1].mlp
     assert attention.q_proj.weight.data_ptr() == made.layers[1].into.weight.data_ptr()
@@ -158,26 +148,26 @@ def test_calibrated_scales_of_an_export_are_used_and_must_be_shared() -> None:
     for layer in layers:
         layer.input_scale = torch.tensor(0.05)
     expected, _ = packed.score(backbone, HEAD, prompt, budget=2048)
-    made = fused.fuse(backbone)
+    made = gpu.fuse(backbone)
     assert made is not None and made.layers[0].into.input_scale == torch.tensor(0.05)
     assert torch.allclose(score(made, prompt), expected, atol=0.02 * float(expected.abs().max()))
     layers[0].input_scale = torch.tensor(0.06)  # of the queries alone
-    assert fused.fuse(backbone) is None
+    assert gpu.fuse(backbone) is None
 
 
 def test_int8_is_left_to_the_packed_forward() -> None:
-    launcher = launch.choose(make("qwen2", "int8"), HEAD, 60, Settings(kernels="fused"))
-    assert launcher.how["kernels"].startswith("packed")
+    chosen = launcher.choose(make("qwen2", "int8"), HEAD, 60, ForwardSettings(kernels="fused"))
+    assert chosen.how["kernels"].startswith("packed")
 
 
 def test_the_packed_forward_is_the_choice_on_a_cpu() -> None:
-    assert launch.choose(make(), HEAD, 60, Settings()).how == {"attention": "products by rows"}
+    assert launcher.choose(make(), HEAD, 60, ForwardSettings()).how == {"attention": "products by rows"}
 
 
 @pytest.mark.parametrize("kernels", ["packed", "fused"])
-def test_graphs_are_refused_where_there_can_be_none(kernels: launch.Kernels) -> None:
+def test_graphs_are_refused_where_there_can_be_none(kernels: launcher.Kernels) -> None:
     with pytest.raises(EngineUnavailable, match=f"cuda_graphs on device cpu with kernels {kernels}: expected a CUDA"):
-        launch.choose(make(), HEAD, 60, Settings(kernels, cuda_graphs=True))
+        launcher.choose(make(), HEAD, 60, ForwardSettings(kernels, cuda_graphs=True))
 
 
 # The engine
@@ -222,7 +212,7 @@ def test_every_query_is_launched_before_any_score_is_fetched(
 
 def test_a_closed_engine_holds_no_weights(classifier: str, tiny_template: str, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[weakref.ref[Tensor]] = []
-    fuse = fused.fuse
+    fuse = gpu.fuse
 
     def watched(backbone: Any, **settings_: Any) -> Fused | None:
         made = fuse(backbone, **settings_)
@@ -230,7 +220,7 @@ def test_a_closed_engine_holds_no_weights(classifier: str, tiny_template: str, m
         held.extend(weakref.ref(layer.into.weight) for layer in made.layers)
         return made
 
-    monkeypatch.setattr(fused, "fuse", watched)
+    monkeypatch.setattr(gpu, "fuse", watched)
     engine = open_engine(classifier, tiny_template, kernels="fused")
     assert all(weight() is not None for weight in held)
     engine.close()
@@ -247,7 +237,7 @@ def test_a_score_that_is_no_number_names_its_layer_with_either_forward(
         )
 
     folder = make_checkpoint(["0", "1"], change=spoil)
-    monkeypatch.setattr(launch, "agrees", lambda *_: True)  # NaN agrees with nothing
+    monkeypatch.setattr(launcher, "agrees", lambda *_: True)  # NaN agrees with nothing
     with pytest.raises(ScoringFailed, match=r"layers\.1\.mlp\.up_proj is the first"):
         open_engine(folder, tiny_template, kernels="fused").score(PAIRS)
 
@@ -258,8 +248,8 @@ def test_a_score_that_is_no_number_names_its_layer_with_either_forward(
 def test_one_function_serves_every_layer_and_every_length(monkeypatch: pytest.MonkeyPatch) -> None:
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("eager")
-    monkeypatch.setattr(fused, "compiled", partial(fused.compiled, backend=counter))
-    made, name = launch.compile_or_not(fusing("fp8-sim"))
+    monkeypatch.setattr(gpu, "compiled", partial(gpu.compiled, backend=counter))
+    made, name = launcher.compile_or_not(fusing("fp8-sim"))
     assert (name, counter.frame_count) == ("compiled", 3)  # before attention, behind it, behind it for one tail
     for tails in ([20, 30, 5, 60, 1], [2, 3], [7], [100] * 3, [9] * 9):
         prompt = prompt_of(10, tails)
@@ -277,13 +267,15 @@ def test_a_second_engine_of_another_shape_is_compiled_as_if_it_were_the_first(mo
         return graph.forward
 
     torch._dynamo.reset()
-    monkeypatch.setattr(fused, "compiled", partial(fused.compiled, backend=backend))
+    monkeypatch.setattr(gpu, "compiled", partial(gpu.compiled, backend=backend))
     library: Any = transformers
     for hidden in (64, 128, 192, 256, 320):  # a compiler keeps 8 versions of a function
         backbone = library.Qwen2Model(library.Qwen2Config(**{**SIZES, "hidden_size": hidden}))
         backbone.set_attn_implementation(packed.NAME)
         varying.append([])
-        assert launch.choose(backbone.eval(), HEAD, 60, Settings(kernels="compiled")).how["kernels"] == "compiled"
+        assert (
+            launcher.choose(backbone.eval(), HEAD, 60, ForwardSettings(kernels="compiled")).how["kernels"] == "compiled"
+        )
     # before attention: tokens of the hidden states, of two rotations, keys; behind it: of the hidden states, attention
     assert varying == [[4, 2, 0]] * 5
 
@@ -293,12 +285,12 @@ def test_a_machine_that_cannot_compile_says_why_and_scores(monkeypatch: pytest.M
         raise RuntimeError("no C compiler\nsecond line")
 
     torch._dynamo.reset()
-    monkeypatch.setattr(fused, "compiled", partial(fused.compiled, backend=refuse))
-    launcher = launch.choose(make(), HEAD, 60, Settings(kernels="compiled"))
-    assert launcher.how["kernels"].startswith("fused, not compiled: ")
-    assert "\n" not in launcher.how["kernels"]
+    monkeypatch.setattr(gpu, "compiled", partial(gpu.compiled, backend=refuse))
+    chosen = launcher.choose(make(), HEAD, 60, ForwardSettings(kernels="compiled"))
+    assert chosen.how["kernels"].startswith("fused, not compiled: ")
+    assert "\n" not in chosen.how["kernels"]
     prompt = prompt_of(10, [20, 30])
-    assert torch.equal(launcher.score(prompt)[0], score(fusing(), prompt, 60))
+    assert torch.equal(chosen.score(prompt)[0], score(fusing(), prompt, 60))
 
 
 # Nothing waits for the device
@@ -321,7 +313,7 @@ def test_nothing_in_a_pack_needs_a_number_from_the_device(precision: str, monkey
             library: Any = transformers
             backbone = library.Qwen2Model(library.Qwen2Config(**SIZES)).eval()
             quantized.convert(backbone, precision, {})
-            made = fused.fuse(backbone)
+            made = gpu.fuse(backbone)
             assert made is not None
             head = torch.empty(64, dtype=torch.float32)
             scores, computed = stream.score(on_cpu(made), head, prompt, budget=60)

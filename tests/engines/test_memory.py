@@ -9,18 +9,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from engines.memory import give_back
-from perf.peer_checkpoint import Shape, build, weights_bytes
+from engines.torch.memory import give_back
+from perf.peer_checkpoint import PeerShape, build, weights_bytes
 
 ROOT = Path(__file__).parents[2]
 MB = 1 << 20
-SHAPE = Shape(hidden=512, heads=8, kv_heads=2, intermediate=2048, layers=24, vocabulary=400)  # 91 million parameters
+SHAPE = PeerShape(
+    hidden=512, heads=8, kv_heads=2, intermediate=2048, layers=24, vocabulary=400
+)  # 91 million parameters
 # Prints in MiB the most memory that loading took over what was there before, and what closing gave back.
 LOADING = """
 import re, sys
 from pathlib import Path
-from engines import checkpoint, load
-import engines.launch, transformers.models.qwen2.modeling_qwen2
+from engines import load
+from engines.torch import checkpoint
+import engines.torch.forward.launcher, transformers.models.qwen2.modeling_qwen2
 
 def status_mib(name):
     return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024

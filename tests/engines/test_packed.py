@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from engines import EngineUnavailable, decoder, packed, prepacked, quantized
-from engines.overflow import first_overflow
-from engines.template import Prompt
+from engines import EngineUnavailable
+from engines.prompts.encoder import Prompt
+from engines.torch import prepacked, quantized
+from engines.torch.faults import first_overflow
+from engines.torch.forward import cpu, packed
 
 SIZES: dict[str, Any] = {
     "vocab_size": 50,
@@ -111,7 +113,7 @@ def test_no_lengths_no_budget_and_no_threads_change_a_score(
 ) -> None:
     prompt = prompt_of(prefix, tails)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoder, "TOKEN_BYTES", 4 * block)
+        patch.setattr(cpu, "TOKEN_BYTES", 4 * block)
         scores, computed = packed.score(packing(name), HEAD, prompt, budget=budget, threads=threads)
     assert scores.tolist() == pytest.approx(expected(name, prompt), abs=1e-4)
     assert computed >= prefix + sum(tails)
@@ -125,9 +127,9 @@ def test_a_model_is_computed_here_only_if_its_numbers_are_the_same(name: str) ->
 
 
 def test_some_models_have_the_parts_and_other_numbers() -> None:
-    assert decoder.has_parts(packing("granite, factors in the residual stream"))
-    assert decoder.has_parts(packing("helium, other dimensions turn together"))
-    assert not decoder.has_parts(packing("phi3, products in one"))
+    assert cpu.has_parts(packing("granite, factors in the residual stream"))
+    assert cpu.has_parts(packing("helium, other dimensions turn together"))
+    assert not cpu.has_parts(packing("phi3, products in one"))
 
 
 def calls(backbone: Any, name: str, run: Callable[[], object]) -> list[int]:
@@ -154,7 +156,7 @@ def test_the_last_layer_computes_no_token_that_no_score_is_read_from() -> None:
 
 
 def test_tokens_go_through_the_products_in_blocks_of_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder, "TOKEN_BYTES", 4 * 32)
+    monkeypatch.setattr(cpu, "TOKEN_BYTES", 4 * 32)
     backbone = packing("qwen2")
     run = partial(packed.score, backbone, HEAD, prompt_of(10, [60]), budget=2048)
     assert packed.fits(backbone)
@@ -171,7 +173,7 @@ def test_prepacked_weights_give_the_same_scores(name: str, dtype: torch.dtype, m
     backbone.to(dtype)
     prompt = prompt_of(10, [20, 3, 1, 40])
     before, _ = packed.score(backbone, HEAD, prompt, budget=60)
-    decoder.prepack(backbone)
+    cpu.prepack(backbone)
     assert sum(isinstance(module, prepacked.PrepackedLinear) for module in backbone.modules()) == 21
     after, _ = packed.score(backbone, HEAD, prompt, budget=60)
     tolerance = 1e-4 if dtype == torch.float32 else 0.1 * float(before.std())
@@ -184,7 +186,7 @@ def test_prepacked_weights_take_no_more_memory_and_are_freed(monkeypatch: pytest
     layer = nn.Linear(256, 512)
     backbone = nn.Sequential(layer)
     before = sum(tensor.nbytes for tensor in backbone.parameters())
-    decoder.prepack(backbone)
+    cpu.prepack(backbone)
     assert type(backbone[0]) is prepacked.PrepackedLinear
     assert [tuple(parameter.shape) for parameter in backbone.parameters()] == [(512,)]
     assert before <= sum(tensor.nbytes for tensor in (*backbone.parameters(), *backbone.buffers())) <= 1.1 * before
@@ -210,8 +212,8 @@ def test_the_quick_softmax_is_torchs_and_shows_what_is_no_number(
     scores[0, 0, -1], scores[0, 2, 0] = torch.nan, torch.inf
     scores = scores.to(dtype)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoder, "MANY_SCORES", 0)
-        found, exact = decoder._softmax(scores).float(), scores.float().softmax(-1)
+        patch.setattr(cpu, "MANY_SCORES", 0)
+        found, exact = cpu._softmax(scores).float(), scores.float().softmax(-1)
     numbers = torch.tensor([[False, True, False], [True, True, True]])
     assert found.isfinite().all(-1).equal(numbers)  # of others at least one is NaN, and so is the product with values
     assert (found - exact)[numbers].abs().max() <= (1e-6 if dtype == torch.float32 else 2**-8)
@@ -226,7 +228,7 @@ def test_an_overflow_is_found_where_it_began(name: str, packs: bool, monkeypatch
     backbone.set_attn_implementation(packed.NAME)
     if packs:
         assert packed.fits(backbone)  # before it is spoilt, or transformers' forward would be looked at
-        decoder.prepack(backbone)
+        cpu.prepack(backbone)
     prompt = prompt_of(10, [20, 3])
     forward = partial(packed.score, backbone, HEAD, prompt, budget=2048)
     assert first_overflow(backbone, forward) is None
@@ -236,7 +238,7 @@ def test_an_overflow_is_found_where_it_began(name: str, packs: bool, monkeypatch
 
 def test_a_device_or_kernel_of_its_own_leaves_the_forward_to_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = packing("qwen2")
-    monkeypatch.setattr(decoder, "forward", lambda *_: pytest.fail("computed here"))
+    monkeypatch.setattr(cpu, "forward", lambda *_: pytest.fail("computed here"))
     monkeypatch.setattr(packed, "has_kernel", lambda device, dtype: True)
     monkeypatch.setattr(packed, "_attend_by_kernel", lambda query, *_: query.transpose(1, 2))
     scores, _ = packed.score(backbone, HEAD, prompt_of(3, [4]), budget=2048)
@@ -260,7 +262,7 @@ def int8_scores(*, prepack: bool) -> Tensor:
     backbone.set_attn_implementation(packed.NAME)
     quantized.convert(backbone, "int8", {})
     if prepack:
-        decoder.prepack(backbone)
+        cpu.prepack(backbone)
     assert packed.fits(backbone)
     return packed.score(backbone, HEAD, prompt_of(10, [20, 30, 5, 60]), budget=60)[0]
 

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines import packs
-from engines.packs import Plan
+from engines.torch.forward import packs
+from engines.torch.forward.packs import PackPlan
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ def test_a_query_with_many_documents_gives_each_thread_as_many_packs() -> None:
 
 
 def test_one_pack_after_the_other_where_another_prefix_would_take_longer_than_sharing() -> None:
-    assert packs.spread([20] * 10, 2000, 2048, 2) == Plan([list(range(10))], 1)
-    assert packs.spread([400], 40, 2048, 2) == Plan([[0]], 1)
+    assert packs.spread([20] * 10, 2000, 2048, 2) == PackPlan([list(range(10))], 1)
+    assert packs.spread([400], 40, 2048, 2) == PackPlan([[0]], 1)
 
 
 def test_more_threads_get_smaller_packs_so_that_memory_is_bounded() -> None:
@@ -75,7 +75,7 @@ def test_scores_come_in_the_order_of_the_packs_from_threads_that_share_no_produc
         both.wait(10)  # the other one is computed meanwhile
         return pack[0], torch.get_num_threads()
 
-    assert packs.compute(score, Plan([[5], [3], [9], [1]], 2)) == [(5, 1), (3, 1), (9, 1), (1, 1)]
+    assert packs.compute(score, PackPlan([[5], [3], [9], [1]], 2)) == [(5, 1), (3, 1), (9, 1), (1, 1)]
     assert torch.get_num_threads() == 2  # of this thread
     seen: list[int] = []
     later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
@@ -89,5 +89,5 @@ def test_what_a_pack_raises_is_raised_and_leaves_the_number_of_threads(two_threa
         raise RuntimeError("can't allocate memory")
 
     with pytest.raises(RuntimeError, match="can't allocate memory"):
-        packs.compute(score, Plan([[0], [1], [2]], 2))
+        packs.compute(score, PackPlan([[0], [1], [2]], 2))
     assert torch.get_num_threads() == 2

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from engines import EngineUnavailable, quantized
-from engines.checkpoint import size_bytes
-from engines.quantized import ARITHMETIC, QuantizedLinear, encode, encode_by_row
+from engines import EngineUnavailable
+from engines.torch import quantized
+from engines.torch.checkpoint import size_bytes
+from engines.torch.quantized import ARITHMETIC, QuantizedLinear, encode, encode_by_row
 
 ONE = torch.tensor(1.0)
 

@@ -16,8 +16,9 @@ import pytest
 
 import engines
 from engines import BadOptions, Engine, EngineUnavailable, Pair, ScoringFailed
-from engines.prompt_text import PAD
-from engines.template import PromptEncoder, load_template
+from engines.prompts.encoder import PromptEncoder
+from engines.prompts.template import load_template
+from engines.remote.prompt_text import PAD
 from tests.engines.server import Call, Server, truth
 
 PAIRS = [Pair(query, f"{query} in document {i}") for query in ("a cat", "b") for i in range(7)]

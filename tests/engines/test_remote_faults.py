@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import engines
-import engines.transport
+import engines.remote.transport
 from engines import Engine, EngineUnavailable, Pair, ScoringFailed
-from engines.template import load_template
-from engines.transport import pauses_s, retry_after_s
+from engines.prompts.template import load_template
+from engines.remote.transport import pauses_s, retry_after_s
 from tests.engines.server import FAULTS, TRANSIENT, Server, truth
 
 DEMO = load_template("demo")
@@ -66,7 +66,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses between attempts of a thousandth."""
-    monkeypatch.setattr(engines.transport, "pauses_s", lambda draw: (pause / 1000 for pause in pauses_s(draw)))
+    monkeypatch.setattr(engines.remote.transport, "pauses_s", lambda draw: (pause / 1000 for pause in pauses_s(draw)))
 
 
 def remote(server: Server, **options: Any) -> Engine:
@@ -380,7 +380,7 @@ def test_in_a_storm_of_faults_every_pair_has_its_own_score_or_the_call_fails(sto
     pairs = [Pair(f"query {q}", f"document {d % 17}") for q, size in enumerate(weather.sizes) for d in range(size)]
     options = {"batch_size": weather.batch_size, "concurrency": weather.concurrency, "attempts": 60}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engines.transport, "pauses_s", lambda _: itertools.repeat(0.0))
+        patch.setattr(engines.remote.transport, "pauses_s", lambda _: itertools.repeat(0.0))
         with remote(storm, **DIALECT_OPTIONS[weather.dialect], **options) as engine:
             try:
                 scores = engine.score(pairs)

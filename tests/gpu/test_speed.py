@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from engines import Pair, load
-from engines.torch_engine import TorchEngine
+from engines.torch.engine import TorchEngine
 
 SHAPE = {
     "architectures": ["Qwen2ForCausalLM"],

@@ -12,7 +12,7 @@ import engines
 from engines.base import Pair, ScoringFailed
 from harness.benchmarks import BenchmarkError, load
 from harness.benchmarks import lines as reading
-from harness.trec import read_run
+from harness.candidates.trec import read_run
 from tests.conftest import write_beir
 from tests.hostile import texts
 

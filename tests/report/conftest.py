@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from harness.records import Difference, Measurement, Percentile, Row, Verdict
+from harness.records import Completeness, Difference, Measurement, Percentile, Row
 
 MakeRow = Callable[..., Row]
 
@@ -13,7 +13,7 @@ MakeRow = Callable[..., Row]
 def make_row(
     engine: str = "bm25",
     quality: Sequence[float] = (0.5, 0.25, 0.5, 0.25),
-    verdict: Verdict = "complete",
+    verdict: Completeness = "complete",
     **changes: Any,
 ) -> Row:
     per_query = {f"q{number}": value for number, value in enumerate(quality)}

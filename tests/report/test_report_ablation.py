@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from harness.records import Row
-from harness.report import content
-from harness.report.ablation import ablations
+from harness.run.page import content
+from harness.run.page.ablation import ablations
 
 MakeRow = Callable[..., Row]
 
@@ -52,7 +52,7 @@ def test_engines_that_differ_in_anything_else_or_cannot_be_compared_are_no_ablat
 def test_a_run_leaves_the_engines_description_and_options_in_its_rows(
     config: Callable[..., Any], crispbench: Callable[..., Any], animals: Any, tmp_path: Any
 ) -> None:
-    from harness.report.rows import read
+    from harness.run.rows import read
 
     path = config(engines={"fake": {"kind": "fake", "seed": 3}}, benchmarks=[{"source": "beir", "path": str(animals)}])
     assert crispbench("run", path, "--out", tmp_path / "out").code == 0

@@ -7,7 +7,9 @@ import pytest
 from rich.console import Console
 
 from harness.records import Audit, Row
-from harness.report import content, html, latex, markdown, show
+from harness.report import html, latex, markdown
+from harness.run.page import content
+from harness.run.page.files import show
 
 MakeRow = Callable[..., Row]
 NONE = Audit(0, 0, 4, None, None, "no query has any")

@@ -11,7 +11,9 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from harness.records import Row
-from harness.report import content, html, latex, markdown, show, write
+from harness.report import html, latex, markdown
+from harness.run.page import content
+from harness.run.page.files import show, write
 
 MakeRow = Callable[..., Row]
 HOSTILE = (
@@ -193,6 +195,6 @@ def test_markdown_keeps_intervals_readable() -> None:
 
 def test_a_report_of_nothing_says_so(tmp_path: Path) -> None:
     paths = write([], tmp_path, "title")
-    assert [path.name for path in paths] == ["report.md", "index.html", "table.tex"]
+    assert [path.name for path in paths] == ["index.html", "report.md", "table.tex"]
     assert "There is no result yet." in (tmp_path / "index.html").read_text()
     assert "There is no result yet." in printed([])

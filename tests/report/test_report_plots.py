@@ -5,14 +5,16 @@ from pathlib import Path
 import pytest
 
 from harness.records import Measurement, Percentile, Row
-from harness.report import plots, write
+from harness.report.plots import PALETTE, style
+from harness.run.page import plots
+from harness.run.page.files import write
 
 MakeRow = Callable[..., Row]
 
 
 def test_a_report_has_every_file_no_other_and_equal_bytes_again(rows: list[Row], tmp_path: Path) -> None:
     paths = write(rows, tmp_path / "report", "title")
-    names = ["report.md", "index.html", "table.tex"]
+    names = ["index.html", "report.md", "table.tex"]
     names += [f"{plot}.{kind}" for plot in ("quality", "latency", "tradeoff") for kind in ("svg", "png")]
     assert [path.name for path in paths] == names
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == sorted(names)
@@ -37,9 +39,9 @@ def test_a_failed_write_keeps_the_old_report(rows: list[Row], tmp_path: Path, mo
 def test_an_engine_has_one_colour_in_every_plot(rows: list[Row]) -> None:
     drawn = plots.draw(rows)
     for plot in drawn:
-        assert plots.PALETTE[0].encode() in plot.svg  # bm25
-        assert plots.PALETTE[1].encode() in plot.svg  # large
-        assert plots.PALETTE[3].encode() not in plot.svg  # broken is invalid: no mark
+        assert PALETTE[0].encode() in plot.svg  # bm25
+        assert PALETTE[1].encode() in plot.svg  # large
+        assert PALETTE[3].encode() not in plot.svg  # broken is invalid: no mark
 
 
 def test_an_unknown_percentile_is_no_point(row: MakeRow) -> None:
@@ -58,10 +60,10 @@ def test_hostile_names_are_drawn_as_outlines(row: MakeRow) -> None:
 
 
 def test_more_engines_than_colours_differ_in_their_marks(row: MakeRow) -> None:
-    crowd = {f"engine-{number}": row(f"engine-{number}") for number in range(len(plots.PALETTE) + 1)}
-    styles = plots.style(list(crowd))
+    crowd = {f"engine-{number}": row(f"engine-{number}") for number in range(len(PALETTE) + 1)}
+    styles = style(list(crowd))
     assert len(set(styles.values())) == len(crowd)
-    assert styles["engine-0"].colour == styles[f"engine-{len(plots.PALETTE)}"].colour
+    assert styles["engine-0"].colour == styles[f"engine-{len(PALETTE)}"].colour
 
 
 def test_one_query_and_no_oracle_can_be_drawn(row: MakeRow) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from engines.fake import Fake, FakeOptions
-from harness.records import Difference, Measurement, Row, Shift
-from harness.report import content, precision, rows
+from harness.records import Difference, Measurement, PrecisionShift, Row
+from harness.run import rows
+from harness.run.page import content, precision
 
 MakeRow = Callable[..., Row]
 
@@ -68,7 +69,7 @@ def test_the_report_has_a_table_of_the_precisions_behind_that_of_the_benchmark(m
 def test_every_figure_of_a_precision_is_printed(row: MakeRow) -> None:
     told = {"precision": "fp32", "weights_mb": "15.0"}
     full = row("full", description=told, measures={"nDCG@10": Measurement(0.5, 0.4, 0.6)}, pairs_per_s=44.25)
-    shift = Shift("full", Difference(-0.0125, -0.05, 0.025, 4), 4, 3, 0.0625, 0.5)
+    shift = PrecisionShift("full", Difference(-0.0125, -0.05, 0.025, 4), 4, 3, 0.0625, 0.5)
     small = row("small", description={"precision": "int8"}, measures=full.measures, pairs_per_s=60.0, shift=shift)
     (group,) = precision.groups([row("bm25"), full, small])
     assert precision.sentence(group) == (

@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness.published import Comparison, Reproduction, compare
+from harness.benchmarks.suites import load_suite
+from harness.published import PublishedComparison, Reproduction, compare
 from harness.records import Measurement, Percentile, Row
-from harness.report import content, html, latex, markdown, reproduction, terminal
-from harness.report.content import Section
-from harness.suites import load_suite
+from harness.report import html, latex, markdown, terminal
+from harness.report.content import Report, Section
+from harness.run.page import content, reproduction
 
 MakeRow = Callable[..., Row]
-MXBAI = Comparison(table="mxbai-rerank-v2", engines={"large": "mxbai-rerank-large-v2"})
-BM25 = Comparison(
+MXBAI = PublishedComparison(table="mxbai-rerank-v2", engines={"large": "mxbai-rerank-large-v2"})
+BM25 = PublishedComparison(
     table="bm25-anserini", engines={"bm25": "bm25-flat"}, columns=("SciFact nDCG@10", "NFCorpus nDCG@10", "FEVER R@100")
 )
 
@@ -66,14 +67,14 @@ def reproductions(rows: Sequence[Row]) -> list[Reproduction]:
     return compare(MXBAI, rows) + compare(BM25, rows)
 
 
-def on_terminal(report: content.Report) -> str:
+def on_terminal(report: Report) -> str:
     console = Console(file=io.StringIO(), width=200)
     terminal.show(report, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
-RENDERERS: dict[str, Callable[[content.Report], str]] = {
+RENDERERS: dict[str, Callable[[Report], str]] = {
     "terminal": on_terminal,
     "markdown": lambda report: markdown.render(report, []),
     "html": lambda report: html.render(report, []),
@@ -116,7 +117,9 @@ def test_a_verdict_stands_beside_its_tolerance(rows: list[Row], reproductions: l
 
 
 def test_a_published_table_that_is_too_wide_has_a_line_for_each_figure(rows: list[Row]) -> None:
-    found = section(rows, compare(Comparison(table="bm25-anserini", engines={"bm25": "bm25-flat"}), rows), BM25.table)
+    found = section(
+        rows, compare(PublishedComparison(table="bm25-anserini", engines={"bm25": "bm25-flat"}), rows), BM25.table
+    )
     assert found.table.columns[2:] == ("column", "published", "measured", "difference", "tolerance", "verdict")
     printed = {line[2]: line[3:] for line in lines(found)}
     assert len(printed) > 40
@@ -207,9 +210,8 @@ def test_a_run_that_compares_with_nothing_has_no_such_section(rows: list[Row]) -
 def test_a_name_from_elsewhere_stays_text_in_every_format(rows: list[Row]) -> None:
     hostile = "a<b>\\x % \n\x1b[31m|_"
     changed = [each for each in rows if each.engine == "bm25"]
-    found = compare(Comparison(table="bm25-anserini", engines={"bm25": "bm25-flat"}, columns=("SciFact nDCG@10",)), [
-        *(_revised(each, hostile) for each in changed)
-    ])  # fmt: skip
+    comparison = PublishedComparison(table="bm25-anserini", engines={"bm25": "bm25-flat"}, columns=("SciFact nDCG@10",))
+    found = compare(comparison, [_revised(each, hostile) for each in changed])
     for format, render in RENDERERS.items():
         text = render(content.build([], "", found))
         assert "\x1b[31m" not in text, format

@@ -4,7 +4,8 @@ import pytest
 
 from harness.records import Measurement, Percentile, Row
 from harness.report import notation
-from harness.report.table import Cell, Table, tabulate
+from harness.report.table import Cell, Table
+from harness.run.page.table import tabulate
 
 MakeRow = Callable[..., Row]
 

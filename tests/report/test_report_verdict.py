@@ -1,7 +1,7 @@
 from collections.abc import Callable
 
 from harness.records import Percentile, Row
-from harness.report.verdict import sentence
+from harness.run.page.verdict import sentence
 
 MakeRow = Callable[..., Row]
 

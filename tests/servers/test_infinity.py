@@ -17,7 +17,7 @@ import yaml
 from engines import Engine, Pair, load
 from harness.cli import main
 from harness.config import read_config
-from harness.run import Selection, prepare
+from harness.run.tasks import Selection, prepare
 from tests.servers import infinity
 
 pytestmark = pytest.mark.servers

@@ -1,0 +1,1 @@
+"""Prompts of templated classifiers: templates as data, their token ids, and the cache of token ids."""

@@ -1,0 +1,121 @@
+"""Templates: from a (query, document) pair to pieces of text and to token ids.
+
+A template is data (configs/templates/*.yaml). Each of its pieces is tokenised alone; pieces with a slot hold
+content, in which special-token strings are plain text. Only the document is ever truncated, so the suffix
+from which the score is read survives.
+"""
+
+import hashlib
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from pydantic import ValidationError, field_validator, model_validator
+
+from engines.base import BadOptions, Options, explain
+from engines.yaml_file import read_yaml
+
+if TYPE_CHECKING:
+    pass
+
+SLOT = re.compile(r"\{(query|document|instruction)\}")
+# In a wheel the templates lie inside this package, in a checkout beside it.
+FOLDERS = (Path(__file__).parents[1] / "templates", Path(__file__).parents[2] / "configs" / "templates")
+
+
+class Labels(Options):
+    positive: str
+    negative: str
+
+
+class Template(Options):
+    """A prompt as an ordered list of pieces with the slots {query}, {document} and {instruction}.
+
+    `instruction` is what the slot {instruction} becomes when there is one; without one it becomes nothing.
+    """
+
+    name: str
+    description: str
+    source: str
+    labels: Labels
+    instruction: str = ""
+    pieces: tuple[str, ...]
+
+    @field_validator("pieces")
+    @classmethod
+    def _has_one_query_then_one_document(cls, pieces: tuple[str, ...]) -> tuple[str, ...]:
+        slots = [slot for piece in pieces for slot in SLOT.findall(piece) if slot != "instruction"]
+        if slots != ["query", "document"]:
+            raise ValueError(f"pieces must hold {{query}} once and then {{document}} once, found {', '.join(slots)}")
+        if any("{document}" in piece and len(SLOT.findall(piece)) > 1 for piece in pieces):
+            raise ValueError("the piece with {document} must hold no other slot")
+        return pieces
+
+    @model_validator(mode="after")
+    def _instruction_has_its_slot(self) -> "Template":
+        if ("{instruction}" in self.instruction) != any("{instruction}" in piece for piece in self.pieces):
+            raise ValueError("a template with an {instruction} slot needs `instruction`, and the other way round")
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all that decides the ids and the score: pieces, instruction line, labels."""
+        labels = {"positive": self.labels.positive, "negative": self.labels.negative}
+        decisive = {"pieces": self.pieces, "instruction": self.instruction, "labels": labels}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def document_piece(self) -> int:
+        """Index of the piece that holds the document; all before it is shared by a query's documents."""
+        return next(i for i, piece in enumerate(self.pieces) if "{document}" in piece)
+
+    def fill(self, piece: str, query: str = "", document: str = "", instruction: str = "") -> str:
+        """One piece with its slots filled; text that looks like a slot inside the content stays as it is."""
+        values = {"query": query, "document": document, "instruction": self.instruction_line(instruction)}
+        return SLOT.sub(lambda slot: values[slot[1]], piece)
+
+    def instruction_line(self, instruction: str) -> str:
+        """What stands in the prompt for this instruction. Raises ValueError for a newline, as the card asserts."""
+        if "\n" in instruction:
+            raise ValueError(f"instruction {instruction!r} holds a newline; it must be one line")
+        if instruction and not self.instruction:
+            raise ValueError(f"template {self.name} has no place for the instruction {instruction!r}")
+        return self.instruction.replace("{instruction}", instruction) if instruction else ""
+
+    def render(self, query: str, document: str, instruction: str = "") -> str:
+        """The whole prompt as text, for servers that take text."""
+        return "".join(self.fill(piece, query, document, instruction) for piece in self.pieces)
+
+
+def template_names() -> list[str]:
+    """Names of the templates that ship with the project."""
+    return sorted({path.stem for folder in FOLDERS for path in folder.glob("*.yaml")})
+
+
+@cache
+def load_template(name: str) -> Template:
+    """A shipped template by name, or one's own by the path of its YAML file. Raises BadOptions."""
+    shipped = [folder / f"{name}.yaml" for folder in FOLDERS]
+    path = next((path for path in [*shipped, Path(name)] if path.is_file()), None)
+    if path is None:
+        raise BadOptions(f"template {name!r} is not known; known are {', '.join(template_names())}, or a YAML file")
+    try:
+        return Template.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise BadOptions(f"template {path}: {explain(error, Template)}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadOptions(f"template {path} is no YAML: {' '.join(str(error).split())}") from None
+
+
+def create_mxbai_v2_reranker_prompt_template(query: str, document: str, instruction: str = "") -> str:
+    """The prompt of the mxbai-rerank-v2 model card, byte for byte.
+
+    Raises TypeError for a query or document that is no text, ValueError for a newline in the instruction.
+    """
+    for name, text in (("query", query), ("document", document)):
+        if not isinstance(text, str):
+            raise TypeError(f"{name} is {text!r}, expected a str")
+    return load_template("mxbai-v2-seq").render(query, document, instruction)

@@ -1,0 +1,1 @@
+"""The remote engine: scores over HTTP. `dialects` holds what differs between servers."""

@@ -1,0 +1,95 @@
+"""From what a server answers to the log-odds of the positive label."""
+
+import math
+import re
+from typing import NamedTuple
+
+from engines.base import ScoringFailed
+from engines.prompts.template import Labels
+from engines.remote.dialects.base import OTHER, ScoreKind, Value
+from engines.remote.transport import HttpAnswer
+
+# Smallest positive number and largest one below 1. TEI, infinity (the transformers pipeline) and vLLM compute their
+# softmax and sigmoid in float32. Of a service nothing is known but JSON's numbers, which are read as float64. A
+# saturated score so lies beyond every other one that the server can express, and the order survives.
+FLOAT32 = (2.0**-149, 1 - 2.0**-24)
+FLOAT64 = (2.0**-1074, 1 - 2.0**-53)
+# TEI's headers x-...-time, in milliseconds; those of a batch are means over its texts
+TIMES = ("compute", "queue", "tokenization", "inference", "total")
+
+
+class LogOdds(NamedTuple):
+    value: float
+    saturated: bool  # a probability was 0 or 1, and the value is a bound
+
+
+def log_odds(answer: Value, labels: Labels, kind: ScoreKind) -> LogOdds:
+    """logit(positive) - logit(negative), or log(p / (1 - p)) of one probability. Raises ScoringFailed."""
+    smallest, below_one = FLOAT64 if kind == "opaque" else FLOAT32
+    if isinstance(answer, float):
+        if kind == "logit_diff":
+            return LogOdds(answer, False)
+        probability = min(max(_probability(answer), smallest), below_one)
+        return LogOdds(math.log(probability) - math.log1p(-probability), answer in (0, 1))
+    positive, negative = _by_name(answer, labels)
+    if kind == "logit_diff":
+        difference = positive - negative
+        if not math.isfinite(difference):
+            raise ScoringFailed(f"logits {positive} and {negative} differ by more than a number can hold")
+        return LogOdds(difference, False)
+    # softmax_1 / softmax_0 = exp(logit_1 - logit_0); better than one of them alone, of which few digits are left near 1
+    if abs(_probability(positive) + _probability(negative) - 1) > 0.01:
+        raise ScoringFailed(
+            f"probabilities {positive} and {negative} do not add up to 1: expected a softmax of two labels"
+        )
+    odds = math.log(max(positive, smallest)) - math.log(max(negative, smallest))
+    return LogOdds(odds, 0 in (positive, negative))
+
+
+def _by_name(answer: dict[str, float], labels: Labels) -> tuple[float, float]:
+    """Values of the positive and the negative label; one of them may be nameless.
+
+    LABEL_0 and LABEL_1 are refused: they are what a configuration without names is given, and say nothing of which
+    row is which token.
+    """
+    known = {labels.positive, labels.negative}
+    named = answer.keys() & known
+    if len(answer) == 2 and named and answer.keys() <= known | {OTHER}:
+        positive = answer.get(labels.positive, answer.get(OTHER))
+        negative = answer.get(labels.negative, answer.get(OTHER))
+        assert positive is not None and negative is not None
+        return positive, negative
+    raise ScoringFailed(
+        f"the server's labels are {sorted(label for label in answer if label)}, expected {labels.positive!r} and "
+        f"{labels.negative!r}: set id2label in the served config.json, or use a template with these labels"
+    )
+
+
+def _probability(value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ScoringFailed(f"score {value} is no probability, expected one in [0, 1]: does the server send logits?")
+    return value
+
+
+def usage(answer: HttpAnswer) -> dict[str, int]:
+    """Counts that the server told: `tokens` that it read, and its times as `server_queue_us` and so on."""
+    times = {name: _microseconds(answer.headers.get(f"x-{name}-time", "")) for name in TIMES}
+    told = {f"server_{name}_us": us for name, us in times.items() if us is not None}
+    tokens = _tokens(answer)
+    return told if tokens is None else {**told, "tokens": tokens}
+
+
+def _microseconds(milliseconds: str) -> int | None:
+    return round(float(milliseconds) * 1000) if re.fullmatch(r"\d{1,12}(\.\d+)?", milliseconds) else None
+
+
+def _tokens(answer: HttpAnswer) -> int | None:
+    """From `usage` (infinity, vLLM, Jina), `meta.tokens` (Cohere) or the header of TEI."""
+    document = answer.document if isinstance(answer.document, dict) else {}
+    meta = document.get("meta")
+    told = document.get("usage") or (meta.get("tokens") if isinstance(meta, dict) else None)
+    if isinstance(told, dict):
+        counts = (told.get(name) for name in ("prompt_tokens", "input_tokens", "total_tokens"))
+        return next((count for count in counts if type(count) is int and count >= 0), None)
+    header = answer.headers.get("x-compute-tokens", "")
+    return int(header) if re.fullmatch(r"\d{1,12}", header) else None

@@ -1,0 +1,117 @@
+"""What a dialect is: how one server is asked for scores, and how its answer is read. Nothing here does I/O.
+
+A dialect is a small file with two pure functions, `request(batch)` and `scores(document)`, and a `Dialect` that
+says what else differs between servers. Unknown fields of an answer are ignored, missing ones raise ScoringFailed.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from reprlib import Repr
+from typing import Any, Literal, NamedTuple
+
+from engines.base import ScoringFailed
+
+# prompt: the whole prompt as text · ids: the whole prompt as token ids · halves: the prompt's text, cut before the
+# document, for servers that put query and document one behind the other · pair: query and document as they are
+Form = Literal["prompt", "ids", "halves", "pair"]
+# logit_diff: log-odds · probability: the model's softmax or sigmoid · opaque: a service's own number in [0, 1]
+ScoreKind = Literal["logit_diff", "probability", "opaque"]
+# A score without labels is of the positive one; a labelled one names all labels of the model, OTHER for the one
+# that the server left unnamed.
+Value = float | dict[str, float]
+OTHER = ""
+
+
+class Batch(NamedTuple):
+    """What one request asks scores for."""
+
+    inputs: Sequence[str] | Sequence[list[int]]  # prompts, or documents (their halves of the prompt)
+    query: str = ""  # of all inputs; empty where an input is a whole prompt
+    model: str = ""  # the name under which the server serves it
+
+
+class DialectRequest(NamedTuple):
+    path: str  # below the engine's url
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    request: Callable[[Batch], DialectRequest]
+    scores: Callable[[Any], list[Value]]  # one per input, in their order
+    form: Form
+    score_kind: ScoreKind
+    batch_size: int  # inputs of a request, unless the config says otherwise
+    info: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # GET route -> what to record of its answer
+    auth: str = "Bearer"  # scheme of the Authorization header
+    needs_model: bool = False
+    strips: bool = False  # white space around a prompt is deleted by the server
+    tells_tokens: bool = True  # its `usage` counts tokens
+    cuts: bool = False  # the server cuts what is too long, where others refuse it
+
+
+def take(document: Any, name: str, kind: type) -> Any:
+    """The field of a JSON object; raises ScoringFailed that names the field and what came instead."""
+    found = document.get(name) if isinstance(document, dict) else None
+    if not isinstance(found, kind) or isinstance(found, bool):  # to Python, true is an integer
+        raise ScoringFailed(f"the answer has no {name!r} ({_JSON_NAMES[kind]}), it is {short(document)}")
+    return found
+
+
+def items(document: Any) -> list[Any]:
+    if not isinstance(document, list):
+        raise ScoringFailed(f"the answer is {short(document)}, expected a list")
+    return document
+
+
+def number(value: Any, name: str) -> float:
+    """A finite number; raises ScoringFailed for null, NaN, infinity, text and booleans."""
+    try:
+        if not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value):
+            return float(value)
+    except OverflowError:  # an integer beyond every float
+        pass
+    raise ScoringFailed(f"{name} is {short(value)}, expected a finite number")
+
+
+def labelled(answer: Any) -> Value:
+    """[{"score": 0.98, "label": "1"}, ...] in any order. One label alone is the score itself."""
+    values: dict[str, float] = {}
+    for entry in items(answer):
+        label = take(entry, "label", str)
+        if label in values:
+            raise ScoringFailed(f"label {label!r} is there twice in {short(answer)}")
+        values[label] = number(entry.get("score"), "score")
+    if not values:
+        raise ScoringFailed("an answer without any label, expected a score for each")
+    return values if len(values) > 1 else next(iter(values.values()))
+
+
+def indexed(entries: list[Any], read: Callable[[dict[str, Any]], Value]) -> list[Value]:
+    """Values in the order of their `index`, which must be 0 to n - 1, each once."""
+    values: dict[int, Value] = {}
+    for entry in entries:
+        index = take(entry, "index", int)
+        if index in values or not 0 <= index < len(entries):
+            raise ScoringFailed(
+                f"index {index} among {len(entries)} scores: expected 0 to {len(entries) - 1}, each once"
+            )
+        values[index] = read(entry)
+    return [values[index] for index in range(len(entries))]
+
+
+def ranked(entries: list[Any], name: str) -> list[Value]:
+    """Plain scores of a list of {"index": 1, name: 0.5}, in whatever order."""
+    return indexed(entries, lambda entry: number(entry.get(name), name))
+
+
+def short(value: Any) -> str:
+    """The beginning of a value, however large or deep it is: `repr` would recurse, and write all of it first."""
+    text = _SHORT.repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+_JSON_NAMES = {list: "a list", str: "a string", int: "an integer"}

@@ -1,0 +1,10 @@
+"""Baseten Embeddings Inference: TEI's /predict behind a url that ends in /sync, with its own kind of key.
+
+https://github.com/basetenlabs/truss-examples: `Authorization: Api-Key KEY`; its client sends 128 texts at once.
+"""
+
+from dataclasses import replace
+
+from engines.remote.dialects import tei
+
+DIALECT = replace(tei.DIALECT, auth="Api-Key", batch_size=128)

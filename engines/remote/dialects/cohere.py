@@ -1,0 +1,34 @@
+"""Cohere's POST /v2/rerank (https://api.cohere.com): the service owns prompt, tokenizer and truncation."""
+
+from typing import Any
+
+from engines.remote.dialects.base import Batch, Dialect, DialectRequest, Value, ranked, take
+
+
+def request(batch: Batch) -> DialectRequest:
+    return DialectRequest("/v2/rerank", body(batch))
+
+
+def body(batch: Batch) -> dict[str, Any]:
+    return {
+        "model": batch.model,
+        "query": batch.query,
+        "documents": list(batch.inputs),
+        "top_n": len(batch.inputs),
+    }
+
+
+def scores(document: Any) -> list[Value]:
+    return ranked(take(document, "results", list), "relevance_score")
+
+
+DIALECT = Dialect(
+    request=request,
+    scores=scores,
+    form="pair",
+    score_kind="opaque",
+    batch_size=1000,  # documents of one request, as Cohere advises; 10,000 are refused
+    info={"/v1/models": ()},
+    needs_model=True,
+    cuts=True,
+)

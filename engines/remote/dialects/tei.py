@@ -1,0 +1,31 @@
+"""text-embeddings-inference, POST /predict: labels with raw logits for each prompt.
+
+TEI itself serves no Qwen2 classifier (1.9: "model type is not supported for Qwen2"); servers with its wire format do.
+"""
+
+from typing import Any
+
+from engines.remote.dialects.base import Batch, Dialect, DialectRequest, Value, items, labelled
+
+INFO = ("model_id", "model_sha", "model_dtype", "version", "max_input_length", "auto_truncate")
+
+
+def request(batch: Batch) -> DialectRequest:
+    # Each text alone in a list: ["a", "b"] would be one pair. Not truncated: TEI cuts the prompt's end, from which
+    # the score is read, and since 1.9 does so unless told otherwise.
+    inputs = [[text] for text in batch.inputs]
+    return DialectRequest("/predict", {"inputs": inputs, "raw_scores": True, "truncate": False})
+
+
+def scores(document: Any) -> list[Value]:
+    return [labelled(answer) for answer in items(document)]
+
+
+DIALECT = Dialect(
+    request=request,
+    scores=scores,
+    form="prompt",
+    score_kind="logit_diff",
+    batch_size=32,  # --max-client-batch-size; more is an error 422
+    info={"/info": INFO},
+)

@@ -1,0 +1,43 @@
+"""vLLM, POST /classify with token ids: raw logits, and the only remote route on which no text is tokenised again."""
+
+from typing import Any
+
+from engines.base import ScoringFailed
+from engines.remote.dialects.base import OTHER, Batch, Dialect, DialectRequest, Value, indexed, number, short, take
+
+INFO = {"/version": ("version",), "/v1/models": ("id", "root", "max_model_len")}
+
+
+def request(batch: Batch) -> DialectRequest:
+    body = {
+        "model": batch.model,
+        "input": list(batch.inputs),
+        "add_special_tokens": False,
+        "use_activation": False,  # then `probs` holds logits
+    }
+    return DialectRequest("/classify", body)
+
+
+def scores(document: Any) -> list[Value]:
+    return indexed(take(document, "data", list), _logits)
+
+
+def _logits(entry: dict[str, Any]) -> Value:
+    """One or two logits. `label` names the larger one, so the other is known as well, whatever their order."""
+    logits = [number(value, "probs") for value in take(entry, "probs", list)]
+    if len(logits) == 1:
+        return logits[0]
+    if len(logits) != 2:
+        raise ScoringFailed(f"probs is {short(logits)}, expected one or two values")
+    return {take(entry, "label", str) or "unnamed": max(logits), OTHER: min(logits)}
+
+
+DIALECT = Dialect(
+    request=request,
+    scores=scores,
+    form="ids",
+    score_kind="logit_diff",
+    batch_size=32,
+    info=INFO,
+    needs_model=True,
+)

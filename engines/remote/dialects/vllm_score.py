@@ -1,0 +1,31 @@
+"""vLLM, POST /score, for models with one label and a server without a chat template.
+
+Such a server tokenises query + document as one string, so the prompt arrives whole. With a template on the server
+(--chat-template, or one that the model's configuration declares) there would be a prompt inside of a prompt.
+"""
+
+from typing import Any
+
+from engines.remote.dialects import vllm
+from engines.remote.dialects.base import Batch, Dialect, DialectRequest, Value, ranked, take
+
+
+def request(batch: Batch) -> DialectRequest:
+    # text_1 and text_2 are understood by old versions as well, `queries` and `documents` are not
+    body = {"model": batch.model, "text_1": batch.query, "text_2": list(batch.inputs), "use_activation": False}
+    return DialectRequest("/score", body)
+
+
+def scores(document: Any) -> list[Value]:
+    return ranked(take(document, "data", list), "score")
+
+
+DIALECT = Dialect(
+    request=request,
+    scores=scores,
+    form="halves",
+    score_kind="logit_diff",
+    batch_size=32,
+    info=vllm.INFO,
+    needs_model=True,
+)

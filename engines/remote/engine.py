@@ -1,0 +1,267 @@
+"""Scores over HTTP: one engine for every server; what differs between them is a dialect."""
+
+import hashlib
+import os
+import re
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import groupby
+from typing import Any, ClassVar, NamedTuple
+
+from engines.base import Call, Engine, EngineUnavailable, Options, Pair, ScoringFailed, require
+from engines.prompts.encoder import Prompt, PromptEncoder
+from engines.prompts.template import load_template
+from engines.remote.answers import LogOdds, log_odds, usage
+from engines.remote.dialects import DIALECTS
+from engines.remote.dialects.base import Batch, Dialect
+from engines.remote.options import MAX_TOKENS, TEMPLATE, RemoteOptions
+from engines.remote.prompt_text import PAD, TextEncoder, load_tokenizer
+from engines.remote.transport import Budget, Limits, TooLarge, Transport
+
+
+class RequestJob(NamedTuple):
+    """One request, and the pairs that it is about."""
+
+    batch: Batch
+    pairs: Sequence[Pair]
+
+    def part(self, first: int, last: int) -> "RequestJob":
+        return RequestJob(self.batch._replace(inputs=self.batch.inputs[first:last]), self.pairs[first:last])
+
+
+class Heard:
+    """What the answers to one call of `score` told, as they came."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self._first_bytes_s: list[float] = []
+        self._tokens: list[int | None] = []
+
+    def add(self, first_byte_s: float, tokens: int | None) -> None:
+        self._first_bytes_s.append(first_byte_s)
+        self._tokens.append(tokens)
+
+    def call(self) -> Call:
+        known = [tokens for tokens in self._tokens if tokens is not None]
+        tokens = sum(known) if len(known) == len(self._tokens) else None
+        return Call(min(self._first_bytes_s, default=None), tokens)
+
+
+class Remote(Engine):
+    options_type: ClassVar[type[Options]] = RemoteOptions
+    options: RemoteOptions
+    concurrent: ClassVar[bool] = True
+
+    def __init__(self, options: RemoteOptions) -> None:
+        super().__init__(options)
+        self._dialect = DIALECTS[options.dialect]
+        self._template = load_template(options.template or TEMPLATE)
+        self._counts: Counter[str] = Counter()
+        self._counting = threading.Lock()
+        self._heard = threading.local()  # several threads may call at a time, each asks about its own call
+        self._description = _described(options, self._dialect)
+        self._anyio: Any = require("anyio", extra="remote")
+        self._transport = Transport(
+            options.url.rstrip("/"),
+            Limits(options.timeout_s, options.attempts, options.concurrency),
+            authorization=_authorization(options, self._dialect),
+            verify=options.verify,
+        )
+        self._encoder = self._make_encoder()
+        with ExitStack() as stack:
+            self._portal = stack.enter_context(require("anyio.from_thread", extra="remote").start_blocking_portal())
+            stack.callback(self._portal.call, self._transport.close)
+            self._slots = self._portal.call(self._anyio.Semaphore, options.concurrency)
+            self._description |= self._ask_about_the_server()
+            self._open = stack.pop_all()
+
+    def score(self, pairs: Sequence[Pair]) -> list[float]:
+        jobs, heard = list(self._jobs(pairs)), Heard(Budget(self.options.retry_budget_s))
+        future = self._portal.start_task_soon(self._ask_all, jobs, heard)
+        try:
+            scores: list[LogOdds] = future.result()
+        except BaseException:  # an interrupt: what runs is stopped, what waits never starts
+            future.cancel()
+            raise
+        self._count(saturated=sum(score.saturated for score in scores))
+        self._heard.call = heard.call()
+        return [score.value for score in scores]
+
+    def describe(self) -> Mapping[str, str]:
+        return self._description
+
+    def counts(self) -> Mapping[str, int]:
+        return {**self._counts, "retries": self._transport.retries}
+
+    def last_call(self) -> Call:
+        call: Call = getattr(self._heard, "call", Call())
+        return call
+
+    def close(self) -> None:
+        self._open.close()
+
+    def _make_encoder(self) -> PromptEncoder | TextEncoder | None:
+        """What turns pairs into prompts, None where the service does; adds to the description."""
+        options, dialect, template = self.options, self._dialect, self._template
+        if dialect.form == "pair":
+            return None
+        max_tokens = options.max_tokens or MAX_TOKENS
+        tokenizer = load_tokenizer(options.tokenizer) if options.tokenizer else None
+        self._description |= {"template": template.name, "template_sha256": template.sha256}
+        if tokenizer is not None:
+            self._description |= {
+                "tokenizer_sha256": hashlib.sha256(tokenizer.to_str().encode()).hexdigest(),
+                "max_tokens": str(max_tokens),
+            }
+        if dialect.form == "ids":
+            assert tokenizer is not None
+            return PromptEncoder(template, tokenizer, max_tokens=max_tokens, instruction=options.instruction)
+        wanted = options.final_newline == "protect" or (options.final_newline == "auto" and dialect.strips)
+        protect = wanted and template.pieces[-1][-1:].isspace()
+        self._description["final_newline"] = f"protected by {PAD}" if protect else "kept"
+        return TextEncoder(template, tokenizer, max_tokens=max_tokens, instruction=options.instruction, protect=protect)
+
+    def _ask_about_the_server(self) -> dict[str, str]:
+        """What the info routes say. Raises EngineUnavailable for a server that is not there or refuses the key."""
+        budget = Budget(self.options.retry_budget_s)
+        found: dict[str, str] = {}
+        for path, names in self._dialect.info.items():
+            try:
+                document = self._portal.call(self._transport.get, path, budget)
+            except ScoringFailed as error:
+                raise EngineUnavailable(f"{error}; start the server, or mend url, api_key_env or verify") from None
+            entry = _entry(document, self.options.model)
+            found |= {f"server_{name}": self._transport.line(str(entry[name])) for name in names if name in entry}
+        if not self.options.model and "server_model_id" in found:
+            found["model"] = found["server_model_id"]
+        return found
+
+    def _jobs(self, pairs: Sequence[Pair]) -> Iterator[RequestJob]:
+        size = self.options.batch_size or self._dialect.batch_size
+        batches = [self._batch(query, list(group)) for query, group in groupby(pairs, key=lambda pair: pair.query)]
+        if self._dialect.form in ("prompt", "ids") and batches:  # whose inputs need not be of one query
+            inputs: list[Any] = [each for batch in batches for each in batch.inputs]
+            batches = [batches[0]._replace(inputs=inputs)]
+        start = 0
+        for batch in batches:
+            whole = RequestJob(batch, pairs[start : start + len(batch.inputs)])
+            yield from (whole.part(first, first + size) for first in range(0, len(batch.inputs), size))
+            start += len(batch.inputs)
+
+    def _batch(self, query: str, group: Sequence[Pair]) -> Batch:
+        """One query's documents as this dialect sends them."""
+        documents, model = [pair.document for pair in group], self.options.model
+        for text in (query, *documents):
+            _check_encodable(text)
+        if self._encoder is None:
+            return Batch(documents, query, model)
+        encoded = self._encoder.encode(query, documents)
+        self._count(truncated=encoded.truncated, special_text=encoded.special_text)
+        if isinstance(encoded, Prompt):
+            return Batch([encoded.prefix + tail for tail in encoded.tails], model=model)
+        if self._dialect.form == "halves":
+            return Batch(encoded.tails, encoded.prefix, model)
+        return Batch([encoded.prefix + tail for tail in encoded.tails], model=model)
+
+    async def _ask_all(self, jobs: Sequence[RequestJob], heard: Heard) -> list[LogOdds]:
+        """Scores in the order of the jobs. The first that fails stops the others."""
+        scores: list[list[LogOdds]] = [[] for _ in jobs]
+
+        async def ask(index: int) -> None:
+            async with self._slots:
+                scores[index] = await self._ask(jobs[index], heard)
+
+        try:
+            async with self._anyio.create_task_group() as group:
+                for index in range(len(jobs)):
+                    group.start_soon(ask, index)
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        return [score for part in scores for score in part]
+
+    async def _ask(self, job: RequestJob, heard: Heard) -> list[LogOdds]:
+        """One score per pair of the job, in two requests if one is too large for the server."""
+        path, body = self._dialect.request(job.batch)
+        try:
+            answer = await self._transport.post(path, body, heard.budget)
+        except TooLarge as error:
+            if len(job.pairs) == 1:
+                query, document = job.pairs[0]
+                raise ScoringFailed(f"{error}, for query {query[:60]!r} and document {document[:60]!r}") from None
+            self._count(splits=1)
+            middle = len(job.pairs) // 2
+            first = await self._ask(job.part(0, middle), heard)
+            return first + await self._ask(job.part(middle, len(job.pairs)), heard)
+        told = usage(answer)
+        if not self._dialect.tells_tokens:
+            told.pop("tokens", None)
+        self._count(requests=1, **told)
+        heard.add(answer.first_byte_s, told.get("tokens"))
+        try:
+            values = self._dialect.scores(answer.document)
+            if len(values) != len(job.pairs):
+                raise ScoringFailed(f"{len(values)} scores for {len(job.pairs)} pairs")
+            return [log_odds(value, self._template.labels, self._dialect.score_kind) for value in values]
+        except ScoringFailed as error:
+            raise ScoringFailed(self._transport.line(f"{self.options.url}{path}: {error}")) from None
+
+    def _count(self, **counts: int) -> None:
+        with self._counting:  # of the event loop and of every thread that calls score
+            self._counts.update(counts)
+
+
+def _described(options: RemoteOptions, dialect: Dialect) -> dict[str, str]:
+    """What is known before the server is asked."""
+    cut = {True: "by the server, unknown", False: "none: what is too long is refused"}[dialect.cuts]
+    return {
+        "model": options.model or options.url,
+        "dialect": options.dialect,
+        "url": options.url,
+        "input": _INPUTS[dialect.form],
+        "score_kind": dialect.score_kind,
+        "truncation": "of the document, here" if options.tokenizer else cut,
+        "batch_size": str(options.batch_size or dialect.batch_size),
+        "httpx": str(require("httpx", extra="remote").__version__),
+    }
+
+
+_INPUTS = {
+    "prompt": "prompt as text",
+    "ids": "prompt as token ids",
+    "halves": "prompt as text in two halves",
+    "pair": "query and document as they are, the prompt is the service's",
+}
+
+
+def _authorization(options: RemoteOptions, dialect: Dialect) -> str:
+    """Value of the header, empty without a key. Raises EngineUnavailable, which never holds the key."""
+    if options.api_key_env is None:
+        return ""
+    key = os.environ.get(options.api_key_env, "")
+    if not key:
+        raise EngineUnavailable(
+            f"environment variable {options.api_key_env} is not set: it must hold the endpoint's key"
+        )
+    if not re.fullmatch(r"[!-~]+", key):
+        raise EngineUnavailable(
+            f"environment variable {options.api_key_env} holds a space, a newline or a character that is not ASCII: "
+            "set it to the key alone"
+        )
+    return f"{dialect.auth} {key}"
+
+
+def _entry(document: Any, model: str) -> Mapping[str, Any]:
+    """The object that an info route gives, or of a list below `data` the one of this model."""
+    entries = document.get("data") if isinstance(document, dict) else None
+    if isinstance(entries, list):
+        return next((entry for entry in entries if isinstance(entry, dict) and entry.get("id") == model), {})
+    return document if isinstance(document, dict) else {}
+
+
+def _check_encodable(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # a lone surrogate is no text
+        raise ScoringFailed(f"a text cannot be encoded as UTF-8: {error}") from None

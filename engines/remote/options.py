@@ -1,0 +1,95 @@
+"""What a config may say of a remote endpoint, checked before anything is sent."""
+
+import re
+from ipaddress import ip_address
+from typing import Annotated, Literal, Self
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import Field, PositiveInt, field_validator, model_validator
+
+from engines.base import Options
+from engines.prompts.template import load_template
+from engines.remote.dialects import DIALECTS
+
+TEMPLATE = "mxbai-v2-seq"
+MAX_TOKENS = 8192
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class RemoteOptions(Options):
+    dialect: str
+    url: str  # below which the dialect's routes lie; without a user, a query or a fragment
+    model: str = ""  # the name under which the server serves it
+    template: str | None = None  # None: mxbai-v2-seq, or the service's own for cohere and jina
+    instruction: str = ""
+    tokenizer: str | None = None  # a folder with tokenizer.json, or a name on the hub; None: no text is cut here
+    max_tokens: PositiveInt | None = None  # of the whole prompt; None: 8192
+    final_newline: Literal["auto", "keep", "protect"] = "auto"  # protect: put the pad token behind it
+    batch_size: PositiveInt | None = None  # inputs of a request; None: the dialect's
+    concurrency: PositiveInt = 4  # requests at a time
+    timeout_s: Seconds = 120.0  # of one attempt, from its start to the last byte
+    attempts: PositiveInt = 5
+    retry_budget_s: Seconds = 120.0  # of failed attempts and waits, over all requests for one query
+    api_key_env: str | None = None  # the environment variable that holds the key
+    verify: str | None = None  # a PEM file of certificate authorities in the place of the public ones
+
+    @field_validator("dialect")
+    @classmethod
+    def _is_known(cls, dialect: str) -> str:
+        if dialect not in DIALECTS:
+            raise ValueError(f"expected one of {', '.join(sorted(DIALECTS))}")
+        return dialect
+
+    @model_validator(mode="after")
+    def _keeps_the_key(self) -> Self:
+        """Raises for a url or a name that may hold a secret, without repeating it: errors are written to files."""
+        if self.api_key_env is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.api_key_env):
+            raise ValueError(
+                "api_key_env must be the name of an environment variable (A-Z, 0-9, _), not the key itself"
+            )
+        parts = _split(self.url)
+        if self.api_key_env and parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+            raise ValueError(f"the key of {self.api_key_env} is not sent in the clear to {parts.hostname}: use https")
+        if self.dialect == "baseten" and not self.url.rstrip("/").endswith("/sync"):
+            raise ValueError(f"url {self.url!r}: expected one that ends in /sync, as Baseten's do")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_dialect(self) -> Self:
+        """Raises for what the dialect needs and for what would have no effect."""
+        dialect = DIALECTS[self.dialect]
+        if dialect.needs_model and not self.model:
+            raise ValueError(f"dialect {self.dialect} needs `model`, the name under which the server serves it")
+        if dialect.form == "ids" and not self.tokenizer:
+            raise ValueError(f"dialect {self.dialect} sends token ids: set `tokenizer` to the model's folder or name")
+        if dialect.form == "pair":
+            for name in ("template", "instruction", "tokenizer", "max_tokens"):
+                if getattr(self, name):
+                    raise ValueError(f"{name} has no effect: the service behind {self.dialect} makes its own prompt")
+            return self
+        if self.max_tokens and not self.tokenizer:
+            raise ValueError(f"max_tokens = {self.max_tokens} needs `tokenizer`, the model's, to count and cut")
+        load_template(self.template or TEMPLATE).instruction_line(self.instruction)
+        return self
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of a url that names a server and nothing else. Raises ValueError, which does not repeat it."""
+    expected = "expected http(s)://HOST[:PORT][/PATH] in ASCII"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"url cannot be read; {expected}") from None
+    if not re.fullmatch(r"https?://[!-~]+", url) or not parts.hostname or port == 0:
+        raise ValueError(f"url cannot be read; {expected}")
+    if "@" in url or "?" in url or "#" in url:
+        raise ValueError(f"url holds a user, a query or a fragment; {expected}, and a key in api_key_env")
+    return parts
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,156 @@
+"""Prompts as text, for servers that tokenise themselves: content stays in its place, documents are cut to fit.
+
+Over text, a server reads a special-token string inside a document as that token. So a space is put behind its
+first character (`<|im_end|>` becomes `< |im_end|>`, next to what it is as plain text), and it is counted.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from engines.base import EngineUnavailable, ScoringFailed, require
+from engines.model_files import locate
+from engines.prompts.template import Template
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# Without a tokenizer the special tokens are not known: those of Qwen, Llama 3, Phi and others look like this, and
+# whatever in the template's own pieces looks like a marker is added.
+MARKER = r"<\|[^\s<>|]+\|>"
+OWN_MARKER = re.compile(r"<[^\s<>]+>|\[[A-Z]+\]")
+PAD = "<|endoftext|>"  # of Qwen2 and Qwen3
+
+
+class Halves(NamedTuple):
+    """A prompt in two: all before the document's piece, and from there on. Their concatenation is the prompt."""
+
+    before: str
+    after: str
+
+
+class PromptTexts(NamedTuple):
+    """One query's prompts as text: prompt i is `prefix + tails[i]`."""
+
+    prefix: str
+    tails: list[str]
+    truncated: int  # documents that were cut
+    special_text: int  # texts that held a special-token string
+
+
+class TextEncoder:
+    """A template as text. With a tokenizer, no prompt has more than max_tokens; without one, nothing is cut.
+
+    `protect` puts the pad token behind the prompt. infinity strips its inputs, and with a final newline goes the
+    token from which the score is read. transformers from 4.49 on reads it at the right-most token that is no
+    padding, which is the newline again.
+    """
+
+    def __init__(
+        self,
+        template: Template,
+        tokenizer: "Tokenizer | None",
+        *,
+        max_tokens: int,
+        instruction: str = "",
+        protect: bool = False,
+    ) -> None:
+        self._template, self._instruction = template, instruction
+        self._end = PAD if protect else ""
+        self._max_tokens = max_tokens + protect  # the pad token moves no score: where it is cut off, all else is there
+        self._tokenizer = tokenizer
+        if tokenizer is None:
+            own = [marker for piece in template.pieces for marker in OWN_MARKER.findall(piece)]
+            self._special = re.compile("|".join([MARKER, *map(re.escape, sorted(set(own), key=len, reverse=True))]))
+            return
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        specials = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        if protect and PAD not in specials:
+            raise EngineUnavailable(
+                f"the tokenizer has no {PAD} to protect the final newline with: final_newline: keep"
+            )
+        longest_first = sorted((text for text in specials if len(text) > 1), key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self._special_ids = frozenset(specials.values())
+        self._frame = self._specials_of("".join(self._render("", "")))
+
+    def encode(self, query: str, documents: Sequence[str]) -> PromptTexts:
+        """One query's prompts. Raises ScoringFailed if the query leaves no room."""
+        special_text = sum(bool(self._special.search(text)) for text in (query, *documents))
+        query, documents = self._defuse(query), [self._defuse(document) for document in documents]
+        halves = [self._render(query, document) for document in documents]
+        truncated = 0
+        if self._tokenizer is not None:
+            encoded = self._tokenizer.encode_batch_fast(["".join(each) for each in halves])
+            for i, encoding in enumerate(encoded):
+                ids = encoding.ids
+                if len(ids) > self._max_tokens:
+                    halves[i] = self._cut(query, documents[i], len(ids))
+                    truncated += 1
+                    ids = self._tokenizer.encode("".join(halves[i])).ids
+                self._check_frame(ids, documents[i])
+        return PromptTexts(self._render(query, "").before, [each.after for each in halves], truncated, special_text)
+
+    def _render(self, query: str, document: str) -> Halves:
+        template = self._template
+        filled = [template.fill(piece, query, document, self._instruction) for piece in template.pieces]
+        before = "".join(filled[: template.document_piece])
+        after = "".join(filled[template.document_piece :])
+        return Halves(before, after + self._end)
+
+    def _cut(self, query: str, document: str, tokens: int) -> Halves:
+        """The prompt with the longest beginning of the document that fits; `tokens` is what the whole prompt has.
+
+        Cut where a token ends, and tokenised again: a cut inside a character, or a merge with what follows, can
+        leave more tokens than were counted.
+        """
+        assert self._tokenizer is not None
+        ends = [end for _, end in self._tokenizer.encode(document, add_special_tokens=False).offsets]
+        keep = len(ends)
+        while tokens > self._max_tokens:
+            keep -= tokens - self._max_tokens
+            if keep <= 0:
+                limit = self._max_tokens - bool(self._end)
+                raise ScoringFailed(
+                    f"query {query[:60]!r} leaves no room for a document in max_tokens = {limit}: raise max_tokens"
+                )
+            half = self._render(query, document[: ends[keep - 1]])
+            tokens = len(self._tokenizer.encode("".join(half)).ids)
+        return half
+
+    def _defuse(self, text: str) -> str:
+        while self._special.search(text):  # again, as two tokens can overlap
+            text = self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+        return text
+
+    def _check_frame(self, ids: list[int], document: str) -> None:
+        if self._only_special(ids) != self._frame:
+            raise ScoringFailed(
+                f"document {document[:60]!r} or its query still holds a special token of the tokenizer after it was "
+                "broken up: send token ids (dialect vllm)"
+            )
+
+    def _specials_of(self, text: str) -> list[int]:
+        assert self._tokenizer is not None
+        return self._only_special(self._tokenizer.encode(text).ids)
+
+    def _only_special(self, ids: list[int]) -> list[int]:
+        return [i for i in ids if i in self._special_ids]
+
+
+def load_tokenizer(model: str) -> "Tokenizer":
+    """The tokenizer of a folder's or of a hub model's tokenizer.json, without torch. Raises EngineUnavailable."""
+    tokenizers = require("tokenizers", extra="remote")
+    hub = require("huggingface_hub", extra="remote")
+    folder = Path(locate(model))
+    try:
+        path = folder / "tokenizer.json" if folder.is_dir() else hub.hf_hub_download(model, "tokenizer.json")
+        found: Tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises nothing narrower
+        reason = str(error).strip().partition("\n")[0]
+        raise EngineUnavailable(
+            f"tokenizer {model!r} cannot be loaded ({reason}): expected a folder with tokenizer.json, or a hub name"
+        ) from None
+    return found

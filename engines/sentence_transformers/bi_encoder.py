@@ -1,0 +1,232 @@
+"""Bi-encoders by sentence-transformers: cosine of normalised embeddings, each document encoded once per model.
+
+As an engine it is shown the candidates; shown a whole corpus it is a first stage that searches all of it. Either way
+the documents' vectors are kept on disk, where the next engine of the same model finds them.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from importlib.metadata import version
+from itertools import groupby, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import PositiveInt
+
+from engines.base import EngineUnavailable, Options, Pair, Retriever, ScoringFailed, require
+from engines.model_files import hub_commit, locate, weights_revision
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from engines.sentence_transformers.vectors import Rows, Vectors, VectorStore
+
+
+CHUNK = 512  # documents that prepare encodes and stores at once: a kill costs at most these
+BLOCK = 512  # vectors that search reads at once: they fit the cache
+PACKAGES = ("torch", "transformers", "tokenizers", "sentence-transformers")  # whose versions change last bits
+SETTINGS = {".json", ".txt", ".model", ".py"}  # configurations, vocabularies, code: what is no weights in a folder
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+class BiEncoderOptions(Options):
+    model: str  # a folder, a name on the hub, or package:NAME/FOLDER for a model that an installed package carries
+    revision: str | None = None
+    device: str = "auto"
+    query_prompt: str = ""  # put before each query, as E5 and BGE want it
+    document_prompt: str = ""
+    max_tokens: PositiveInt | None = None  # None: the model's own limit
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    batch_size: PositiveInt = 32
+
+
+class BiEncoder(Retriever):
+    options_type: ClassVar[type[Options]] = BiEncoderOptions
+    options: BiEncoderOptions
+    prepares = "candidates"
+
+    def __init__(self, options: BiEncoderOptions) -> None:
+        super().__init__(options)
+        library = require("sentence_transformers", extra="sentence-transformers")
+        require("transformers.utils.logging", extra="sentence-transformers").disable_progress_bar()
+        path = locate(options.model)
+        try:
+            self._model = library.SentenceTransformer(
+                path,
+                revision=options.revision,
+                device=None if options.device == "auto" else options.device,
+                model_kwargs={"dtype": DTYPES[options.precision], "use_safetensors": True},
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise EngineUnavailable(
+                f"model {options.model!r} cannot be loaded: {str(error).strip().splitlines()[0]}"
+            ) from None
+        if options.max_tokens is not None:
+            self._model.max_seq_length = options.max_tokens
+        self._counts = Counter({"encoded_texts": 0, "reused_vectors": 0})
+        self._store: VectorStore | None = None  # opened by the first prepare
+        self._rows: Rows | None = None  # of the store, rising: those of the documents of `prepare`, ...
+        self._places: Rows  # ... and for each document the place of its row among them
+        revision = weights_revision(path) or hub_commit(self._model)
+        self._identity = self._identify(path, revision) if revision else None
+        self._description = {
+            "model": options.model,
+            "revision": revision or options.revision or "",
+            "precision": options.precision,
+            "max_tokens": str(self._model.max_seq_length),
+            "device": str(self._model.device),
+            "sentence_transformers": str(library.__version__),
+        }
+
+    def prepare(self, documents: Collection[str], *, analysis: str) -> None:
+        import numpy as np
+
+        self._rows = None
+        self._store = store = self._store or self._opened()
+        rows = [np.empty(0, dtype=np.int64)]
+        waiting = iter(documents)
+        while chunk := list(islice(waiting, CHUNK)):
+            rows.append(self._keep(chunk, store))
+        self._rows, self._places = np.unique(np.concatenate(rows), return_inverse=True)
+
+    def search(self, query: str, k: int) -> list[int]:
+        """Exact: the cosine with every document, block by block."""
+        import numpy as np
+
+        if self._rows is None or self._store is None:
+            raise ScoringFailed("the bi-encoder was not shown a corpus: call prepare first")
+        if not len(self._rows):
+            return []
+        asked = self._encode([query], self.options.query_prompt)[0]
+        blocks = (self._rows[start : start + BLOCK] for start in range(0, len(self._rows), BLOCK))
+        distinct = np.concatenate([_cosines(self._store.read(block), asked) for block in blocks])
+        scores = distinct[self._places]  # the same text twice has the same score
+        found = np.arange(len(scores))
+        if k < len(scores):  # only what can be among the best is sorted
+            found = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
+        best = found[np.argsort(-scores[found], kind="stable")][:k]
+        return [int(position) for position in best]
+
+    def score(self, pairs: Sequence[Pair]) -> list[float]:
+        """A document that was never prepared is encoded here, each time: the clock runs, so nothing is written."""
+        places = {text: place for place, text in enumerate(dict.fromkeys(pair.document for pair in pairs))}
+        vectors = self._vectors(list(places))
+        scores: list[float] = []
+        for query, group in groupby(pairs, key=lambda pair: pair.query):
+            asked = self._encode([query], self.options.query_prompt)[0]
+            scores += _cosines(vectors[[places[pair.document] for pair in group]], asked).tolist()
+        return scores
+
+    def describe(self) -> Mapping[str, str]:
+        return self._description
+
+    def counts(self) -> Mapping[str, int]:
+        return dict(self._counts)
+
+    def close(self) -> None:
+        self._model.to("meta")  # frees the weights, whoever still holds the engine
+        if self._store is not None:
+            self._store.close()
+        self._store = self._rows = None
+
+    def _identify(self, path: str, revision: str) -> dict[str, str]:
+        """Everything that decides a document's vector."""
+        return {
+            "model": self.options.model,
+            "revision": revision,
+            "settings": _settings_hash(path),
+            "precision": self.options.precision,
+            "max_tokens": str(self._model.max_seq_length),
+            "document_prompt": self.options.document_prompt,
+            "device": self._model.device.type,
+            **{name: version(name) for name in PACKAGES},
+        }
+
+    def _opened(self) -> "VectorStore":
+        from engines.sentence_transformers.vectors import VectorStore
+
+        dimensions = self._model.get_embedding_dimension() or self._encode([""], "").shape[1]
+        return VectorStore(self._identity, dimensions)
+
+    def _keep(self, documents: Sequence[str], store: "VectorStore") -> "Rows":
+        """Rows of the documents in the store; those that it lacks are encoded and stored."""
+        import numpy as np
+
+        from engines.sentence_transformers.vectors import ABSENT
+
+        digests = _digests(documents)
+        texts = dict(zip(digests, documents, strict=True))
+        rows = dict(zip(texts, store.find(list(texts)), strict=True))
+        new = [digest for digest, row in rows.items() if row == ABSENT]
+        self._counts["reused_vectors"] += len(texts) - len(new)
+        if new:
+            vectors = self._encode([texts[digest] for digest in new], self.options.document_prompt)
+            rows.update(zip(new, store.append(new, vectors), strict=True))
+        return np.array([rows[digest] for digest in digests], dtype=np.int64)
+
+    def _vectors(self, documents: Sequence[str]) -> "Vectors":
+        """From the store, or encoded now."""
+        import numpy as np
+
+        from engines.sentence_transformers.vectors import ABSENT
+
+        if self._store is None:
+            return self._encode(documents, self.options.document_prompt)
+        rows = self._store.find(_digests(documents))
+        vectors = self._store.read(rows)
+        absent = np.flatnonzero(rows == ABSENT).tolist()
+        if absent:
+            vectors[absent] = self._encode([documents[place] for place in absent], self.options.document_prompt)
+        return vectors
+
+    def _encode(self, texts: Sequence[str], prompt: str) -> "Vectors":
+        """Unit vectors [texts, dimensions]."""
+        self._counts["encoded_texts"] += len(texts)
+        try:
+            vectors: Tensor = self._model.encode(
+                list(texts),
+                prompt=prompt or None,
+                batch_size=self.options.batch_size,
+                normalize_embeddings=True,
+                convert_to_tensor=True,
+                show_progress_bar=False,
+            )
+        except (UnicodeEncodeError, TypeError) as error:  # a lone surrogate is no text
+            raise _no_text(error) from None
+        if not vectors.isfinite().all():
+            raise ScoringFailed(f"the model's embeddings in {self.options.precision} are not finite: use bf16 or fp32")
+        embedded: Vectors = vectors.float().cpu().numpy()
+        return embedded
+
+
+def _digests(documents: Sequence[str]) -> list[bytes]:
+    from engines.sentence_transformers.vectors import digest
+
+    try:
+        return [digest(document) for document in documents]
+    except UnicodeEncodeError as error:
+        raise _no_text(error) from None
+
+
+def _no_text(error: Exception) -> ScoringFailed:
+    return ScoringFailed(f"a text cannot be encoded as UTF-8: {error}")
+
+
+def _cosines(documents: "Vectors", query: "Vectors") -> "NDArray[np.float32]":
+    """[documents]. Not `@`, whose last bits depend on a row's place: equal vectors would no longer be ties."""
+    import numpy as np
+
+    cosines: NDArray[np.float32] = np.einsum("ij,j->i", documents, query)
+    return cosines
+
+
+def _settings_hash(folder: str) -> str:
+    """Over the files that decide with the weights what a text becomes; of a hub's model, none: its commit says it."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in Path(folder).rglob("*") if path.suffix in SETTINGS and path.is_file()):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

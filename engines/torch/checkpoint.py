@@ -1,0 +1,294 @@
+"""Loading a causal reranker or its classifier conversion: backbone, score head, tokenizer, device, precision.
+
+Imports torch and transformers; `engines.torch.engine` imports this when an engine is made.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
+from transformers.utils import logging
+from transformers.utils.hub import cached_file
+
+from engines.base import BadOptions, EngineUnavailable
+from engines.model_files import weights_revision
+from engines.prompts.template import Labels
+from engines.torch import quantized
+from engines.torch.forward import packed
+from engines.torch.memory import give_back
+
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8", "fp8-sim"]
+# Of all that is not 8 bit: embeddings, norms, attention, what flows between the layers. On a CPU float32 costs int8 no
+# time: its products are converted from int32 either way.
+DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "int8": torch.float32,
+    "fp8": torch.bfloat16,
+    "fp8-sim": torch.bfloat16,
+}
+CAST_ROWS = 8192  # of a weight at a time
+# What would change the scores and is not computed here; None or absent in Qwen2, Qwen3 and Llama.
+UNSUPPORTED = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "logit_scale")
+
+
+class Checkpoint(NamedTuple):
+    architecture: str
+    max_tokens: int | None  # the positions that the model knows
+    backbone: nn.Module  # ids to hidden states, with packed attention
+    head: Tensor | None  # float32 [hidden]: row of the positive label minus row of the negative one
+    embedding: Tensor | None  # a causal checkpoint's output rows [vocabulary, hidden], until its head is read
+    tokenizer: Tokenizer
+    revision: str
+    scales: Mapping[str, Tensor]  # of a ModelOpt export, whose weights are codes: "layers.0.mlp.up_proj.weight_scale"
+
+
+class Opened(NamedTuple):
+    """A whole model as its checkpoint has it, and the text that goes with it."""
+
+    model: Any  # a PreTrainedModel in the checkpoint's own dtype on the CPU
+    architecture: str
+    tokenizer: Tokenizer
+    revision: str
+    scales: Mapping[str, Tensor]
+
+
+def open_model(model: str, revision: str | None) -> Opened:
+    """A checkpoint whose weights are all there, from safetensors only. Raises EngineUnavailable."""
+    try:
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+        architecture = (config.architectures or ["none"])[0]
+        auto = _auto_class(architecture)
+        exported = _forget_export(config, model)
+        with _unexpected_weights_unmentioned(exported):
+            found: Any = auto.from_pretrained(
+                model, revision=revision, dtype="auto", use_safetensors=True, config=config, output_loading_info=True
+            )
+        loaded, report = found
+        scales = _read_scales(model, revision, f"{loaded.base_model_prefix}.") if exported else {}
+        tokenizer = load_tokenizer(model, revision)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise EngineUnavailable(
+            f"model {model!r} cannot be loaded: {reason} Expected a folder with a checkpoint, or a name on the hub"
+        ) from None
+    if report["missing_keys"]:  # transformers would fill them with random numbers
+        raise EngineUnavailable(f"model {model!r} lacks the weights {', '.join(sorted(report['missing_keys']))}")
+    known = loaded.get_input_embeddings().num_embeddings
+    if tokenizer.get_vocab_size() > known:
+        raise EngineUnavailable(
+            f"model {model!r} knows {known} tokens and its tokenizer has {tokenizer.get_vocab_size()}: another model's?"
+        )
+    commit = getattr(config, "_commit_hash", None) or weights_revision(model)
+    return Opened(loaded, architecture, tokenizer, commit, scales)
+
+
+def load(model: str, revision: str | None, labels: Labels) -> Checkpoint:
+    """What scoring needs of a checkpoint, in its own dtype on the CPU. Raises EngineUnavailable."""
+    opened = open_model(model, revision)
+    loaded, config = opened.model, opened.model.config
+    refuse_unsupported(config, model)
+    loaded.set_attn_implementation(packed.NAME)
+    causal = opened.architecture.endswith("ForCausalLM")
+    return Checkpoint(
+        architecture=opened.architecture,
+        max_tokens=getattr(config, "max_position_embeddings", None),
+        backbone=loaded.base_model,
+        head=None if causal else classifier_head(loaded, labels),
+        embedding=loaded.get_output_embeddings().weight if causal else None,
+        tokenizer=opened.tokenizer,
+        revision=opened.revision,
+        scales=opened.scales,
+    )
+
+
+def refuse_unsupported(config: Any, model: str) -> None:
+    """Raise EngineUnavailable for what the packed forward would compute otherwise than the model."""
+    for feature in UNSUPPORTED:
+        if getattr(config, feature, None) is not None:
+            raise EngineUnavailable(f"model {model!r} sets {feature}, which the packed forward does not support")
+
+
+def _forget_export(config: Any, model: str) -> bool:
+    """Whether this is ModelOpt's FP8 export, of which transformers is told nothing: it reads the codes as numbers.
+
+    Raises EngineUnavailable for any other quantised checkpoint.
+    """
+    told = getattr(config, "quantization_config", None)
+    if told is None:
+        return False
+    method, kind = told.get("quant_method"), told.get("quant_algo")
+    if (method, kind) != ("modelopt", "FP8") or told.get("kv_cache_scheme") is not None:
+        cache = " with an 8-bit KV cache" if told.get("kv_cache_scheme") is not None else ""
+        raise EngineUnavailable(
+            f"model {model!r} is quantised by {method!r} to {kind!r}{cache}: expected full weights, or FP8 of "
+            "modelopt as `crispbench quantize` makes it"
+        )
+    del config.quantization_config
+    return True
+
+
+@contextmanager
+def _unexpected_weights_unmentioned(exported: bool) -> Iterator[None]:
+    """transformers would print a table of the scales, which it does not know."""
+    before = logging.get_verbosity()
+    if exported:
+        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _read_scales(model: str, revision: str | None, prefix: str) -> dict[str, Tensor]:
+    """All scales of an export by their names below the backbone; one of weights has one of inputs."""
+    index = find_file(model, revision, "model.safetensors.index.json")
+    files = set(json.loads(index.read_text())["weight_map"].values()) if index else {"model.safetensors"}
+    scales: dict[str, Tensor] = {}
+    for name in sorted(files):
+        with safe_open(str(cached_file(model, name, revision=revision)), framework="pt") as file:
+            for key in file.keys():  # no mapping, it only has this method
+                if key.endswith("_scale"):
+                    scales[key.removeprefix(prefix)] = file.get_tensor(key).float()
+    weights = {key.removesuffix(".weight_scale") for key in scales if key.endswith(".weight_scale")}
+    inputs = {key.removesuffix(".input_scale") for key in scales if key.endswith(".input_scale")}
+    numbers = all(scale.ndim == 0 and 0 < scale < float("inf") for scale in scales.values())
+    if not weights or weights != inputs or not numbers:
+        raise EngineUnavailable(
+            f"model {model!r} has {len(weights)} scales of weights and {len(inputs)} of inputs: expected one finite "
+            "number over 0 of each for every quantised layer"
+        )
+    return scales
+
+
+def find_file(model: str, revision: str | None, name: str) -> Path | None:
+    """A file of a checkpoint, from its folder or the hub; None if it has none of that name."""
+    found = cached_file(model, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+    return Path(found) if found else None
+
+
+def place(backbone: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """The backbone on its device with its weights in `dtype`.
+
+    Buffers keep theirs: rotary frequencies in 16 bit would turn long prompts by whole radians.
+    """
+    for parameter in backbone.parameters():
+        if parameter.dtype != dtype:
+            parameter.data = _cast(parameter.data, dtype)
+    return backbone.to(device).eval()
+
+
+def _cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """In parts, so that an embedding of 150,000 tokens is in memory only once."""
+    made = torch.empty_like(weight, dtype=dtype)
+    for into, rows in zip(torch.split(made, CAST_ROWS), torch.split(weight, CAST_ROWS), strict=True):
+        into.copy_(rows)
+        give_back(rows)
+    return made
+
+
+def load_tokenizer(model: str, revision: str | None) -> Tokenizer:
+    """The tokenizer of tokenizer.json as it stands there.
+
+    Not AutoTokenizer: for every checkpoint of model type qwen2 transformers 5 puts Qwen2's own normaliser and
+    pre-tokeniser in the place of the file's (tokenization_auto.py, MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS).
+    """
+    path = cached_file(model, "tokenizer.json", revision=revision)
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise EngineUnavailable(f"model {model!r}: its tokenizer.json cannot be read: {error}") from None
+
+
+def _auto_class(architecture: str) -> type[AutoModelForCausalLM] | type[AutoModelForSequenceClassification]:
+    if architecture.endswith("ForCausalLM"):
+        return AutoModelForCausalLM
+    if architecture.endswith("ForSequenceClassification"):
+        return AutoModelForSequenceClassification
+    raise EngineUnavailable(f"architecture {architecture!r}: expected ...ForCausalLM or ...ForSequenceClassification")
+
+
+def classifier_head(model: PreTrainedModel, labels: Labels) -> Tensor:
+    """The row whose product with a hidden state is the log-odds: float32 [hidden].
+
+    Two labels are found by name, in either order; a single label's row is the log-odds itself, as vLLM's
+    from_2_way_softmax conversion makes it. Raises EngineUnavailable for any other set of labels.
+    """
+    score = getattr(model, "score", None)
+    if not isinstance(score, nn.Linear) or score.bias is not None:
+        raise EngineUnavailable("the checkpoint has no linear head `score` without a bias, as causal classifiers have")
+    weight = score.weight.detach().float()
+    if len(weight) == 1:
+        return weight[0]
+    names = {name: int(index) for index, name in (model.config.id2label or {}).items()}
+    if set(names) != {labels.positive, labels.negative}:
+        raise EngineUnavailable(
+            f"the checkpoint's labels are {sorted(names)}, expected {labels.positive!r} and {labels.negative!r}: "
+            "set id2label in its config.json, or use a template with these labels"
+        )
+    return weight[names[labels.positive]] - weight[names[labels.negative]]
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; `auto` is CUDA, else MPS, else the CPU. Raises EngineUnavailable."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, here in available.items() if here))
+    kind = name.partition(":")[0]
+    if not available.get(kind, False):
+        here = ", ".join(kind for kind, is_here in available.items() if is_here)
+        raise EngineUnavailable(f"device {name!r} is not available here; available are {here}")
+    return torch.device(name)
+
+
+def pick_precision(name: Precision, device: torch.device, *, allow_slow: bool) -> str:
+    """The precision to run in. `auto`: bf16 where the device computes it fast, else fp16 on a GPU, fp32 on a CPU."""
+    if name == "fp16" and device.type == "cpu" and not allow_slow:
+        # 21 to 45 GFLOP/s against about 600 in bf16 and 131 in fp32, on 2 AVX512-BF16 cores
+        raise BadOptions("precision fp16 on a CPU is about 15 times slower than bf16: use bf16 or fp32, or allow_slow")
+    if name != "auto":
+        quantized.require_device(name, device)
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device.type == "mps":
+        return "fp16"
+    # bf16 is 0.2 to 4.5 times as fast as fp32 depending on the CPU's instructions: ask the CPU, not a table
+    return "bf16" if _product_s(torch.bfloat16) * 1.5 < _product_s(torch.float32) else "fp32"
+
+
+def _product_s(dtype: torch.dtype) -> float:
+    """Seconds of one 512 x 512 matrix product on the CPU, the best of some that take about 25 ms together."""
+    matrix = torch.ones(512, 512, dtype=dtype)
+    multiply: Callable[[], Tensor] = lambda: matrix @ matrix  # noqa: E731
+    multiply()
+    best, started = float("inf"), time.perf_counter()
+    while time.perf_counter() - started < 0.025:
+        before = time.perf_counter()
+        multiply()
+        best = min(best, time.perf_counter() - before)
+    return best
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def size_bytes(backbone: "nn.Module") -> int:
+    """What the weights take in memory, without the score head's one row."""
+    return sum(tensor.nbytes for tensor in (*backbone.parameters(), *backbone.buffers()))

@@ -1,0 +1,198 @@
+"""Causal rerankers and their classifier conversions in PyTorch: log-odds from the rows of two labels."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from math import isfinite
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
+
+from pydantic import PositiveInt, model_validator
+
+from engines.base import Ceiling, Engine, Options, Pair, ScoringFailed, require
+from engines.prompts.encoder import Prompt, PromptEncoder
+from engines.prompts.template import load_template
+from engines.torch import faults, work
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from engines.torch.checkpoint import Checkpoint
+
+
+class TorchOptions(Options):
+    model: str  # a folder, or a name on the hub
+    revision: str | None = None
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8", "fp8-sim"] = "auto"
+    template: str = "mxbai-v2-seq"
+    instruction: str = ""
+    device: str = "auto"
+    max_tokens: PositiveInt = 8192  # of the whole prompt; the document is cut to fit
+    token_budget: PositiveInt | None = None  # tokens of one packed forward; None: 2048 on a CPU, 16384 elsewhere
+    allow_slow: bool = False  # fp16 on a CPU
+    kernels: Literal["auto", "compiled", "fused", "packed"] = "auto"  # auto: compiled on a GPU, else packed
+    cuda_graphs: bool = False  # small packs are replayed instead of launched
+    fast_accumulation: bool = False  # fp8 products keep about 14 bits of a sum; fp8-sim knows no such thing
+    cache_tokens: bool = True  # documents are tokenised before they are scored, once; False: anew with every query
+    weights: Literal["checkpoint", "random"] = "checkpoint"  # random: the model's shape alone, to measure its speed
+    tokenizer: str | None = None  # of random weights, a folder or a name on the hub; None: the model's
+
+    @model_validator(mode="after")
+    def _template_takes_the_instruction(self) -> Self:
+        load_template(self.template).instruction_line(self.instruction)
+        return self
+
+    @model_validator(mode="after")
+    def _tokenizer_is_the_checkpoints(self) -> Self:
+        if self.tokenizer is not None and self.weights != "random":
+            raise ValueError("option tokenizer is for weights: random; a checkpoint is scored with its own")
+        return self
+
+    @model_validator(mode="after")
+    def _fast_accumulation_is_of_fp8(self) -> Self:
+        if self.fast_accumulation and self.precision != "fp8":
+            raise ValueError(f"option fast_accumulation is for precision fp8, not for {self.precision}")
+        return self
+
+    @property
+    def speed_only(self) -> bool:
+        return self.weights == "random"
+
+
+class Launched(NamedTuple):
+    """One query whose scores may still be in the making."""
+
+    query: str
+    prompt: Prompt
+    scores: "Tensor"  # [documents], on the device
+    computed: int  # tokens
+
+
+class TorchEngine(Engine):
+    options_type: ClassVar[type[Options]] = TorchOptions
+    options: TorchOptions
+    prepares = "candidates"
+
+    def __init__(self, options: TorchOptions) -> None:
+        super().__init__(options)
+        template = load_template(options.template)
+        torch = require("torch", extra="torch")
+        transformers = require("transformers", extra="torch")
+        from engines.torch import ceiling, checkpoint, memory, quantized, random_weights
+        from engines.torch.forward import launcher, packed
+
+        device = checkpoint.pick_device(options.device)
+        precision = checkpoint.pick_precision(options.precision, device, allow_slow=options.allow_slow)
+        dtype = checkpoint.DTYPES[precision]
+        if options.weights == "random":
+            shape_of = (options.model, options.revision, options.tokenizer)
+            loaded = random_weights.build(*shape_of, dtype=dtype, device=device)
+        else:
+            loaded = checkpoint.load(options.model, options.revision, template.labels)
+        max_tokens = min(options.max_tokens, loaded.max_tokens or options.max_tokens)
+        self._encoder = PromptEncoder(
+            template, loaded.tokenizer, max_tokens=max_tokens, instruction=options.instruction
+        )
+        self._head = self._score_head(loaded).to(device)
+        weight_bytes = 1 if precision in quantized.ARITHMETIC else dtype.itemsize
+        sizes = {"weight_bytes": weight_bytes, "activation_bytes": dtype.itemsize}
+        self._shape = ceiling.shape_of(loaded.backbone, loaded.backbone.config, **sizes)
+        self._ceiling = partial(ceiling.measure, precision=precision, dtype=dtype, device=device)
+        quantized.convert(loaded.backbone, precision, loaded.scales)
+        self._backbone = checkpoint.place(loaded.backbone, device, dtype)
+        self._budget = options.token_budget or (2048 if device.type == "cpu" else 16384)
+        settings = launcher.ForwardSettings(options.kernels, options.cuda_graphs, options.fast_accumulation)
+        self._launcher = launcher.choose(self._backbone, self._head, self._budget, settings)
+        self._again = partial(packed.score, self._backbone, self._head, budget=self._budget)
+        self._counts: Counter[str] = Counter()
+        self._description = {
+            "model": options.model,
+            "revision": loaded.revision,
+            "architecture": loaded.architecture,
+            **({"weights": f"random, seed {random_weights.SEED}"} if options.weights == "random" else {}),
+            "precision": precision,
+            "weights_mb": f"{checkpoint.size_bytes(self._backbone) / 1e6:.1f}",
+            "device": checkpoint.device_name(device),
+            "template": template.name,
+            "template_sha256": template.sha256,
+            "tokenizer_sha256": self._encoder.tokenizer_sha256,
+            "max_tokens": str(max_tokens),
+            "document_tokens": "prepared" if options.cache_tokens else "with every query",
+            "token_budget": str(self._budget),
+            "torch": str(torch.__version__),
+            "transformers": str(transformers.__version__),
+            **self._launcher.how,
+            **quantized.describe(self._backbone),
+        }
+        memory.give_back_holes()
+        if device.type == "cpu":
+            memory.keep_what_is_freed()
+
+    def prepare(self, documents: Collection[str], *, analysis: str) -> None:
+        if self.options.cache_tokens:
+            self._encoder.prepare(documents)
+
+    def score(self, pairs: Sequence[Pair]) -> list[float]:
+        from engines.torch.forward import stream
+
+        with faults.lost_device_told():
+            launched = [
+                self._launch(query, [pair.document for pair in group])
+                for query, group in groupby(pairs, key=lambda pair: pair.query)
+            ]
+            fetched = stream.fetch([one.scores for one in launched])
+        for one, scores in zip(launched, fetched, strict=True):
+            self._check(one, scores)
+        return [score for scores in fetched for score in scores]
+
+    def describe(self) -> Mapping[str, str]:
+        return self._description
+
+    def counts(self) -> Mapping[str, int]:
+        return dict(self._counts)
+
+    def ceiling(self) -> Ceiling | None:
+        return None if self._shape is None else self._ceiling(self._shape)
+
+    def close(self) -> None:
+        from engines.torch import memory
+
+        self._backbone.to("meta")  # frees the weights, whoever still holds the engine
+        self._launcher = self._launcher._replace(score=self._again)  # which holds none
+        self._encoder.close()
+        memory.give_back_holes()
+
+    def _score_head(self, loaded: "Checkpoint") -> "Tensor":
+        if loaded.head is not None:
+            return loaded.head.detach()
+        assert loaded.embedding is not None
+        positive, negative = (loaded.embedding[row].detach().float() for row in self._encoder.label_ids())
+        return positive - negative
+
+    def _launch(self, query: str, documents: Sequence[str]) -> "Launched":
+        """On a GPU this returns before the scores are there, so that the next query is tokenised meanwhile."""
+        prompt = self._encoder.encode(query, documents)
+        fitted = faults.fit(partial(self._launcher.score, prompt), self._budget)
+        self._budget = fitted.budget
+        self._counts["budget_halvings"] += fitted.halvings
+        return Launched(query, prompt, *fitted.result)
+
+    def _check(self, launched: "Launched", scores: Sequence[float]) -> None:
+        """Raise ScoringFailed for a score that is no number; else count the work."""
+        query, prompt, _, computed = launched
+        if not all(map(isfinite, scores)):
+            bad = next(score for score in scores if not isfinite(score))
+            raise ScoringFailed(f"the model gave {bad} for query {query[:60]!r}: {self._overflow(prompt)}")
+        lengths = len(prompt.prefix), [*map(len, prompt.tails)]
+        self._counts.update(work.packed(self._shape, *lengths, computed, ends_only=self._launcher.ends_only))
+        self._counts["truncated"] += prompt.truncated
+        self._counts["special_text"] += prompt.special_text
+
+    def _overflow(self, prompt: Prompt) -> str:
+        """Which layer was the first without a finite output, and what to do."""
+        from engines.torch.faults import first_overflow
+
+        layer = first_overflow(self._backbone, partial(self._again, prompt, budget=self._budget)) or "the score head"
+        precision = self._description["precision"]
+        advice = "use bf16 or fp32" if precision == "fp16" else "look for NaN among the checkpoint's weights"
+        return f"in {precision}, {layer} is the first to overflow or to give NaN; {advice}"

@@ -1,0 +1,230 @@
+"""FP8 post-training quantisation by NVIDIA's ModelOpt: a full checkpoint and calibration pairs in, a unified one out.
+
+One E4M3 scale for each weight matrix and one for each matrix of activations, the latter from the largest magnitude
+that the calibration prompts show. The head that scores (`score`, `lm_head`), embeddings and the KV cache stay as
+they are. It knows nothing of benchmarks: who calls says where the pairs are from.
+"""
+
+import copy
+import hashlib
+import io
+import json
+import math
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import PositiveInt
+
+from engines.base import BadOptions, Options, Pair, ScoringFailed, require
+from engines.prompts.encoder import PromptEncoder
+from engines.prompts.template import load_template
+
+REPORT = "quantization_report.json"
+# ModelOpt leaves lm_head out by itself, but of a classifier it would quantise the two rows that make the score.
+HEAD = {"quantizer_name": "*score*", "enable": False}
+# What tells text from ids, copied byte for byte: saved by transformers 5 a tokenizer of type qwen2 is another one.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+PACKAGES = ("nvidia-modelopt", "torch", "transformers", "tokenizers", "safetensors")
+
+
+class ExportOptions(Options):
+    model: str  # a folder, or a name on the hub
+    revision: str | None = None
+    template: str = "mxbai-v2-seq"
+    instruction: str = ""
+    max_tokens: PositiveInt = 8192  # of the whole prompt; the document is cut to fit
+
+
+class Calibration(NamedTuple):
+    """Pairs whose prompts show what activations are like, and where they come from."""
+
+    pairs: Sequence[Pair]
+    source: Mapping[str, Any]  # for the report
+
+
+def export_fp8(options: ExportOptions, calibration: Calibration, out: Path, *, on_prompt: Callable[[int], None]) -> Any:
+    """Write the FP8 checkpoint with its report to the new folder `out`; returns the report.
+
+    `out` appears when all of it is there. `on_prompt` is told of each prompt that has been read. Raises BadOptions if
+    `out` exists or there is nothing to calibrate with, EngineUnavailable, ScoringFailed for a prompt that has no ids.
+    """
+    check_out(out)
+    if not calibration.pairs:
+        raise BadOptions("no pairs to calibrate with: take a benchmark whose first stage finds candidates")
+    template = load_template(options.template)
+    with _quiet():
+        quantization, export = (require(f"modelopt.torch.{part}", extra="fp8") for part in ("quantization", "export"))
+    import torch
+
+    from engines.torch import checkpoint
+
+    opened = checkpoint.open_model(options.model, options.revision)
+    if opened.scales:
+        raise BadOptions(f"model {options.model!r} is FP8 already: expected a full checkpoint")
+    known = getattr(opened.model.config, "max_position_embeddings", None) or options.max_tokens
+    encoder = PromptEncoder(
+        template, opened.tokenizer, max_tokens=min(options.max_tokens, known), instruction=options.instruction
+    )
+    prompts = _encode(encoder, calibration.pairs)
+    with _partial(out) as folder:
+        with _quiet():
+            _quantize(quantization, opened.model, prompts.ids, on_prompt)
+            export.export_hf_checkpoint(
+                opened.model, dtype=torch.float32, export_dir=folder
+            )  # weights are divided in it
+        find = partial(checkpoint.find_file, options.model, options.revision)
+        for name in TOKENIZER_FILES:
+            if found := find(name):
+                shutil.copyfile(found, folder / name)
+        _complete_config(find("config.json"), folder / "config.json")
+        report = {
+            "format": 1,
+            "model": options.model,
+            "revision": opened.revision,
+            "architecture": opened.architecture,
+            **_examine(folder),
+            "calibration": {
+                **calibration.source,
+                "template": template.name,
+                "template_sha256": template.sha256,
+                "instruction": options.instruction,
+                **prompts.document(),
+            },
+            "versions": {name: version(name) for name in PACKAGES},
+        }
+        (folder / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return report
+
+
+def check_out(out: Path) -> None:
+    """Raise BadOptions if there is something at `out` already: no checkpoint is overwritten."""
+    if out.exists():
+        raise BadOptions(f"{out} exists: name a folder that does not, or remove this one")
+
+
+class Prompts(NamedTuple):
+    ids: list[list[int]]
+    truncated: int
+
+    def document(self) -> dict[str, Any]:
+        """What the report says of them; the hash is of the ids as JSON, one prompt a line."""
+        lines = "".join(json.dumps(ids) + "\n" for ids in self.ids)
+        return {
+            "prompts": len(self.ids),
+            "tokens": sum(map(len, self.ids)),
+            "longest_tokens": max(map(len, self.ids)),
+            "truncated": self.truncated,
+            "ids_sha256": hashlib.sha256(lines.encode()).hexdigest(),
+        }
+
+
+def _encode(encoder: PromptEncoder, pairs: Sequence[Pair]) -> Prompts:
+    ids: list[list[int]] = []
+    truncated = 0
+    for query, group in groupby(pairs, key=lambda pair: pair.query):
+        prompt = encoder.encode(query, [pair.document for pair in group])
+        ids += [prompt.prefix + tail for tail in prompt.tails]
+        truncated += prompt.truncated
+    return Prompts(ids, truncated)
+
+
+def _quantize(modelopt: Any, model: Any, prompts: Sequence[Sequence[int]], on_prompt: Callable[[int], None]) -> None:
+    """Calibrate in float32: in fp16 some Qwen2 layers overflow, and an infinite scale makes every code zero."""
+    import torch
+
+    kept = [(parameter, parameter.dtype) for parameter in model.parameters()]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.float().to(device).eval()
+
+    @torch.no_grad()
+    def read_prompts(quantized: Any) -> None:
+        for ids in prompts:
+            quantized.base_model(input_ids=torch.tensor([ids], device=device), use_cache=False)
+            on_prompt(1)
+
+    config = copy.deepcopy(modelopt.FP8_DEFAULT_CFG)
+    config["quant_cfg"].append(HEAD)
+    modelopt.quantize(model, config, read_prompts)
+    for parameter, dtype in kept:
+        parameter.data = parameter.data.to(dtype)
+
+
+def _complete_config(source: Path | None, exported: Path) -> None:
+    """Give the export what the source's config says beside it, and what transformers 4 and TensorRT-LLM look for.
+
+    Version 5 writes `rope_parameters` and `dtype` only; without `rope_theta` version 4 takes 10,000 and every score
+    is wrong.
+    """
+    config = json.loads(exported.read_text(encoding="utf-8"))
+    for name, value in (json.loads(source.read_text(encoding="utf-8")) if source else {}).items():
+        config.setdefault(name, value)
+    rope = config.get("rope_parameters") or {}
+    if "rope_theta" in rope:
+        config.setdefault("rope_theta", rope["rope_theta"])
+    if "dtype" in config:
+        config.setdefault("torch_dtype", config["dtype"])
+    exported.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def _examine(folder: Path) -> dict[str, Any]:
+    """What the written checkpoint holds. Raises ScoringFailed for a scale that no code can be read with."""
+    from safetensors import safe_open
+
+    told = json.loads((folder / "hf_quant_config.json").read_text(encoding="utf-8"))["quantization"]
+    scales: dict[str, float] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(str(path), framework="pt") as file:
+            names = [name for name in file.keys() if name.endswith("_scale")]  # no mapping, it only has this method
+            scales |= {name: float(file.get_tensor(name)) for name in names}
+    broken = next((name for name, scale in scales.items() if not (math.isfinite(scale) and scale > 0)), None)
+    if broken is not None:
+        raise ScoringFailed(f"{broken} = {scales[broken]}: expected a finite number over 0; are its weights all zero?")
+    document: dict[str, Any] = {
+        "quantization": told["quant_algo"],
+        "kv_cache": told["kv_cache_quant_algo"],
+        "excluded_modules": told["exclude_modules"],
+    }
+    for kind in ("weight_scale", "input_scale"):
+        found = [scale for name, scale in scales.items() if name.endswith(kind)]
+        document[kind] = {"count": len(found), "min": min(found), "max": max(found)}
+    return document
+
+
+@contextmanager
+def _partial(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its name at the end, or is removed."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield folder
+        check_out(out)
+        folder.chmod(0o755)  # mkdtemp's and safetensors' are for their owner only
+        for path in folder.iterdir():
+            path.chmod(0o644)
+        folder.rename(out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """ModelOpt prints what it does to standard output and warns of every newer transformers."""
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,104 @@
+"""Suites: benchmarks that are averaged together, named one by one in configs/suites/*.yaml.
+
+Two averages can only be compared if their members are the same (BM25 has 0.437 on 14 sets of BEIR and 0.429 on 18),
+so a suite is its exact members, and a group such as CQADupStack is averaged first and counts once.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from engines.base import Options, explain
+from harness.benchmarks import BenchmarkError
+
+# In a wheel the suites lie inside this package, in a checkout beside it.
+FOLDERS = (Path(__file__).parents[1] / "configs" / "suites", Path(__file__).parents[2] / "configs" / "suites")
+K = 100  # candidates per query that sizes are told for
+
+
+class SuiteMember(Options):
+    """One benchmark of a suite; what is not known of its size is null."""
+
+    name: str  # in tables and on the command line
+    benchmark: Mapping[str, Any]  # as an entry under `benchmarks` of a config
+    queries: int | None
+    documents: int | None
+    own_pairs: int | None = None  # of a reranking task: the size of its own lists of candidates
+    group: str | None = None  # members of one group are averaged first and count as one
+
+    def pairs(self, k: int = K) -> int | None:
+        """Pairs to score, at most, at k candidates a query or the member's own k; None where it is not known."""
+        if self.queries is None:
+            return None
+        depth: int = self.benchmark.get("candidates", {}).get("k", k)
+        if self.documents is not None:
+            depth = min(depth, self.documents)
+        return self.queries * depth if self.own_pairs is None else min(self.queries * depth, self.own_pairs)
+
+
+class Suite(Options):
+    name: str
+    description: str
+    source: str  # of the list of members and of their sizes
+    members: tuple[SuiteMember, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [member.name for member in self.members]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"member {twice[0]!r} is there twice")
+        return self
+
+    @property
+    def units(self) -> dict[str, tuple[SuiteMember, ...]]:
+        """What counts once in the average: a member, or the members of a group."""
+        units: dict[str, tuple[SuiteMember, ...]] = {}
+        for member in self.members:
+            unit = member.group or member.name
+            units[unit] = (*units.get(unit, ()), member)
+        return units
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Each member's share of the average; they add up to 1."""
+        units = self.units
+        return {member.name: 1 / len(units) / len(unit) for unit in units.values() for member in unit}
+
+    @property
+    def queries(self) -> int | None:
+        return _total(member.queries for member in self.members)
+
+    @property
+    def documents(self) -> int | None:
+        return _total(member.documents for member in self.members)
+
+    def pairs(self, k: int = K) -> int | None:
+        return _total(member.pairs(k) for member in self.members)
+
+
+def suite_names() -> list[str]:
+    """Names of the suites that ship with the project."""
+    return sorted({path.stem for folder in FOLDERS for path in folder.glob("*.yaml")})
+
+
+@cache
+def load_suite(name: str) -> Suite:
+    """A shipped suite by name. Raises BenchmarkError, for an unknown name with the known ones."""
+    path = next((path for folder in FOLDERS if (path := folder / f"{name}.yaml").is_file()), None)
+    if path is None or name not in suite_names():
+        raise BenchmarkError(f"suite {name!r} is not known; known are {', '.join(suite_names())}")
+    try:
+        return Suite.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        part = SuiteMember if len(error.errors()[0]["loc"]) > 1 else Suite
+        raise BenchmarkError(f"{path}: {explain(error, part)}") from None
+
+
+def _total(numbers: Iterable[int | None]) -> int | None:
+    known = list(numbers)
+    return None if None in known else sum(number for number in known if number is not None)

@@ -1,0 +1,240 @@
+"""How far one engine's scores and orders are from another's over the same candidates: what nDCG@10 cannot see."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from harness.figures.measures import tied_documents
+from harness.figures.statistics import Values, contrast
+from harness.records import Qrels, Score
+
+PERSISTENCE = 0.9  # of rank-biased overlap: the first ten ranks have 86% of the weight (Webber et al. 2010)
+TOP = 10
+Scores = Mapping[str, Sequence[Score]]  # query_id -> in first-stage order
+Ranks = np.ndarray[tuple[int], np.dtype[np.intp]]
+
+
+class Sides(NamedTuple):
+    """One query's documents on both sides, in the first stage's order."""
+
+    query_id: str
+    doc_ids: list[str]
+    reference: Values
+    candidate: Values
+    ranks_reference: Ranks  # from 1
+    ranks_candidate: Ranks
+
+
+class Drift(NamedTuple):
+    """Candidate's score minus the reference's, over all pairs, in units of the score."""
+
+    mean_absolute: float
+    p99: float  # of the absolute drift
+    maximum: float  # of the absolute drift
+    bias: float  # mean of the signed drift
+    query_id: str  # of the maximum
+    doc_id: str
+
+
+class Correlation(NamedTuple):
+    """Of the two orders of a query; None where no query has one."""
+
+    mean: float | None
+    lowest: float | None
+    undefined: int  # queries with fewer than two documents, or with equal scores only
+
+
+class Scale(NamedTuple):
+    """How well one engine's scores keep documents apart."""
+
+    tie_rate: float  # share of the pairs that another pair of the query ties with
+    saturation: float  # share of the pairs that have, with others, the highest or lowest score of the benchmark
+
+
+class Changes(NamedTuple):
+    """Queries whose order changed, by where it matters; they add up to all that changed."""
+
+    first_relevant: int  # the first relevant document has another rank
+    above: int  # only documents above it, or above and below, changed places
+    below: int  # it and everything above it kept their places
+    without: int  # no candidate is relevant
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How far the candidate's scores and orders are from the reference's, whatever the judgements say."""
+
+    queries: int  # those that have candidates
+    pairs: int
+    drift: Drift | None  # None: the two engines' scores are not on one scale
+    tau: Correlation  # Kendall's tau-b of the scores
+    overlap: Correlation  # rank-biased overlap, p = 0.9
+    top1: int  # queries whose first document is another one
+    top10: int  # queries whose first ten documents are other ones
+    top10_order: int  # queries whose first ten documents are others or in another order
+    changes: Changes
+    reference: Scale
+    candidate: Scale
+    per_query: Mapping[str, float]  # mean absolute drift, or 1 - RBO where the scores are not on one scale
+
+
+class Noise(NamedTuple):
+    """The candidate's distance from the reference beside that of the reference from its own repetition."""
+
+    candidate: float  # mean over queries of the mean absolute drift, or of 1 - RBO
+    repeated: float
+    lo: float | None  # 95% interval of the paired difference, candidate - repeated; None for one query
+    hi: float | None
+
+    @property
+    def exceeded(self) -> bool:
+        return self.lo is not None and self.lo > 0
+
+
+class Move(NamedTuple):
+    """A document that changed its place, on both sides."""
+
+    doc_id: str
+    grade: int | None  # None: not judged
+    rank_reference: int
+    rank_candidate: int
+    score_reference: float
+    score_candidate: float
+
+
+def fidelity(qrels: Qrels, reference: Scores, candidate: Scores, *, same_scale: bool) -> Fidelity:
+    """Of the queries that have candidates. Raises ValueError if the two sides did not score the same documents."""
+    queries = [sides(query_id, reference[query_id], candidate[query_id]) for query_id in sorted(reference)]
+    queries = [each for each in queries if each.doc_ids]
+    overlaps = {each.query_id: overlap(each.ranks_reference, each.ranks_candidate) for each in queries}
+    distances = {query_id: 1 - value for query_id, value in overlaps.items()}
+    if same_scale:
+        distances = {each.query_id: float(np.abs(each.candidate - each.reference).mean()) for each in queries}
+    taus = [tau(each.reference, each.candidate) for each in queries]
+    return Fidelity(
+        queries=len(queries),
+        pairs=sum(len(each.doc_ids) for each in queries),
+        drift=_drift(queries) if same_scale and queries else None,
+        tau=_correlation(taus),
+        overlap=_correlation(list(overlaps.values())),
+        top1=sum(_top(each, 1) for each in queries),
+        top10=sum(_top(each, TOP) for each in queries),
+        top10_order=sum(_reordered(each, TOP) for each in queries),
+        changes=_changes(queries, qrels),
+        reference=_scale(reference),
+        candidate=_scale(candidate),
+        per_query=distances,
+    )
+
+
+def sides(query_id: str, reference: Sequence[Score], candidate: Sequence[Score]) -> Sides:
+    doc_ids = [score.doc_id for score in reference]
+    if doc_ids != [score.doc_id for score in candidate]:
+        raise ValueError(f"query {query_id!r}: the two sides scored other documents or in another order")
+    one, other = (np.array([score.value for score in scored]) for scored in (reference, candidate))
+    return Sides(query_id, doc_ids, one, other, _ranks(one), _ranks(other))
+
+
+def _ranks(values: Values) -> Ranks:
+    """Ranks from 1 by score; equal scores keep the first stage's order, as `measures.rank` does."""
+    ranks: Ranks = np.empty(len(values), dtype=np.intp)
+    ranks[np.argsort(-values, kind="stable")] = np.arange(1, len(values) + 1)
+    return ranks
+
+
+def tau(reference: Values, candidate: Values) -> float | None:
+    """Kendall's tau-b of the scores, which corrects for ties (Kendall 1945); None if one side has equal scores only."""
+    if len(reference) < 2 or np.ptp(reference) == 0 or np.ptp(candidate) == 0:
+        return None
+    method = "asymptotic" if len(reference) > 2 else "exact"  # of the p-value, unused; scipy fails with the other
+    return float(stats.kendalltau(reference, candidate, method=method).statistic)
+
+
+def overlap(reference: Ranks, candidate: Ranks) -> float:
+    """Extrapolated rank-biased overlap of two orders of the same n documents, 1 for equal orders.
+
+    RBO = X_n/n p^n + (1-p)/p sum_d X_d/d p^d, X_d documents being among the first d of both (Webber, Moffat and
+    Zobel, ACM TOIS 28(4), 2010, equation 32 at full depth). Ties are broken as in the ranking.
+    """
+    count = len(reference)
+    depths = np.arange(1, count + 1)
+    shared = np.cumsum(np.bincount(np.maximum(reference, candidate), minlength=count + 1)[1:])
+    agreement, weights = shared / depths, PERSISTENCE**depths
+    return float(agreement[-1] * weights[-1] + (1 - PERSISTENCE) / PERSISTENCE * (agreement * weights).sum())
+
+
+def noise(candidate: Fidelity, repeated: Fidelity) -> Noise:
+    """Whether the candidate is further from the reference than its repetition is: paired over the queries."""
+    differences = {query_id: value - repeated.per_query[query_id] for query_id, value in candidate.per_query.items()}
+    found = contrast({"": differences}, {"": 1.0}, threshold=0.0)
+    one, other = (float(np.mean(list(each.per_query.values()))) for each in (candidate, repeated))
+    return Noise(one, other, found.lo, found.hi)
+
+
+def moves(each: Sides, grades: Mapping[str, int]) -> tuple[Move, ...]:
+    """Documents among the first ten of either order that changed their rank, best first in the reference's order."""
+    moved = [
+        Move(doc_id, grades.get(doc_id), int(before), int(now), float(one), float(other))
+        for doc_id, before, now, one, other in zip(
+            each.doc_ids, each.ranks_reference, each.ranks_candidate, each.reference, each.candidate, strict=True
+        )
+        if before != now and min(before, now) <= TOP
+    ]
+    return tuple(sorted(moved, key=lambda move: move.rank_reference))
+
+
+def _drift(queries: Sequence[Sides]) -> Drift:
+    differences = np.concatenate([each.candidate - each.reference for each in queries])
+    absolute = np.abs(differences)
+    place = int(absolute.argmax())
+    worst = [(each.query_id, doc_id) for each in queries for doc_id in each.doc_ids][place]
+    p99 = float(np.quantile(absolute, 0.99))
+    return Drift(float(absolute.mean()), p99, float(absolute[place]), float(differences.mean()), *worst)
+
+
+def _correlation(values: Sequence[float | None]) -> Correlation:
+    known = [value for value in values if value is not None]
+    mean, lowest = (sum(known) / len(known), min(known)) if known else (None, None)
+    return Correlation(mean, lowest, len(values) - len(known))
+
+
+def _top(each: Sides, k: int) -> bool:
+    """Whether other documents are among the first k."""
+    return bool(np.any((each.ranks_reference <= k) != (each.ranks_candidate <= k)))
+
+
+def _reordered(each: Sides, k: int) -> bool:
+    return bool(
+        np.any(each.ranks_reference[each.ranks_reference <= k] != each.ranks_candidate[each.ranks_reference <= k])
+    )
+
+
+def _changes(queries: Sequence[Sides], qrels: Qrels) -> Changes:
+    counts = {"first_relevant": 0, "above": 0, "below": 0, "without": 0}
+    for each in queries:
+        if not np.array_equal(each.ranks_reference, each.ranks_candidate):
+            counts[_place(each, qrels.get(each.query_id, {}))] += 1
+    return Changes(**counts)
+
+
+def _place(each: Sides, grades: Mapping[str, int]) -> str:
+    relevant = np.array([grades.get(doc_id, 0) > 0 for doc_id in each.doc_ids])
+    if not relevant.any():
+        return "without"
+    first = each.ranks_reference[relevant].min()
+    if first != each.ranks_candidate[relevant].min():
+        return "first_relevant"
+    changed = each.ranks_reference[each.ranks_reference != each.ranks_candidate]
+    return "below" if changed.min() > first else "above"
+
+
+def _scale(scores: Scores) -> Scale:
+    values = np.array([score.value for scored in scores.values() for score in scored])
+    if not len(values):
+        return Scale(0.0, 0.0)
+    tied = sum(map(tied_documents, scores.values()))
+    ends = [np.count_nonzero(values == end) for end in {values.min(), values.max()}]
+    return Scale(tied / len(values), sum(int(count) for count in ends if count > 1) / len(values))

@@ -1,0 +1,190 @@
+"""What a sample of latencies knows of a percentile: an interval, a conservative bound, or nothing. Pure.
+
+Latencies of one process are no independent draws, so every rule counts *effective* samples, and its ranks are
+stretched back over the samples that are there.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from harness.records import Percentile, Sample
+
+CONFIDENCE = 0.95  # of the interval
+BOUND_CONFIDENCE = 0.99  # of the conservative bound: MLPerf's c, fixed in LoadGen (early_stopping.cc)
+# A share of slow requests that is 1/0.05 times what is allowed, 20% for a p99, is seen in at most 5% of the runs of a
+# server that keeps to it, whatever its requests have to do with each other (Markov's inequality). The queue of an
+# overloaded server needs that: it grows without end, so that all its times together are one or two effective samples.
+CLEARLY = 0.05
+QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
+CONFIDENCE = 0.95
+
+
+class Estimate(NamedTuple):
+    """A percentile in the unit of its samples. None where there are too few samples, with the reason."""
+
+    estimate: float | None  # nearest rank
+    lo: float | None  # 95% interval by order statistics
+    hi: float | None
+    conservative: float | None  # 99% sure not to be exceeded by the true percentile
+    n: int
+    n_eff: int
+    reason: str = ""  # why something is None
+
+
+class Floors(NamedTuple):
+    """From how many effective samples on something is known of a quantile."""
+
+    estimate: int  # the largest sample bounds it from above, 95%
+    interval: int  # both ends of the interval exist
+    conservative: int  # early stopping's bound exists
+    precise: int  # the share of samples below it is known to a twentieth of what lies above, 99%
+
+
+class Objective(NamedTuple):
+    """Whether enough requests were answered within a time."""
+
+    slo_s: float
+    quantile: float
+    over: int  # requests that took longer, failed ones included
+    n: int
+    n_eff: int
+    needed: int  # effective samples that would pass with the share of slow ones seen
+    verdict: Literal["pass", "fail", "inconclusive"]
+
+
+class _Ranks(NamedTuple):
+    """Places among the sorted samples, from 1; 0 where there is none."""
+
+    lo: int
+    hi: int
+    from_top: int
+
+
+def estimate(values: Sequence[float], quantile: float) -> Estimate:
+    """What `values`, in the order of their measurement, say of a quantile."""
+    n, n_eff = len(values), effective(values)
+    floors, ordered = floors_of(quantile), sorted(values)
+    if n_eff < floors.estimate:
+        reason = f"{n_eff} effective of {n} samples, {floors.estimate} needed"
+        return Estimate(None, None, None, None, n, n_eff, reason)
+    ranks = _ranks(n_eff, quantile)
+    stretch = n / n_eff
+    lo = ordered[max(math.floor(ranks.lo * stretch), 1) - 1] if ranks.lo else None
+    hi = ordered[min(math.ceil(ranks.hi * stretch), n) - 1] if ranks.hi else None
+    bound = ordered[n - max(math.floor(ranks.from_top * stretch), 1)] if ranks.from_top else None
+    reason = "" if hi is not None and bound is not None else _reason(n_eff, floors)
+    return Estimate(percentile(values, quantile).value, lo, hi, bound, n, n_eff, reason)
+
+
+def estimates(values: Sequence[float]) -> dict[str, Estimate]:
+    """p50, p90, p95 and p99."""
+    return {name: estimate(values, quantile) for name, quantile in QUANTILES.items()}
+
+
+def effective(values: Sequence[float]) -> int:
+    """How many independent samples these are worth: n (1 - r) / (1 + r), r their autocorrelation at lag 1.
+
+    Of ranks, as one outlier would hide the correlation of all others, and percentiles know only ranks. A negative
+    r counts as 0: more than n is never known.
+    """
+    n = len(values)
+    ranks = stats.rankdata(values) - (n + 1) / 2
+    spread = float(np.sum(ranks**2))
+    if n < 3 or spread == 0:
+        return n
+    r = max(float(np.sum(ranks[1:] * ranks[:-1])) / spread, 0.0)
+    return max(math.floor(n * (1 - r) / (1 + r)), 1)
+
+
+@lru_cache
+def floors_of(quantile: float) -> Floors:
+    """Floors of a quantile: 299, 368, 662 and 262,742 for p99."""
+    margin = (1 - quantile) / 20  # MLPerf's rule before early stopping (inference_rules.adoc)
+    z = float(stats.norm.ppf(0.5 + BOUND_CONFIDENCE / 2))
+    return Floors(
+        estimate=samples_needed(quantile),
+        interval=math.ceil(math.log((1 - CONFIDENCE) / 2) / math.log(max(quantile, 1 - quantile))),
+        conservative=under_needed(1, quantile) + 1,
+        precise=round(z**2 * quantile * (1 - quantile) / margin**2),
+    )
+
+
+def under_needed(over: int, quantile: float) -> int:
+    """h(t): how many samples must lie below a time for `over` slower ones to be no more than their share, 99% sure.
+
+    The least h with P[Binomial(h + t, 1 - p) <= t] < 1 - c (LoadGen, early_stopping.cc), which is a quantile of the
+    negative binomial distribution.
+    """
+    return int(stats.nbinom.ppf(BOUND_CONFIDENCE, over + 1, 1 - quantile)) + 1
+
+
+def objective(values: Sequence[float], slo_s: float, quantile: float = 0.99) -> Objective:
+    """LoadGen's rule of the server scenario: t slow requests pass if there are h(t) + t in all.
+
+    Counted in effective samples, t rounded up, from early stopping's floor on. What does not pass failed if more
+    than its share of all requests was slow, and there are enough effective samples or so many slow ones (`CLEARLY`);
+    otherwise more requests could decide. A failed request is infinite.
+    """
+    n, n_eff = len(values), effective(values)
+    over = sum(value > slo_s for value in values)
+    slow = math.ceil(over * n_eff / n) if n else 0
+    needed = max(under_needed(slow, quantile) + slow, floors_of(quantile).conservative)
+    verdict: Literal["pass", "fail", "inconclusive"] = "inconclusive"
+    if n_eff >= needed:
+        verdict = "pass"
+    elif (
+        n
+        and over / n > 1 - quantile
+        and (n_eff >= floors_of(quantile).estimate or over / n >= (1 - quantile) / CLEARLY)
+    ):
+        verdict = "fail"
+    return Objective(slo_s, quantile, over, n, n_eff, needed, verdict)
+
+
+@lru_cache(maxsize=4096)
+def _ranks(n: int, quantile: float) -> _Ranks:
+    """[x(l), x(u)] covers the quantile with at least 95%: at most alpha/2 lies on either side (David and Nagaraja 2003,
+    Order Statistics, 7.1). From the top: the largest t with n >= h(t) + t."""
+    tail = (1 - CONFIDENCE) / 2
+    lo = int(stats.binom.ppf(tail, n, quantile))
+    hi = int(stats.binom.ppf(1 - tail, n, quantile)) + 1
+    top = int(stats.binom.ppf(1 - BOUND_CONFIDENCE, n, 1 - quantile)) - 1
+    return _Ranks(lo, hi if hi <= n else 0, max(top, 0))
+
+
+def _reason(n_eff: int, floors: Floors) -> str:
+    kinds: dict[str, int] = {"an interval": floors.interval, "the conservative bound": floors.conservative}
+    missing: list[Any] = [f"{needed} for {kind}" for kind, needed in kinds.items() if n_eff < needed]
+    return f"{n_eff} effective samples; {' and '.join(missing)}"
+
+
+def samples_needed(quantile: float) -> int:
+    """Fewest samples n whose maximum bounds the quantile from above with 95% confidence: quantile^n <= 5%.
+
+    p50 5, p90 29, p95 59, p99 299. With fewer, a printed percentile would be the maximum in disguise.
+    """
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log(quantile))
+
+
+def measured(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples that count: without warm-up and without queries that had no candidates."""
+    return [sample for sample in samples if not sample.warmup and sample.pairs]
+
+
+def percentile(values: Sequence[float], quantile: float) -> Percentile:
+    """Nearest-rank percentile of seconds; None below the floor, never the maximum."""
+    needed = samples_needed(quantile)
+    if len(values) < needed:
+        return Percentile(None, len(values), needed)
+    return Percentile(sorted(values)[math.ceil(quantile * len(values)) - 1], len(values), needed)
+
+
+def throughput(samples: Sequence[Sample]) -> float | None:
+    """Pairs per second of scoring time; None without samples."""
+    seconds = sum(sample.service_s for sample in samples)
+    return sum(sample.pairs for sample in samples) / seconds if seconds else None

@@ -1,0 +1,113 @@
+"""The roofline: how fast an engine computes, under what this machine's arithmetic and memory let it.
+
+Williams, Waterman, Patterson, "Roofline", Communications of the ACM 52(4), 2009: attainable FLOP/s = min(ceiling of
+the arithmetic, FLOP per byte x bytes per second of the memory). Both ceilings are measured, none is of a data sheet.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from harness.latency.page.cost import operations
+from harness.latency.summary import Summary
+from harness.report import plots
+from harness.report.plots import Plot, Style
+
+_ROOFLINE = Plot(
+    "roofline",
+    "Speed of the arithmetic under its roof",
+    "Computed floating-point operations per second over those for each byte moved, both logarithmic; a step up is "
+    "faster. Line: what the machine reaches in the engine's matrix products (flat) and in a copy of memory (slope), "
+    "measured before the warm-up; the tables name both. Bytes: each matrix once per forward, its inputs and outputs "
+    "once per token. Hollow: invalid or incomplete.",
+)
+MARKS = ("o", "s", "D", "^", "v", "P", "X")  # of scenarios, in turn
+ROOM = 4.0  # times the outermost point that an axis reaches, so that the roof's bend is seen
+
+Styles = Mapping[str, Style]
+
+
+def draw(summaries: Sequence[Summary], styles: Styles) -> Plot | None:
+    """One panel for each benchmark; None where no measurement knows its ceiling and its operations."""
+    groups: dict[str, list[Summary]] = {}
+    for summary in summaries:
+        if summary.header.get("ceiling") and summary.efficiency.intensity and summary.efficiency.utilisation:
+            groups.setdefault(plots.short(summary.benchmark), []).append(summary)
+    if not groups:
+        return None
+    marks = {name: MARKS[i % len(MARKS)] for i, name in enumerate(_scenarios(summaries))}
+    with plots.drawing():
+        return plots.saved(_ROOFLINE, _figure(groups, styles, marks))
+
+
+def _scenarios(summaries: Sequence[Summary]) -> list[str]:
+    return list(dict.fromkeys(summary.scenario for summary in summaries))
+
+
+def _figure(groups: Mapping[str, Sequence[Summary]], styles: Styles, marks: Mapping[str, str]) -> Figure:
+    figure, panels = plots._panels({name: [] for name in groups})
+    figure.set_size_inches(7.2, 1.4 * figure.get_figheight())
+    for axes, group in zip(panels, groups.values(), strict=True):
+        axes.set(xscale="log", yscale="log")
+        for summary in group:
+            _point(axes, summary, styles[summary.engine].colour, marks[summary.scenario])
+        _roofs(axes, group, styles)
+        _scales(axes)
+    shown = [summary for group in groups.values() for summary in group]
+    FigureCanvasAgg(figure)
+    figure.legend(handles=_handles(shown, styles, marks), loc="outside lower center", ncols=3, labelcolor=plots.INK)
+    return figure
+
+
+def _point(axes: Axes, summary: Summary, colour: str, mark: str) -> None:
+    found = summary.efficiency
+    axes.plot(
+        [found.intensity or 0.0],
+        [found.computed_flops_per_s or 0.0],
+        linestyle="",
+        marker=mark,
+        markersize=7,
+        color=colour,
+        markerfacecolor=colour if summary.verdict == "VALID" else plots.PAPER,
+        markeredgecolor=plots.PAPER if summary.verdict == "VALID" else colour,
+        zorder=3,
+    )
+
+
+def _roofs(axes: Axes, group: Sequence[Summary], styles: Styles) -> None:
+    """The roof of each engine, from beside its points to beyond its bend."""
+    roofs = {summary.engine: summary.header["ceiling"] for summary in group}
+    intensities = [summary.efficiency.intensity or 1.0 for summary in group]
+    bends = [roof["flops_per_s"] / roof["bytes_per_s"] for roof in roofs.values()]
+    across = np.geomspace(min(*intensities, *bends) / ROOM, max(*intensities, *bends) * ROOM, 200)
+    for engine, roof in roofs.items():
+        style = styles[engine]
+        height = np.minimum(roof["flops_per_s"], across * roof["bytes_per_s"])
+        axes.plot(across, height, color=style.colour, linewidth=1.6, linestyle=style.line)
+
+
+def _scales(axes: Axes) -> None:
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: operations(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        axis.set_major_locator(LogLocator(subs=(1.0,) if limits[1] / limits[0] > 40 else (1.0, 2.0, 5.0)))
+        axis.set_minor_locator(NullLocator())
+    axes.set_xlabel("floating-point operations per byte, log scale")
+    axes.set_ylabel("computed, log scale")
+
+
+def _handles(shown: Sequence[Summary], styles: Styles, marks: Mapping[str, str]) -> list[Line2D]:
+    engines = {name: styles[name] for name in dict.fromkeys(summary.engine for summary in shown)}
+    lines = [
+        Line2D([], [], color=style.colour, linestyle=style.line, label=plots.short(name))
+        for name, style in engines.items()
+    ]
+    points = [
+        Line2D([], [], color=plots.MUTED, marker=marks[name], linestyle="", label=name) for name in _scenarios(shown)
+    ]
+    return lines + points

@@ -1,0 +1,42 @@
+"""What a verb concludes, with the exit code that says so. The only table of exit codes in the project."""
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """A verdict as it is written in reports and JSON. The members stand in the order in which they decide a whole.
+
+    A regression comes first, since it is a fact that nothing else takes back.
+    """
+
+    REGRESSION = "regression"  # worse than the margin allows
+    FAIL = "fail"  # an objective or a check was not met
+    INVALID = "invalid"  # the figures cannot be believed
+    INCOMPLETE = "incomplete"  # a part of what was asked for is missing
+    NOT_COMPARABLE = "not comparable"  # the sides differ in what decides their figures
+    INCONCLUSIVE = "inconclusive"  # the data do not decide
+    PASS = "pass"
+
+    @property
+    def exit_code(self) -> int:
+        return _EXIT_CODES[self]
+
+
+_EXIT_CODES = {
+    Outcome.PASS: 0,
+    Outcome.REGRESSION: 1,
+    Outcome.FAIL: 1,
+    Outcome.INCONCLUSIVE: 3,
+    Outcome.NOT_COMPARABLE: 4,
+    Outcome.INVALID: 5,
+    Outcome.INCOMPLETE: 5,
+}
+USAGE_EXIT_CODE = 2  # the command line or a config is wrong
+INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells count
+
+
+def worst(outcomes: Iterable[Outcome | None]) -> Outcome | None:
+    """The outcome that decides a whole; None where every part is None."""
+    known = set(outcomes)
+    return next((outcome for outcome in Outcome if outcome in known), None)

@@ -1,0 +1,154 @@
+"""The loop: score what has no score yet, one query at a time, and commit after each.
+
+It knows engines by their contract and the store by its methods; it has no idea of reports or of other workers.
+"""
+
+import math
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import engines
+from engines.base import Engine, Pair, ScoringFailed
+from harness import machine, progress
+from harness.benchmarks.stored import Picked
+from harness.config import EngineEntry
+from harness.records import Failure, Manifest, Sample, Score
+from harness.run.tasks import Task
+from harness.store import Store
+
+
+class Identity(NamedTuple):
+    """What an engine says of itself, and where it runs: engines that differ in it never score into one store."""
+
+    description: Mapping[str, str]
+    versions: Mapping[str, str]
+    machine: Mapping[str, str]
+
+
+class ScoredQuery(NamedTuple):
+    """What an engine said to one query's pairs, and what that took."""
+
+    values: Sequence[float] | None  # None: they have no score
+    error: str
+    service_s: float
+    counts: Mapping[str, int]
+    warmup: bool  # the first with pairs that the engine was asked
+
+
+def score_engine(name: str, entry: EngineEntry, tasks: Sequence[Task], folder: Path, *, fresh: bool) -> None:
+    """Score every task with one engine into its folder; what is scored already stays, unless `fresh`.
+
+    Raises EngineUnavailable before anything is written, NotComparable if the folder holds other results.
+    """
+    with progress.waiting(f"loading {name}"):
+        loaded = engines.load(entry.kind, entry.options)
+    with loaded as engine:
+        manifest = describe(name, entry, identify(engine), tasks)
+        # only now: an engine that cannot be loaded must not cost the results of one that could
+        with Store.open(folder, manifest, fresh=fresh) as store:
+            save_ground(tasks, store)
+            for task in tasks:
+                left = left_to_score(task, store)
+                if left:
+                    if engine.prepares != "nothing":
+                        store.prepared(task.benchmark.name, prepare_engine(engine, task, left))
+                    pairs = sum(len(task.candidates.lists[query_id]) for query_id in left)
+                    with progress.bar(f"{name} on {task.benchmark.name}", pairs, "pairs") as done:
+                        score_task(engine, task, left, store, done)
+
+
+def identify(engine: Engine) -> Identity:
+    return Identity(engine.describe(), machine.versions(), machine.machine())
+
+
+def describe(name: str, entry: EngineEntry, identity: Identity, tasks: Sequence[Task]) -> Manifest:
+    return Manifest(
+        engine=name,
+        kind=entry.kind,
+        options=entry.options,
+        description=identity.description,
+        versions=identity.versions,
+        machine=identity.machine,
+        benchmarks={task.benchmark.name: task.entry for task in tasks},
+    )
+
+
+def save_ground(tasks: Sequence[Task], store: Store) -> None:
+    """Write what a report needs of every task, before the first is scored: its denominators and its odd texts."""
+    for task in tasks:
+        store.save_qrels(task.benchmark.name, task.benchmark.qrels)
+    for task in tasks:
+        if store.oddities(task.benchmark.name) is None:
+            with progress.waiting(f"examining the candidates of {task.benchmark.name}"):
+                store.save_oddities(task.benchmark.name, task.oddities)
+
+
+def left_to_score(task: Task, store: Store) -> list[str]:
+    done = store.done(task.benchmark.name)
+    return [query_id for query_id in task.query_ids if query_id not in done]
+
+
+def prepare_engine(engine: Engine, task: Task, query_ids: Sequence[str]) -> float:
+    """Show the engine the texts that it asks for; the seconds that it took."""
+    benchmark, lists = task.benchmark, task.candidates.lists
+    if engine.prepares == "nothing":
+        return 0.0
+    documents: Collection[str] = benchmark.documents.values()
+    if engine.prepares == "candidates":
+        wanted = dict.fromkeys(doc_id for query_id in query_ids for doc_id in lists[query_id])
+        documents = Picked(benchmark.documents, wanted)
+    started = time.perf_counter()
+    with progress.reading(f"documents of {benchmark.name}", documents) as shown:
+        engine.prepare(shown, analysis=benchmark.analysis)
+    return time.perf_counter() - started
+
+
+def score_task(
+    engine: Engine, task: Task, query_ids: Sequence[str], store: Store, on_pairs: Callable[[int], None]
+) -> None:
+    """Score these queries one after the other. A query that fails is recorded and tried again by the next run."""
+    benchmark, documents, warm = task.benchmark, task.benchmark.documents, False
+    for query_id in query_ids:
+        query, doc_ids = benchmark.queries[query_id], task.candidates.lists[query_id]
+        pairs = [Pair(query, documents[doc_id]) for doc_id in doc_ids]
+        record(store, task, query_id, ask(engine, pairs, warmup=not warm))
+        warm = warm or bool(pairs)
+        on_pairs(len(pairs))
+
+
+def ask(engine: Engine, pairs: Sequence[Pair], *, warmup: bool) -> ScoredQuery:
+    """The engine's scores of one query's pairs; without any if it raises ScoringFailed."""
+    before, started = engine.counts(), time.perf_counter()
+    try:
+        values = checked(engine.score(pairs) if pairs else [], pairs)
+    except ScoringFailed as error:
+        return ScoredQuery(None, str(error), time.perf_counter() - started, {}, warmup)
+    service_s = time.perf_counter() - started
+    return ScoredQuery(values, "", service_s, _increase(before, engine.counts()), warmup)
+
+
+def record(store: Store, task: Task, query_id: str, answer: ScoredQuery) -> None:
+    """Commit an answer. A query that failed is tried again by the next run."""
+    name, doc_ids = task.benchmark.name, task.candidates.lists[query_id]
+    if answer.values is None:
+        store.fail(name, Failure(query_id, answer.error))
+        return
+    sample = Sample(query_id, answer.service_s, len(doc_ids), answer.warmup, answer.counts)
+    ranked = zip(doc_ids, range(1, len(doc_ids) + 1), answer.values, strict=True)
+    store.commit(name, sample, list(map(Score._make, ranked)))
+
+
+def checked(values: Sequence[float], pairs: Sequence[Pair]) -> list[float]:
+    """The scores, if there is one finite number per pair; else ScoringFailed. Evaluators rank NaN without a word."""
+    if len(values) != len(pairs):
+        raise ScoringFailed(f"the engine returned {len(values)} scores for {len(pairs)} pairs")
+    if not all(map(math.isfinite, values)):
+        value, pair = next(each for each in zip(values, pairs, strict=True) if not math.isfinite(each[0]))
+        raise ScoringFailed(f"score {value!r} for document {pair.document[:60]!r}: expected a finite number")
+    return list(map(float, values))  # SQLite would keep a numpy.float32 as four bytes
+
+
+def _increase(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    return {name: count - before.get(name, 0) for name, count in after.items()}

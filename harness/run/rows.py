@@ -1,0 +1,275 @@
+"""From an engine's raw results to rows, and from rows to measures.json and latency.json."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.figures import measures, percentiles, statistics
+from harness.figures.audit import audit
+from harness.figures.fidelity import fidelity
+from harness.figures.percentiles import percentile
+from harness.figures.statistics import paired_difference
+from harness.published import PublishedComparison, Reproduction, compare
+from harness.records import Audit, Completeness, PrecisionShift, Row, Sample
+from harness.run.folder import _workers, read_index
+from harness.store import FILE, Store
+
+MISSING_SHOWN = 3
+SERVER_TIMES = ("queue", "tokenization", "inference", "total")  # of TEI's headers, see engines/remote/answers.py
+
+
+class Raw(NamedTuple):
+    """What a benchmark's notes are made of."""
+
+    verdict: Completeness
+    missing: Sequence[str]
+    samples: Sequence[Sample]
+    totals: Counter[str]  # of the samples' counts
+
+
+def engine_rows(folder: Path) -> list[Row]:
+    """One row per benchmark of a RUN/ENGINE folder, in the order they were run; none if it was killed before the first.
+
+    Raises StoreError.
+    """
+    with Store.read(folder) as store:
+        manifest = store.manifest()
+        return [] if manifest is None else [_row(store, manifest, name) for name in store.benchmarks()]
+
+
+def _row(store: Store, manifest: Mapping[str, Any], name: str) -> Row:
+    qrels, scores, samples = store.qrels(name), store.scored(name), store.samples(name)
+    evaluation = measures.evaluate(qrels, scores)
+    totals = _totals(samples)
+    missing = sorted(qrels.keys() - scores.keys())
+    # constant: a broken low-precision head gives that (vLLM 35849)
+    verdict: Completeness = "invalid" if evaluation.constant else "incomplete" if missing else "complete"
+    per_query = {} if verdict == "invalid" else evaluation.per_query[measures.HEADLINE]
+    counted = [] if "machines" in manifest else percentiles.measured(samples)  # unlike machines have no percentile
+    service_s = [sample.service_s for sample in counted]
+    description = manifest["description"]
+    return Row(
+        engine=manifest["engine"],
+        kind=manifest["kind"],
+        benchmark=name,
+        verdict=verdict,
+        measures={} if verdict == "invalid" else statistics.means(evaluation.per_query),
+        per_query=per_query,
+        queries=len(qrels),
+        pairs=evaluation.pairs,
+        coverage=1 - len(missing) / len(qrels),
+        tie_rate=evaluation.tie_rate,
+        truncated=totals["truncated"],
+        candidates=manifest["benchmarks"][name]["candidates"],
+        p50=percentiles.percentile(service_s, 0.50),
+        p90=percentiles.percentile(service_s, 0.90),
+        pairs_per_s=percentiles.throughput(counted),
+        service_s=service_s,
+        against_baseline=None,
+        audit=audit(qrels, per_query, samples, store.oddities(name)),
+        model=" ".join(description[key] for key in ("model", "precision", "template") if description.get(key)),
+        description={f"option {key}": str(value) for key, value in manifest["options"].items()} | description,
+        revision=manifest["benchmarks"][name]["revision"],
+        machine=_machine(manifest["machine"], description),
+        missing=tuple(missing),
+        notes=tuple(_notes(manifest, name, Raw(verdict, missing, samples, totals), store)),
+    )
+
+
+def _machine(machine: Mapping[str, str], description: Mapping[str, str]) -> str:
+    device = description.get("device", "cpu")
+    where = f"{machine['gpu']}, driver {machine['gpu_driver']}" if device not in ("cpu", "mps") else device
+    return f"{where}; {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB"
+
+
+def _notes(manifest: Mapping[str, Any], name: str, raw: Raw, store: Store) -> list[str]:
+    notes = list(manifest["benchmarks"][name]["warnings"])
+    if raw.missing:
+        shown = ", ".join(raw.missing[:MISSING_SHOWN]) + (", ..." if len(raw.missing) > MISSING_SHOWN else "")
+        notes.append(f"{len(raw.missing)} queries have no scores and count 0: {shown}")
+    failures = Counter(failure.error for failure in store.failures(name))
+    for error, count in failures.most_common(MISSING_SHOWN):
+        notes.append(f"{count} queries failed: {error}")
+    if raw.verdict == "invalid":
+        notes.append("every query's scores are all equal: the engine does not score, its numbers are withheld")
+    if "machines" in manifest:
+        notes.append(f"merged from {len(manifest['machines'])} unlike machines: times are left out")
+    preparation_s = store.preparation_s(name)
+    if preparation_s is not None and preparation_s >= 1:
+        notes.append(f"documents were prepared in {preparation_s:.1f} s, outside the latencies")
+    notes += _served(manifest["description"], raw.totals, raw.samples)
+    if raw.totals["truncated"]:
+        pairs = sum(sample.pairs for sample in raw.samples)
+        notes.append(f"{raw.totals['truncated']:,} of {pairs:,} documents were cut to fit the prompt")
+    if raw.totals["budget_halvings"]:
+        notes.append(f"memory ran out: the token budget was halved {raw.totals['budget_halvings']} times")
+    if raw.totals["special_text"]:
+        notes.append(f"{raw.totals['special_text']} texts held special-token strings, encoded as plain text")
+    return notes
+
+
+def _served(description: Mapping[str, str], totals: Counter[str], samples: Sequence[Sample]) -> Iterator[str]:
+    """What a reader must know of scores that came from a server."""
+    pairs = sum(sample.pairs for sample in samples)
+    if description.get("score_kind") == "probability":
+        saturated = f"{totals['saturated']:,} of {pairs:,} were 0 or 1 and keep no order among themselves"
+        yield f"scores are log-odds of the server's probabilities; {saturated}"
+    elif totals["saturated"]:
+        yield f"{totals['saturated']:,} of {pairs:,} scores were 0 or 1 and keep no order among themselves"
+    if description.get("truncation", "").startswith("by the server"):
+        yield "the server cuts what is too long, where is not known: set `tokenizer` to cut documents here"
+    if description.get("truncation", "").startswith("none"):
+        yield "documents are not cut and the server refuses what is too long: set `tokenizer` to cut documents here"
+    if totals["retries"] or totals["splits"]:
+        yield f"{totals['retries']:,} requests were repeated and {totals['splits']:,} split; latencies include that"
+    told = {name: totals[f"server_{name}_us"] / 1000 for name in SERVER_TIMES if f"server_{name}_us" in totals}
+    if told and samples:
+        parts = ", ".join(f"{name} {ms / len(samples):.1f} ms" for name, ms in told.items())
+        yield f"the server's own time per query, summed over its requests: {parts}"
+
+
+def _totals(samples: Sequence[Sample]) -> Counter[str]:
+    totals: Counter[str] = Counter()
+    for sample in samples:
+        totals.update(sample.counts)
+    return totals
+
+
+def measures_document(rows: Sequence[Row]) -> dict[str, Any]:
+    """The content of measures.json: nothing in it depends on the clock, so equal scores give equal bytes."""
+    return {
+        "format": 1,
+        "engine": rows[0].engine,
+        "benchmarks": {
+            row.benchmark: {
+                "verdict": row.verdict,
+                "measures": {name: measurement._asdict() for name, measurement in row.measures.items()},
+                "queries": row.queries,
+                "pairs": row.pairs,
+                "coverage": row.coverage,
+                "missing": list(row.missing),
+                "tie_rate": row.tie_rate,
+                "truncated": row.truncated,
+                "audit": {kind: _audited(found) for kind, found in row.audit.items()},
+                "candidates": dict(row.candidates),
+            }
+            for row in rows
+        },
+    }
+
+
+def _audited(found: Audit) -> dict[str, Any]:
+    document = found._asdict()
+    document[f"{measures.HEADLINE} without"] = document.pop("without")
+    return document
+
+
+def latency_document(rows: Sequence[Row]) -> dict[str, Any]:
+    """The content of latency.json: seconds around one query's candidates, warm-up excluded."""
+    return {
+        "format": 1,
+        "engine": rows[0].engine,
+        "benchmarks": {
+            row.benchmark: {
+                "samples": len(row.service_s),
+                "p50_s": row.p50._asdict(),
+                "p90_s": row.p90._asdict(),
+                "pairs_per_s": row.pairs_per_s,
+            }
+            for row in rows
+        },
+    }
+
+
+def read(run_dir: Path) -> list[Row]:
+    """Rows by engine in the config's order, each set against the first engine. Raises StoreError."""
+    index = read_index(run_dir)
+    stored = {
+        name: [replace(row, engine=name) for row in engine_rows(run_dir / name)]
+        for name in index["engines"]
+        if (run_dir / name / FILE).is_file()
+    }
+    benchmarks = dict.fromkeys(row.benchmark for rows in stored.values() for row in rows)
+    rows = []
+    for name in index["engines"]:
+        reason = index["unavailable"].get(name)
+        found = stored.get(name) or [_absent(name, benchmark) for benchmark in benchmarks]
+        reason = reason or (None if name in stored else "no results yet")
+        rows += [replace(row, notes=(*row.notes, reason)) for row in found] if reason else found
+    rows = [replace(row, folder=f"{run_dir.resolve().name}/{row.engine}") for row in rows]
+    if "part" in index:
+        said = f"part {index['part'].replace('/', ' of ')} of the queries: `crispbench merge` joins the parts"
+        rows = [replace(row, notes=(*row.notes, said)) if row.verdict == "incomplete" else row for row in rows]
+    rows = [replace(row, notes=(*row.notes, *_workers(run_dir / row.engine))) for row in rows]
+    return [_shifted(_against(row, rows), rows, run_dir) for row in rows]
+
+
+def reproductions(run_dir: Path, rows: Sequence[Row]) -> list[Reproduction]:
+    """The published figures that the run's config names, beside those of its rows. Raises BadOptions, StoreError."""
+    comparisons = map(PublishedComparison.model_validate, read_index(run_dir).get("published", ()))
+    return [found for comparison in comparisons for found in compare(comparison, rows)]
+
+
+def _against(row: Row, rows: Sequence[Row]) -> Row:
+    """The row with its difference to the first engine on the same candidates, where both are complete."""
+    baseline = next(other for other in rows if other.benchmark == row.benchmark)
+    comparable = row.verdict == baseline.verdict == "complete" and row.candidates == baseline.candidates
+    if row is baseline or not comparable or len(row.per_query) < 2:
+        return row
+    return replace(row, against_baseline=paired_difference(row.per_query, baseline.per_query))
+
+
+def _shifted(row: Row, rows: Sequence[Row], run_dir: Path) -> Row:
+    """The row with how far its scores are from the first engine that has its model in another precision."""
+    asked = _model(row)
+    same = [other for other in rows if other.benchmark == row.benchmark and asked and _model(other) == asked]
+    if not same or same[0].engine == row.engine or same[0].description["precision"] == row.description["precision"]:
+        return row
+    reference = same[0]
+    comparable = row.verdict == reference.verdict == "complete" and row.candidates == reference.candidates
+    if not comparable or len(row.per_query) < 2:
+        return row
+    scores = []
+    for engine in (reference.engine, row.engine):
+        with Store.read(run_dir / engine) as store:
+            scores.append(store.scores(row.benchmark))
+    found = fidelity({}, *scores, same_scale=True)
+    if found.drift is None:
+        return row
+    difference = paired_difference(row.per_query, reference.per_query)
+    shift = PrecisionShift(
+        reference.engine, difference, found.queries, found.top10, found.drift.mean_absolute, found.drift.maximum
+    )
+    return replace(row, shift=shift)
+
+
+def _model(row: Row) -> tuple[str, ...]:
+    """What two precisions of one model share; empty for an engine that does not say its precision and prompt."""
+    names = ("model", "revision", "template_sha256", "max_tokens")
+    found = tuple(row.description.get(name, "") for name in names)
+    return found if row.description.get("precision") and row.description.get("template_sha256") else ()
+
+
+def _absent(engine: str, benchmark: str) -> Row:
+    """The row of an engine that has no results."""
+    return Row(
+        engine=engine,
+        kind="",
+        benchmark=benchmark,
+        verdict="incomplete",
+        measures={},
+        per_query={},
+        queries=0,
+        pairs=0,
+        coverage=0.0,
+        tie_rate=0.0,
+        truncated=0,
+        candidates={},
+        p50=percentile((), 0.5),
+        p90=percentile((), 0.9),
+        pairs_per_s=None,
+        service_s=(),
+        against_baseline=None,
+    )

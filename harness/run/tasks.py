@@ -1,0 +1,128 @@
+"""What a run has to score: benchmarks with their candidates, as the config and the command line select them."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from harness import progress
+from harness.benchmarks import load as load_benchmark
+from harness.candidates.first_stage import retrieve
+from harness.config import Config, ConfigError
+from harness.figures import audit
+from harness.figures.measures import oracle, random_order, recall
+from harness.records import Benchmark, Candidates, Oddities
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several equal parts of each benchmark's queries, for one of many machines that do not know each other."""
+
+    number: int  # from 1
+    parts: int
+
+    @classmethod
+    def read(cls, text: str) -> "Part":
+        """The part that `3/16` names. Raises ConfigError."""
+        found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+        number, parts = map(int, found.groups()) if found else (0, 0)
+        if not 1 <= number <= parts:
+            raise ConfigError(f"part {text!r}: expected NUMBER/PARTS, such as 3/16, with NUMBER from 1 to PARTS")
+        return cls(number, parts)
+
+    def of(self, query_ids: Iterable[str]) -> frozenset[str]:
+        """Its queries: of all ids in ascending order every `parts`-th, so that nothing but the ids decides."""
+        return frozenset(sorted(query_ids)[self.number - 1 :: self.parts])
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.parts}"
+
+
+WHOLE = Part(1, 1)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The part of a config that a run takes; nothing named means all."""
+
+    engines: Sequence[str] = ()
+    benchmarks: Sequence[str] = ()
+    limit: int | None = None  # queries of each benchmark
+    part: Part = WHOLE  # of those
+
+
+@dataclass(frozen=True)
+class Task:
+    """A benchmark with its candidates: what every engine of a run has to score."""
+
+    benchmark: Benchmark
+    candidates: Candidates
+    part: Part = WHOLE
+
+    @property
+    def query_ids(self) -> list[str]:
+        """The queries to score, in the benchmark's order."""
+        chosen = self.part.of(self.candidates.lists)
+        return [query_id for query_id in self.candidates.lists if query_id in chosen]
+
+    @property
+    def pairs(self) -> int:
+        return sum(map(len, self.candidates.lists.values()))
+
+    @cached_property
+    def oddities(self) -> dict[str, Oddities]:
+        """What is odd in the texts of each query's candidates; the same for every engine."""
+        return audit.oddities(self.benchmark.documents, self.candidates.lists)
+
+    @cached_property
+    def entry(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        benchmark, candidates = self.benchmark, self.candidates
+        return {
+            "revision": benchmark.revision,
+            "split": benchmark.split,
+            "queries": len(benchmark.queries),
+            "documents": len(benchmark.documents),
+            "analysis": benchmark.analysis,
+            "remove_self": benchmark.remove_self,
+            "warnings": [*benchmark.warnings, *candidates.warnings],
+            "candidates": {
+                "source": candidates.source,
+                "k": candidates.k,
+                "parameters": dict(candidates.parameters),
+                "sha256": candidates.sha256,
+                "recall": recall(benchmark.qrels, candidates.lists, candidates.k),
+                "oracle": oracle(benchmark.qrels, candidates.lists),
+                "random": random_order(benchmark.qrels, candidates.lists),
+            },
+        }
+
+
+def prepare(config: Config, selection: Selection) -> list[Task]:
+    """Load the selected benchmarks and find their candidates. Raises ConfigError, BenchmarkError."""
+    names, limit = selection.benchmarks, selection.limit
+    tasks: dict[str, Task] = {}
+    known: list[str] = []
+    for shown, entry in config.entries():
+        if shown is not None and names and shown not in names:
+            known.append(shown)  # a suite may be hundreds of gigabytes: its members are not loaded to learn their names
+            continue
+        options = entry.options
+        if limit is not None:
+            options["queries"] = min(limit, int(options.get("queries") or limit))
+        with progress.waiting(f"loading {shown or options.get('name', entry.source)}"):
+            benchmark = load_benchmark(entry.source, options)
+        if shown is not None:
+            benchmark = replace(benchmark, name=shown)
+        if benchmark.name in known:
+            raise ConfigError(f"benchmark {benchmark.name!r} is there twice: give one of them another `name`")
+        known.append(benchmark.name)
+        if names and benchmark.name not in names:
+            continue
+        stage = entry.candidates or config.candidates
+        tasks[benchmark.name] = Task(benchmark, retrieve(benchmark, stage), selection.part)
+    unknown = sorted(set(names) - tasks.keys())
+    if unknown:
+        raise ConfigError(f"benchmark {unknown[0]!r} is not in the config; it has {', '.join(known)}")
+    return list(tasks.values())

