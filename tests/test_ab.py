@@ -264,10 +264,10 @@ def alive(pid: int) -> bool:
 COMMAND = """
 import sys
 from pathlib import Path
-from harness.ab.contest import Terms, run_ab
-from harness.ab.records import Plan
+from harness.ab.contest import AbOptions, run_ab
+from harness.ab.records import LaunchPlan
 config = Path(sys.argv[1])
-run_ab(config, ("quick", "slow"), Terms(plan=Plan(50, 50, 5, 1)), out=config.parent / "out", say=print)
+run_ab(config, ("quick", "slow"), AbOptions(plan=LaunchPlan(50, 50, 5, 1)), out=config.parent / "out", say=print)
 """
 
 

@@ -269,9 +269,9 @@ def test_a_killed_measurement_is_incomplete_and_starts_anew(latency: Callable[..
     path, out = latency({"fake": {"kind": "fake", "delay_s": 0.02}}, queries=2000), tmp_path / "run"
     raw = out / "fake/latency/single-stream.jsonl"
     code = (
-        "import sys; from pathlib import Path; from harness.latency.measurement import Wishes, measure_config\n"
+        "import sys; from pathlib import Path; from harness.latency.measurement import LatencyOptions, measure_config\n"
         "if __name__ == '__main__':\n"
-        "    measure_config(Path(sys.argv[1]), Wishes(), out=Path(sys.argv[2]), say=print)\n"
+        "    measure_config(Path(sys.argv[1]), LatencyOptions(), out=Path(sys.argv[2]), say=print)\n"
     )
     (tmp_path / "victim.py").write_text(code)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

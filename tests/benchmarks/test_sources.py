@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from engines.base import BadOptions
-from harness.benchmarks import SOURCES, BenchmarkError, Source, load, source_class
+from harness.benchmarks import SOURCES, BenchmarkError, BenchmarkSource, load, source_class
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_source_in_the_table_exists(name: str) -> None:
-    assert issubclass(source_class(name), Source)
+    assert issubclass(source_class(name), BenchmarkSource)
 
 
 def test_an_unknown_source_is_answered_with_the_known_ones() -> None:

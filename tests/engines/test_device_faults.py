@@ -95,7 +95,7 @@ def test_scores_after_memory_ran_out_are_those_of_a_large_budget(
     with load("torch", {**options, "token_budget": 4096}) as engine:
         expected = engine.score(PAIRS)
         assert engine.counts()["budget_halvings"] == 0
-    forward = packed.decoder.forward
+    forward = packed.cpu.forward
     sizes: list[int] = []
 
     def short(backbone: object, ids: torch.Tensor, *rest: object) -> torch.Tensor:
@@ -106,7 +106,7 @@ def test_scores_after_memory_ran_out_are_those_of_a_large_budget(
 
     with load("torch", {**options, "token_budget": 4096}) as engine:
         described = dict(engine.describe())
-        monkeypatch.setattr(packed.decoder, "forward", short)
+        monkeypatch.setattr(packed.cpu, "forward", short)
         assert engine.score(PAIRS) == pytest.approx(expected, abs=1e-4)
         halvings = engine.counts()["budget_halvings"]
         assert halvings >= 3 and len(sizes) > 1

@@ -276,7 +276,7 @@ def test_no_room_anywhere_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, t
 WRITER = """
 import sys, time
 sys.path[:0] = [{tests!r}]
-from engines import vectors
+from engines.sentence_transformers import vectors
 write = vectors._write
 vectors._write = lambda *arguments: (write(*arguments), time.sleep(0.001))
 from test_vectors import DIMENSIONS, IDENTITY, VectorStore, encode
