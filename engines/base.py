@@ -2,15 +2,18 @@
 
 An engine turns (query, document) pairs into scores. It knows nothing of benchmarks, measures or reports.
 
-    EngineError
-    ├── BadOptions          an option is unknown or has a wrong value
-    ├── EngineUnavailable   a package, a device, a file or a server is missing
-    └── ScoringFailed       these pairs have no score
+    CrispbenchError             every error that is raised on purpose; the harness adds its own
+    └── EngineError
+        ├── BadOptions          an option is unknown or has a wrong value
+        ├── EngineUnavailable   a package, a device, a file or a server is missing
+        └── ScoringFailed       these pairs have no score
 """
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from types import TracebackType
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
@@ -38,8 +41,12 @@ class Call(NamedTuple):
     tokens: int | None = None  # of all its prompts, each pair alone
 
 
-class EngineError(Exception):
-    """Base of everything that an engine raises on purpose; the message is one line for the user."""
+class CrispbenchError(Exception):
+    """Base of every error that is raised on purpose; the message is one line for the user."""
+
+
+class EngineError(CrispbenchError):
+    """Base of everything that an engine raises on purpose."""
 
 
 class BadOptions(EngineError):
@@ -82,8 +89,10 @@ class Engine(ABC):
         self.options = options
 
     @abstractmethod
-    def score(self, pairs: Sequence[Pair]) -> list[float]:
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """One finite raw score per pair, in the order of the pairs; higher is more relevant.
+
+        A plain `(query, document)` tuple is accepted wherever a `Pair` is: unpack it, or group by `by_query`.
 
         Log-odds `logit("1") - logit("0")` in float32 or better for models that have them, never a
         probability for ranking. Consecutive pairs of one query belong together: an engine may share
@@ -146,6 +155,12 @@ class Retriever(Engine):
 
         Equal scores keep the order of `prepare`; a document without any evidence is left out.
         """
+
+
+def by_query(pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
+    """The query and the documents of every run of consecutive pairs that have the same query, in order."""
+    for query, group in groupby(pairs, key=itemgetter(0)):
+        yield query, [document for _, document in group]
 
 
 OptionsT = TypeVar("OptionsT", bound=Options)

@@ -11,11 +11,9 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
-from operator import itemgetter
 from typing import ClassVar
 
-from engines.base import Engine, Options, Pair, ScoringFailed
+from engines.base import Engine, Options, ScoringFailed, by_query
 
 
 class FakeOptions(Options):
@@ -37,13 +35,13 @@ class Fake(Engine):
         super().__init__(options)
         self._counts: Counter[str] = Counter()
 
-    def score(self, pairs: Sequence[Pair]) -> list[float]:
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         if self.options.delay_s:
             time.sleep(self.options.delay_s)
         return [
             score
-            for query, group in groupby(pairs, key=itemgetter(0))  # whose words and hash its documents share
-            for score in self._scores(query, [pair.document for pair in group])
+            for query, documents in by_query(pairs)  # which share the query's words and hash
+            for score in self._scores(query, documents)
         ]
 
     def describe(self) -> Mapping[str, str]:

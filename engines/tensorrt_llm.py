@@ -12,13 +12,12 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from engines.base import Engine, EngineUnavailable, Options, Pair, ScoringFailed, require
+from engines.base import Engine, EngineUnavailable, Options, ScoringFailed, by_query, require
 from engines.model_files import weights_revision
 from engines.prompts.encoder import PromptEncoder
 from engines.prompts.template import Labels, load_template
@@ -150,10 +149,10 @@ class TensorRTLLM(Engine):
         if self.options.cache_tokens:
             self._encoder.prepare(documents)
 
-    def score(self, pairs: Sequence[Pair]) -> list[float]:
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         scores: list[float] = []
-        for query, group in groupby(pairs, key=lambda pair: pair.query):
-            scores += self._score_query(query, [pair.document for pair in group])
+        for query, documents in by_query(pairs):
+            scores += self._score_query(query, documents)
         return scores
 
     def describe(self) -> Mapping[str, str]:

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 import engines
-from engines.base import BadOptions, Options, explain, read_options
+from engines.base import BadOptions, CrispbenchError, Options, explain, read_options
 from engines.yaml_file import read_yaml
 from harness.benchmarks import BenchmarkError, source_class
 from harness.benchmarks.suites import load_suite
@@ -28,7 +28,7 @@ from harness.published import PublishedComparison
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
 
-class ConfigError(Exception):
+class ConfigError(CrispbenchError):
     """The config cannot be used; the message is one line for the user."""
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from engines.base import CrispbenchError
 from harness.records import Failure, Manifest, Oddities, Qrels, Sample, Score
 
 # Tables are only ever added, so that a newer version resumes an older store: `oddities` came on 2026-11-25, and what
@@ -41,7 +42,7 @@ COMMIT;
 FILE = "scores.sqlite"
 
 
-class StoreError(Exception):
+class StoreError(CrispbenchError):
     """A store cannot be opened or read; the message is one line for the user."""
 
 

@@ -55,16 +55,17 @@ class Bare(Engine):
         super().__init__(options)
         self._local = threading.local()  # a connection for each thread
 
-    def score(self, pairs: Sequence[Pair]) -> list[float]:
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         if not hasattr(self._local, "socket"):
             self._local.socket = socket.create_connection(("127.0.0.1", self.options.port))
             self._local.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        body = json.dumps({"query": pairs[0].query, "documents": [pair.document for pair in pairs]}).encode()
+        body = json.dumps({"query": pairs[0][0], "documents": [document for _, document in pairs]}).encode()
         self._local.socket.sendall(b"POST /v2/rerank HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
         answer = b""
         while len(answer) < len(ANSWER):
             answer += self._local.socket.recv(65536)
-        return [each["relevance_score"] for each in json.loads(answer.partition(b"\r\n\r\n")[2])["results"]]
+        results = json.loads(answer.partition(b"\r\n\r\n")[2])["results"]
+        return [result["relevance_score"] for result in results]
 
 
 engines.ENGINES["bare"] = f"{__name__}:Bare"  # also in a process that was started from here: it imports this file

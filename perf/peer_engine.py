@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from engines import Pair, load
+from engines import load
 from perf.peer_protocol import Loaded, serve
 
 
@@ -15,7 +15,7 @@ def loaded(spec: Mapping[str, Any]) -> Iterator[Loaded]:
     with load("torch", options) as engine:
 
         def score(pairs: Sequence[Sequence[str]]) -> list[float]:
-            return engine.score([Pair(query, document) for query, document in pairs])
+            return engine.score([(query, document) for query, document in pairs])
 
         yield Loaded(score, engine.describe(), os.getpid())
 

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-    for package in ("engines", "harness")
+    for package in ("crispbench", "engines", "harness")
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 LINES_OF_A_MODULE = 400
@@ -33,7 +33,7 @@ def imports(module: str) -> set[str]:
             source = ".".join([*above, *([node.module] if node.module else [])])
             # `from harness import report` imports a module, `from harness.run.loop import prepare` a name of one
             found |= {f"{source}.{name.name}" if f"{source}.{name.name}" in MODULES else source for name in node.names}
-    return {name for name in found if name.partition(".")[0] in ("engines", "harness")}
+    return {name for name in found if name.partition(".")[0] in ("crispbench", "engines", "harness")}
 
 
 def within(package: str) -> Iterator[str]:
@@ -51,6 +51,11 @@ def test_the_reader_of_imports_sees_every_form(monkeypatch: pytest.MonkeyPatch, 
 
 def test_engines_import_nothing_of_the_harness() -> None:
     assert {module: found for module in within("engines") if (found := outside(imports(module), "engines"))} == {}
+
+
+def test_nothing_imports_the_public_package() -> None:
+    below = [module for module in MODULES if not module.startswith("crispbench")]
+    assert [module for module in below if any(name.startswith("crispbench") for name in imports(module))] == []
 
 
 def outside(names: set[str], package: str) -> set[str]:
@@ -91,7 +96,8 @@ def test_the_press_knows_no_verb_no_row_and_no_engine() -> None:
 
 def test_nothing_imports_the_command_line() -> None:
     verbs = set(within("harness.cli"))
-    assert [module for module in MODULES.keys() - verbs if imports(module) & verbs] == ["harness.__main__"]
+    importers = {module for module in MODULES.keys() - verbs if imports(module) & verbs}
+    assert importers == {"crispbench.__main__", "harness.__main__"}
 
 
 def test_the_loop_knows_no_report() -> None:
@@ -115,7 +121,7 @@ def test_no_room_imports_itself_through_others() -> None:
 def test_no_class_name_stands_for_two_things() -> None:
     classes = Counter(
         node.name
-        for folder in ("engines", "harness", "perf", "scripts")
+        for folder in ("crispbench", "engines", "harness", "perf", "scripts")
         for path in sorted((ROOT / folder).rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.ClassDef)
@@ -136,9 +142,11 @@ def test_no_two_modules_import_each_other() -> None:
                 left += reached[module]
 
 
-@pytest.mark.parametrize("module", ["engines", "engines.base", "harness", "harness.cli", "harness.run.loop"])
+@pytest.mark.parametrize(
+    "module", ["crispbench", "engines", "engines.base", "harness", "harness.cli", "harness.run.loop"]
+)
 def test_importing_loads_no_model_library(module: str) -> None:
-    heavy = {"torch", "transformers", "sentence_transformers", "mteb", "ray", "tensorrt_llm", "matplotlib"}
+    heavy = {"torch", "transformers", "sentence_transformers", "mteb", "ray", "tensorrt_llm", "matplotlib", "pandas"}
     code = f"import sys, {module}; print(*({heavy!r} & sys.modules.keys()))"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ran.stdout.split() == []

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import crispbench
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -41,4 +43,26 @@ def test_an_installed_wheel_finds_its_suites_and_published_tables(installed: Pat
 def test_the_wheel_holds_the_html_page_and_no_tests(installed: Path) -> None:
     names = {path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()}
     assert "harness/report/templates/index.html" in names
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"engines", "harness", "crispbench"}
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"crispbench", "engines", "harness"}
+
+
+def test_type_checkers_see_the_annotations_of_every_package_of_the_wheel(installed: Path) -> None:
+    assert all((installed / package / "py.typed").is_file() for package in ("crispbench", "engines", "harness"))
+
+
+def test_the_wheel_has_the_version_that_the_package_states(installed: Path) -> None:
+    (folder,) = installed.glob("crispbench-*.dist-info")
+    assert folder.name == f"crispbench-{crispbench.__version__}.dist-info"
+
+
+def test_python_m_crispbench_is_the_command(installed: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "crispbench", "--help"],
+        cwd=installed,
+        env={"PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    (folder,) = installed.glob("crispbench-*.dist-info")
+    assert "crispbench = harness.cli:entry" in (folder / "entry_points.txt").read_text()

@@ -1,12 +1,11 @@
 """BM25 by bm25s: the first stage, and as an engine over its own candidates the baseline row of every table."""
 
 from collections.abc import Collection, Mapping, Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, field_validator
 
-from engines.base import BadOptions, Options, Pair, Retriever, ScoringFailed, require
+from engines.base import BadOptions, Options, Retriever, ScoringFailed, by_query, require
 from engines.bm25.analysis import analyzer
 
 if TYPE_CHECKING:
@@ -52,11 +51,11 @@ class BM25(Retriever):
         self.close()
         self._index = open_index(documents, IndexSettings(name, self.options.k1, self.options.b))
 
-    def score(self, pairs: Sequence[Pair]) -> list[float]:
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         scores: list[float] = []
-        for query, group in groupby(pairs, key=lambda pair: pair.query):
+        for query, documents in by_query(pairs):
             all_scores = self._all_scores(query)
-            scores += all_scores[self._positions([pair.document for pair in group])].tolist()
+            scores += all_scores[self._positions(documents)].tolist()
         return scores
 
     def search(self, query: str, k: int) -> list[int]:

@@ -7,10 +7,9 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from itertools import groupby
 from typing import Any, ClassVar, NamedTuple
 
-from engines.base import Call, Engine, EngineUnavailable, Options, Pair, ScoringFailed, require
+from engines.base import Call, Engine, EngineUnavailable, Options, ScoringFailed, by_query, require
 from engines.prompts.encoder import Prompt, PromptEncoder
 from engines.prompts.template import load_template
 from engines.remote.answers import LogOdds, log_odds, usage
@@ -25,7 +24,7 @@ class RequestJob(NamedTuple):
     """One request, and the pairs that it is about."""
 
     batch: Batch
-    pairs: Sequence[Pair]
+    pairs: Sequence[tuple[str, str]]
 
     def part(self, first: int, last: int) -> "RequestJob":
         return RequestJob(self.batch._replace(inputs=self.batch.inputs[first:last]), self.pairs[first:last])
@@ -77,7 +76,7 @@ class Remote(Engine):
             self._description |= self._ask_about_the_server()
             self._open = stack.pop_all()
 
-    def score(self, pairs: Sequence[Pair]) -> list[float]:
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         jobs, heard = list(self._jobs(pairs)), Heard(Budget(self.options.retry_budget_s))
         future = self._portal.start_task_soon(self._ask_all, jobs, heard)
         try:
@@ -138,9 +137,9 @@ class Remote(Engine):
             found["model"] = found["server_model_id"]
         return found
 
-    def _jobs(self, pairs: Sequence[Pair]) -> Iterator[RequestJob]:
+    def _jobs(self, pairs: Sequence[tuple[str, str]]) -> Iterator[RequestJob]:
         size = self.options.batch_size or self._dialect.batch_size
-        batches = [self._batch(query, list(group)) for query, group in groupby(pairs, key=lambda pair: pair.query)]
+        batches = [self._batch(query, documents) for query, documents in by_query(pairs)]
         if self._dialect.form in ("prompt", "ids") and batches:  # whose inputs need not be of one query
             inputs: list[Any] = [each for batch in batches for each in batch.inputs]
             batches = [batches[0]._replace(inputs=inputs)]
@@ -150,9 +149,9 @@ class Remote(Engine):
             yield from (whole.part(first, first + size) for first in range(0, len(batch.inputs), size))
             start += len(batch.inputs)
 
-    def _batch(self, query: str, group: Sequence[Pair]) -> Batch:
+    def _batch(self, query: str, documents: Sequence[str]) -> Batch:
         """One query's documents as this dialect sends them."""
-        documents, model = [pair.document for pair in group], self.options.model
+        model = self.options.model
         for text in (query, *documents):
             _check_encodable(text)
         if self._encoder is None:

@@ -8,13 +8,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import PositiveInt
 
-from engines.base import EngineUnavailable, Options, Pair, Retriever, ScoringFailed, require
+from engines.base import EngineUnavailable, Options, Retriever, ScoringFailed, by_query, require
 from engines.model_files import hub_commit, locate, weights_revision
 
 if TYPE_CHECKING:
@@ -110,14 +110,14 @@ class BiEncoder(Retriever):
         best = found[np.argsort(-scores[found], kind="stable")][:k]
         return [int(position) for position in best]
 
-    def score(self, pairs: Sequence[Pair]) -> list[float]:
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """A document that was never prepared is encoded here, each time: the clock runs, so nothing is written."""
-        places = {text: place for place, text in enumerate(dict.fromkeys(pair.document for pair in pairs))}
-        vectors = self._vectors(list(places))
+        rows = {text: row for row, text in enumerate(dict.fromkeys(document for _, document in pairs))}
+        vectors = self._vectors(list(rows))
         scores: list[float] = []
-        for query, group in groupby(pairs, key=lambda pair: pair.query):
-            asked = self._encode([query], self.options.query_prompt)[0]
-            scores += _cosines(vectors[[places[pair.document] for pair in group]], asked).tolist()
+        for query, documents in by_query(pairs):
+            query_vector = self._encode([query], self.options.query_prompt)[0]
+            scores += _cosines(vectors[[rows[document] for document in documents]], query_vector).tolist()
         return scores
 
     def describe(self) -> Mapping[str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import PositiveInt
 
-from engines.base import BadOptions, Ceiling, Engine, EngineUnavailable, Options, Pair, ScoringFailed, require
+from engines.base import BadOptions, Ceiling, Engine, EngineUnavailable, Options, ScoringFailed, require
 from engines.model_files import hub_commit, locate, weights_revision
 from engines.torch import work
 
@@ -75,13 +75,13 @@ class CrossEncoder(Engine):
             "sentence_transformers": str(library.__version__),
         }
 
-    def score(self, pairs: Sequence[Pair]) -> list[float]:
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         if not pairs:
             return []
         try:
             self._count_cut(pairs)
             logits: Tensor = self._model.predict(
-                [(pair.query, pair.document) for pair in pairs],
+                [(query, document) for query, document in pairs],
                 batch_size=self.options.batch_size,
                 activation_fn=self._identity,
                 convert_to_tensor=True,
@@ -126,11 +126,11 @@ class CrossEncoder(Engine):
         if mask is not None:
             self._batches.append((mask.sum(-1), mask.shape[-1]))
 
-    def _count_cut(self, pairs: Sequence[Pair]) -> None:
+    def _count_cut(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Texts that will be cut. A causal model puts its own template around the pair: there it is not known."""
         if self._causal:
             return
-        queries, documents = [pair.query for pair in pairs], [pair.document for pair in pairs]
+        queries, documents = map(list, zip(*pairs, strict=True))
         encoded = self._model.tokenizer(queries, documents, truncation=False, verbose=False)
         self._counts["truncated"] += sum(len(ids) > self._model.max_seq_length for ids in encoded["input_ids"])
 

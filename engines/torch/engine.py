@@ -3,13 +3,12 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from itertools import groupby
 from math import isfinite
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import PositiveInt, model_validator
 
-from engines.base import Ceiling, Engine, Options, Pair, ScoringFailed, require
+from engines.base import Ceiling, Engine, Options, ScoringFailed, by_query, require
 from engines.prompts.encoder import Prompt, PromptEncoder
 from engines.prompts.template import load_template
 from engines.torch import faults, work
@@ -132,14 +131,11 @@ class TorchEngine(Engine):
         if self.options.cache_tokens:
             self._encoder.prepare(documents)
 
-    def score(self, pairs: Sequence[Pair]) -> list[float]:
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         from engines.torch.forward import stream
 
         with faults.lost_device_told():
-            launched = [
-                self._launch(query, [pair.document for pair in group])
-                for query, group in groupby(pairs, key=lambda pair: pair.query)
-            ]
+            launched = [self._launch(query, documents) for query, documents in by_query(pairs)]
             fetched = stream.fetch([one.scores for one in launched])
         for one, scores in zip(launched, fetched, strict=True):
             self._check(one, scores)

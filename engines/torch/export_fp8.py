@@ -17,13 +17,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from importlib.metadata import version
-from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import PositiveInt
 
-from engines.base import BadOptions, Options, Pair, ScoringFailed, require
+from engines.base import BadOptions, Options, ScoringFailed, by_query, require
 from engines.prompts.encoder import PromptEncoder
 from engines.prompts.template import load_template
 
@@ -54,7 +53,7 @@ class ExportOptions(Options):
 class Calibration(NamedTuple):
     """Pairs whose prompts show what activations are like, and where they come from."""
 
-    pairs: Sequence[Pair]
+    pairs: Sequence[tuple[str, str]]
     source: Mapping[str, Any]  # for the report
 
 
@@ -134,11 +133,11 @@ class Prompts(NamedTuple):
         }
 
 
-def _encode(encoder: PromptEncoder, pairs: Sequence[Pair]) -> Prompts:
+def _encode(encoder: PromptEncoder, pairs: Sequence[tuple[str, str]]) -> Prompts:
     ids: list[list[int]] = []
     truncated = 0
-    for query, group in groupby(pairs, key=lambda pair: pair.query):
-        prompt = encoder.encode(query, [pair.document for pair in group])
+    for query, documents in by_query(pairs):
+        prompt = encoder.encode(query, documents)
         ids += [prompt.prefix + tail for tail in prompt.tails]
         truncated += prompt.truncated
     return Prompts(ids, truncated)

@@ -11,13 +11,13 @@ from typing import Any
 from pydantic import Field
 
 import engines.base
-from engines.base import EngineUnavailable, Options
+from engines.base import CrispbenchError, EngineUnavailable, Options
 from harness.records import Benchmark, Qrels
 
 NO_ID = re.compile("[\0\ud800-\udfff]")  # pytrec_eval is written in C: a NUL ends an id, and equal ids end the process
 
 
-class BenchmarkError(Exception):
+class BenchmarkError(CrispbenchError):
     """One line for the user: the file and line, the value, what was expected and the next step."""
 
 

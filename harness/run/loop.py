@@ -140,13 +140,15 @@ def record(store: Store, task: Task, query_id: str, answer: ScoredQuery) -> None
     store.commit(name, sample, list(map(Score._make, ranked)))
 
 
-def checked(values: Sequence[float], pairs: Sequence[Pair]) -> list[float]:
+def checked(values: Sequence[float], pairs: Sequence[tuple[str, str]]) -> list[float]:
     """The scores, if there is one finite number per pair; else ScoringFailed. Evaluators rank NaN without a word."""
     if len(values) != len(pairs):
         raise ScoringFailed(f"the engine returned {len(values)} scores for {len(pairs)} pairs")
     if not all(map(math.isfinite, values)):
-        value, pair = next(each for each in zip(values, pairs, strict=True) if not math.isfinite(each[0]))
-        raise ScoringFailed(f"score {value!r} for document {pair.document[:60]!r}: expected a finite number")
+        value, (_, document) = next(
+            scored for scored in zip(values, pairs, strict=True) if not math.isfinite(scored[0])
+        )
+        raise ScoringFailed(f"score {value!r} for document {document[:60]!r}: expected a finite number")
     return list(map(float, values))  # SQLite would keep a numpy.float32 as four bytes
 
 

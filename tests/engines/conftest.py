@@ -227,6 +227,11 @@ def one_pair_alone_scores_as_in_company(subject: Subject) -> None:
     assert alone == pytest.approx(subject.engine.score(PAIRS), abs=1e-5)
 
 
+def plain_tuples_score_as_pairs_do(subject: Subject) -> None:
+    tuples = [(pair.query, pair.document) for pair in PAIRS]
+    assert subject.engine.score(tuples) == subject.engine.score(PAIRS)
+
+
 def no_pairs_give_no_scores(subject: Subject) -> None:
     assert subject.engine.score([]) == []
 
@@ -285,6 +290,7 @@ PROMISES: list[Promise] = [
     a_new_engine_gives_the_same_scores,
     scores_follow_their_pairs_in_any_order,
     one_pair_alone_scores_as_in_company,
+    plain_tuples_score_as_pairs_do,
     no_pairs_give_no_scores,
     not_all_scores_are_equal,
     describes_itself_in_text_and_always_alike,

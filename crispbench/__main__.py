@@ -1,0 +1,7 @@
+"""`python -m crispbench` is the command `crispbench`."""
+
+import sys
+
+from harness.cli import main
+
+sys.exit(main())
