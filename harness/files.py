@@ -1,26 +1,22 @@
-"""Where results are written, and how: a reader sees the old file or the new one, never a part."""
+"""Where results are written, and two ways to replace a file as a whole: by JSON and by bytes."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from engines.storage import replacing
 
 RESULTS = Path("results")
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Atomically: a reader sees the old file or the new one."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    replace_file(path, text.encode())
 
 
 def replace_file(path: Path, data: bytes) -> Path:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Readers see the old file or the new one, never a part."""
+    with replacing(path) as draft:
+        draft.write_bytes(data)
     return path

@@ -3,12 +3,17 @@
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path("/")
+import psutil
+
+from harness import linux
+from harness.nvml import answer, open_nvml
+
 PROJECT = Path(__file__).parents[1]
 
 # distributions whose version can change a score, a candidate or a measure
@@ -32,13 +37,13 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the installed packages that matter."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def machine() -> dict[str, str]:
@@ -46,15 +51,22 @@ def machine() -> dict[str, str]:
     gpus, driver = _gpus()
     return {
         "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu_model(),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
-        "memory_gib": _memory_gib(),
+        "cpu": linux.cpu_model() or platform.processor() or "unknown",
+        "cores": str(len(cores())),
+        "memory_gib": str(round(psutil.virtual_memory().total / 2**30)),
         "gpu": ", ".join(gpus) or "none",
         "gpu_driver": driver or "none",
     }
 
 
-# Of a record: what a time depends on. The commit is not among them, as it is what one compares.
+def cores() -> list[int]:
+    """Numbers of the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+# Fields of a record on which a time depends. The commit is left out: it is what one compares.
 DECISIVE = (
     "system",
     "cpu",
@@ -74,23 +86,23 @@ NEUTRAL_VERSIONS = {"crispbench", "ir-measures", "pytrec-eval-terrier", "mteb", 
 
 
 class Differing(NamedTuple):
-    """A field of two machine records that decides a time; None where a record lacks it."""
+    """A field on which a time depends and in which two machine records differ; None where a record lacks it."""
 
     field: str
     one: Any
     other: Any
 
 
-def record(root: Path = ROOT) -> dict[str, Any]:
-    """What a time depends on and what stays while the machine does: hardware, limits, versions, the project's commit.
+def record() -> dict[str, Any]:
+    """What a time depends on while the machine stays the same: hardware, limits, versions, the project's commit.
 
-    None for what cannot be read. It is no part of a store's fingerprint, which `machine` alone is.
+    None for what cannot be read. A store's fingerprint holds the fields of `machine` only.
     """
     return {
         **machine(),
         "kernel": platform.release(),
-        "governor": _text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        **_limits(root),
+        "governor": linux.governor(),
+        **linux.limits()._asdict(),
         **_gpu_settings(),
         "versions": versions(),
         "commit": _commit(PROJECT),
@@ -98,7 +110,7 @@ def record(root: Path = ROOT) -> dict[str, Any]:
 
 
 def comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[Differing, ...]:
-    """The fields in which two records differ that decide a time; times may be compared if there are none."""
+    """The deciding fields in which two records differ. Their times may be compared only if the result is empty."""
     left, right = _decisive(one), _decisive(other)
     names = sorted(left.keys() | right.keys())
     return tuple(
@@ -112,31 +124,6 @@ def _decisive(record: Mapping[str, Any]) -> dict[str, Any]:
     return kept | {name: value for name, value in shown.items() if name.rpartition(" ")[2] not in NEUTRAL_VERSIONS}
 
 
-def _limits(root: Path) -> dict[str, float | None]:
-    """What the container may use, of cgroup version 2 or 1: the tightest limit, None without one."""
-    cores, memory_gib = [], []
-    for folder in _cgroups(root):
-        quota, _, period = (_text(folder / "cpu.max") or "").partition(" ")
-        quota = quota or _text(folder / "cpu.cfs_quota_us") or ""
-        period = period or _text(folder / "cpu.cfs_period_us") or ""
-        if quota.isdigit() and period.isdigit():  # "max" and -1 are no limit
-            cores.append(int(quota) / int(period))
-        memory = _text(folder / "memory.max") or _text(folder / "memory.limit_in_bytes") or ""
-        if memory.isdigit() and int(memory) < 2**60:  # version 1 says "none" by a number near 2^63
-            memory_gib.append(round(int(memory) / 2**30, 1))
-    return {"cpu_limit_cores": min(cores, default=None), "memory_limit_gib": min(memory_gib, default=None)}
-
-
-def _cgroups(root: Path) -> Iterator[Path]:
-    """Folders of this process's control groups. A container often sees its own as the root."""
-    mounted = root / "sys/fs/cgroup"
-    for line in (_text(root / "proc/self/cgroup") or "").splitlines():
-        _, controllers, path = line.split(":", 2)
-        for controller in controllers.split(","):
-            yield mounted / controller
-            yield mounted / controller / path.lstrip("/")
-
-
 def _gpu_settings() -> dict[str, Any]:
     nvml, handles = open_nvml()
     settings: dict[str, Any] = dict.fromkeys(
@@ -145,28 +132,23 @@ def _gpu_settings() -> dict[str, Any]:
     if nvml is None or not handles:
         return settings
 
-    def ask(function: str, *arguments: Any) -> Any:
-        try:
-            return getattr(nvml, function)(*arguments)
-        except nvml.NVMLError:  # this GPU, or this driver, does not tell
-            return None
-
-    memory = [ask("nvmlDeviceGetMemoryInfo", handle) for handle in handles]
-    power_mw = [ask("nvmlDeviceGetEnforcedPowerLimit", handle) for handle in handles]
-    cuda = ask("nvmlSystemGetCudaDriverVersion")
+    read = partial(answer, nvml)
+    memory = [read("nvmlDeviceGetMemoryInfo", handle) for handle in handles]
+    power_mw = [read("nvmlDeviceGetEnforcedPowerLimit", handle) for handle in handles]
+    cuda = read("nvmlSystemGetCudaDriverVersion")
     return {
-        "gpu_driver_major": str(ask("nvmlSystemGetDriverVersion")).partition(".")[0],
+        "gpu_driver_major": str(read("nvmlSystemGetDriverVersion")).partition(".")[0],
         "gpu_cuda": None if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}",
-        "gpu_memory_gib": [None if each is None else round(each.total / 2**30, 1) for each in memory],
-        "gpu_power_limit_w": [None if each is None else each / 1e3 for each in power_mw],
+        "gpu_memory_gib": [None if size is None else round(size.total / 2**30, 1) for size in memory],
+        "gpu_power_limit_w": [None if limit is None else limit / 1e3 for limit in power_mw],
         "gpu_application_mhz": [
-            ask("nvmlDeviceGetApplicationsClock", handle, nvml.NVML_CLOCK_SM) for handle in handles
+            read("nvmlDeviceGetApplicationsClock", handle, nvml.NVML_CLOCK_SM) for handle in handles
         ],
     }
 
 
 def _commit(checkout: Path) -> str | None:
-    """The project's commit, with "+" behind it if files are changed; None outside of a checkout."""
+    """The project's commit, followed by "+" if tracked files were changed; None outside a checkout."""
     if not (checkout / ".git").exists():
         return None
     try:
@@ -179,44 +161,8 @@ def _commit(checkout: Path) -> str | None:
     return commit.strip() + ("+" if changes else "")
 
 
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None
-
-
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
-
-
-def _memory_gib() -> str:
-    try:
-        return str(round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30))
-    except (AttributeError, ValueError, OSError):
-        return "unknown"
-
-
 def _gpus() -> tuple[list[str], str]:
     nvml, handles = open_nvml()
     if nvml is None:
         return [], ""
     return [str(nvml.nvmlDeviceGetName(handle)) for handle in handles], str(nvml.nvmlSystemGetDriverVersion())
-
-
-def open_nvml() -> tuple[Any, list[Any]]:
-    """NVML and its GPUs; None where there is no package, no driver, or one that does not answer."""
-    try:
-        import pynvml
-    except ImportError:
-        return None, []
-    try:
-        pynvml.nvmlInit()
-        return pynvml, [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-    except pynvml.NVMLError:
-        return None, []

@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from harness import machine
 from perf import peer_checkpoint, peer_environments, peer_figures, peer_pairs, peer_rounds, peer_table
 from perf.peer_checkpoint import SHAPES, WEIGHT_BYTES, weights_bytes
@@ -127,22 +129,13 @@ def refuse_beyond_memory(setting: Setting, contenders: Sequence[Contender], long
     if any(PEERS[contender.peer].has_all_logits for contender in contenders):
         batch = min(BATCH, max(map(len, setting.workload.lists)))
         needed += 4 * batch * longest_tokens * setting.shape.vocabulary
-    free = available_bytes()
-    if free is not None and needed > free:
+    free = psutil.virtual_memory().available
+    if needed > free:
         say(
             f"{len(contenders)} contenders need about {needed / 2**30:.1f} GiB at once, {free / 2**30:.1f} GiB are "
             "available: name fewer --documents, --layers, --peers or --precisions"
         )
         raise SystemExit(2)
-
-
-def available_bytes() -> int | None:
-    """Memory that can be had without swapping; None where the system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def as_json(

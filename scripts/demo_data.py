@@ -33,6 +33,8 @@ from scipy.sparse import csc_matrix, csr_matrix
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch.nn import functional
 
+from engines.storage import replacing
+
 Array = NDArray[Any]
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 TEST_FOLDERS = {"test", "tests", "testing", "idle_test", "idlelib", "lib2to3", "site-packages", "__pycache__"}
@@ -217,8 +219,8 @@ def teacher_vectors(items: Sequence[TrainingFunction], teacher: Path | None, cac
             part = items[start : start + 8000]
             query = embed([item.query for item in part], teacher, 96)
             body = embed([words_only(item.body) for item in part], teacher, 96)
-            np.savez(path.with_suffix(".tmp.npz"), q=query.astype(np.float16), b=body.astype(np.float16))
-            path.with_suffix(".tmp.npz").rename(path)
+            with replacing(path) as draft:  # NumPy would add a suffix to another one
+                np.savez(draft, q=query.astype(np.float16), b=body.astype(np.float16))
         stored = np.load(path)
         pieces.append((stored["q"].astype(np.float32), stored["b"].astype(np.float32)))
     return np.concatenate([piece[0] for piece in pieces]), np.concatenate([piece[1] for piece in pieces])

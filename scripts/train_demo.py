@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import random
 import sysconfig
 import time
@@ -33,6 +32,7 @@ from tokenizers import Tokenizer
 from torch.nn import functional
 from transformers import Qwen2ForSequenceClassification
 
+from engines.storage import replacing
 from scripts import demo_data as data
 from scripts.demo_data import Array, TrainingFunction
 from scripts.demo_model import (
@@ -325,8 +325,8 @@ def export(model: Qwen2ForSequenceClassification, tokenizer: Tokenizer, out: Pat
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write the state so that an interruption leaves the old one whole."""
-    torch.save(state, path.with_suffix(".tmp"))
-    os.replace(path.with_suffix(".tmp"), path)
+    with replacing(path) as draft:
+        torch.save(state, draft)
 
 
 def start_model(corpus: Corpus, train: Array, args: argparse.Namespace) -> Qwen2ForSequenceClassification:

@@ -63,12 +63,12 @@ def write(path: Path, text: str) -> None:
 
 @pytest.mark.usefixtures("gpus")
 def test_a_record_holds_each_gpus_limits_and_none_for_what_it_does_not_tell() -> None:
-    found = machine.record()
-    assert found["gpu"] == "NVIDIA H100, NVIDIA L4"
-    assert (found["gpu_driver"], found["gpu_driver_major"], found["gpu_cuda"]) == ("570.124.06", "570", "12.8")
-    assert found["gpu_memory_gib"] == [80, 24]
-    assert found["gpu_power_limit_w"] == [700, None]
-    assert found["gpu_application_mhz"] == [None, None]
+    record = machine.record()
+    assert record["gpu"] == "NVIDIA H100, NVIDIA L4"
+    assert (record["gpu_driver"], record["gpu_driver_major"], record["gpu_cuda"]) == ("570.124.06", "570", "12.8")
+    assert record["gpu_memory_gib"] == [80, 24]
+    assert record["gpu_power_limit_w"] == [700, None]
+    assert record["gpu_application_mhz"] == [None, None]
 
 
 def test_without_a_driver_a_record_knows_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,36 +79,8 @@ def test_without_a_driver_a_record_knows_no_gpu(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(absent, "nvmlInit", refuse)
     monkeypatch.setitem(sys.modules, "pynvml", absent)
-    found = machine.record()
-    assert (found["gpu"], found["gpu_driver_major"], found["gpu_power_limit_w"]) == ("none", None, None)
-
-
-@pytest.mark.parametrize(
-    ("files", "cores", "memory_gib"),
-    [
-        ({"cpu.max": "250000 100000", "memory.max": str(6 * 2**30)}, 2.5, 6.0),
-        ({"cpu.max": "max 100000", "memory.max": "max"}, None, None),
-        ({"jobs/one/cpu.max": "100000 100000", "cpu.max": "400000 100000"}, 1.0, None),  # the tighter of the two
-        ({"cpu/cpu.cfs_quota_us": "150000", "cpu/cpu.cfs_period_us": "100000"}, 1.5, None),
-        ({"cpu/cpu.cfs_quota_us": "-1", "memory/memory.limit_in_bytes": "9223372036854771712"}, None, None),
-        ({"memory/jobs/one/memory.limit_in_bytes": str(2**31)}, None, 2.0),
-        ({}, None, None),
-    ],
-)
-def test_a_containers_limits_are_read_of_either_version(
-    tmp_path: Path, files: dict[str, str], cores: float | None, memory_gib: float | None
-) -> None:
-    write(tmp_path / "proc/self/cgroup", "4:memory:/jobs/one\n3:cpu,cpuacct:/jobs/one\n0::/jobs/one\n")
-    for name, text in files.items():
-        write(tmp_path / "sys/fs/cgroup" / name, text + "\n")
-    found = machine.record(tmp_path)
-    assert (found["cpu_limit_cores"], found["memory_limit_gib"]) == (cores, memory_gib)
-
-
-def test_the_governor_is_read_where_there_is_one(tmp_path: Path) -> None:
-    assert machine.record(tmp_path)["governor"] is None
-    write(tmp_path / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "performance\n")
-    assert machine.record(tmp_path)["governor"] == "performance"
+    record = machine.record()
+    assert (record["gpu"], record["gpu_driver_major"], record["gpu_power_limit_w"]) == ("none", None, None)
 
 
 def test_the_commit_is_that_of_the_checkout_and_says_whether_files_were_changed(

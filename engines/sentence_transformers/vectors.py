@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.base import EngineUnavailable
-from engines.storage import cache_folder
+from engines.storage import cache_folder, replacing
 
 FORMAT = 1  # 1: first version, 2026-11
 DIGEST_BYTES = 16
@@ -102,9 +102,8 @@ class VectorStore:
         folder = cache_folder("embeddings") / hashlib.sha256(text.encode()).hexdigest()
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "manifest.json").exists():
-            with tempfile.TemporaryDirectory(dir=folder) as draft:  # a rename within one folder is atomic
-                (Path(draft) / "manifest.json").write_text(text, encoding="utf-8")
-                os.replace(Path(draft) / "manifest.json", folder / "manifest.json")
+            with replacing(folder / "manifest.json") as draft:
+                draft.write_text(text, encoding="utf-8")
         keys, vectors = (self._open.enter_context(_opened(folder / name)) for name in ("keys", "vectors"))
         self._parts.append(_Part(keys, vectors, self._dimensions))
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from harness.ab.records import TurnConditions
 from harness.latency import conditions
 from harness.latency.telemetry import read_gpus
-from harness.machine import open_nvml
+from harness.machine import cores
+from harness.nvml import open_nvml
 
 MOST_OTHERS = 0.1  # share of our cores that others may keep busy: on two cores, a fifth of one
 MOST_CLOCK_CHANGE = 0.05
@@ -33,7 +34,7 @@ def since(begun: Start) -> TurnConditions:
     return TurnConditions(
         wall_s=wall_s,
         others_cores=conditions.others_cores(begun.before, now.before, wall_s),
-        cores=len(conditions.cores()),
+        cores=len(cores()),
         load_average=now.before.load_average[0],
         cpu_mhz=conditions.cpu_mhz(),
         gpu_mhz=max(clocks_mhz, default=None),

@@ -8,8 +8,6 @@ import hashlib
 import inspect
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from harness import machine
 from harness.benchmarks import BenchmarkError
 from harness.candidates.trec import read_run, write_run
 from harness.figures.measures import oracle, recall
+from harness.files import replace_file
 from harness.records import Benchmark, Candidates
 
 FORMAT = 1  # 1: first version, 2026-11
@@ -89,11 +88,8 @@ def write(name: str, benchmark: Benchmark, candidates: Candidates) -> None:
     }
     try:
         run_path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=run_path.parent) as draft:  # a rename within one folder is atomic
-            write_run(Path(draft) / run_path.name, candidates.lists, candidates.source)
-            (Path(draft) / manifest_path.name).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-            os.replace(Path(draft) / run_path.name, run_path)
-            os.replace(Path(draft) / manifest_path.name, manifest_path)
+        write_run(run_path, candidates.lists, candidates.source)
+        replace_file(manifest_path, (json.dumps(manifest, indent=1) + "\n").encode())
     except (BenchmarkError, UnicodeEncodeError):  # an id that no run file can hold
         return
     except OSError as error:

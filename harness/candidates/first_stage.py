@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -19,6 +18,7 @@ from harness.benchmarks import BenchmarkError
 from harness.benchmarks.base import count_warning
 from harness.candidates import cache
 from harness.candidates.trec import read_run_file
+from harness.files import replace_file
 from harness.records import Benchmark, Candidates
 
 Found = Iterable[tuple[str, Iterable[str]]]  # query_id and its documents, best first
@@ -198,9 +198,7 @@ def _read_ranked(path: Path) -> Ranked:
     content = json.dumps(ranked).encode()
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(f".{os.getpid()}.partial")
-        partial.write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-        partial.replace(kept)
+        replace_file(kept, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
     except OSError as error:
         log.warning("crispbench: the lists of %s are not stored: %s", path, error)
     return ranked

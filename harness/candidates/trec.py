@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from engines.storage import replacing
 from harness.benchmarks.base import BenchmarkError
 from harness.benchmarks.lines import beginning, read_lines
 
@@ -55,9 +56,12 @@ def read_run_file(path: Path) -> RunFile:
 
 
 def write_run(path: Path, lists: Mapping[str, Sequence[str]], tag: str) -> None:
-    """Ranked lists as a run whose scores are n, n-1, ..., 1, so that every evaluator keeps their order."""
-    opened = gzip.open(path, "wt", encoding="utf-8") if path.suffix == ".gz" else path.open("w", encoding="utf-8")
-    with opened as file:
+    """Ranked lists as a run whose scores are n, n-1, ..., 1, so that every evaluator keeps their order.
+
+    The file is replaced as a whole. Raises BenchmarkError for an id that holds white space.
+    """
+    start = gzip.open if path.suffix == ".gz" else open
+    with replacing(path) as draft, start(draft, "wt", encoding="utf-8") as file:
         for query_id, docs in lists.items():
             for rank, doc_id in enumerate(docs, start=1):
                 if len(f"{query_id} {doc_id}".split()) != 2:

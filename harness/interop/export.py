@@ -6,13 +6,13 @@ gives constant scores) is said here instead, one line each.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from ir_measures import AP, RR, P, R, Success, nDCG
 
+from engines.storage import replacing
 from harness.benchmarks.base import require
 from harness.benchmarks.mteb import Provenance
 from harness.candidates.trec import write_run
@@ -65,7 +65,8 @@ def export_trec(run_dir: Path, out: Path) -> Exported:
                 f"only trec_eval -c counts them"
             )
         path = out / row.engine / f"{quote(row.benchmark, safe='')}.trec.gz"
-        _replace(path, partial(write_run, lists=_ranked(store, row.benchmark), tag=row.engine))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_run(path, _ranked(store, row.benchmark), row.engine)
         exported.files.append(path)
     return exported
 
@@ -103,7 +104,9 @@ def export_mteb(run_dir: Path, out: Path) -> Exported:
             evaluation_time=file.seconds,
         )
         path = Path(mteb.ResultCache(out).get_task_result_path(quote(task, safe=" ()+"), file.meta))
-        _replace(path, result.to_disk)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as draft:
+            result.to_disk(draft)
         exported.files.append(path)
     return exported
 
@@ -155,14 +158,3 @@ def _meta(manifest: Mapping[str, Any]) -> Any:
     shown = "+".join(sorted({f"{stage['source']}-k{stage['k']}" for stage in stages.values()}))
     identity = [manifest["options"], manifest["versions"], {name: stage["sha256"] for name, stage in stages.items()}]
     return model_meta(manifest["kind"], manifest["description"], shown, identity)
-
-
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    """Write beside the target and rename: a reader sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".part-{path.name}")
-    try:
-        write(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

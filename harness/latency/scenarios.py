@@ -159,7 +159,7 @@ def measure(subject: LoadedEngine, case: Case, folder: Path, say: Callable[[str]
                 {
                     "seconds": seconds,
                     "after": after._asdict(),
-                    "cores": len(conditions.cores()),
+                    "cores": len(machine.cores()),
                     "others_cores": conditions.others_cores(before, after, seconds),
                     "counts": dict(performed.counts),
                     "died": list(performed.died),

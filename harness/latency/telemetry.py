@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness.latency.conditions import cpu_mhz
-from harness.machine import open_nvml
+from harness.nvml import answer, open_nvml
 
 INTERVAL_S = 0.1
 CPU_INTERVAL_S = 1.0  # on some systems reading a core's clock interrupts the core
@@ -155,23 +155,20 @@ def _known(seen: Sequence[Gpu], name: str) -> list[float]:
 
 
 def _read_gpu(nvml: Any, handle: Any) -> Gpu:
-    def ask(function: str, *arguments: Any) -> Any:
-        try:
-            return getattr(nvml, function)(handle, *arguments)
-        except nvml.NVMLError:  # this GPU, or this driver, does not tell
-            return None
+    def read(function: str, *arguments: Any) -> Any:
+        return answer(nvml, function, handle, *arguments)
 
     def scaled(value: float | None, unit: float) -> float | None:
         return None if value is None else value / unit
 
-    memory = ask("nvmlDeviceGetMemoryInfo")
+    memory = read("nvmlDeviceGetMemoryInfo")
     return Gpu(
-        name=str(ask("nvmlDeviceGetName")),
-        sm_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
-        memory_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
-        power_w=scaled(ask("nvmlDeviceGetPowerUsage"), 1e3),
-        temperature_c=ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
-        reasons=ask("nvmlDeviceGetCurrentClocksThrottleReasons"),
+        name=str(read("nvmlDeviceGetName")),
+        sm_mhz=read("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
+        memory_mhz=read("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
+        power_w=scaled(read("nvmlDeviceGetPowerUsage"), 1e3),
+        temperature_c=read("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
+        reasons=read("nvmlDeviceGetCurrentClocksThrottleReasons"),
         memory_gib=None if memory is None else memory.used / 2**30,
-        energy_j=scaled(ask("nvmlDeviceGetTotalEnergyConsumption"), 1e3),
+        energy_j=scaled(read("nvmlDeviceGetTotalEnergyConsumption"), 1e3),
     )
