@@ -28,10 +28,10 @@ import numpy as np
 
 import engines
 from engines.base import Engine, Options, Pair
-from harness.latency.conditions import cores
 from harness.latency.load import Load, Request, Target, Timing, perform, schedule, steady
 from harness.latency.processes import Processes
 from harness.latency.recording import Recorder
+from harness.machine import cores
 
 TEXTS = [f"document {number} is about an animal" for number in range(10)]
 REQUEST = Request("q", [Pair("what is an animal", text) for text in TEXTS])
