@@ -50,15 +50,15 @@ class EngineError(CrispbenchError):
 
 
 class BadOptions(EngineError):
-    pass
+    """An option is unknown or has a wrong value."""
 
 
 class EngineUnavailable(EngineError):
-    pass
+    """A package, a device, a file or a server is missing."""
 
 
 class ScoringFailed(EngineError):
-    pass
+    """These pairs have no score."""
 
 
 class Options(BaseModel):
