@@ -1,4 +1,4 @@
-"""All that an engine author must read: the pair, the engine contract and the errors.
+"""All that an engine author must read: the pair, what an engine says of itself, the engine contract and the errors.
 
 An engine turns (query, document) pairs into scores. It knows nothing of benchmarks, measures or reports.
 
@@ -11,7 +11,9 @@ An engine turns (query, document) pairs into scores. It knows nothing of benchma
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from itertools import groupby
 from operator import itemgetter
 from types import TracebackType
@@ -39,6 +41,165 @@ class Call(NamedTuple):
 
     first_byte_s: float | None = None  # when its first answer began to come, on the clock `time.perf_counter`
     tokens: int | None = None  # of all its prompts, each pair alone
+
+
+class ScoreKind(StrEnum):
+    """What a score is; the values are those of recorded runs."""
+
+    OWN = "own"  # the engine's own scale, such as BM25's or a cosine: comparable with engines of the same kind only
+    LOG_ODDS = "logit_diff"  # logit of the positive label minus logit of the negative one
+    LOGIT = "logit"  # the one logit of a classifier with a single label, which is the log-odds itself
+    PROBABILITY = "probability"  # log-odds computed from a server's probabilities
+    OPAQUE = "opaque"  # a service's own number, whose meaning it does not publish
+
+    @property
+    def is_log_odds(self) -> bool:
+        """Whether scores of this kind can be subtracted from those of any other model's log-odds."""
+        return self in (ScoreKind.LOG_ODDS, ScoreKind.LOGIT, ScoreKind.PROBABILITY)
+
+
+class Truncation(StrEnum):
+    """Who shortens what is too long; the values are those of recorded runs."""
+
+    HERE = "of the document, here"
+    BY_SERVER = "by the server, unknown"
+    REFUSED = "none: what is too long is refused"
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where the arithmetic runs."""
+
+    kind: Literal["cpu", "mps", "gpu"]
+    name: str = ""  # of a GPU, as its driver gives it
+
+    def __str__(self) -> str:
+        return self.name or self.kind
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """The device that `str` gave: every name but `cpu` and `mps` is a GPU's."""
+        if text == "cpu":
+            return cls("cpu")
+        return cls("mps") if text == "mps" else cls("gpu", text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a reader needs to repeat a run. Only `details` may hold what no program decides by."""
+
+    model: str = ""
+    revision: str = ""
+    precision: str = ""
+    template: str = ""  # name of the prompt template
+    template_sha256: str = ""
+    max_tokens: int | None = None  # of the whole prompt; None: the engine does not know
+    device: Device | None = None  # None: the arithmetic does not run on a device of this machine that is known
+    random_seed: int | None = None  # of random weights, whose scores mean nothing; None: trained weights
+    weights_mb: float | None = None  # 10^6 bytes in memory
+    truncation: Truncation | None = None  # None: not stated
+    score_kind: ScoreKind = ScoreKind.OWN
+    demonstration: bool = False  # the model says of itself that it only shows how the harness works
+    details: Mapping[str, str] = field(default_factory=dict)  # for readers only: versions, kernels, settings
+
+    def document(self) -> dict[str, str]:
+        """The flat mapping of strings that manifests and recordings hold. What is unset is left out."""
+        values = {
+            "model": self.model,
+            "revision": self.revision,
+            "precision": self.precision,
+            "template": self.template,
+            "template_sha256": self.template_sha256,
+            "max_tokens": "" if self.max_tokens is None else str(self.max_tokens),
+            "device": "" if self.device is None else str(self.device),
+            "weights": "" if self.random_seed is None else f"random, seed {self.random_seed}",
+            "weights_mb": "" if self.weights_mb is None else f"{self.weights_mb:.1f}",
+            "truncation": self.truncation or "",
+            "score_kind": "" if self.score_kind is ScoreKind.OWN else self.score_kind,
+            "demonstration": "true" if self.demonstration else "",
+        }
+        stated = {name: str(value) for name, value in values.items() if value}
+        return {**stated, **{name: value for name, value in self.details.items() if name not in stated}}
+
+    @classmethod
+    def read(cls, document: Mapping[str, str]) -> Self:
+        """The description that `document` wrote. A value that does not fit its field stays what it was, a detail."""
+        values: dict[str, Any] = {}
+        details: dict[str, str] = {}
+        for name, text in document.items():
+            try:
+                field_name, parse = _FIELDS[name]
+                values[field_name] = parse(text)
+            except (KeyError, ValueError):
+                details[name] = text
+        return cls(**values, details=details)
+
+
+def _seed(text: str) -> int:
+    return int(text.removeprefix("random, seed "))
+
+
+# Key of a description's document -> the field that it fills, and how the text is read.
+_FIELDS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
+    "model": ("model", str),
+    "revision": ("revision", str),
+    "precision": ("precision", str),
+    "template": ("template", str),
+    "template_sha256": ("template_sha256", str),
+    "max_tokens": ("max_tokens", int),
+    "device": ("device", Device.read),
+    "weights": ("random_seed", _seed),
+    "weights_mb": ("weights_mb", float),
+    "truncation": ("truncation", Truncation),
+    "score_kind": ("score_kind", ScoreKind),
+    "demonstration": ("demonstration", "true".__eq__),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Totals of an engine's work. None means that the engine does not count it, which is never a zero."""
+
+    truncated: int | None = None  # documents cut to fit
+    special_text: int | None = None  # texts that contained special-token strings
+    tokens: int | None = None  # of all prompts, each pair alone
+    computed_tokens: int | None = None  # through the model: fewer where pairs share a prefix, more where padded
+    padded_tokens: int | None = None  # padding alone
+    flops: int | None = None  # floating-point operations of `tokens`; engines.torch.work has the formulas
+    computed_flops: int | None = None  # floating-point operations of `computed_tokens`
+    computed_bytes: int | None = None  # the least that these move through memory
+    budget_halvings: int | None = None  # times that memory ran out and the token budget was halved
+    requests: int | None = None  # HTTP requests that were answered
+    retries: int | None = None  # HTTP requests that were repeated
+    splits: int | None = None  # HTTP requests that were too large and were split
+    saturated: int | None = None  # scores that were a probability of 0 or 1
+    encoded_texts: int | None = None  # texts that became vectors
+    reused_vectors: int | None = None  # vectors that were read from disk
+    server_compute_us: int | None = None  # a server's own times, summed over its requests
+    server_queue_us: int | None = None
+    server_tokenization_us: int | None = None
+    server_inference_us: int | None = None
+    server_total_us: int | None = None
+
+    def document(self) -> dict[str, int]:
+        """The counts that are known, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    @classmethod
+    def read(cls, document: Mapping[str, int]) -> Self:
+        """The counts that `document` wrote; names that this version does not know are left out."""
+        return cls(**{name: document[name] for name in COUNT_NAMES if name in document})
+
+    def __add__(self, other: "Counts") -> "Counts":
+        both = {name: value + (getattr(other, name) or 0) for name, value in self.document().items()}
+        return Counts(**(other.document() | both))
+
+    def __sub__(self, earlier: "Counts") -> "Counts":
+        """What was counted since `earlier`; a count that was unknown then began at zero."""
+        return Counts(**{name: value - (getattr(earlier, name) or 0) for name, value in self.document().items()})
+
+
+COUNT_NAMES = tuple(each.name for each in fields(Counts))
 
 
 class CrispbenchError(Exception):
@@ -106,23 +267,16 @@ class Engine(ABC):
         text they are (english, code, ...) to engines that cut text into terms.
         """
 
-    def describe(self) -> Mapping[str, str]:
-        """What a reader needs to repeat the run: model, revision, precision, template, device.
+    def describe(self) -> Description:
+        """What a reader needs to repeat the run, and all that the harness may decide by.
 
         Constant for the life of the engine; it becomes part of the fingerprint of the results.
         """
-        return {}
+        return Description()
 
-    def counts(self) -> Mapping[str, int]:
-        """Running totals since the start, of whatever the engine knows.
-
-        `truncated`: documents cut to fit. `special_text`: texts that contained special-token strings.
-        `tokens`: of all prompts, each pair alone. `computed_tokens`: those that went through the model, fewer where
-        pairs share a prefix, more where they are padded; `padded_tokens`: padding alone. `flops`: floating-point
-        operations of the `tokens`; `computed_flops`: of the computed ones; `computed_bytes`: the least that these
-        move through memory. `engines.torch.work` has the formulas.
-        """
-        return {}
+    def counts(self) -> Counts:
+        """Running totals since the start, of whatever the engine counts."""
+        return Counts()
 
     def last_call(self) -> Call:
         """Of the last call of `score` that this thread made and that gave scores."""

@@ -9,11 +9,10 @@ import math
 import os
 import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
-from engines.base import Engine, Options, ScoringFailed, by_query
+from engines.base import Counts, Description, Engine, Options, ScoringFailed, by_query
 
 
 class FakeOptions(Options):
@@ -33,7 +32,7 @@ class Fake(Engine):
 
     def __init__(self, options: FakeOptions) -> None:
         super().__init__(options)
-        self._counts: Counter[str] = Counter()
+        self._counts = Counts()
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         if self.options.delay_s:
@@ -44,11 +43,11 @@ class Fake(Engine):
             for score in self._scores(query, documents)
         ]
 
-    def describe(self) -> Mapping[str, str]:
-        return {"model": "word overlap"}
+    def describe(self) -> Description:
+        return Description(model="word overlap")
 
-    def counts(self) -> Mapping[str, int]:
-        return dict(self._counts)
+    def counts(self) -> Counts:
+        return self._counts
 
     def _scores(self, query: str, documents: Sequence[str]) -> Iterator[float]:
         options = self.options
@@ -59,6 +58,7 @@ class Fake(Engine):
         words = query.lower().split()
         asked = frozenset(words)
         order, radius, angle = (self._uniform(purpose, query) for purpose in ("order", "radius", "angle"))
+        tokens: int | None = None
         for document in documents:
             if options.nan_on and options.nan_on in document:
                 yield math.nan
@@ -66,12 +66,13 @@ class Fake(Engine):
                 yield 0.0
             else:
                 held = document.lower().split()
-                self._counts["tokens"] += len(words) + len(held)
+                tokens = (tokens or 0) + len(words) + len(held)
                 score = len(asked.intersection(held)) / max(len(asked), 1) + 0.01 * order(document)
                 if options.noise:  # Box and Muller, 1958
                     length = math.sqrt(-2 * math.log(1 - radius(document)))
                     score += options.noise * (length * math.cos(2 * math.pi * angle(document)))
                 yield score if options.decimals is None else round(score, options.decimals)
+        self._counts += Counts(tokens=tokens)
 
     def _uniform(self, purpose: str, query: str) -> Callable[[str], float]:
         """document -> a number from 0 to 1, the same for the same pair."""

@@ -10,6 +10,8 @@ from engines.base import BadOptions, EngineUnavailable
 if TYPE_CHECKING:
     from torch import nn
 
+DEMONSTRATION = "crispbench_demonstration"  # key of config.json: true for a model that only shows how the harness works
+
 
 def locate(model: str) -> str:
     """The folder behind `package:NAME/FOLDER`, anything else as it is. Raises EngineUnavailable, BadOptions."""
@@ -33,6 +35,11 @@ def weights_revision(folder: str) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return f"sha256:{digest.hexdigest()[:16]}" if files else ""
+
+
+def is_demonstration(config: object) -> bool:
+    """Whether a checkpoint's configuration says that the model is a demonstration."""
+    return getattr(config, DEMONSTRATION, False) is True
 
 
 def hub_commit(model: "nn.Module") -> str | None:

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import sys
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -17,8 +16,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from engines.base import Engine, EngineUnavailable, Options, ScoringFailed, by_query, require
-from engines.model_files import weights_revision
+from engines.base import (
+    Counts,
+    Description,
+    Device,
+    Engine,
+    EngineUnavailable,
+    Options,
+    ScoreKind,
+    ScoringFailed,
+    by_query,
+    require,
+)
+from engines.model_files import DEMONSTRATION, weights_revision
 from engines.prompts.encoder import PromptEncoder
 from engines.prompts.template import Labels, load_template
 
@@ -66,6 +76,10 @@ class Files(NamedTuple):
     @property
     def is_classifier(self) -> bool:
         return self.architecture.endswith("ForSequenceClassification")
+
+    @property
+    def demonstration(self) -> bool:
+        return self.config.get(DEMONSTRATION) is True
 
     @property
     def precision(self) -> str:
@@ -124,26 +138,30 @@ class TensorRTLLM(Engine):
             detokenize=False,
         )
         self._llm = self._load(package, files, max_tokens)
-        self._counts: Counter[str] = Counter()
-        self._description = {
-            "model": files.name,
-            "revision": files.revision,
-            "architecture": files.architecture,
-            "precision": files.precision,
-            "quantization": files.weights,
-            "route": "encode_only" if self._encode_only else "one generated token",
-            "kv_cache": "none" if self._encode_only else "16 bit, no block reuse",
-            "device": gpu.name,
-            "template": template.name,
-            "template_sha256": template.sha256,
-            "tokenizer_sha256": self._encoder.tokenizer_sha256,
-            "max_tokens": str(max_tokens),
-            "document_tokens": "prepared" if options.cache_tokens else "with every query",
-            "max_batch_size": str(options.max_batch_size),
-            "max_num_tokens": str(options.max_num_tokens),
-            "kv_cache_fraction": str(options.kv_cache_fraction),
-            "tensorrt_llm": package.version,
-        }
+        self._counts = Counts()
+        self._description = Description(
+            model=files.name,
+            revision=files.revision,
+            precision=files.precision,
+            template=template.name,
+            template_sha256=template.sha256,
+            max_tokens=max_tokens,
+            device=Device("gpu", gpu.name),
+            score_kind=ScoreKind.LOG_ODDS,
+            demonstration=files.demonstration,
+            details={
+                "architecture": files.architecture,
+                "quantization": files.weights,
+                "route": "encode_only" if self._encode_only else "one generated token",
+                "kv_cache": "none" if self._encode_only else "16 bit, no block reuse",
+                "tokenizer_sha256": self._encoder.tokenizer_sha256,
+                "document_tokens": "prepared" if options.cache_tokens else "with every query",
+                "max_batch_size": str(options.max_batch_size),
+                "max_num_tokens": str(options.max_num_tokens),
+                "kv_cache_fraction": str(options.kv_cache_fraction),
+                "tensorrt_llm": package.version,
+            },
+        )
 
     def prepare(self, documents: Collection[str], *, analysis: str) -> None:
         if self.options.cache_tokens:
@@ -155,11 +173,11 @@ class TensorRTLLM(Engine):
             scores += self._score_query(query, documents)
         return scores
 
-    def describe(self) -> Mapping[str, str]:
+    def describe(self) -> Description:
         return self._description
 
-    def counts(self) -> Mapping[str, int]:
-        return dict(self._counts)
+    def counts(self) -> Counts:
+        return self._counts
 
     def close(self) -> None:
         self._llm.shutdown()
@@ -200,12 +218,12 @@ class TensorRTLLM(Engine):
         bad = next((score for score in scores if not math.isfinite(score)), None)
         if bad is not None:
             raise ScoringFailed(
-                f"the model gave {bad} in {self._description['precision']} for query {query[:60]!r}: compare it with "
+                f"the model gave {bad} in {self._description.precision} for query {query[:60]!r}: compare it with "
                 "kind torch in bf16"
             )
-        self._counts["tokens"] += sum(map(len, prompts))
-        self._counts["truncated"] += prompt.truncated
-        self._counts["special_text"] += prompt.special_text
+        self._counts += Counts(
+            tokens=sum(map(len, prompts)), truncated=prompt.truncated, special_text=prompt.special_text
+        )
         return scores
 
     def _generate(self, prompts: list[list[int]]) -> "list[Tensor | None]":

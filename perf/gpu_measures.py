@@ -84,41 +84,42 @@ def measure(arm: GpuArm, asked: Sequence[TextPlan], ceilings: Ceilings, meter: "
         for pairs in [*(pairs[:SMALL] for pairs in queries), *[queries[0]] * WARM_UPS, queries[-1]]:
             engine.score(pairs)  # every small query, each of which may be the first of its graph
         small = [_timed(lambda: engine.score(pairs[:SMALL])) for pairs in queries]  # noqa: B023  # called at once
-        before = dict(engine.counts())
+        before = engine.counts()
         scores, seconds = [], []
         for pairs in queries:
             began_s = time.perf_counter()
             scores.append(engine.score(pairs))
             seconds.append(time.perf_counter() - began_s)
-        counts = {name: count - before[name] for name, count in engine.counts().items()}
+        counts = engine.counts() - before
         everything = [pair for pairs in queries for pair in pairs]
         joules = meter.joules()
         offline_s = _timed(lambda: engine.score(everything))
         spent_j = None if joules is None else (meter.joules() or 0.0) - joules
-        description = dict(engine.describe())
+        description = engine.describe()
     best = ceiling.flops_per_s if ceiling else None
+    assert counts.tokens is not None and counts.flops is not None and counts.computed_flops is not None  # kind torch
     figures = Figures(
         size=arm.size,
         arm=arm.name,
-        kernels=description.get("kernels", "packed"),
+        kernels=description.details.get("kernels", "packed"),
         queries=len(queries),
         pairs=len(everything),
-        tokens_per_pair=counts["tokens"] / len(everything),
+        tokens_per_pair=counts.tokens / len(everything),
         load_s=load_s,
         p50_s=statistics.median(seconds),
         p95_s=statistics.quantiles(seconds, n=20)[-1] if len(seconds) >= 20 else None,
         small_p50_s=statistics.median(small),
         pairs_per_s=len(everything) / offline_s,
-        tokens_per_s=counts["tokens"] / offline_s,
-        useful_flops_per_s=counts["flops"] / offline_s,
-        computed_flops_per_s=counts["computed_flops"] / offline_s,
-        mfu=counts["computed_flops"] / offline_s / best if best else None,
-        single_stream_mfu=counts["computed_flops"] / sum(seconds) / best if best else None,
+        tokens_per_s=counts.tokens / offline_s,
+        useful_flops_per_s=counts.flops / offline_s,
+        computed_flops_per_s=counts.computed_flops / offline_s,
+        mfu=counts.computed_flops / offline_s / best if best else None,
+        single_stream_mfu=counts.computed_flops / sum(seconds) / best if best else None,
         watts=None if spent_j is None else spent_j / offline_s,
         joules_per_pair=None if spent_j is None else spent_j / len(everything),
         peak_gib=meter.peak_gib(),
     )
-    return Result(figures, scores, description, seconds)
+    return Result(figures, scores, description.document(), seconds)
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -17,7 +17,7 @@ def loaded(spec: Mapping[str, Any]) -> Iterator[Loaded]:
         def score(pairs: Sequence[Sequence[str]]) -> list[float]:
             return engine.score([(query, document) for query, document in pairs])
 
-        yield Loaded(score, engine.describe(), os.getpid())
+        yield Loaded(score, engine.describe().document(), os.getpid())
 
 
 if __name__ == "__main__":

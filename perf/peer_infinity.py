@@ -35,7 +35,7 @@ def loaded(spec: Mapping[str, Any]) -> Iterator[Loaded]:
             def score(pairs: Sequence[Sequence[str]]) -> list[float]:
                 return engine.score([Pair(query, document) for query, document in pairs])
 
-            yield Loaded(score, {**engine.describe(), "dtype": DTYPES[spec["precision"]]}, pid)
+            yield Loaded(score, {**engine.describe().document(), "dtype": DTYPES[spec["precision"]]}, pid)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ WIDE: dict[Metric, float] = {"p50": 0.5, "throughput": 0.5}
 ODD_ENGINES = '''
 """Engines that a test needs: they exist in every process that has this folder on its path."""
 import os, signal
-from engines.base import EngineUnavailable
+from engines.base import Description, EngineUnavailable
 from engines.fake import Fake
 
 class Chatty(Fake):
@@ -52,7 +52,7 @@ class Absent(Fake):
 
 class Restless(Fake):
     def describe(self):
-        return {"model": "restless", "revision": str(os.getpid())}
+        return Description(model="restless", revision=str(os.getpid()))
 '''
 
 

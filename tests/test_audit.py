@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.base import Pair
+from engines.base import Counts, Pair
 from engines.fake import Fake
 from harness.figures.audit import KINDS, NO_QUALITY, NOT_COUNTED, NOT_EXAMINED, UNTOUCHED, audit, oddities
 from harness.records import Audit, Oddities, Sample
@@ -170,8 +170,10 @@ class Counting(Fake):
     """The fake engine, which says of documents of more than five words that it cuts them, and of <|im_end|> too."""
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
-        self._counts["truncated"] += sum(len(pair.document.split()) > 5 for pair in pairs)
-        self._counts["special_text"] += sum("<|im_end|>" in pair.document for pair in pairs)
+        self._counts += Counts(
+            truncated=sum(len(pair.document.split()) > 5 for pair in pairs),
+            special_text=sum("<|im_end|>" in pair.document for pair in pairs),
+        )
         return super().score(pairs)
 
 

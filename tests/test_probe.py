@@ -4,7 +4,7 @@ import json
 import math
 import random
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import engines
-from engines.base import Pair, ScoringFailed
+from engines.base import Description, Pair, ScoringFailed
 from engines.fake import Fake, FakeOptions
 from engines.prompts.encoder import Prompt, PromptEncoder
 from engines.torch.engine import TorchEngine
@@ -123,8 +123,8 @@ class RandomWeights(Sound):
 class CutFromTheRight(Sound):
     """The rendered prompt is cut to 200 words; without its end the score is that of whatever word came last."""
 
-    def describe(self) -> Mapping[str, str]:
-        return {"model": "word overlap", "max_tokens": "200"}
+    def describe(self) -> Description:
+        return Description(model="word overlap", max_tokens=200)
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         scores = []
@@ -290,8 +290,8 @@ def test_a_long_document_that_is_refused_is_named_with_the_servers_words() -> No
 
 def test_a_limit_without_room_for_filler_is_not_judged() -> None:
     class Short(CutFromTheRight):
-        def describe(self) -> Mapping[str, str]:
-            return {"max_tokens": "64"}
+        def describe(self) -> Description:
+            return Description(max_tokens=64)
 
     assert "long document" in verdicts(probe(Short()), "skipped")
 
@@ -364,8 +364,8 @@ class Published(Sound):
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         return [self.golden.get(pair, score) for pair, score in zip(pairs, super().score(pairs), strict=True)]
 
-    def describe(self) -> Mapping[str, str]:
-        return {"template": self.template} if self.template else {}
+    def describe(self) -> Description:
+        return Description(template=self.template)
 
 
 BASE, LARGE = (9.1875, 0.5625, 4.0), (12.125, -1.375, 9.6875)
@@ -566,8 +566,8 @@ def test_a_model_with_published_scores_is_known_by_its_name(
         def __init__(self, options: FakeOptions) -> None:
             super().__init__(BASE)
 
-        def describe(self) -> Mapping[str, str]:
-            return {"model": "mixedbread-ai/mxbai-rerank-base-v2", "template": "mxbai-v2"}
+        def describe(self) -> Description:
+            return Description(model="mixedbread-ai/mxbai-rerank-base-v2", template="mxbai-v2")
 
     register("named", Named)
     answer = crispbench("probe", of(named={"kind": "named"}, fake={"kind": "fake"}), "--golden", "large", "--json")

@@ -1,12 +1,12 @@
 """What the raw results of an engine say in words."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from engines.base import Pair
+from engines.base import Counts, Description, ScoreKind, Truncation
 from engines.fake import Fake
 from harness.run import rows
 
@@ -14,15 +14,15 @@ from harness.run import rows
 class Endpoint(Fake):
     """Tells what a server's engine tells."""
 
-    said: ClassVar[Mapping[str, str]] = {}
-    counted: ClassVar[Mapping[str, int]] = {}  # per query
+    described: ClassVar[Description]
+    counted: ClassVar[Counts]  # per query
 
-    def score(self, pairs: Sequence[Pair]) -> list[float]:
-        self._counts.update(self.counted)
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        self._counts += self.counted
         return super().score(pairs)
 
-    def describe(self) -> Mapping[str, str]:
-        return {**super().describe(), **self.said}
+    def describe(self) -> Description:
+        return self.described
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def noted(
 ) -> Callable[..., tuple[str, ...]]:
     """The notes of a run of five queries with five documents each."""
 
-    def run(said: Mapping[str, str], counted: Mapping[str, int]) -> tuple[str, ...]:
-        register("endpoint", type("EndpointToday", (Endpoint,), {"said": said, "counted": counted}))
+    def run(description: Description, counted: Counts) -> tuple[str, ...]:
+        register("endpoint", type("EndpointToday", (Endpoint,), {"described": description, "counted": counted}))
         benchmarks = [{"source": "beir", "path": str(animals), "name": "animals"}]
         path = config(engines={"far": {"kind": "endpoint"}}, benchmarks=benchmarks)
         assert crispbench("run", path, "--out", tmp_path / "out").code == 0
@@ -48,35 +48,35 @@ def noted(
 
 
 @pytest.mark.parametrize(
-    ("said", "counted", "note"),
+    ("description", "counted", "note"),
     [
         (
-            {"score_kind": "probability"},
-            {"saturated": 2},
+            Description(score_kind=ScoreKind.PROBABILITY),
+            Counts(saturated=2),
             "scores are log-odds of the server's probabilities; "
             "10 of 25 were 0 or 1 and keep no order among themselves",
         ),
-        ({}, {"saturated": 1}, "5 of 25 scores were 0 or 1 and keep no order among themselves"),
+        (Description(), Counts(saturated=1), "5 of 25 scores were 0 or 1 and keep no order among themselves"),
         (
-            {"truncation": "by the server, unknown"},
-            {},
+            Description(truncation=Truncation.BY_SERVER),
+            Counts(),
             "the server cuts what is too long, where is not known: set `tokenizer` to cut documents here",
         ),
         (
-            {"truncation": "none: what is too long is refused"},
-            {},
+            Description(truncation=Truncation.REFUSED),
+            Counts(),
             "documents are not cut and the server refuses what is too long: set `tokenizer` to cut documents here",
         ),
-        ({}, {"retries": 3}, "15 requests were repeated and 0 split; latencies include that"),
+        (Description(), Counts(retries=3), "15 requests were repeated and 0 split; latencies include that"),
         (
-            {},
-            {"server_queue_us": 1500, "server_inference_us": 20_000},
+            Description(),
+            Counts(server_queue_us=1500, server_inference_us=20_000),
             "the server's own time per query, summed over its requests: queue 1.5 ms, inference 20.0 ms",
         ),
-        ({"score_kind": "logit_diff", "truncation": "of the document, here"}, {"requests": 1}, None),
+        (Description(score_kind=ScoreKind.LOG_ODDS, truncation=Truncation.HERE), Counts(requests=1), None),
     ],
 )
 def test_what_a_reader_must_know_of_a_servers_scores_is_a_note(
-    said: Mapping[str, str], counted: Mapping[str, int], note: str | None, noted: Callable[..., tuple[str, ...]]
+    description: Description, counted: Counts, note: str | None, noted: Callable[..., tuple[str, ...]]
 ) -> None:
-    assert noted(said, counted) == (() if note is None else (note,))
+    assert noted(description, counted) == (() if note is None else (note,))

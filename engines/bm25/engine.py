@@ -1,11 +1,11 @@
 """BM25 by bm25s: the first stage, and as an engine over its own candidates the baseline row of every table."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, field_validator
 
-from engines.base import BadOptions, Options, Retriever, ScoringFailed, by_query, require
+from engines.base import BadOptions, Description, Options, Retriever, ScoringFailed, by_query, require
 from engines.bm25.analysis import analyzer
 
 if TYPE_CHECKING:
@@ -71,12 +71,12 @@ class BM25(Retriever):
     def close(self) -> None:
         self._index = None  # with which its memory maps go
 
-    def describe(self) -> Mapping[str, str]:
+    def describe(self) -> Description:
         settings = self.options
-        return {
-            "model": f"bm25s {self._bm25s.__version__}, k1={settings.k1}, b={settings.b}",
-            "analysis": settings.analysis or "the collection's",
-        }
+        return Description(
+            model=f"bm25s {self._bm25s.__version__}, k1={settings.k1}, b={settings.b}",
+            details={"analysis": settings.analysis or "the collection's"},
+        )
 
     def terms(self, text: str) -> list[str]:
         """The index terms of a text, in order."""

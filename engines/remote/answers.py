@@ -4,9 +4,9 @@ import math
 import re
 from typing import NamedTuple
 
-from engines.base import ScoringFailed
+from engines.base import Counts, ScoreKind, ScoringFailed
 from engines.prompts.template import Labels
-from engines.remote.dialects.base import OTHER, ScoreKind, Value
+from engines.remote.dialects.base import OTHER, Value
 from engines.remote.transport import HttpAnswer
 
 # Smallest positive number and largest one below 1. TEI, infinity (the transformers pipeline) and vLLM compute their
@@ -14,8 +14,6 @@ from engines.remote.transport import HttpAnswer
 # saturated score so lies beyond every other one that the server can express, and the order survives.
 FLOAT32 = (2.0**-149, 1 - 2.0**-24)
 FLOAT64 = (2.0**-1074, 1 - 2.0**-53)
-# TEI's headers x-...-time, in milliseconds; those of a batch are means over its texts
-TIMES = ("compute", "queue", "tokenization", "inference", "total")
 
 
 class LogOdds(NamedTuple):
@@ -25,14 +23,14 @@ class LogOdds(NamedTuple):
 
 def log_odds(answer: Value, labels: Labels, kind: ScoreKind) -> LogOdds:
     """logit(positive) - logit(negative), or log(p / (1 - p)) of one probability. Raises ScoringFailed."""
-    smallest, below_one = FLOAT64 if kind == "opaque" else FLOAT32
+    smallest, below_one = FLOAT64 if kind is ScoreKind.OPAQUE else FLOAT32
     if isinstance(answer, float):
-        if kind == "logit_diff":
+        if kind is ScoreKind.LOG_ODDS:
             return LogOdds(answer, False)
         probability = min(max(_probability(answer), smallest), below_one)
         return LogOdds(math.log(probability) - math.log1p(-probability), answer in (0, 1))
     positive, negative = _by_name(answer, labels)
-    if kind == "logit_diff":
+    if kind is ScoreKind.LOG_ODDS:
         difference = positive - negative
         if not math.isfinite(difference):
             raise ScoringFailed(f"logits {positive} and {negative} differ by more than a number can hold")
@@ -71,12 +69,21 @@ def _probability(value: float) -> float:
     return value
 
 
-def usage(answer: HttpAnswer) -> dict[str, int]:
-    """Counts that the server told: `tokens` that it read, and its times as `server_queue_us` and so on."""
-    times = {name: _microseconds(answer.headers.get(f"x-{name}-time", "")) for name in TIMES}
-    told = {f"server_{name}_us": us for name, us in times.items() if us is not None}
-    tokens = _tokens(answer)
-    return told if tokens is None else {**told, "tokens": tokens}
+def usage(answer: HttpAnswer) -> Counts:
+    """The tokens that the server read and its own times, as far as the answer states them."""
+
+    def time_us(name: str) -> int | None:
+        return _microseconds(answer.headers.get(f"x-{name}-time", ""))
+
+    # TEI's headers, in milliseconds; those of a batch are means over its texts
+    return Counts(
+        tokens=_tokens(answer),
+        server_compute_us=time_us("compute"),
+        server_queue_us=time_us("queue"),
+        server_tokenization_us=time_us("tokenization"),
+        server_inference_us=time_us("inference"),
+        server_total_us=time_us("total"),
+    )
 
 
 def _microseconds(milliseconds: str) -> int | None:

@@ -4,12 +4,23 @@ import hashlib
 import os
 import re
 import threading
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
-from engines.base import Call, Engine, EngineUnavailable, Options, ScoringFailed, by_query, require
+from engines.base import (
+    Call,
+    Counts,
+    Description,
+    Engine,
+    EngineUnavailable,
+    Options,
+    ScoringFailed,
+    Truncation,
+    by_query,
+    require,
+)
 from engines.prompts.encoder import Prompt, PromptEncoder
 from engines.prompts.template import load_template
 from engines.remote.answers import LogOdds, log_odds, usage
@@ -57,7 +68,7 @@ class Remote(Engine):
         super().__init__(options)
         self._dialect = DIALECTS[options.dialect]
         self._template = load_template(options.template or TEMPLATE)
-        self._counts: Counter[str] = Counter()
+        self._counts = Counts()
         self._counting = threading.Lock()
         self._heard = threading.local()  # several threads may call at a time, each asks about its own call
         self._description = _described(options, self._dialect)
@@ -73,7 +84,7 @@ class Remote(Engine):
             self._portal = stack.enter_context(require("anyio.from_thread", extra="remote").start_blocking_portal())
             stack.callback(self._portal.call, self._transport.close)
             self._slots = self._portal.call(self._anyio.Semaphore, options.concurrency)
-            self._description |= self._ask_about_the_server()
+            self._description = self._with_server(self._description)
             self._open = stack.pop_all()
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
@@ -84,15 +95,15 @@ class Remote(Engine):
         except BaseException:  # an interrupt: what runs is stopped, what waits never starts
             future.cancel()
             raise
-        self._count(saturated=sum(score.saturated for score in scores))
+        self._count(Counts(saturated=sum(score.saturated for score in scores)))
         self._heard.call = heard.call()
         return [score.value for score in scores]
 
-    def describe(self) -> Mapping[str, str]:
+    def describe(self) -> Description:
         return self._description
 
-    def counts(self) -> Mapping[str, int]:
-        return {**self._counts, "retries": self._transport.retries}
+    def counts(self) -> Counts:
+        return replace(self._counts, retries=self._transport.retries)
 
     def last_call(self) -> Call:
         call: Call = getattr(self._heard, "call", Call())
@@ -108,22 +119,23 @@ class Remote(Engine):
             return None
         max_tokens = options.max_tokens or MAX_TOKENS
         tokenizer = load_tokenizer(options.tokenizer) if options.tokenizer else None
-        self._description |= {"template": template.name, "template_sha256": template.sha256}
+        self._description = replace(self._description, template=template.name, template_sha256=template.sha256)
         if tokenizer is not None:
-            self._description |= {
-                "tokenizer_sha256": hashlib.sha256(tokenizer.to_str().encode()).hexdigest(),
-                "max_tokens": str(max_tokens),
-            }
+            self._description = replace(self._description, max_tokens=max_tokens)
+            self._detail("tokenizer_sha256", hashlib.sha256(tokenizer.to_str().encode()).hexdigest())
         if dialect.form == "ids":
             assert tokenizer is not None
             return PromptEncoder(template, tokenizer, max_tokens=max_tokens, instruction=options.instruction)
         wanted = options.final_newline == "protect" or (options.final_newline == "auto" and dialect.strips)
         protect = wanted and template.pieces[-1][-1:].isspace()
-        self._description["final_newline"] = f"protected by {PAD}" if protect else "kept"
+        self._detail("final_newline", f"protected by {PAD}" if protect else "kept")
         return TextEncoder(template, tokenizer, max_tokens=max_tokens, instruction=options.instruction, protect=protect)
 
-    def _ask_about_the_server(self) -> dict[str, str]:
-        """What the info routes say. Raises EngineUnavailable for a server that is not there or refuses the key."""
+    def _detail(self, name: str, value: str) -> None:
+        self._description = replace(self._description, details={**self._description.details, name: value})
+
+    def _with_server(self, description: Description) -> Description:
+        """Adds what the info routes state. Raises EngineUnavailable for a server that is absent or refuses the key."""
         budget = Budget(self.options.retry_budget_s)
         found: dict[str, str] = {}
         for path, names in self._dialect.info.items():
@@ -133,9 +145,8 @@ class Remote(Engine):
                 raise EngineUnavailable(f"{error}; start the server, or mend url, api_key_env or verify") from None
             entry = _entry(document, self.options.model)
             found |= {f"server_{name}": self._transport.line(str(entry[name])) for name in names if name in entry}
-        if not self.options.model and "server_model_id" in found:
-            found["model"] = found["server_model_id"]
-        return found
+        model = self.options.model or found.get("server_model_id") or description.model
+        return replace(description, model=model, details={**description.details, **found})
 
     def _jobs(self, pairs: Sequence[tuple[str, str]]) -> Iterator[RequestJob]:
         size = self.options.batch_size or self._dialect.batch_size
@@ -157,7 +168,7 @@ class Remote(Engine):
         if self._encoder is None:
             return Batch(documents, query, model)
         encoded = self._encoder.encode(query, documents)
-        self._count(truncated=encoded.truncated, special_text=encoded.special_text)
+        self._count(Counts(truncated=encoded.truncated, special_text=encoded.special_text))
         if isinstance(encoded, Prompt):
             return Batch([encoded.prefix + tail for tail in encoded.tails], model=model)
         if self._dialect.form == "halves":
@@ -189,15 +200,15 @@ class Remote(Engine):
             if len(job.pairs) == 1:
                 query, document = job.pairs[0]
                 raise ScoringFailed(f"{error}, for query {query[:60]!r} and document {document[:60]!r}") from None
-            self._count(splits=1)
+            self._count(Counts(splits=1))
             middle = len(job.pairs) // 2
             first = await self._ask(job.part(0, middle), heard)
             return first + await self._ask(job.part(middle, len(job.pairs)), heard)
-        told = usage(answer)
+        counts = replace(usage(answer), requests=1)
         if not self._dialect.tells_tokens:
-            told.pop("tokens", None)
-        self._count(requests=1, **told)
-        heard.add(answer.first_byte_s, told.get("tokens"))
+            counts = replace(counts, tokens=None)
+        self._count(counts)
+        heard.add(answer.first_byte_s, counts.tokens)
         try:
             values = self._dialect.scores(answer.document)
             if len(values) != len(job.pairs):
@@ -206,24 +217,26 @@ class Remote(Engine):
         except ScoringFailed as error:
             raise ScoringFailed(self._transport.line(f"{self.options.url}{path}: {error}")) from None
 
-    def _count(self, **counts: int) -> None:
-        with self._counting:  # of the event loop and of every thread that calls score
-            self._counts.update(counts)
+    def _count(self, counts: Counts) -> None:
+        with self._counting:  # the event loop and every thread that calls score add to them
+            self._counts += counts
 
 
-def _described(options: RemoteOptions, dialect: Dialect) -> dict[str, str]:
+def _described(options: RemoteOptions, dialect: Dialect) -> Description:
     """What is known before the server is asked."""
-    cut = {True: "by the server, unknown", False: "none: what is too long is refused"}[dialect.cuts]
-    return {
-        "model": options.model or options.url,
-        "dialect": options.dialect,
-        "url": options.url,
-        "input": _INPUTS[dialect.form],
-        "score_kind": dialect.score_kind,
-        "truncation": "of the document, here" if options.tokenizer else cut,
-        "batch_size": str(options.batch_size or dialect.batch_size),
-        "httpx": str(require("httpx", extra="remote").__version__),
-    }
+    beyond = Truncation.BY_SERVER if dialect.cuts else Truncation.REFUSED
+    return Description(
+        model=options.model or options.url,
+        truncation=Truncation.HERE if options.tokenizer else beyond,
+        score_kind=dialect.score_kind,
+        details={
+            "dialect": options.dialect,
+            "url": options.url,
+            "input": _INPUTS[dialect.form],
+            "batch_size": str(options.batch_size or dialect.batch_size),
+            "httpx": str(require("httpx", extra="remote").__version__),
+        },
+    )
 
 
 _INPUTS = {

@@ -5,8 +5,7 @@ the documents' vectors are kept on disk, where the next engine of the same model
 """
 
 import hashlib
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -14,8 +13,17 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import PositiveInt
 
-from engines.base import EngineUnavailable, Options, Retriever, ScoringFailed, by_query, require
-from engines.model_files import hub_commit, locate, weights_revision
+from engines.base import (
+    Counts,
+    Description,
+    EngineUnavailable,
+    Options,
+    Retriever,
+    ScoringFailed,
+    by_query,
+    require,
+)
+from engines.model_files import hub_commit, is_demonstration, locate, weights_revision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,6 +60,8 @@ class BiEncoder(Retriever):
         super().__init__(options)
         library = require("sentence_transformers", extra="sentence-transformers")
         require("transformers.utils.logging", extra="sentence-transformers").disable_progress_bar()
+        from engines.torch.device import described
+
         path = locate(options.model)
         try:
             self._model = library.SentenceTransformer(
@@ -66,20 +76,21 @@ class BiEncoder(Retriever):
             ) from None
         if options.max_tokens is not None:
             self._model.max_seq_length = options.max_tokens
-        self._counts = Counter({"encoded_texts": 0, "reused_vectors": 0})
+        self._counts = Counts(encoded_texts=0, reused_vectors=0)
         self._store: VectorStore | None = None  # opened by the first prepare
         self._rows: Rows | None = None  # of the store, rising: those of the documents of `prepare`, ...
         self._places: Rows  # ... and for each document the place of its row among them
         revision = weights_revision(path) or hub_commit(self._model)
         self._identity = self._identify(path, revision) if revision else None
-        self._description = {
-            "model": options.model,
-            "revision": revision or options.revision or "",
-            "precision": options.precision,
-            "max_tokens": str(self._model.max_seq_length),
-            "device": str(self._model.device),
-            "sentence_transformers": str(library.__version__),
-        }
+        self._description = Description(
+            model=options.model,
+            revision=revision or options.revision or "",
+            precision=options.precision,
+            max_tokens=self._model.max_seq_length,
+            device=described(self._model.device),
+            demonstration=any(is_demonstration(getattr(module, "config", None)) for module in self._model.modules()),
+            details={"sentence_transformers": str(library.__version__)},
+        )
 
     def prepare(self, documents: Collection[str], *, analysis: str) -> None:
         import numpy as np
@@ -120,11 +131,11 @@ class BiEncoder(Retriever):
             scores += _cosines(vectors[[rows[document] for document in documents]], query_vector).tolist()
         return scores
 
-    def describe(self) -> Mapping[str, str]:
+    def describe(self) -> Description:
         return self._description
 
-    def counts(self) -> Mapping[str, int]:
-        return dict(self._counts)
+    def counts(self) -> Counts:
+        return self._counts
 
     def close(self) -> None:
         self._model.to("meta")  # frees the weights, whoever still holds the engine
@@ -161,7 +172,7 @@ class BiEncoder(Retriever):
         texts = dict(zip(digests, documents, strict=True))
         rows = dict(zip(texts, store.find(list(texts)), strict=True))
         new = [digest for digest, row in rows.items() if row == ABSENT]
-        self._counts["reused_vectors"] += len(texts) - len(new)
+        self._counts += Counts(reused_vectors=len(texts) - len(new))
         if new:
             vectors = self._encode([texts[digest] for digest in new], self.options.document_prompt)
             rows.update(zip(new, store.append(new, vectors), strict=True))
@@ -184,7 +195,7 @@ class BiEncoder(Retriever):
 
     def _encode(self, texts: Sequence[str], prompt: str) -> "Vectors":
         """Unit vectors [texts, dimensions]."""
-        self._counts["encoded_texts"] += len(texts)
+        self._counts += Counts(encoded_texts=len(texts))
         try:
             vectors: Tensor = self._model.encode(
                 list(texts),

@@ -1,7 +1,7 @@
 """Cross-encoders by sentence-transformers: the raw logit of a classifier with one label, in float32."""
 
 import json
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,8 +9,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import PositiveInt
 
-from engines.base import BadOptions, Ceiling, Engine, EngineUnavailable, Options, ScoringFailed, require
-from engines.model_files import hub_commit, locate, weights_revision
+from engines.base import (
+    BadOptions,
+    Ceiling,
+    Counts,
+    Description,
+    Engine,
+    EngineUnavailable,
+    Options,
+    ScoreKind,
+    ScoringFailed,
+    require,
+)
+from engines.model_files import hub_commit, is_demonstration, locate, weights_revision
 from engines.torch import work
 
 if TYPE_CHECKING:
@@ -44,6 +55,8 @@ class CrossEncoder(Engine):
         super().__init__(options)
         library = require("sentence_transformers", extra="sentence-transformers")
         require("transformers.utils.logging", extra="sentence-transformers").disable_progress_bar()
+        from engines.torch.device import described
+
         path = locate(options.model)
         try:
             if not library.util.is_sentence_transformer_model(path, revision=options.revision):
@@ -65,15 +78,16 @@ class CrossEncoder(Engine):
         library_of_tensors = require("torch", extra="sentence-transformers")
         self._identity = library_of_tensors.nn.Identity()
         self._measure_work(getattr(library_of_tensors, DTYPES[options.precision]))
-        self._description = {
-            "model": options.model,
-            "revision": weights_revision(path) or hub_commit(self._model) or options.revision or "",
-            "precision": options.precision,
-            "max_tokens": str(self._model.max_seq_length),
-            "device": str(self._model.device),
-            "score_kind": "logit",
-            "sentence_transformers": str(library.__version__),
-        }
+        self._description = Description(
+            model=options.model,
+            revision=weights_revision(path) or hub_commit(self._model) or options.revision or "",
+            precision=options.precision,
+            max_tokens=self._model.max_seq_length,
+            device=described(self._model.device),
+            score_kind=ScoreKind.LOGIT,
+            demonstration=is_demonstration(self._model.config),
+            details={"sentence_transformers": str(library.__version__)},
+        )
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         if not pairs:
@@ -93,14 +107,14 @@ class CrossEncoder(Engine):
             raise ScoringFailed(f"the model's logits in {self.options.precision} are not finite: use bf16 or fp32")
         return [float(logit) for logit in logits.float().cpu()]
 
-    def describe(self) -> Mapping[str, str]:
+    def describe(self) -> Description:
         return self._description
 
-    def counts(self) -> Mapping[str, int]:
+    def counts(self) -> Counts:
         while self._batches:
             lengths, width = self._batches.popleft()
-            self._counts.update(work.padded(self._shape, lengths.tolist(), width, causal=self._causal))
-        return dict(self._counts)
+            self._counts += work.padded(self._shape, lengths.tolist(), width, causal=self._causal)
+        return self._counts
 
     def ceiling(self) -> Ceiling | None:
         return None if self._shape is None else self._ceiling(self._shape)
@@ -117,7 +131,7 @@ class CrossEncoder(Engine):
         self._ceiling = partial(
             ceiling.measure, precision=self.options.precision, dtype=dtype, device=self._model.device
         )
-        self._counts: Counter[str] = Counter()
+        self._counts = Counts()
         self._batches: deque[tuple[Tensor, int]] = deque()  # lengths stay on the device: reading them waits for it
         self._model[0].register_forward_pre_hook(self._keep_lengths)  # the first module holds the transformer
 
@@ -132,7 +146,8 @@ class CrossEncoder(Engine):
             return
         queries, documents = map(list, zip(*pairs, strict=True))
         encoded = self._model.tokenizer(queries, documents, truncation=False, verbose=False)
-        self._counts["truncated"] += sum(len(ids) > self._model.max_seq_length for ids in encoded["input_ids"])
+        cut = sum(len(ids) > self._model.max_seq_length for ids in encoded["input_ids"])
+        self._counts += Counts(truncated=cut)
 
     def _check_labels(self) -> None:
         model, config = self.options.model, self._model.config

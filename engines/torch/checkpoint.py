@@ -24,7 +24,7 @@ from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
 from engines.base import BadOptions, EngineUnavailable
-from engines.model_files import weights_revision
+from engines.model_files import is_demonstration, weights_revision
 from engines.prompts.template import Labels
 from engines.torch import quantized
 from engines.torch.forward import packed
@@ -55,6 +55,7 @@ class Checkpoint(NamedTuple):
     tokenizer: Tokenizer
     revision: str
     scales: Mapping[str, Tensor]  # of a ModelOpt export, whose weights are codes: "layers.0.mlp.up_proj.weight_scale"
+    demonstration: bool = False  # its config.json says that it only shows how the harness works
 
 
 class Opened(NamedTuple):
@@ -114,6 +115,7 @@ def load(model: str, revision: str | None, labels: Labels) -> Checkpoint:
         tokenizer=opened.tokenizer,
         revision=opened.revision,
         scales=opened.scales,
+        demonstration=is_demonstration(config),
     )
 
 
@@ -244,18 +246,6 @@ def classifier_head(model: PreTrainedModel, labels: Labels) -> Tensor:
     return weight[names[labels.positive]] - weight[names[labels.negative]]
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of that name; `auto` is CUDA, else MPS, else the CPU. Raises EngineUnavailable."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind, here in available.items() if here))
-    kind = name.partition(":")[0]
-    if not available.get(kind, False):
-        here = ", ".join(kind for kind, is_here in available.items() if is_here)
-        raise EngineUnavailable(f"device {name!r} is not available here; available are {here}")
-    return torch.device(name)
-
-
 def pick_precision(name: Precision, device: torch.device, *, allow_slow: bool) -> str:
     """The precision to run in. `auto`: bf16 where the device computes it fast, else fp16 on a GPU, fp32 on a CPU."""
     if name == "fp16" and device.type == "cpu" and not allow_slow:
@@ -283,10 +273,6 @@ def _product_s(dtype: torch.dtype) -> float:
         multiply()
         best = min(best, time.perf_counter() - before)
     return best
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def size_bytes(backbone: "nn.Module") -> int:

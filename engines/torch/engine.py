@@ -1,14 +1,23 @@
 """Causal rerankers and their classifier conversions in PyTorch: log-odds from the rows of two labels."""
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import PositiveInt, model_validator
 
-from engines.base import Ceiling, Engine, Options, ScoringFailed, by_query, require
+from engines.base import (
+    Ceiling,
+    Counts,
+    Description,
+    Engine,
+    Options,
+    ScoreKind,
+    ScoringFailed,
+    by_query,
+    require,
+)
 from engines.prompts.encoder import Prompt, PromptEncoder
 from engines.prompts.template import load_template
 from engines.torch import faults, work
@@ -78,9 +87,10 @@ class TorchEngine(Engine):
         torch = require("torch", extra="torch")
         transformers = require("transformers", extra="torch")
         from engines.torch import ceiling, checkpoint, memory, quantized, random_weights
+        from engines.torch import device as devices
         from engines.torch.forward import launcher, packed
 
-        device = checkpoint.pick_device(options.device)
+        device = devices.pick_device(options.device)
         precision = checkpoint.pick_precision(options.precision, device, allow_slow=options.allow_slow)
         dtype = checkpoint.DTYPES[precision]
         if options.weights == "random":
@@ -103,26 +113,30 @@ class TorchEngine(Engine):
         settings = launcher.ForwardSettings(options.kernels, options.cuda_graphs, options.fast_accumulation)
         self._launcher = launcher.choose(self._backbone, self._head, self._budget, settings)
         self._again = partial(packed.score, self._backbone, self._head, budget=self._budget)
-        self._counts: Counter[str] = Counter()
-        self._description = {
-            "model": options.model,
-            "revision": loaded.revision,
-            "architecture": loaded.architecture,
-            **({"weights": f"random, seed {random_weights.SEED}"} if options.weights == "random" else {}),
-            "precision": precision,
-            "weights_mb": f"{checkpoint.size_bytes(self._backbone) / 1e6:.1f}",
-            "device": checkpoint.device_name(device),
-            "template": template.name,
-            "template_sha256": template.sha256,
-            "tokenizer_sha256": self._encoder.tokenizer_sha256,
-            "max_tokens": str(max_tokens),
-            "document_tokens": "prepared" if options.cache_tokens else "with every query",
-            "token_budget": str(self._budget),
-            "torch": str(torch.__version__),
-            "transformers": str(transformers.__version__),
-            **self._launcher.how,
-            **quantized.describe(self._backbone),
-        }
+        self._counts = Counts()
+        self._description = Description(
+            model=options.model,
+            revision=loaded.revision,
+            precision=precision,
+            template=template.name,
+            template_sha256=template.sha256,
+            max_tokens=max_tokens,
+            device=devices.described(device),
+            random_seed=random_weights.SEED if options.weights == "random" else None,
+            weights_mb=round(checkpoint.size_bytes(self._backbone) / 1e6, 1),
+            score_kind=ScoreKind.LOG_ODDS,
+            demonstration=loaded.demonstration,
+            details={
+                "architecture": loaded.architecture,
+                "tokenizer_sha256": self._encoder.tokenizer_sha256,
+                "document_tokens": "prepared" if options.cache_tokens else "with every query",
+                "token_budget": str(self._budget),
+                "torch": str(torch.__version__),
+                "transformers": str(transformers.__version__),
+                **self._launcher.how,
+                **quantized.describe(self._backbone),
+            },
+        )
         memory.give_back_holes()
         if device.type == "cpu":
             memory.keep_what_is_freed()
@@ -141,11 +155,11 @@ class TorchEngine(Engine):
             self._check(one, scores)
         return [score for scores in fetched for score in scores]
 
-    def describe(self) -> Mapping[str, str]:
+    def describe(self) -> Description:
         return self._description
 
-    def counts(self) -> Mapping[str, int]:
-        return dict(self._counts)
+    def counts(self) -> Counts:
+        return self._counts
 
     def ceiling(self) -> Ceiling | None:
         return None if self._shape is None else self._ceiling(self._shape)
@@ -170,7 +184,7 @@ class TorchEngine(Engine):
         prompt = self._encoder.encode(query, documents)
         fitted = faults.fit(partial(self._launcher.score, prompt), self._budget)
         self._budget = fitted.budget
-        self._counts["budget_halvings"] += fitted.halvings
+        self._counts += Counts(budget_halvings=fitted.halvings)
         return Launched(query, prompt, *fitted.result)
 
     def _check(self, launched: "Launched", scores: Sequence[float]) -> None:
@@ -180,15 +194,14 @@ class TorchEngine(Engine):
             bad = next(score for score in scores if not isfinite(score))
             raise ScoringFailed(f"the model gave {bad} for query {query[:60]!r}: {self._overflow(prompt)}")
         lengths = len(prompt.prefix), [*map(len, prompt.tails)]
-        self._counts.update(work.packed(self._shape, *lengths, computed, ends_only=self._launcher.ends_only))
-        self._counts["truncated"] += prompt.truncated
-        self._counts["special_text"] += prompt.special_text
+        self._counts += work.packed(self._shape, *lengths, computed, ends_only=self._launcher.ends_only)
+        self._counts += Counts(truncated=prompt.truncated, special_text=prompt.special_text)
 
     def _overflow(self, prompt: Prompt) -> str:
         """Which layer was the first without a finite output, and what to do."""
         from engines.torch.faults import first_overflow
 
         layer = first_overflow(self._backbone, partial(self._again, prompt, budget=self._budget)) or "the score head"
-        precision = self._description["precision"]
+        precision = self._description.precision
         advice = "use bf16 or fp32" if precision == "fp16" else "look for NaN among the checkpoint's weights"
         return f"in {precision}, {layer} is the first to overflow or to give NaN; {advice}"

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.initialization import no_init_weights
 
 from engines.base import EngineUnavailable
+from engines.model_files import DEMONSTRATION
 from engines.torch.checkpoint import Checkpoint, load_tokenizer, refuse_unsupported
 from engines.torch.forward import packed
 
@@ -27,6 +28,7 @@ def build(
     try:
         config: Any = AutoConfig.from_pretrained(model, revision=revision)
         refuse_unsupported(config, model)
+        demonstration = vars(config).pop(DEMONSTRATION, False) is True  # it is no part of the shape
         shape = hashlib.sha256(config.to_json_string().encode()).hexdigest()
         words = load_tokenizer(tokenizer or model, None if tokenizer else revision)
         config.quantization_config = None  # of a shape, the precision is the engine's option
@@ -55,6 +57,7 @@ def build(
         tokenizer=words,
         revision=f"no weights; config sha256:{shape[:16]}",
         scales={},
+        demonstration=demonstration,
     )
 
 

@@ -7,7 +7,10 @@ Bytes: each matrix read once per forward, its inputs read and its outputs writte
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
+
+from engines.base import Counts
 
 
 class Shape(NamedTuple):
@@ -34,7 +37,7 @@ def causal_keys(tokens: int, behind: int = 0) -> int:
     return tokens * behind + tokens * (tokens + 1) // 2
 
 
-def packed(shape: Shape | None, prefix: int, tails: Sequence[int], computed: int, *, ends_only: bool) -> dict[str, int]:
+def packed(shape: Shape | None, prefix: int, tails: Sequence[int], computed: int, *, ends_only: bool) -> Counts:
     """Counts of causal prompts `prefix` + tail. `computed` tokens went through the model: tails, one prefix per pack.
 
     Without a prefix the packs cannot be told from the tokens, and the matrices count as read once. Without a shape
@@ -42,7 +45,7 @@ def packed(shape: Shape | None, prefix: int, tails: Sequence[int], computed: int
     the last token of each prompt, from which scores are read.
     """
     useful = [prefix + tail for tail in tails]
-    counts = {"tokens": sum(useful), "computed_tokens": computed, "padded_tokens": 0}
+    counts = Counts(tokens=sum(useful), computed_tokens=computed, padded_tokens=0)
     if shape is None:
         return counts
     packs = (computed - sum(tails)) // prefix if prefix else 1
@@ -52,25 +55,27 @@ def packed(shape: Shape | None, prefix: int, tails: Sequence[int], computed: int
         spared = Shape(shape.at_ends, shape.attention // shape.blocks, 0, shape.activation_bytes)
         flops -= spared.flops(computed - len(tails), keys - sum(useful))
         moved -= spared.moved_bytes(computed - len(tails), 0)
-    return counts | {
-        "flops": shape.flops(sum(useful), sum(map(causal_keys, useful))),
-        "computed_flops": flops,
-        "computed_bytes": moved,
-    }
+    return replace(
+        counts,
+        flops=shape.flops(sum(useful), sum(map(causal_keys, useful))),
+        computed_flops=flops,
+        computed_bytes=moved,
+    )
 
 
-def padded(shape: Shape | None, lengths: Sequence[int], width: int, *, causal: bool) -> dict[str, int]:
+def padded(shape: Shape | None, lengths: Sequence[int], width: int, *, causal: bool) -> Counts:
     """Counts of one batch of prompts, padded to `width` tokens; without a shape only tokens.
 
     Without `causal` every token attends to all of its prompt, or of its padded row.
     """
     rows, useful = len(lengths), sum(lengths)
-    counts = {"tokens": useful, "computed_tokens": rows * width, "padded_tokens": rows * width - useful}
+    counts = Counts(tokens=useful, computed_tokens=rows * width, padded_tokens=rows * width - useful)
     if shape is None:
         return counts
     keys = [causal_keys(length) if causal else length * length for length in (*lengths, width)]
-    return counts | {
-        "flops": shape.flops(useful, sum(keys[:-1])),
-        "computed_flops": shape.flops(rows * width, rows * keys[-1]),
-        "computed_bytes": shape.moved_bytes(rows * width, 1),
-    }
+    return replace(
+        counts,
+        flops=shape.flops(useful, sum(keys[:-1])),
+        computed_flops=shape.flops(rows * width, rows * keys[-1]),
+        computed_bytes=shape.moved_bytes(rows * width, 1),
+    )

@@ -55,7 +55,7 @@ def serve(commands: Iterator[str], reply: Reply) -> None:
             {
                 "pid": os.getpid(),
                 "load_s": time.perf_counter() - begun,
-                "description": dict(engine.describe()),
+                "description": engine.describe().document(),
                 "versions": machine.versions(),
                 "machine": machine.machine(),
             }

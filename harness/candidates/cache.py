@@ -37,7 +37,7 @@ def key(benchmark: Benchmark, stage: Mapping[str, Any], retriever: Engine) -> st
         "format": FORMAT,
         "benchmark": [benchmark.name, benchmark.revision, benchmark.split, benchmark.analysis, benchmark.remove_self],
         "stage": dict(stage),
-        "retriever": dict(retriever.describe()),
+        "retriever": retriever.describe().document(),
         "versions": {name: versions[name] for name in PACKAGES if name in versions},
         "code": _code(type(retriever)),
     }

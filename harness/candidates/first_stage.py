@@ -113,7 +113,7 @@ def _search(benchmark: Benchmark, stage: FirstStage) -> Candidates:
     kind, options = stage.engine
     with engines.load(kind, options) as engine:
         assert isinstance(engine, Retriever)
-        described = engine.describe()
+        described = engine.describe().document()
         if kind == "bm25":
             parameters = {**options, "analysis": benchmark.analysis, "method": "lucene"}
         else:  # where it was computed is the machine's, not the stage's

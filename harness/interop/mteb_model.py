@@ -36,7 +36,7 @@ class MtebModel:
         if engines.options(kind, options).speed_only:
             raise BadOptions(f"engine {kind!r} has random weights, whose scores mean nothing: use `crispbench latency`")
         self._engine = engines.load(kind, options)
-        description = self._engine.describe()
+        description = self._engine.describe().document()
         versions = machine.versions()
         self.mteb_model_meta = model_meta(kind, description, first_stage, [kind, dict(options), versions, first_stage])
 

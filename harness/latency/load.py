@@ -97,7 +97,7 @@ class Target:
 
     def counts(self) -> dict[str, int]:
         """What the engine counted since it was loaded."""
-        return dict(self._engine.counts())
+        return self._engine.counts().document()
 
     def ask(self, request: Request, scheduled_s: float | None = None, sent_s: float | None = None) -> Timing:
         """Score a request now; without a schedule, now is also when it should have been sent."""

@@ -233,7 +233,7 @@ def _header(
         "engine": subject.name,
         "kind": subject.entry.kind,
         "options": subject.entry.options,
-        "description": dict(subject.engine.describe()),
+        "description": subject.engine.describe().document(),
         "concurrent": subject.engine.concurrent,
         "ceiling": subject.ceiling,
         "benchmark": subject.task.benchmark.name,

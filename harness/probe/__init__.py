@@ -80,7 +80,7 @@ def probe_config(
 
 def probe_engine(name: str, entry: EngineEntry, reference: Reference | None, against: ProbeOptions) -> list[ProbeCheck]:
     with _loaded(name, entry) as engine:
-        golden = GOLDEN_MODELS.get(engine.describe().get("model", ""), against.golden)
+        golden = GOLDEN_MODELS.get(engine.describe().model, against.golden)
         instructed = bool(entry.options.get("instruction"))
         return examine(ProbedEngine(engine, against.tolerance, reference, golden, instructed))
 

@@ -198,7 +198,7 @@ def golden(subject: ProbedEngine) -> Finding:
     gap = max(abs(score - value) for score, value in zip(scores, published, strict=True))
     given, expected = (", ".join(f"{score:g}" for score in row) for row in (scores, published))
     seen = f"{given}, published for {subject.golden} {expected}: maximum difference {gap:.3g}"
-    template = subject.engine.describe().get("template", GOLDEN_TEMPLATE)
+    template = subject.engine.describe().template or GOLDEN_TEMPLATE
     if template != GOLDEN_TEMPLATE or subject.instructed:
         prompt = f"{template} with an instruction" if subject.instructed else template
         return Finding("unknown", f"{seen}, which holds for template {GOLDEN_TEMPLATE} and not for {prompt}")

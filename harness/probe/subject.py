@@ -80,5 +80,4 @@ class ProbedEngine:
 
 def max_tokens(engine: Engine) -> int | None:
     """The length at which it cuts a prompt, if it says so."""
-    said = engine.describe().get("max_tokens", "")
-    return int(said) if said.isdecimal() else None
+    return engine.describe().max_tokens

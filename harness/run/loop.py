@@ -60,7 +60,7 @@ def score_engine(name: str, entry: EngineEntry, tasks: Sequence[Task], folder: P
 
 
 def identify(engine: Engine) -> Identity:
-    return Identity(engine.describe(), machine.versions(), machine.machine())
+    return Identity(engine.describe().document(), machine.versions(), machine.machine())
 
 
 def describe(name: str, entry: EngineEntry, identity: Identity, tasks: Sequence[Task]) -> Manifest:
@@ -126,7 +126,7 @@ def ask(engine: Engine, pairs: Sequence[Pair], *, warmup: bool) -> ScoredQuery:
     except ScoringFailed as error:
         return ScoredQuery(None, str(error), time.perf_counter() - started, {}, warmup)
     service_s = time.perf_counter() - started
-    return ScoredQuery(values, "", service_s, _increase(before, engine.counts()), warmup)
+    return ScoredQuery(values, "", service_s, (engine.counts() - before).document(), warmup)
 
 
 def record(store: Store, task: Task, query_id: str, answer: ScoredQuery) -> None:
@@ -150,7 +150,3 @@ def checked(values: Sequence[float], pairs: Sequence[tuple[str, str]]) -> list[f
         )
         raise ScoringFailed(f"score {value!r} for document {document[:60]!r}: expected a finite number")
     return list(map(float, values))  # SQLite would keep a numpy.float32 as four bytes
-
-
-def _increase(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
-    return {name: count - before.get(name, 0) for name, count in after.items()}

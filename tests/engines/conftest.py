@@ -14,6 +14,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from engines import Engine, Pair, load
+from engines.base import Counts, Description
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -241,18 +242,20 @@ def not_all_scores_are_equal(subject: Subject) -> None:
 
 
 def describes_itself_in_text_and_always_alike(subject: Subject) -> None:
-    before = dict(subject.engine.describe())
+    before = subject.engine.describe()
     subject.engine.score(PAIRS)
-    assert before == dict(subject.engine.describe())
-    assert all(type(text) is str for item in before.items() for text in item)
+    assert before == subject.engine.describe()
+    assert all(type(text) is str for item in before.document().items() for text in item)
+    assert Description.read(before.document()) == before
 
 
 def counts_never_fall(subject: Subject) -> None:
-    before = dict(subject.engine.counts())
+    before = subject.engine.counts()
     subject.engine.score(PAIRS)
-    after = dict(subject.engine.counts())
-    assert all(type(count) is int for count in after.values())
-    assert all(after[name] >= count for name, count in before.items())
+    after = subject.engine.counts()
+    assert Counts.read(after.document()) == after
+    assert all(type(count) is int for count in after.document().values())
+    assert all(after.document()[name] >= count for name, count in before.document().items())
 
 
 def closing_twice_is_harmless(subject: Subject) -> None:

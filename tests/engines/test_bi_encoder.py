@@ -46,11 +46,11 @@ def test_score_is_the_cosine_of_the_two_embeddings(minilm: Any) -> None:
 def test_each_document_is_encoded_once_and_each_query_once_per_call(own_store: Path) -> None:
     with load("bi_encoder", {"model": MINILM, "device": "cpu"}) as engine:
         engine.prepare(["one", "two", "one", ""], analysis="english")
-        assert dict(engine.counts()) == {"encoded_texts": 3, "reused_vectors": 0}
+        assert engine.counts().document() == {"encoded_texts": 3, "reused_vectors": 0}
         engine.prepare(["two", "three", "one", ""], analysis="english")  # the next benchmark
-        assert dict(engine.counts()) == {"encoded_texts": 4, "reused_vectors": 3}
+        assert engine.counts().document() == {"encoded_texts": 4, "reused_vectors": 3}
         engine.score([Pair("query", "one"), Pair("query", "two"), Pair("other", "one"), Pair("other", "")])
-        assert engine.counts()["encoded_texts"] == 4 + 2
+        assert engine.counts().encoded_texts == 4 + 2
 
 
 @needs_minilm
@@ -61,7 +61,7 @@ def test_the_next_engine_of_a_model_encodes_no_document_and_gives_the_same_score
         with load("bi_encoder", {"model": MINILM, "device": "cpu"}) as engine:
             assert isinstance(engine, Retriever)
             engine.prepare(texts, analysis="english")
-            assert dict(engine.counts()) == {"encoded_texts": new, "reused_vectors": 5 - new}
+            assert engine.counts().document() == {"encoded_texts": new, "reused_vectors": 5 - new}
             scores.append(engine.score([Pair("cat", text) for text in texts]))
             orders.append(engine.search("cat", 5))
     assert scores[0] == scores[1]
@@ -85,7 +85,7 @@ def test_an_option_that_changes_vectors_has_a_store_of_its_own(own_store: Path, 
 def test_the_manifest_names_what_decides_a_vector(own_store: Path) -> None:
     with load("bi_encoder", {"model": MINILM, "device": "cpu"}) as engine:
         engine.prepare([], analysis="english")
-        revision = engine.describe()["revision"]
+        revision = engine.describe().revision
     (path,) = own_store.glob("embeddings/*/manifest.json")
     said = json.loads(path.read_text())
     expected = {"model": MINILM, "revision": revision, "precision": "fp32", "document_prompt": "", "device": "cpu"}
@@ -113,7 +113,7 @@ def test_a_model_of_unknown_revision_leaves_no_vectors_behind(own_store: Path, m
     for _ in range(2):
         with load("bi_encoder", {"model": MINILM, "device": "cpu"}) as engine:
             engine.prepare(["a cat"], analysis="english")
-            assert engine.counts()["encoded_texts"] == 1
+            assert engine.counts().encoded_texts == 1
     assert not own_store.exists()
 
 
@@ -124,11 +124,11 @@ def test_a_document_that_was_never_prepared_is_scored_and_not_stored(own_store: 
         assert not own_store.exists()
         engine.prepare(["dogs bark"], analysis="english")
         known = engine.score([Pair("cat", "dogs bark")])
-        before = engine.counts()["encoded_texts"]
+        before = engine.counts().encoded_texts
         pairs = [Pair("cat", text) for text in ("a cat", "dogs bark", "a cat")]
         assert engine.score(pairs) == pytest.approx([*alone, *known, *alone], abs=1e-6)
         assert engine.score(pairs)[1] == known[0]
-        assert engine.counts()["encoded_texts"] - before == 2 * 2
+        assert engine.counts().encoded_texts - before == 2 * 2
     sizes = [path.stat().st_size for path in own_store.glob("embeddings/*/vectors")]
     assert sizes == [4 * 384]
 
@@ -189,12 +189,12 @@ def test_max_tokens_cuts_the_text_and_is_described() -> None:
     with load("bi_encoder", {"model": MINILM, "device": "cpu", "max_tokens": 4}) as short:  # 2 and the 2 markers
         cut, whole = short.score([Pair("cat", "a cat sat on the mat"), Pair("cat", "a cat")])
         assert cut == pytest.approx(whole, abs=1e-5)
-        assert short.describe()["max_tokens"] == "4"
+        assert short.describe().max_tokens == 4
 
 
 @needs_minilm
 def test_description_holds_the_revision_of_the_weights_and_no_path(minilm: Engine) -> None:
-    told = minilm.describe()
+    told = minilm.describe().document()
     assert told["model"] == MINILM
     assert told["revision"].startswith("sha256:")
     assert told["precision"] == "fp32"

@@ -145,6 +145,6 @@ def test_parameters_out_of_range_are_refused(options: dict[str, float], message:
 
 
 def test_description_holds_the_parameters() -> None:
-    told = load("bm25", {"k1": 1.2, "analysis": "code"}).describe()
+    told = load("bm25", {"k1": 1.2, "analysis": "code"}).describe().document()
     assert "k1=1.2, b=0.4" in told["model"]
     assert told["analysis"] == "code"

@@ -88,7 +88,7 @@ def test_packed_counts_are_those_of_a_walk_over_every_token(prefix: int, packs: 
     tails = [tail for pack in packs for tail in pack]
     counts = work.packed(SMALL, prefix, tails, computed, ends_only=False)
     alone = [range(1, prefix + tail + 1) for tail in tails]
-    assert counts == {
+    assert counts.document() == {
         "tokens": sum(map(len, alone)),
         "computed_tokens": computed,
         "padded_tokens": 0,
@@ -103,9 +103,9 @@ def test_a_last_block_that_computes_ends_only_spares_their_matrices_and_their_at
     shape = SMALL._replace(attention=12, blocks=3, at_ends=((7, 2),))
     whole = work.packed(shape, 2, [1, 3], 6, ends_only=False)
     ends = work.packed(shape, 2, [1, 3], 6, ends_only=True)
-    assert whole["computed_flops"] - ends["computed_flops"] == 2 * 14 * (6 - 2) + 4 * (12 // 3) * (18 - 8)
-    assert whole["computed_bytes"] - ends["computed_bytes"] == (6 - 2) * 9 * 4
-    assert whole["flops"] == ends["flops"]
+    assert whole.computed_flops - ends.computed_flops == 2 * 14 * (6 - 2) + 4 * (12 // 3) * (18 - 8)
+    assert whole.computed_bytes - ends.computed_bytes == (6 - 2) * 9 * 4
+    assert whole.flops == ends.flops
 
 
 def test_the_matrices_of_the_last_block_without_keys_and_values_are_those_at_ends() -> None:
@@ -115,15 +115,23 @@ def test_the_matrices_of_the_last_block_without_keys_and_values_are_those_at_end
 
 
 def test_without_a_shape_only_tokens_are_counted() -> None:
-    assert work.packed(None, 4, [2, 3], 9, ends_only=True) == {"tokens": 13, "computed_tokens": 9, "padded_tokens": 0}
-    assert work.padded(None, [2, 3], 3, causal=True) == {"tokens": 5, "computed_tokens": 6, "padded_tokens": 1}
+    assert work.packed(None, 4, [2, 3], 9, ends_only=True).document() == {
+        "tokens": 13,
+        "computed_tokens": 9,
+        "padded_tokens": 0,
+    }
+    assert work.padded(None, [2, 3], 3, causal=True).document() == {
+        "tokens": 5,
+        "computed_tokens": 6,
+        "padded_tokens": 1,
+    }
 
 
 @pytest.mark.parametrize(("causal", "useful", "computed"), [(False, 4 + 9, 2 * 9), (True, 3 + 6, 2 * 6)])
 def test_padded_rows_count_as_long_as_the_longest(causal: bool, useful: int, computed: int) -> None:
     counts = work.padded(SMALL, [2, 3], 3, causal=causal)
-    assert (counts["flops"], counts["computed_flops"]) == (SMALL.flops(5, useful), SMALL.flops(6, computed))
-    assert counts["computed_bytes"] == SMALL.moved_bytes(6, 1)
+    assert (counts.flops, counts.computed_flops) == (SMALL.flops(5, useful), SMALL.flops(6, computed))
+    assert counts.computed_bytes == SMALL.moved_bytes(6, 1)
 
 
 CPU = torch.device("cpu")

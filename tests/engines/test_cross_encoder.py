@@ -68,16 +68,16 @@ def test_max_tokens_cuts_and_counts_the_longer_text(bert: str) -> None:
     with load("cross_encoder", {"model": bert, "device": "cpu", "max_tokens": 8}) as engine:
         engine.score([Pair("cat", "the the the the the the the"), Pair("cat", "the")])
         counts = engine.counts()
-        assert (counts["tokens"], counts["truncated"]) == (8 + 5, 1)  # [CLS] cat [SEP] the [SEP]
-        assert (counts["computed_tokens"], counts["padded_tokens"]) == (8 + 8, 3)  # both in one batch
-        assert engine.describe()["max_tokens"] == "8"
+        assert (counts.tokens, counts.truncated) == (8 + 5, 1)  # [CLS] cat [SEP] the [SEP]
+        assert (counts.computed_tokens, counts.padded_tokens) == (8 + 8, 3)  # both in one batch
+        assert engine.describe().max_tokens == 8
 
 
 def test_without_max_tokens_the_models_positions_are_the_limit(bert: str) -> None:
     with load("cross_encoder", {"model": bert, "device": "cpu"}) as engine:
         engine.score([Pair("cat", "the " * 500)])
         counts = engine.counts()
-        assert (counts["tokens"], counts["truncated"], counts["padded_tokens"]) == (64, 1, 0)
+        assert (counts.tokens, counts.truncated, counts.padded_tokens) == (64, 1, 0)
 
 
 def test_each_batch_is_padded_to_its_own_longest_pair_and_its_work_counted_so(bert: str) -> None:
@@ -85,12 +85,12 @@ def test_each_batch_is_padded_to_its_own_longest_pair_and_its_work_counted_so(be
     with load("cross_encoder", {"model": bert, "device": "cpu", "batch_size": 2}) as engine:
         engine.score(pairs)
         counts = engine.counts()
-    assert counts["tokens"] == 5 + 10 + 6 + 9
-    assert counts["computed_tokens"] == 2 * 10 + 2 * 6  # the longest first: 10 with 9, then 6 with 5
+    assert counts.tokens == 5 + 10 + 6 + 9
+    assert counts.computed_tokens == 2 * 10 + 2 * 6  # the longest first: 10 with 9, then 6 with 5
     matrices = 2 * (4 * 32 * 32 + 2 * 32 * 48)  # 2 layers; the pooler and the head are no part of a layer
-    assert counts["flops"] == 2 * matrices * 30 + 4 * 2 * 32 * (25 + 100 + 36 + 81)
-    assert counts["computed_flops"] == 2 * matrices * 32 + 4 * 2 * 32 * (2 * 100 + 2 * 36)
-    assert counts["computed_bytes"] == 4 * (2 * matrices + 32 * 2 * (4 * 64 + 2 * 80))  # fp32: twice read, 2 batches
+    assert counts.flops == 2 * matrices * 30 + 4 * 2 * 32 * (25 + 100 + 36 + 81)
+    assert counts.computed_flops == 2 * matrices * 32 + 4 * 2 * 32 * (2 * 100 + 2 * 36)
+    assert counts.computed_bytes == 4 * (2 * matrices + 32 * 2 * (4 * 64 + 2 * 80))  # fp32: twice read, 2 batches
 
 
 def test_its_ceiling_is_that_of_its_own_precision(bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,6 +178,6 @@ def test_loading_and_scoring_write_nothing_to_the_terminal(bert: str, capfd: pyt
 
 def test_description_holds_model_revision_and_precision(shared: tuple[str, Engine]) -> None:
     folder, engine = shared
-    told = engine.describe()
+    told = engine.describe().document()
     assert (told["model"], told["precision"], told["score_kind"]) == (folder, "fp32", "logit")
     assert told["revision"].startswith("sha256:")

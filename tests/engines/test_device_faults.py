@@ -94,7 +94,7 @@ def test_scores_after_memory_ran_out_are_those_of_a_large_budget(
     options = {"model": classifier, "template": tiny_template, "precision": "fp32", "device": "cpu"}
     with load("torch", {**options, "token_budget": 4096}) as engine:
         expected = engine.score(PAIRS)
-        assert engine.counts()["budget_halvings"] == 0
+        assert engine.counts().budget_halvings == 0
     forward = packed.cpu.forward
     sizes: list[int] = []
 
@@ -105,14 +105,14 @@ def test_scores_after_memory_ran_out_are_those_of_a_large_budget(
         return forward(backbone, ids, *rest)  # type: ignore[arg-type]
 
     with load("torch", {**options, "token_budget": 4096}) as engine:
-        described = dict(engine.describe())
+        described = engine.describe()
         monkeypatch.setattr(packed.cpu, "forward", short)
         assert engine.score(PAIRS) == pytest.approx(expected, abs=1e-4)
-        halvings = engine.counts()["budget_halvings"]
+        halvings = engine.counts().budget_halvings
         assert halvings >= 3 and len(sizes) > 1
         assert engine.score(PAIRS) == pytest.approx(expected, abs=1e-4)
-        assert engine.counts()["budget_halvings"] == halvings  # the next query begins where memory sufficed
-        assert dict(engine.describe()) == described  # so the same store goes on
+        assert engine.counts().budget_halvings == halvings  # the next query begins where memory sufficed
+        assert engine.describe() == described  # so the same store goes on
     assert len(caplog.messages) == 1
 
 

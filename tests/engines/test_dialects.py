@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines import ScoringFailed
+from engines.base import ScoreKind
 from engines.prompts.template import Labels, load_template
 from engines.remote.answers import log_odds, usage
 from engines.remote.dialects import DIALECTS
-from engines.remote.dialects.base import OTHER, Batch, ScoreKind, Value
+from engines.remote.dialects.base import OTHER, Batch, Value
 from engines.remote.transport import HttpAnswer
 
 FOLDER = Path(__file__).parent / "dialects"
@@ -136,16 +137,16 @@ def test_a_label_that_comes_twice_is_refused() -> None:
 @pytest.mark.parametrize(
     ("answer", "kind", "expected"),
     [
-        ({"1": 2.0, "0": 0.5}, "logit_diff", 1.5),
-        ({"0": 0.5, "1": 2.0}, "logit_diff", 1.5),
-        ({"1": 2.0, OTHER: 0.5}, "logit_diff", 1.5),  # vLLM names the larger of two
-        ({"0": 2.0, OTHER: 0.5}, "logit_diff", -1.5),
-        (2.25, "logit_diff", 2.25),  # one label: the log-odds itself
-        (0.75, "probability", math.log(3)),
-        ({"1": 0.75, "0": 0.25}, "probability", math.log(3)),
-        ({"1": 2.0**-60, "0": 1.0}, "probability", -60 * math.log(2)),
-        ({"1": 1.0, "0": 2.0**-60}, "probability", 60 * math.log(2)),  # log(p / (1 - p)) would be infinite
-        (0.5, "opaque", 0.0),
+        ({"1": 2.0, "0": 0.5}, ScoreKind.LOG_ODDS, 1.5),
+        ({"0": 0.5, "1": 2.0}, ScoreKind.LOG_ODDS, 1.5),
+        ({"1": 2.0, OTHER: 0.5}, ScoreKind.LOG_ODDS, 1.5),  # vLLM names the larger of two
+        ({"0": 2.0, OTHER: 0.5}, ScoreKind.LOG_ODDS, -1.5),
+        (2.25, ScoreKind.LOG_ODDS, 2.25),  # one label: the log-odds itself
+        (0.75, ScoreKind.PROBABILITY, math.log(3)),
+        ({"1": 0.75, "0": 0.25}, ScoreKind.PROBABILITY, math.log(3)),
+        ({"1": 2.0**-60, "0": 1.0}, ScoreKind.PROBABILITY, -60 * math.log(2)),
+        ({"1": 1.0, "0": 2.0**-60}, ScoreKind.PROBABILITY, 60 * math.log(2)),  # log(p / (1 - p)) would be infinite
+        (0.5, ScoreKind.OPAQUE, 0.0),
     ],
 )
 def test_log_odds_are_those_computed_by_hand(answer: Value, kind: ScoreKind, expected: float) -> None:
@@ -155,12 +156,12 @@ def test_log_odds_are_those_computed_by_hand(answer: Value, kind: ScoreKind, exp
 @pytest.mark.parametrize(
     ("answer", "kind", "bound"),
     [
-        ({"1": 1.0, "0": 0.0}, "probability", 149 * math.log(2)),  # float32: 2**-149 is the smallest
-        ({"1": 0.0, "0": 1.0}, "probability", -149 * math.log(2)),
-        (1.0, "probability", math.log(2**24 - 1)),  # 1 - 2**-24 is the largest below 1
-        (0.0, "probability", -149 * math.log(2)),
-        (1.0, "opaque", math.log(2.0**53 - 1)),
-        (0.0, "opaque", -1074 * math.log(2)),
+        ({"1": 1.0, "0": 0.0}, ScoreKind.PROBABILITY, 149 * math.log(2)),  # float32: 2**-149 is the smallest
+        ({"1": 0.0, "0": 1.0}, ScoreKind.PROBABILITY, -149 * math.log(2)),
+        (1.0, ScoreKind.PROBABILITY, math.log(2**24 - 1)),  # 1 - 2**-24 is the largest below 1
+        (0.0, ScoreKind.PROBABILITY, -149 * math.log(2)),
+        (1.0, ScoreKind.OPAQUE, math.log(2.0**53 - 1)),
+        (0.0, ScoreKind.OPAQUE, -1074 * math.log(2)),
     ],
 )
 def test_a_saturated_probability_is_a_finite_bound_and_marked(answer: Value, kind: ScoreKind, bound: float) -> None:
@@ -170,21 +171,21 @@ def test_a_saturated_probability_is_a_finite_bound_and_marked(answer: Value, kin
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_probabilities_of_a_service_keep_their_order(first: float, second: float) -> None:
     low, high = sorted((first, second))
-    below, above = (log_odds(p, LABELS, "opaque").value for p in (low, high))
+    below, above = (log_odds(p, LABELS, ScoreKind.OPAQUE).value for p in (low, high))
     assert math.isfinite(below) and math.isfinite(above) and below <= above
 
 
 @given(st.floats(0, 1, width=32), st.floats(0, 1, width=32))
 def test_probabilities_in_float32_keep_their_order(first: float, second: float) -> None:
     low, high = sorted((first, second))
-    below, above = (log_odds(p, LABELS, "probability").value for p in (low, high))
+    below, above = (log_odds(p, LABELS, ScoreKind.PROBABILITY).value for p in (low, high))
     assert math.isfinite(below) and math.isfinite(above) and below <= above
 
 
 @given(st.floats(-100, 100))
 def test_a_softmax_of_two_gives_its_log_odds_back(logit: float) -> None:
     softmax = {"1": 1 / (1 + math.exp(-logit)), "0": 1 / (1 + math.exp(logit))}
-    assert log_odds(softmax, LABELS, "probability").value == pytest.approx(logit, abs=1e-9)
+    assert log_odds(softmax, LABELS, ScoreKind.PROBABILITY).value == pytest.approx(logit, abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -199,23 +200,23 @@ def test_a_softmax_of_two_gives_its_log_odds_back(logit: float) -> None:
 )
 def test_labels_are_never_guessed_from_their_position(answer: Value) -> None:
     with pytest.raises(ScoringFailed, match="expected '1' and '0': set id2label"):
-        log_odds(answer, LABELS, "probability")
+        log_odds(answer, LABELS, ScoreKind.PROBABILITY)
 
 
 def test_labels_are_those_of_the_template() -> None:
     yes_no = Labels(positive="yes", negative="no")
-    assert log_odds({"no": 1.0, "yes": 4.0}, yes_no, "logit_diff").value == 3.0
+    assert log_odds({"no": 1.0, "yes": 4.0}, yes_no, ScoreKind.LOG_ODDS).value == 3.0
 
 
 @pytest.mark.parametrize("answer", [1.5, -0.1, {"1": 1.5, "0": -0.5}])
 def test_a_logit_is_not_taken_for_a_probability(answer: Value) -> None:
     with pytest.raises(ScoringFailed, match="no probability"):
-        log_odds(answer, LABELS, "probability")
+        log_odds(answer, LABELS, ScoreKind.PROBABILITY)
 
 
 def test_probabilities_of_independent_labels_are_refused() -> None:
     with pytest.raises(ScoringFailed, match="do not add up to 1"):
-        log_odds({"1": 0.9, "0": 0.4}, LABELS, "probability")
+        log_odds({"1": 0.9, "0": 0.4}, LABELS, ScoreKind.PROBABILITY)
 
 
 # What a server says of its work
@@ -234,4 +235,4 @@ def test_probabilities_of_independent_labels_are_refused() -> None:
     ],
 )
 def test_tokens_and_times_are_what_the_server_told(document: Any, headers: dict[str, str], expected: Any) -> None:
-    assert usage(HttpAnswer(200, headers, document, first_byte_s=0.0)) == expected
+    assert usage(HttpAnswer(200, headers, document, first_byte_s=0.0)).document() == expected

@@ -200,10 +200,10 @@ def test_the_engine_takes_the_scales_of_the_checkpoint(
     exported: Path, classifier: str, open_engine: Callable[..., Engine]
 ) -> None:
     with open_engine(exported) as engine, open_engine(classifier) as dynamic, open_engine(classifier, "fp32") as exact:
-        told = engine.describe()
+        told = engine.describe().document()
         assert told["linear_layers"] == "14 QuantizedLinear float8_e4m3fn"
         assert told["activation_scales"] == "by matrix, of the checkpoint"
-        assert dynamic.describe()["activation_scales"] == "by token, as they come"
+        assert dynamic.describe().details["activation_scales"] == "by token, as they come"
         wanted, found, other = (torch.tensor(one.score(PAIRS)) for one in (exact, engine, dynamic))
     assert float(torch.corrcoef(torch.stack([wanted, found]))[0, 1]) > 0.98
     assert not torch.equal(found, other)

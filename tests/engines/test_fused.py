@@ -185,8 +185,8 @@ def test_the_engine_scores_and_counts_the_same_with_either_forward(
     expected, found = (engine.score(PAIRS) for engine in engines)
     assert found == pytest.approx(expected, abs=1e-4)
     assert engines[0].counts() == engines[1].counts()
-    assert engines[1].describe()["kernels"] == "fused"
-    assert "kernels" not in engines[0].describe()
+    assert engines[1].describe().details["kernels"] == "fused"
+    assert "kernels" not in engines[0].describe().document()
 
 
 def test_every_query_is_launched_before_any_score_is_fetched(

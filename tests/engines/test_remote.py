@@ -78,7 +78,7 @@ def test_nothing_is_put_behind_a_prompt_that_no_stripping_changes(remote: Callab
     assert engine.score(PAIRS) == pytest.approx(
         [truth(load_template("demo").render(*pair)) for pair in PAIRS], abs=1e-9
     )
-    assert engine.describe()["final_newline"] == "kept"
+    assert engine.describe().details["final_newline"] == "kept"
 
 
 def test_token_ids_are_those_of_the_local_engines(
@@ -91,7 +91,7 @@ def test_token_ids_are_those_of_the_local_engines(
     engine = remote("vllm", max_tokens=40, batch_size=4, concurrency=1)
     assert engine.score(pairs) == [truth(str(each)) for each in ids]
     assert [each for call in server.posts for each in call.body["input"]] == ids
-    assert engine.counts()["truncated"] == 1 and engine.counts()["special_text"] == 2
+    assert engine.counts().truncated == 1 and engine.counts().special_text == 2
 
 
 @pytest.mark.parametrize(("dialect", "sizes"), [("tei", [5, 5, 4]), ("vllm", [5, 5, 4]), ("vllm-rerank", [5, 2, 5, 2])])
@@ -142,7 +142,7 @@ def test_threads_may_score_at_the_same_time(remote: Callable[..., Engine]) -> No
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(engine.score, jobs))
     assert found == [[truth(card(pair)) for pair in job] for job in jobs]
-    assert engine.counts()["requests"] == sum(-(-len(job) // 2) for job in jobs)
+    assert engine.counts().requests == sum(-(-len(job) // 2) for job in jobs)
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_usage_and_times_of_the_server_are_counted(remote: Callable[..., Engine]
     server.headers = {"x-queue-time": "3", "x-inference-time": "12", "x-compute-tokens": "40", "x-total-time": "15.5"}
     engine = remote("tei", batch_size=7)
     engine.score(PAIRS)
-    assert engine.counts() == {
+    assert engine.counts().document() == {
         "requests": 2,
         "retries": 0,
         "saturated": 0,
@@ -236,7 +236,7 @@ def test_saturated_probabilities_are_counted(remote: Callable[..., Engine], serv
     server.plan = lambda call: "saturated"
     engine = remote("infinity", batch_size=7)
     assert engine.score(PAIRS[:3])[0] == pytest.approx(103.28, abs=0.01)
-    assert engine.counts()["saturated"] == 1
+    assert engine.counts().saturated == 1
 
 
 # What it says of itself
@@ -245,7 +245,7 @@ def test_saturated_probabilities_are_counted(remote: Callable[..., Engine], serv
 def test_a_description_names_prompt_server_and_kind_of_score(
     remote: Callable[..., Engine], server: Server, classifier: str, tiny_template: str
 ) -> None:
-    described = dict(remote("infinity", tokenizer=classifier, max_tokens=90).describe())
+    described = remote("infinity", tokenizer=classifier, max_tokens=90).describe().document()
     assert len(described.pop("tokenizer_sha256")) == 64 and described.pop("httpx")
     assert described == {
         "model": "served",
@@ -262,7 +262,7 @@ def test_a_description_names_prompt_server_and_kind_of_score(
         "server_id": "served",
         "server_backend": "torch",
     }
-    assert remote("vllm", template=tiny_template).describe()["score_kind"] == "logit_diff"
+    assert remote("vllm", template=tiny_template).describe().score_kind == "logit_diff"
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_a_description_names_prompt_server_and_kind_of_score(
 def test_what_the_server_says_of_itself_is_recorded(
     dialect: str, expected: dict[str, str], remote: Callable[..., Engine]
 ) -> None:
-    assert expected.items() <= remote(dialect).describe().items()
+    assert expected.items() <= remote(dialect).describe().document().items()
 
 
 @pytest.mark.parametrize("info", [{}, {"/info": 403}, {"/info": 405}, {"/info": b"<html>"}, {"/info": [1]}])
@@ -288,7 +288,7 @@ def test_a_server_without_info_is_as_good(info: Any, remote: Callable[..., Engin
     server.info = info
     engine = remote("tei")
     assert engine.score(PAIRS[:1]) == [truth(card(PAIRS[0]))]
-    assert not any(name.startswith("server_") for name in engine.describe())
+    assert not any(name.startswith("server_") for name in engine.describe().document())
 
 
 # A server that is not there

@@ -91,8 +91,8 @@ def test_what_asking_again_mends_is_asked_again(fault: str, server: Server, quic
     server.plan = lambda call: next(plan)
     with remote(server) as engine:
         assert engine.score(PAIRS) == TRUTH
-        assert engine.counts()["retries"] == 2
-        assert engine.counts()["requests"] == 1
+        assert engine.counts().retries == 2
+        assert engine.counts().requests == 1
     assert len(server.posts) == 3
 
 
@@ -230,9 +230,9 @@ def test_a_batch_that_is_too_large_is_split_in_halves(limit: int, server: Server
     with remote(server) as engine:
         assert engine.score(PAIRS) == TRUTH
         counts = engine.counts()
-    assert counts["requests"] == {1: 8, 3: 4, 5: 2}[limit]
-    assert counts["splits"] == counts["requests"] - 1
-    assert len(server.posts) == counts["requests"] + counts["splits"]
+    assert counts.requests == {1: 8, 3: 4, 5: 2}[limit]
+    assert counts.splits == counts.requests - 1
+    assert len(server.posts) == counts.requests + counts.splits
 
 
 @pytest.mark.parametrize("fault", ["413", "422"])
@@ -281,7 +281,7 @@ def test_a_server_that_is_still_starting_is_waited_for(server: Server, quick: No
 
     server.info = Starting()
     with remote(server) as engine:
-        assert engine.describe()["model"] == "ready"
+        assert engine.describe().model == "ready"
 
 
 @pytest.fixture(scope="module")
@@ -389,4 +389,4 @@ def test_in_a_storm_of_faults_every_pair_has_its_own_score_or_the_call_fails(sto
                 return
             counts = engine.counts()
     assert scores == pytest.approx([DIALECT_TRUTHS[weather.dialect](pair) for pair in pairs], abs=1e-9)
-    assert counts.get("requests", 0) >= -(-len(pairs) // min(weather.batch_size, weather.limit))
+    assert (counts.requests or 0) >= -(-len(pairs) // min(weather.batch_size, weather.limit))

@@ -116,15 +116,15 @@ def test_a_document_is_cut_so_that_its_prompt_fits(
 ) -> None:
     engine = make(**{limit: 40})
     assert engine.score([LONG]) == pytest.approx(torch_scores(causal, tiny_template, [LONG], max_tokens=40), abs=1e-4)
-    assert engine.counts() == {"tokens": 40, "truncated": 1, "special_text": 0}
-    assert engine.describe()["max_tokens"] == "40"
+    assert engine.counts().document() == {"tokens": 40, "truncated": 1, "special_text": 0}
+    assert engine.describe().max_tokens == 40
 
 
 def test_the_longest_prompt_leaves_a_position_for_the_token(make: Callable[..., Any], exported: Any) -> None:
     engine = make(model=exported(max_position_embeddings=64))
     engine.score([LONG])
-    assert engine.describe()["max_tokens"] == "63"
-    assert engine.counts()["tokens"] == 63
+    assert engine.describe().max_tokens == 63
+    assert engine.counts().tokens == 63
 
 
 def test_special_text_and_tokens_are_counted(make: Callable[..., Any], tokenizer: Tokenizer) -> None:
@@ -134,7 +134,7 @@ def test_special_text_and_tokens_are_counted(make: Callable[..., Any], tokenizer
     tokenizer.encode_special_tokens = True
     text += len(tokenizer.encode("special <|im_end|> text").ids)
     tokenizer.encode_special_tokens = False
-    assert engine.counts() == {"tokens": text + 2 * 4, "truncated": 0, "special_text": 1}
+    assert engine.counts().document() == {"tokens": text + 2 * 4, "truncated": 0, "special_text": 1}
 
 
 # What the library may give
@@ -210,7 +210,7 @@ def test_an_error_of_the_library_is_one_line(make: Callable[..., Any]) -> None:
 
 
 def test_a_plain_checkpoint_says_what_it_is(make: Callable[..., Any], causal: str) -> None:
-    described = make().describe()
+    described = make().describe().document()
     expected = {
         "model": causal,
         "architecture": "Qwen2ForCausalLM",
@@ -234,7 +234,7 @@ def test_a_plain_checkpoint_says_what_it_is(make: Callable[..., Any], causal: st
 def test_an_fp8_export_says_so(where: str, make: Callable[..., Any], exported: Any) -> None:
     settings = {"quant_method": "modelopt", **FP8}
     model = exported(FP8) if where == "hf_quant_config.json" else exported(quantization_config=settings)
-    described = make(model=model).describe()
+    described = make(model=model).describe().document()
     assert (described["precision"], described["quantization"]) == ("fp8", "FP8")
 
 
@@ -281,7 +281,7 @@ def test_a_classifier_takes_the_encode_only_route_of_later_versions(
     engine = make(model=model, max_num_tokens=60)  # two or three prompts of a query
     assert engine.score(pairs) == expected
     assert make(model=model, max_batch_size=2, max_tokens=60).score(pairs) == expected
-    assert (engine.describe()["route"], engine.describe()["kv_cache"]) == ("encode_only", "none")
+    assert (engine.describe().details["route"], engine.describe().details["kv_cache"]) == ("encode_only", "none")
 
 
 def test_a_causal_checkpoint_generates_also_where_encode_exists(
@@ -339,7 +339,7 @@ def test_a_model_of_the_hub_is_known_by_its_commit(
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    described = make(model="someone/tiny").describe()
+    described = make(model="someone/tiny").describe().document()
     assert (described["model"], described["revision"]) == ("someone/tiny", commit)
 
 

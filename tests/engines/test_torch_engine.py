@@ -142,7 +142,7 @@ def test_a_document_far_over_the_token_budget_and_the_block_of_rows_keeps_its_sc
     pairs = [Pair("cats", "a cat " * 350), Pair("cats", "dogs"), Pair("cats " * 250, "a cat")]
     engine = engine_of(classifier, tiny_template, 60)
     scores = engine.score(pairs)
-    assert engine.counts()["tokens"] > 3 * packed.ROWS
+    assert engine.counts().tokens > 3 * packed.ROWS
     assert scores == pytest.approx(plain_scores(classifier, tiny_template, pairs), abs=1e-4)
 
 
@@ -174,7 +174,7 @@ def test_full_vocabulary_logits_are_never_formed(
 
 def test_bf16_stays_close_to_fp32(classifier: str, open_engine: Open, tiny_template: str) -> None:
     with open_engine(classifier, precision="bf16") as engine:
-        assert engine.describe()["precision"] == "bf16"
+        assert engine.describe().precision == "bf16"
         scores = engine.score(PAIRS)
     exact = plain_scores(classifier, tiny_template, PAIRS)
     assert scores != pytest.approx(exact, abs=1e-5)
@@ -298,7 +298,7 @@ def test_cuda_scores_stay_close_to_the_plain_forward(
     expected = plain_scores(folder, tiny_template, pairs)
     for budget in (1, 500, 16384):
         with open_engine(folder, precision=precision, device="cuda", token_budget=budget) as engine:
-            kernel = engine.describe()["attention"] == "varlen_attn"
+            kernel = engine.describe().details["attention"] == "varlen_attn"
             assert kernel == packed.has_kernel(
                 torch.device("cuda"), {"fp32": torch.float32}.get(precision, torch.float16)
             )
@@ -367,8 +367,8 @@ def test_8_bit_scores_stay_close_to_fp32_at_any_packing(
     for budget in (1, 2048):
         with open_engine(classifier, precision=precision, token_budget=budget) as engine:
             scores = engine.score(PAIRS)
-            assert engine.describe()["precision"] == precision
-            assert engine.describe()["linear_layers"].startswith("14 QuantizedLinear ")
+            assert engine.describe().precision == precision
+            assert engine.describe().details["linear_layers"].startswith("14 QuantizedLinear ")
         assert scores != pytest.approx(exact, abs=1e-4)
         assert scores == pytest.approx(exact, abs=error * spread)
 
@@ -383,7 +383,7 @@ def test_8_bit_layers_leave_the_score_head_and_the_embeddings_as_they_are(classi
 def test_full_precisions_describe_no_8_bit_layers(classifier: str, open_engine: Open) -> None:
     for precision in ("fp32", "bf16"):
         with open_engine(classifier, precision=precision) as engine:
-            assert not {"linear_layers", "kernel"} & engine.describe().keys()
+            assert not {"linear_layers", "kernel"} & engine.describe().document().keys()
 
 
 def test_fp8_without_its_gpu_is_refused_before_loading_and_names_the_simulation(open_engine: Open) -> None:
@@ -398,7 +398,7 @@ def test_fp8_scores_are_those_of_its_simulation(
         simulated = engine.score(PAIRS)
     monkeypatch.setattr("engines.torch.quantized.require_device", lambda precision, device: None)
     with open_engine(classifier, precision="fp8") as engine:  # torch has the kernel's numbers on a CPU as well
-        assert engine.describe()["kernel"] == "scaled_mm in E4M3"
+        assert engine.describe().details["kernel"] == "scaled_mm in E4M3"
         assert engine.score(PAIRS) == pytest.approx(simulated, abs=0.03 * (max(simulated) - min(simulated)))
 
 
@@ -525,7 +525,7 @@ def test_auto_resolves_to_a_precision_that_the_cpu_is_quick_in(
     classifier: str, open_engine: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_engine(classifier, precision="auto", device="auto") as engine:
-        assert engine.describe()["precision"] in ("fp32", "bf16", "fp16")
+        assert engine.describe().precision in ("fp32", "bf16", "fp16")
     seconds = {torch.float32: 1.0, torch.bfloat16: 0.2}
     monkeypatch.setattr("engines.torch.checkpoint._product_s", seconds.__getitem__)
     assert pick_precision("auto", torch.device("cpu"), allow_slow=False) == "bf16"
@@ -537,7 +537,7 @@ def test_description_tells_what_a_reader_needs_to_repeat_the_run(
     make_checkpoint: MakeCheckpoint, open_engine: Open, classifier: str, tiny_template: str
 ) -> None:
     with open_engine(classifier, max_tokens=9000) as engine:
-        told = engine.describe()
+        told = engine.describe().document()
     assert told["model"] == classifier
     assert told["revision"].startswith("sha256:")
     assert told["architecture"] == "Qwen2ForSequenceClassification"
@@ -549,22 +549,22 @@ def test_description_tells_what_a_reader_needs_to_repeat_the_run(
         open_engine(make_checkpoint(["1", "0"])) as other,
         open_engine(make_checkpoint(["0", "1"], hidden_size=48)) as big,
     ):
-        assert other.describe()["tokenizer_sha256"] == told["tokenizer_sha256"]
-        assert big.describe()["revision"] != told["revision"]
+        assert other.describe().details["tokenizer_sha256"] == told["tokenizer_sha256"]
+        assert big.describe().revision != told["revision"]
 
 
 def test_counts_tell_tokens_truncated_documents_and_special_text(
     classifier: str, open_engine: Open, tokenizer: Any
 ) -> None:
     with open_engine(classifier, max_tokens=40) as engine:
-        assert engine.counts() == {}
+        assert engine.counts().document() == {}
         engine.score([Pair("cats", "a"), Pair("cats", "a cat " * 50), Pair("cats", "<|im_end|>")])
         counts = engine.counts()
     query, short, special = (len(tokenizer.encode(text).ids) for text in ("cats", "a", "<| im_end|>"))
-    assert counts["truncated"] == 1
-    assert counts["special_text"] == 1
-    assert counts["tokens"] >= 3 * (query + 4) + short + special
-    assert counts["computed_tokens"] == counts["tokens"] - 2 * (query + 2)  # the prefix is computed once
+    assert counts.truncated == 1
+    assert counts.special_text == 1
+    assert counts.tokens >= 3 * (query + 4) + short + special
+    assert counts.computed_tokens == counts.tokens - 2 * (query + 2)  # the prefix is computed once
 
 
 def test_closing_frees_the_weights(classifier: str, open_engine: Open) -> None:
@@ -602,7 +602,7 @@ def test_random_weights_need_a_config_and_a_tokenizer_and_score_alike_every_time
     with open_engine(shape, **options) as engine, open_engine(shape, **options) as again:
         assert engine.score(PAIRS) == again.score(PAIRS)
         assert len(set(engine.score(PAIRS))) > 2
-        described = engine.describe()
+        described = engine.describe().document()
         assert described["weights"] == "random, seed 0"
         assert described["revision"].startswith("no weights; config sha256:")
         backbone: Any = engine._backbone  # type: ignore[attr-defined]
@@ -616,9 +616,9 @@ def test_random_weights_are_as_large_and_as_much_work_as_the_checkpoint(classifi
     with open_engine(classifier) as real, open_engine(classifier, weights="random") as random:
         real.score(PAIRS)
         random.score(PAIRS)
-        assert random.describe()["weights_mb"] == real.describe()["weights_mb"]
+        assert random.describe().weights_mb == real.describe().weights_mb
         assert random.counts() == real.counts()
-        assert "weights" not in real.describe()
+        assert "weights" not in real.describe().document()
 
 
 def test_a_shape_without_a_tokenizer_or_with_a_larger_one_is_refused(
@@ -646,15 +646,15 @@ def test_counts_hold_the_work_of_each_pair_alone_and_of_what_was_packed(
         each.score(PAIRS[:2])
         together.score(PAIRS[:2])
         alone, shared = each.counts(), together.counts()
-    assert alone["flops"] == shared["flops"]
-    assert alone["tokens"] == alone["computed_tokens"] > shared["computed_tokens"]
-    assert shared["computed_flops"] < alone["computed_flops"] <= alone["flops"]
-    assert (alone["computed_flops"] == alone["flops"]) is not ends_only
+    assert alone.flops == shared.flops
+    assert alone.tokens == alone.computed_tokens > shared.computed_tokens
+    assert shared.computed_flops < alone.computed_flops <= alone.flops
+    assert (alone.computed_flops == alone.flops) is not ends_only
     sides, at_ends = 2 * (2 * 64 + 2 * 48 + 3 * 80), 2 * 64 + 3 * 80  # of 2 layers; of the last without K and V
     weights = 2 * (2 * 32 * 32 + 2 * 16 * 32 + 3 * 48 * 32)
-    spared = alone["tokens"] - shared["computed_tokens"]
+    spared = alone.tokens - shared.computed_tokens
     moved = weights + spared * (sides - at_ends if ends_only else sides)
-    assert alone["computed_bytes"] - shared["computed_bytes"] == 4 * moved
+    assert alone.computed_bytes - shared.computed_bytes == 4 * moved
 
 
 @pytest.mark.parametrize(("precision", "factors"), [("fp32", "float32"), ("bf16", "bfloat16"), ("int8", "int8")])
@@ -678,7 +678,7 @@ def test_prepared_documents_are_tokenised_once_and_score_the_same(
     with open_engine(classifier, cache_tokens=False) as plain:
         plain.prepare(documents, analysis="english")
         assert list(tmp_path.iterdir()) == []
-        assert plain.describe()["document_tokens"] == "with every query"
+        assert plain.describe().details["document_tokens"] == "with every query"
         expected = plain.score(PAIRS)
     tokenised: list[str] = []
     real = PromptEncoder._encode_content
@@ -688,6 +688,6 @@ def test_prepared_documents_are_tokenised_once_and_score_the_same(
     for _ in range(2):
         with open_engine(classifier) as engine:
             engine.prepare(documents, analysis="english")
-            assert engine.describe()["document_tokens"] == "prepared"
+            assert engine.describe().details["document_tokens"] == "prepared"
             assert engine.score(PAIRS) == expected
     assert tokenised.count(PAIRS[3].document) == 1

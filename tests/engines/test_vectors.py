@@ -368,7 +368,7 @@ def test_a_killed_preparation_goes_on_with_the_chunk_in_flight(
     with load("bi_encoder", {"model": f"package:{PACKAGE}/model", "device": "cpu"}) as killed:
         with pytest.raises(KeyboardInterrupt):
             killed.prepare(until_killed(), analysis="english")  # type: ignore[arg-type]
-        assert killed.counts()["encoded_texts"] == 4
+        assert killed.counts().encoded_texts == 4
     with load("bi_encoder", {"model": f"package:{PACKAGE}/model", "device": "cpu"}) as resumed:
         resumed.prepare(texts, analysis="english")
-        assert dict(resumed.counts()) == {"encoded_texts": 6, "reused_vectors": 4}
+        assert resumed.counts().document() == {"encoded_texts": 6, "reused_vectors": 4}

@@ -1,13 +1,14 @@
 """Whatever stands in queries, ids and names, no report acts on it: seen in a browser, in Markdown and on a terminal."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
 
+from engines.base import Description
 from engines.fake import Fake
 from harness.report import latex
 from tests.hostile import chromium, texts
@@ -18,11 +19,12 @@ NO_BROWSER = "no chromium, chromium-browser or google-chrome on the path: apt-ge
 class Hostile(Fake):
     """Says of itself what a server may say, and fails at one query with such a text."""
 
-    def describe(self) -> Mapping[str, str]:
-        return {f"note {number}": text for number, text in enumerate(texts.ALL)} | {
-            "model": " ".join(texts.ALL),
-            "precision": texts.HTML[0],
-        }
+    def describe(self) -> Description:
+        return Description(
+            model=" ".join(texts.ALL),
+            precision=texts.HTML[0],
+            details={f"note {number}": text for number, text in enumerate(texts.ALL)},
+        )
 
 
 @pytest.fixture

@@ -1,11 +1,12 @@
 """Precisions of one model stand side by side: what they cost in ranking, and what they bring."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engines.base import Description
 from engines.fake import Fake, FakeOptions
 from harness.records import Difference, Measurement, PrecisionShift, Row
 from harness.run import rows
@@ -21,9 +22,8 @@ class Model(Fake):
         super().__init__(options)
         self._precision = {0.0: "fp32", 0.5: "int8"}[options.noise]
 
-    def describe(self) -> Mapping[str, str]:
-        said = {"model": "m", "template_sha256": "t", "revision": "r", "weights_mb": "7.5"}
-        return {**said, "precision": self._precision}
+    def describe(self) -> Description:
+        return Description(model="m", template_sha256="t", revision="r", weights_mb=7.5, precision=self._precision)
 
 
 @pytest.fixture

@@ -127,8 +127,8 @@ def test_the_demo_has_the_torch_engines_scores_and_order(
         started = time.perf_counter()
         served = [remote.score(pairs) for pairs in lists]
         took_s = time.perf_counter() - started
-        assert remote.counts()["truncated"] == torch.counts()["truncated"] > 0
-        assert remote.counts().get("saturated", 0) == 0
+        assert remote.counts().truncated == torch.counts().truncated != 0
+        assert not remote.counts().saturated
     flat = [score for scores in expected for score in scores]
     difference = largest_difference(flat, [score for scores in served for score in scores])
     with capsys.disabled():
@@ -194,7 +194,7 @@ def test_a_document_that_is_too_long_is_cut_before_the_server_cuts_the_prompts_e
         expected = torch.score(pairs)
     with server.remote("random", template=SEED, max_tokens=1500) as remote:
         assert largest_difference(expected, remote.score(pairs)) < TOLERANCE
-        assert remote.counts()["truncated"] == len(pairs)
+        assert remote.counts().truncated == len(pairs)
 
 
 def test_saturated_probabilities_are_counted_and_keep_their_side(server: Server, lists: list[list[Pair]]) -> None:
@@ -203,7 +203,7 @@ def test_saturated_probabilities_are_counted_and_keep_their_side(server: Server,
         expected = torch.score(pairs)
     with server.remote("steep", template=SEED, max_tokens=4096) as remote:
         served = remote.score(pairs)
-        saturated = remote.counts()["saturated"]
+        saturated = remote.counts().saturated
     certain = [abs(score) > NOTHING for score in expected]
     possible = [abs(score) > WHOLE for score in expected]
     assert 0 < sum(certain) <= saturated <= sum(possible) < len(pairs)

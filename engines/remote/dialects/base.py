@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 from reprlib import Repr
 from typing import Any, Literal, NamedTuple
 
-from engines.base import ScoringFailed
+from engines.base import ScoreKind, ScoringFailed
 
 # prompt: the whole prompt as text · ids: the whole prompt as token ids · halves: the prompt's text, cut before the
 # document, for servers that put query and document one behind the other · pair: query and document as they are
 Form = Literal["prompt", "ids", "halves", "pair"]
-# logit_diff: log-odds · probability: the model's softmax or sigmoid · opaque: a service's own number in [0, 1]
-ScoreKind = Literal["logit_diff", "probability", "opaque"]
 # A score without labels is of the positive one; a labelled one names all labels of the model, OTHER for the one
 # that the server left unnamed.
 Value = float | dict[str, float]
@@ -41,7 +39,7 @@ class Dialect:
     request: Callable[[Batch], DialectRequest]
     scores: Callable[[Any], list[Value]]  # one per input, in their order
     form: Form
-    score_kind: ScoreKind
+    score_kind: ScoreKind  # of the server's numbers: LOG_ODDS, PROBABILITY (a softmax or sigmoid) or OPAQUE (in [0, 1])
     batch_size: int  # inputs of a request, unless the config says otherwise
     info: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # GET route -> what to record of its answer
     auth: str = "Bearer"  # scheme of the Authorization header

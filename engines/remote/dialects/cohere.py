@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from engines.base import ScoreKind
 from engines.remote.dialects.base import Batch, Dialect, DialectRequest, Value, ranked, take
 
 
@@ -26,7 +27,7 @@ DIALECT = Dialect(
     request=request,
     scores=scores,
     form="pair",
-    score_kind="opaque",
+    score_kind=ScoreKind.OPAQUE,
     batch_size=1000,  # documents of one request, as Cohere advises; 10,000 are refused
     info={"/v1/models": ()},
     needs_model=True,

@@ -5,6 +5,7 @@
 
 from typing import Any
 
+from engines.base import ScoreKind
 from engines.remote.dialects.base import Batch, Dialect, DialectRequest, Value, labelled, take
 
 
@@ -20,7 +21,7 @@ DIALECT = Dialect(
     request=request,
     scores=scores,
     form="prompt",
-    score_kind="probability",
+    score_kind=ScoreKind.PROBABILITY,
     batch_size=32,
     info={"/models": ("id", "backend", "dtype", "device")},
     needs_model=True,

@@ -5,6 +5,7 @@ TEI itself serves no Qwen2 classifier (1.9: "model type is not supported for Qwe
 
 from typing import Any
 
+from engines.base import ScoreKind
 from engines.remote.dialects.base import Batch, Dialect, DialectRequest, Value, items, labelled
 
 INFO = ("model_id", "model_sha", "model_dtype", "version", "max_input_length", "auto_truncate")
@@ -25,7 +26,7 @@ DIALECT = Dialect(
     request=request,
     scores=scores,
     form="prompt",
-    score_kind="logit_diff",
+    score_kind=ScoreKind.LOG_ODDS,
     batch_size=32,  # --max-client-batch-size; more is an error 422
     info={"/info": INFO},
 )

@@ -6,6 +6,7 @@ the two (Qwen2) the ids are those of the prompt if the tokenizer always cuts whe
 
 from typing import Any
 
+from engines.base import ScoreKind
 from engines.remote.dialects import tei
 from engines.remote.dialects.base import Batch, Dialect, DialectRequest, Value, items, ranked
 
@@ -23,7 +24,7 @@ DIALECT = Dialect(
     request=request,
     scores=scores,
     form="halves",
-    score_kind="logit_diff",
+    score_kind=ScoreKind.LOG_ODDS,
     batch_size=32,
     info={"/info": tei.INFO},
 )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from engines.base import ScoringFailed
+from engines.base import ScoreKind, ScoringFailed
 from engines.remote.dialects.base import OTHER, Batch, Dialect, DialectRequest, Value, indexed, number, short, take
 
 INFO = {"/version": ("version",), "/v1/models": ("id", "root", "max_model_len")}
@@ -36,7 +36,7 @@ DIALECT = Dialect(
     request=request,
     scores=scores,
     form="ids",
-    score_kind="logit_diff",
+    score_kind=ScoreKind.LOG_ODDS,
     batch_size=32,
     info=INFO,
     needs_model=True,

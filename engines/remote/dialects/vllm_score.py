@@ -6,6 +6,7 @@ Such a server tokenises query + document as one string, so the prompt arrives wh
 
 from typing import Any
 
+from engines.base import ScoreKind
 from engines.remote.dialects import vllm
 from engines.remote.dialects.base import Batch, Dialect, DialectRequest, Value, ranked, take
 
@@ -24,7 +25,7 @@ DIALECT = Dialect(
     request=request,
     scores=scores,
     form="halves",
-    score_kind="logit_diff",
+    score_kind=ScoreKind.LOG_ODDS,
     batch_size=32,
     info=vllm.INFO,
     needs_model=True,
