@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.base import EngineError
+from harness import children
 from harness.ab.journal import Journal
 from harness.ab.records import Arm, Born, LaunchPair, LaunchPlan, Round, Turn, TurnConditions
 from harness.ab.schedule import order, steps
@@ -47,6 +48,7 @@ class EngineProcess:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 encoding="utf-8",
+                env=children.environment(),
                 start_new_session=True,
             )
         try:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import engines
 from engines.base import EngineError, EngineUnavailable
+from harness import children
 from harness.latency.load import LEAD_S, Load, Record, Target, Timing, increase, perform, steady
 
 PATIENCE_S = 10.0  # for a process to end by itself
@@ -73,7 +74,8 @@ class Processes:
                 ours, theirs = context.Pipe()
                 name = f"load process {number} of {count}"
                 process = context.Process(target=generate, name=name, args=(theirs, kind, dict(options)), daemon=True)
-                process.start()
+                with children.safe_path():
+                    process.start()
                 theirs.close()
                 members.append(_Member(process, ours))
             for member in members:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from harness import children
 from harness.latency.conditions import cpu_mhz
 from harness.nvml import answer, open_nvml
 
@@ -90,7 +91,8 @@ def sampling(interval_s: float = INTERVAL_S) -> Iterator[Sampler]:
     context = multiprocessing.get_context("spawn")  # a fork would copy the engine's threads and CUDA's state
     ours, theirs = context.Pipe()
     process = context.Process(target=watch, args=(theirs, interval_s), daemon=True)
-    process.start()
+    with children.safe_path():
+        process.start()
     theirs.close()
     try:
         if not ours.poll(PATIENCE_S):

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import engines
 from engines.base import Engine, EngineUnavailable, Pair, require
-from harness import files, progress
+from harness import children, files, progress
 from harness.config import Cluster, EngineEntry
 from harness.run import loop
 from harness.run.folder import WORKERS
@@ -257,11 +257,12 @@ def connected(address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # its own default, of which it would speak each time
     ray = require("ray", extra="ray")
     quiet = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
+    paths = _import_paths(ray)
     try:
         if address == "local":
-            ray.init(address="local", include_dashboard=False, **quiet)
+            ray.init(address="local", include_dashboard=False, job_config=paths, **quiet)
         else:
-            ray.init(address=address, **quiet)
+            ray.init(address=address, job_config=paths, **quiet)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise EngineUnavailable(
             f"Ray at {address!r} cannot be reached ({_line(error)}): expected local, auto or HOST:PORT"
@@ -270,6 +271,13 @@ def connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _import_paths(ray: Any) -> Any:
+    """Workers import what this process imports. Ray would put its working directory first on their path."""
+    config = ray.job_config.JobConfig(_py_driver_sys_path=children.own_path())
+    config._runtime_env_has_working_dir = lambda: True  # the one case in which Ray leaves the working directory out
+    return config
 
 
 def score_engine(
