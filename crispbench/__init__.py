@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from crispbench.scoring import score
     from engines.base import BadOptions, CrispbenchError, EngineError, EngineUnavailable, Pair, ScoringFailed
     from harness.benchmarks.base import BenchmarkError
-    from harness.compare.comparison import CompareResult
+    from harness.compare.verb import CompareResult
     from harness.config import ConfigError
     from harness.records import Row
     from harness.store import NotComparable, StoreError
@@ -57,7 +57,7 @@ __all__ = [
 _MODULES = {
     "BadOptions": "engines.base",
     "BenchmarkError": "harness.benchmarks.base",
-    "CompareResult": "harness.compare.comparison",
+    "CompareResult": "harness.compare.verb",
     "ConfigError": "harness.config",
     "CrispbenchError": "engines.base",
     "EngineError": "engines.base",

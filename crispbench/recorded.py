@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from harness.compare import CompareOptions
-from harness.compare import compare as compare_recorded
-from harness.compare.comparison import CompareResult
+from harness.compare.verb import CompareOptions, CompareResult
+from harness.compare.verb import compare as compare_recorded
 from harness.records import Row
 from harness.run import rows
 from harness.run.folder import read_index
-from harness.run.session import run_config
-from harness.run.tasks import Selection
+from harness.run.verb import RunOptions
+from harness.run.verb import run as run_config
 from harness.store import FILE, Store
 
 if TYPE_CHECKING:
@@ -111,13 +110,8 @@ def run(
     Raises ConfigError, BadOptions or BenchmarkError before an engine is loaded, NotComparable if `out` holds results of
     another configuration, StoreError if it cannot be written, and EngineUnavailable if no engine could be loaded.
     """
-    result = run_config(
-        Path(config),
-        out=None if out is None else Path(out),
-        selection=Selection(engines, benchmarks, limit),
-        fresh=fresh,
-        say=log.warning,
-    )
+    options = RunOptions(engines, benchmarks, limit, fresh=fresh)
+    result = run_config(Path(config), options, out=_path(out), say=log.warning)
     return read_run(result.folder)
 
 

@@ -1,7 +1,18 @@
-"""What a verb concludes, with the exit code that says so. The only table of exit codes in the project."""
+"""What a verb concludes, with the exit code that says so. The only table of exit codes in the project.
+
+Every verb has the same form, which `harness.cli` relies on and mypy checks there:
+
+    VERB(subject, VerbOptions(...), *, out=..., say=...) -> VerbResult
+
+The function is named as the verb. Its subject comes first, then one frozen record of options, each with its default.
+`out` is the folder or file to write and `say` takes one line of progress; a verb has them only where it needs them.
+The result is a frozen record with the properties of `VerbResult`; a verb with a page also has `report()`, the page's
+content, and `page`, the file.
+"""
 
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Any, Protocol
 
 
 class Outcome(StrEnum):
@@ -40,3 +51,14 @@ def worst(outcomes: Iterable[Outcome | None]) -> Outcome | None:
     """The outcome that decides a whole; None where every part is None."""
     known = set(outcomes)
     return next((outcome for outcome in Outcome if outcome in known), None)
+
+
+class VerbResult(Protocol):
+    """What every verb returns."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """The verdict on the whole; its exit code is the command's."""
+
+    def document(self) -> dict[str, Any]:
+        """What `--json` prints: JSON data in the documented format of the verb."""

@@ -156,8 +156,7 @@ def _cost(config_path: Path, out: Path) -> Cost:
 def _demo(folder: Path) -> None:
     """In a process of its own, whose start is the clock's zero."""
     started = time.perf_counter()
-    from harness.run import loop, session
-    from harness.run.tasks import Selection
+    from harness.run import loop, verb
     from harness.store import Store
 
     loop_s = [0.0]
@@ -169,9 +168,8 @@ def _demo(folder: Path) -> None:
         loop_s[0] += time.perf_counter() - begun
 
     loop.score_task = timed  # type: ignore[assignment]
-    selection = Selection(engines=["demo-fp32"])
     path = Path("configs/demo.yaml")
-    outcome = session.run_config(path, out=folder / "demo", selection=selection, fresh=True, say=print)
+    outcome = verb.run(path, verb.RunOptions(engines=["demo-fp32"], fresh=True), out=folder / "demo", say=print)
     whole_s = time.perf_counter() - started
     with Store.read(outcome.folder / "demo-fp32") as store:
         score_s = sum(sample.service_s for row in outcome.rows for sample in store.samples(row.benchmark))

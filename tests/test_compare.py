@@ -11,8 +11,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from engines.base import BadOptions
-from harness.compare import LOSSES_SHOWN, CompareOptions, compare
 from harness.compare.comparison import Field
+from harness.compare.verb import LOSSES_SHOWN, CompareOptions, compare
 from harness.records import Manifest, Sample, Score
 from harness.store import FILE, NotComparable, Store, StoreError
 
@@ -65,7 +65,7 @@ def test_equal_scores_pass_and_the_report_says_that_nothing_differs(record: Reco
     assert tuple(effect.difference) == (0.0, 0.0, 0.0, 0.0, 1.0)
     assert (effect.p.value, effect.standardised, effect.wins, effect.ties, effect.losses) == (1.0, None, 0, 60, 0)
     # 1 - 0.025 ** (1 / 60) = 0.0596
-    assert effect.note == "no query's nDCG@10 differs; up to 6.0% of queries might (97.5% confidence)"
+    assert effect.note == "nDCG@10 differs on no query; it may differ on up to 6.0% of queries (97.5% confidence)"
     assert found.losses == () and found.notes == ()
     assert [field.name for field in found.differing] == ["engine"]
 
@@ -190,7 +190,7 @@ def test_a_run_whose_scores_are_all_equal_is_invalid(record: Record) -> None:
 
 
 def test_one_query_is_inconclusive_and_few_are_too(record: Record) -> None:
-    for queries, said in ((1, "one query, which says nothing"), (49, "fewer than the 50 that a verdict takes")):
+    for queries, said in ((1, "only one query"), (49, "a verdict needs at least 50")):
         old, new = record(f"old-{queries}", queries=queries), record(f"new-{queries}", queries=queries)
         (effect,) = compare(old, [new], CompareOptions()).comparisons[0].effects
         assert effect.outcome == "inconclusive" and said in effect.note

@@ -17,8 +17,8 @@ from rich.console import Console
 from harness.compare.comparison import (
     BenchmarkFidelity,
     ComparedEngine,
-    CompareResult,
     Comparison,
+    Comparisons,
     Duel,
     Effect,
     Field,
@@ -31,7 +31,7 @@ from harness.compare.page import content, files, forest
 from harness.figures.fidelity import Move, Noise, fidelity
 from harness.figures.statistics import Contrast, PValue
 from harness.records import Score
-from harness.report import latex
+from harness.report import latex, terminal
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -44,7 +44,7 @@ HOSTILE = (
 FILES = ["index.html", "compare.md", "table.tex", "forest.svg", "forest.png", "compare.json"]
 
 
-def made(name: str = "new", *, matrices: bool = True) -> CompareResult:
+def made(name: str = "new", *, matrices: bool = True) -> Comparisons:
     """A comparison whose every foreign text is the name."""
     near, far = ({"q": [Score("a", 1, 2.0), Score("b", 2, value)]} for value in (1.0, 1.5))
     repeated, found = (fidelity({"q": {"a": 1}}, near, other, same_scale=True) for other in (near, far))
@@ -82,7 +82,7 @@ def made(name: str = "new", *, matrices: bool = True) -> CompareResult:
     )
     standings = (Standing(f"{name}-ref", 0.5, "a"), Standing(name, 0.4877, "b"))
     duels = (Duel(f"{name}-ref", name, 0.0123, 0.0004, 0.0008),)
-    return CompareResult((one,), (Matrix(name, standings, duels),) if matrices else ())
+    return Comparisons((one,), (Matrix(name, standings, duels),) if matrices else ())
 
 
 class Page(HTMLParser):
@@ -109,9 +109,9 @@ def page(text: str) -> Page:
     return found
 
 
-def printed(found: CompareResult) -> str:
+def printed(found: Comparisons) -> str:
     stream = io.StringIO()
-    files.show(found, Console(file=stream, width=300, force_terminal=False))
+    terminal.show(content.summary(found), Console(file=stream, width=300, force_terminal=False))
     return stream.getvalue()
 
 
@@ -183,7 +183,7 @@ def test_the_forest_has_a_mark_for_every_effect_and_a_hollow_one_where_nothing_i
     decided, (one, *_) = forest.draw(made()), made().comparisons
     unsure = replace(one, effects=tuple(replace(each, outcome="inconclusive", difference=Contrast(0.0, *[None] * 4))
                                         for each in one.effects))  # fmt: skip
-    assert decided.svg != forest.draw(CompareResult((unsure,))).svg
+    assert decided.svg != forest.draw(Comparisons((unsure,))).svg
     assert decided.png.startswith(b"\x89PNG")
 
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from harness.benchmarks.suites import load_suite
-from harness.compare.comparison import ComparedEngine, CompareResult, Comparison, Effect, Outcome, QualityVerdict
+from harness.compare.comparison import ComparedEngine, Comparison, Comparisons, Effect, QualityVerdict
 from harness.compare.noninferiority import MARGIN, Averaging, effects, judge, layout, verdict
 from harness.figures.statistics import Contrast, PValue
+from harness.outcome import Outcome
 
 BEIR = list(load_suite("beir").weights)
 FORUMS = [name for name in BEIR if name.startswith("CQADupstack")]
@@ -117,6 +118,6 @@ def test_the_worst_candidate_decides_a_contest() -> None:
     unsure, lost = (
         replace(passed, verdict=replace(passed.verdict, outcome=outcome)) for outcome in ("inconclusive", "regression")
     )
-    assert CompareResult((passed, passed)).outcome == "pass"
-    assert CompareResult((passed, unsure)).outcome == "inconclusive"
-    assert CompareResult((unsure, lost, passed)).outcome == "regression"
+    assert Comparisons((passed, passed)).outcome == "pass"
+    assert Comparisons((passed, unsure)).outcome == "inconclusive"
+    assert Comparisons((unsure, lost, passed)).outcome == "regression"

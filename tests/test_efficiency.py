@@ -8,9 +8,8 @@ import pytest
 from harness.config import ConfigError
 from harness.latency.efficiency import Efficiency, efficiency
 from harness.latency.recording import Recording
-from harness.run import session
-from harness.run.session import run_config
-from harness.run.tasks import Selection
+from harness.run import verb
+from harness.run.verb import RunOptions
 
 COUNTS = {
     "tokens": 2000,
@@ -142,9 +141,9 @@ def test_a_run_refuses_random_weights_before_anything_is_loaded_and_takes_the_ot
         raise Loading
 
     def run(*names: str) -> None:
-        run_config(config, out=tmp_path / "out", selection=Selection(engines=names), fresh=False, say=print)
+        run(config, RunOptions(engines=names), out=tmp_path / "out", say=print)
 
-    monkeypatch.setattr(session, "prepare", load)
+    monkeypatch.setattr(verb, "prepare", load)
     config = tmp_path / "config.yaml"
     config.write_text(CONFIG)
     expected = r"^engine 'shape' has weights: random, .*`crispbench latency`.*`crispbench ab`"

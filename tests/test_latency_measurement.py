@@ -17,11 +17,11 @@ import pytest
 
 from engines import BadOptions, EngineUnavailable
 from harness.config import ConfigError, Latency, read_config
-from harness.latency import measurement
-from harness.latency.measurement import LatencyOptions, LatencyResult, measure_config
+from harness.latency import verb
 from harness.latency.recording import read
 from harness.latency.scenarios import measured_requests, ordered, warmup_requests
 from harness.latency.summary import summarise
+from harness.latency.verb import LatencyOptions, LatencyResult
 from harness.run.tasks import Selection, prepare
 
 ROOT = Path(__file__).parents[1]
@@ -42,9 +42,9 @@ def latency(animals: Path, config: Callable[..., Path]) -> Callable[..., Path]:
     return write
 
 
-def measure(path: Path, out: Path, wishes: LatencyOptions = LatencyOptions()) -> tuple[LatencyResult, list[str]]:  # noqa: B008
+def measure(path: Path, out: Path, options: LatencyOptions = LatencyOptions()) -> tuple[LatencyResult, list[str]]:  # noqa: B008
     said: list[str] = []
-    return measure_config(path, wishes, out=out, say=said.append), said
+    return verb.latency(path, options, out=out, say=said.append), said
 
 
 def test_each_scenario_leaves_raw_timings_and_a_summary(latency: Callable[..., Path], tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_summaries_and_page_are_computed_again_from_the_raw_timings(
     before = [file.read_bytes() for file in files]
     for file in files:
         file.unlink()
-    measurement.write_page(tmp_path / "run", ["fake"])
+    verb.write_page(tmp_path / "run", ["fake"])
     assert [file.read_bytes() for file in files] == before
 
 
@@ -153,7 +153,7 @@ def test_an_engine_that_cannot_be_loaded_is_named_and_the_others_go_on(
     outcome, said = measure(path, tmp_path / "run")
     assert [summary.engine for summary in outcome.summaries] == ["fake"]
     assert any("engine moody: moodypackage cannot be imported" in line for line in said)
-    assert outcome.verdict == "invalid" and "moody" in outcome.document()["unavailable"]
+    assert outcome.outcome == "invalid" and "moody" in outcome.document()["unavailable"]
     with pytest.raises(EngineUnavailable, match="no engine could be measured"):
         measure(path, tmp_path / "run", LatencyOptions(["moody"]))
 
@@ -161,7 +161,7 @@ def test_an_engine_that_cannot_be_loaded_is_named_and_the_others_go_on(
 def test_an_engine_that_fails_is_invalid_with_its_error(latency: Callable[..., Path], tmp_path: Path) -> None:
     outcome, said = measure(latency({"fake": {"kind": "fake", "fail_on": "cat"}}, queries=40), tmp_path / "run")
     (summary,) = outcome.summaries
-    assert (summary.verdict, summary.errors, outcome.verdict) == ("INVALID", 8, "invalid")
+    assert (summary.verdict, summary.errors, outcome.outcome) == ("INVALID", 8, "invalid")
     assert any("8 of 40 requests failed" in line and "'animal cat'" in line for line in said)
 
 
@@ -198,18 +198,15 @@ def test_quality_stands_beside_latency_where_the_same_run_has_it(
     assert crispbench("run", path, "--out", tmp_path / "run").code == 0
     outcome, _ = measure(path, tmp_path / "run")
     (summary,) = outcome.summaries
-    found = measurement.quality(tmp_path / "run", summary)
+    found = verb.quality(tmp_path / "run", summary)
     measures = json.loads((tmp_path / "run/fake/measures.json").read_text())["benchmarks"]["animals"]["measures"]
     assert found is not None and found == measures["nDCG@10"]
     assert f"{found['value']:.4f}" in (tmp_path / "run/report/latency/latency.md").read_text()
-    assert measurement.quality(tmp_path, summary) is None  # a folder without a run
+    assert verb.quality(tmp_path, summary) is None  # a folder without a run
     entry = {**summary.header["benchmark_entry"], "candidates": {"sha256": "of other candidates"}}
-    assert (
-        measurement.quality(tmp_path / "run", replace(summary, header={**summary.header, "benchmark_entry": entry}))
-        is None
-    )
+    assert verb.quality(tmp_path / "run", replace(summary, header={**summary.header, "benchmark_entry": entry})) is None
     other, _ = measure(latency({"fake": {"kind": "fake", "noise": 0.5}}, queries=30), tmp_path / "run")
-    assert measurement.quality(tmp_path / "run", other.summaries[0]) is None  # another engine of the same name
+    assert verb.quality(tmp_path / "run", other.summaries[0]) is None  # another engine of the same name
 
 
 @pytest.fixture
@@ -269,9 +266,9 @@ def test_a_killed_measurement_is_incomplete_and_starts_anew(latency: Callable[..
     path, out = latency({"fake": {"kind": "fake", "delay_s": 0.02}}, queries=2000), tmp_path / "run"
     raw = out / "fake/latency/single-stream.jsonl"
     code = (
-        "import sys; from pathlib import Path; from harness.latency.measurement import LatencyOptions, measure_config\n"
+        "import sys; from pathlib import Path; from harness.latency.verb import LatencyOptions, latency\n"
         "if __name__ == '__main__':\n"
-        "    measure_config(Path(sys.argv[1]), LatencyOptions(), out=Path(sys.argv[2]), say=print)\n"
+        "    latency(Path(sys.argv[1]), LatencyOptions(), out=Path(sys.argv[2]), say=print)\n"
     )
     (tmp_path / "victim.py").write_text(code)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

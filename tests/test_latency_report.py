@@ -15,6 +15,7 @@ from harness.latency.page import content, plots
 from harness.latency.page.content import MeasuredScenario
 from harness.latency.recording import Recording
 from harness.latency.summary import Summary, summarise
+from harness.report import terminal
 from harness.report.content import OriginLine, Section
 
 MACHINE = {"cpu": "EPYC", "cores": "2", "memory_gib": "24", "gpu": "none", "versions": {"torch": "2.13"}}
@@ -280,7 +281,7 @@ def test_a_page_in_every_format_holds_the_same_table(tmp_path: Path) -> None:
     assert [file.name for file in files] == ["index.html", "latency.md", *pictures]
     page, text = (file.read_text(encoding="utf-8") for file in files[:2])
     console = Console(file=io.StringIO(), width=250)
-    content.show(given, console)
+    terminal.show(content.build(given, "run"), console)
     assert isinstance(console.file, io.StringIO)
     for shown in (page, text, console.file.getvalue()):
         assert "0.3512" in shown and "410 ms, 620 ms" in shown and "all in one call" in shown

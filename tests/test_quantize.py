@@ -3,21 +3,21 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engines.base import BadOptions, Pair
-from engines.torch.export_fp8 import ExportOptions
 from harness.benchmarks import BenchmarkError
 from harness.benchmarks import load as load_benchmark
 from harness.candidates.first_stage import retrieve
-from harness.verbs.quantize import DOCUMENTS, FIRST_STAGE, CalibrationPlan, quantize, spread
+from harness.verbs.quantize import DOCUMENTS, FIRST_STAGE, QuantizeOptions, quantize, spread
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "checkpoints" / "demo"
-OPTIONS = ExportOptions(model=str(DEMO), template="demo", max_tokens=164)
+OPTIONS = QuantizeOptions(queries=12, template="demo", max_tokens=164)
 
 
 def engine(model: Path, precision: str) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def fp8(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo, calibrated on a few prompts."""
     pytest.importorskip("modelopt", reason="nvidia-modelopt is not installed")
     out = tmp_path_factory.mktemp("quantized") / "demo-fp8"
-    quantize(OPTIONS, out, CalibrationPlan("stdlib-topics", 12))
+    quantize(str(DEMO), OPTIONS, out=out)
     return out
 
 
@@ -114,11 +114,11 @@ def test_the_config_of_the_docs_runs_from_command_to_report(
 def test_an_unknown_benchmark_is_refused_and_leaves_nothing(tmp_path: Path, benchmark: str) -> None:
     pytest.importorskip("mteb", reason="mteb is not installed")
     with pytest.raises((BadOptions, BenchmarkError)) as raised:
-        quantize(OPTIONS, tmp_path / "fp8", CalibrationPlan(benchmark, 2))
+        quantize(str(DEMO), replace(OPTIONS, benchmark=benchmark, queries=2), out=tmp_path / "fp8")
     assert "\n" not in str(raised.value)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_there_is_refused_before_a_benchmark_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(BadOptions, match="exists: name a folder that does not"):
-        quantize(OPTIONS, tmp_path, CalibrationPlan("no such benchmark", 2))
+        quantize(str(DEMO), replace(OPTIONS, benchmark="no such benchmark"), out=tmp_path)

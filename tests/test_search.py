@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from harness.config import Search
 from harness.latency.load import Timing, schedule
-from harness.latency.search import LEAST, Probe, SearchStep, SearchTerms, Verdict, conclude, judged, search, sentence
+from harness.latency.search import LEAST, Probe, SearchStep, SearchTerms, conclude, judged, search, sentence
 from harness.latency.summary import summarise
+from harness.outcome import Outcome
 from tests.test_latency_validity import recording
 
 TERMS = SearchTerms(rate=8.0, queries=100, least_s=10.0, plan=Search(probes=60))
@@ -23,7 +24,7 @@ def capacity_of(capacity: float, seen: list[SearchStep] | None = None) -> Callab
     def probe(step: SearchStep) -> Probe:
         if seen is not None:
             seen.append(step)
-        return Probe(step.rate, step.queries, "pass" if step.rate <= capacity else "fail")
+        return Probe(step.rate, step.queries, Outcome.PASS if step.rate <= capacity else Outcome.FAIL)
 
     return probe
 
@@ -37,7 +38,7 @@ def test_the_capacity_lies_between_what_passed_and_what_failed(capacity: float, 
     seen: list[SearchStep] = []
     terms = TERMS._replace(rate=rate, plan=Search(width=width, probes=60))
     found = search(capacity_of(capacity, seen), terms, still)
-    assert found.verdict == "pass" and found.rate is not None and found.above is not None
+    assert found.outcome == "pass" and found.rate is not None and found.above is not None
     assert found.rate <= capacity < found.above <= found.rate * (1 + width) * (1 + 1e-9)
     assert found.rate in [step.rate for step in seen]  # it was measured
     octaves, halvings = abs(math.log2(capacity / rate)), math.log2(math.log(2) / math.log(1 + width))
@@ -51,9 +52,9 @@ def test_a_search_that_is_stopped_claims_the_best_that_it_saw(capacity: float, m
     assert len(seen) <= most
     assert found.rate == max((step.rate for step in seen if step.rate <= capacity), default=None)
     if found.rate is None:
-        assert found.verdict == "fail"
-    elif found.verdict != "pass":
-        assert (found.verdict, found.reason) == (
+        assert found.outcome == "fail"
+    elif found.outcome != "pass":
+        assert (found.outcome, found.reason) == (
             "inconclusive",
             f"{len(seen)} measurements did not come closer; see latency.search",
         )
@@ -73,7 +74,7 @@ def test_no_further_rate_is_measured_when_the_time_is_over() -> None:
     seen: list[SearchStep] = []
     found = search(capacity_of(1e9, seen), TERMS._replace(plan=Search(seconds=30)), lambda: next(clock))
     assert [step.rate for step in seen] == [8, 16]
-    assert (found.rate, found.above, found.verdict) == (16, None, "inconclusive")
+    assert (found.rate, found.above, found.outcome) == (16, None, "inconclusive")
 
 
 def test_a_rate_that_is_not_decided_gets_more_requests_and_counts_as_not_passed_at_the_bound() -> None:
@@ -83,8 +84,8 @@ def test_a_rate_that_is_not_decided_gets_more_requests_and_counts_as_not_passed_
     def probe(step: SearchStep) -> Probe:
         seen.append(step)
         if step.rate <= 8:
-            return Probe(*step, "pass")
-        return Probe(*step, "inconclusive", wanted=3 * first if step.queries == first else 0, reason="not steady")
+            return Probe(*step, Outcome.PASS)
+        return Probe(*step, Outcome.INCONCLUSIVE, wanted=3 * first if step.queries == first else 0, reason="not steady")
 
     found = search(probe, TERMS._replace(plan=Search(width=1.0)), still)
     assert [(step.rate, step.queries) for step in seen] == [
@@ -94,7 +95,7 @@ def test_a_rate_that_is_not_decided_gets_more_requests_and_counts_as_not_passed_
         (16, 6 * first),  # twice as many
         (16, 8 * first),  # latency.search.longest
     ]
-    assert (found.rate, found.above, found.verdict) == (8, 16, "inconclusive")
+    assert (found.rate, found.above, found.outcome) == (8, 16, "inconclusive")
     assert found.reason == f"{8 * first:,} requests at 16/s do not decide: not steady"
 
 
@@ -102,18 +103,24 @@ def test_a_rate_that_passes_with_more_requests_has_passed() -> None:
     first = TERMS.first(8.0)
 
     def probe(step: SearchStep) -> Probe:
-        return Probe(*step, "fail" if step.rate > 8 else "inconclusive" if step.queries == first else "pass")
+        return Probe(
+            *step, Outcome.FAIL if step.rate > 8 else Outcome.INCONCLUSIVE if step.queries == first else Outcome.PASS
+        )
 
     found = search(probe, TERMS._replace(plan=Search(width=1.0)), still)
-    assert (found.rate, found.above, found.verdict) == (8, 16, "pass")
+    assert (found.rate, found.above, found.outcome) == (8, 16, "pass")
 
 
 def test_an_invalid_measurement_stops_the_search_and_is_no_failure_of_the_server() -> None:
     def probe(step: SearchStep) -> Probe:
-        return Probe(*step, "pass") if step.rate <= 8 else Probe(*step, "invalid", reason="generator behind schedule")
+        return (
+            Probe(*step, Outcome.PASS)
+            if step.rate <= 8
+            else Probe(*step, Outcome.INVALID, reason="generator behind schedule")
+        )
 
     found = search(probe, TERMS, still)
-    assert (found.rate, found.above, found.verdict) == (8, None, "invalid")
+    assert (found.rate, found.above, found.outcome) == (8, None, "invalid")
     assert found.reason == "the measurement at 16/s is invalid: generator behind schedule"
 
 
@@ -126,17 +133,17 @@ def test_a_probe_has_enough_requests_to_pass_and_to_last() -> None:
 @pytest.mark.parametrize(
     ("probes", "said"),
     [
-        ({8: "pass", 16: "fail", 11: "pass", 11.5: "fail"}, "seen up to 11/s, and missed at 11.5/s"),
-        ({8: "fail"}, "seen at no rate (fail: no rate passed, down to 8/s)"),
+        ({8: "pass", 16: "fail", 11: "pass", 11.5: "fail"}, "met up to 11/s, and missed at 11.5/s"),
+        ({8: "fail"}, "met at no rate (fail: no rate passed, down to 8/s)"),
         (
             {8: "pass", 16: "pass"},
-            "seen up to 16/s (inconclusive: 2 measurements did not come closer; see latency.search)",
+            "met up to 16/s (inconclusive: 2 measurements did not come closer; see latency.search)",
         ),
-        ({}, "seen at no rate (inconclusive: 0 measurements did not come closer; see latency.search)"),
+        ({}, "met at no rate (inconclusive: 0 measurements did not come closer; see latency.search)"),
     ],
 )
-def test_the_sentence_says_what_was_seen(probes: Mapping[float, Verdict], said: str) -> None:
-    made = [Probe(rate, 800, verdict) for rate, verdict in probes.items()]
+def test_the_sentence_says_what_was_seen(probes: Mapping[float, str], said: str) -> None:
+    made = [Probe(rate, 800, Outcome(outcome)) for rate, outcome in probes.items()]
     assert sentence(conclude(made, Search()), 50) == f"p99 within 50 ms was {said}"
 
 
@@ -162,14 +169,14 @@ END = {"own_s": 2.0, "busy_s": 110.0, "cpu_limited_s": 0.0, "heat_events": 0, "l
 
 
 def test_a_server_far_below_its_capacity_passes_and_one_above_fails() -> None:
-    assert probed(queue(40)).verdict == "pass"
-    assert probed(queue(150)).verdict == "fail"  # its queue grows without end: one effective sample, and all are slow
+    assert probed(queue(40)).outcome == "pass"
+    assert probed(queue(150)).outcome == "fail"  # its queue grows without end: one effective sample, and all are slow
 
 
 def test_requests_that_fail_are_slow() -> None:
     timings = queue(40)
     broken = [replace(each, error="503") if number % 20 == 0 else each for number, each in enumerate(timings)]
-    assert probed(broken).verdict == "fail"
+    assert probed(broken).outcome == "fail"
 
 
 def test_a_generator_behind_schedule_is_not_taken_for_a_slow_server() -> None:
@@ -178,24 +185,24 @@ def test_a_generator_behind_schedule_is_not_taken_for_a_slow_server() -> None:
         for number, each in enumerate(queue(20))
     ]
     found = probed(late)
-    assert found.verdict == "invalid" and found.reason.startswith("load generator behind schedule")
+    assert found.outcome == "invalid" and found.reason.startswith("load generator behind schedule")
     few = probed(queue(150, workers=4))  # answers take 40 ms from the sending on: nobody knows what more would take
-    assert few.verdict == "invalid" and few.reason.startswith("load generator behind schedule")
+    assert few.outcome == "invalid" and few.reason.startswith("load generator behind schedule")
 
 
 def test_a_server_that_is_too_slow_from_the_sending_on_failed_also_where_the_generator_was_late() -> None:
-    assert probed(queue(150, workers=16)).verdict == "fail"  # 16 under way at 100/s take 160 ms each
+    assert probed(queue(150, workers=16)).outcome == "fail"  # 16 under way at 100/s take 160 ms each
 
 
 def test_a_probe_of_a_busy_client_or_with_a_dead_process_is_invalid() -> None:
     busy = probed(queue(150), after={**END, "own_s": 9.5})
-    assert busy.verdict == "invalid" and busy.reason.startswith("load generator busy")
+    assert busy.outcome == "invalid" and busy.reason.startswith("load generator busy")
     assert probed(queue(40), died=["load process 2 of 2 was killed by signal 9"]).reason.startswith("load process 2")
 
 
 def test_an_undecided_probe_says_how_many_requests_would_decide() -> None:
     found = probed(queue(40, count=1000), slo_ms=20.0)
     over = sum(each.response_s > 0.02 for each in queue(40, count=1000))
-    assert over > 0 and found.verdict in ("fail", "inconclusive")
+    assert over > 0 and found.outcome in ("fail", "inconclusive")
     short = probed(queue(20, count=640))
-    assert short.verdict == "inconclusive" and short.wanted >= 662
+    assert short.outcome == "inconclusive" and short.wanted >= 662

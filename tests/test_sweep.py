@@ -15,12 +15,13 @@ import pytest
 from harness.config import ConfigError, read_config
 from harness.figures.percentiles import estimates
 from harness.latency.load import Timing
-from harness.latency.measurement import LatencyOptions, LatencyResult, measure_config
 from harness.latency.page import load_curve
 from harness.latency.page.load_curve import Searched
 from harness.latency.recording import read
-from harness.latency.search import Found, Probe
+from harness.latency.search import Probe, RateFound
 from harness.latency.summary import Summary
+from harness.latency.verb import LatencyOptions, LatencyResult, latency
+from harness.outcome import Outcome
 from tests.engines.server import Call, Server
 from tests.test_latency_report import measured
 
@@ -63,9 +64,9 @@ def config_for(animals: Path, config: Callable[..., Path], server: Server) -> Ca
     return write
 
 
-def measure(path: Path, out: Path, wishes: LatencyOptions = LatencyOptions()) -> tuple[LatencyResult, list[str]]:  # noqa: B008
+def measure(path: Path, out: Path, options: LatencyOptions = LatencyOptions()) -> tuple[LatencyResult, list[str]]:  # noqa: B008
     said: list[str] = []
-    return measure_config(path, wishes, out=out, say=said.append), said
+    return latency(path, options, out=out, say=said.append), said
 
 
 def test_a_sweep_records_each_level_with_so_many_requests_under_way(
@@ -106,13 +107,13 @@ def test_a_search_records_every_probe_and_claims_a_rate_that_it_saw(
     probes = [read(path) for path in sorted(folder.glob("search-*.jsonl"))]
     assert probes[0].header["scenario"] == "server" and probes[0].header["settings"]["rate"] == 60
     assert len(probes[0].timings) == 36  # 1.2 times the least that can pass
-    found = outcome.found["api"]
+    found = outcome.rates["api"]
     assert found.rate is None  # 36 requests cannot show a p99, whatever they took
-    assert found.verdict in ("inconclusive", "invalid") and outcome.verdict == found.verdict
+    assert found.outcome in ("inconclusive", "invalid") and outcome.outcome == found.outcome
     assert outcome.document()["found"]["api"]["rate"] is None
-    assert any("api: p99 within 5000 ms was seen at no rate" in line for line in said)
+    assert any("api: p99 within 5000 ms was met at no rate" in line for line in said)
     page = (tmp_path / "run/report/latency/latency.md").read_text()
-    assert "api: p99 within 5000 ms was seen at no rate" in page and "| api | 60 | 36 |" in page
+    assert "api: p99 within 5000 ms was met at no rate" in page and "| api | 60 | 36 |" in page
 
 
 @pytest.mark.parametrize("scenario", ["sweep", "search"])
@@ -167,7 +168,7 @@ def test_a_measurement_whose_process_was_killed_is_invalid_and_says_so(
     path = config_for(scenario="server", rate=40, workers=8, processes=2, queries=4000, price_per_hour=1.5)
     outcome, said = measure(path, tmp_path / "run")
     (summary,) = outcome.summaries
-    assert outcome.verdict == "invalid" and len(summary.header["warmup"]) == 1
+    assert outcome.outcome == "invalid" and len(summary.header["warmup"]) == 1
     assert summary.causes[0] == "load process 1 of 2 was killed by signal 9"
     assert any("load process 1 of 2 was killed by signal 9" in line for line in said)
     document = json.loads((tmp_path / "run/api/latency/server.json").read_text())
@@ -198,7 +199,11 @@ def test_throughput_is_that_of_the_gaps_between_answers() -> None:
 def test_the_tables_of_levels_and_of_rates() -> None:
     quality = {"value": 0.35124, "lo": 0.3, "hi": 0.4}
     searched = Searched(
-        "api", "NFCorpus", 250, [Probe(8, 800, "pass"), Probe(16, 800, "fail")], Found(8, 16, "inconclusive", "why")
+        "api",
+        "NFCorpus",
+        250,
+        [Probe(8, 800, Outcome.PASS), Probe(16, 800, Outcome.FAIL)],
+        RateFound(8, 16, Outcome.INCONCLUSIVE, "why"),
     )
     levels, rates = load_curve.sections([(swept(1, 39.0), quality), (swept(8, 7.8), None)], [searched])
     lines = [[cell.text for cell in line] for line in levels.table.cells]
@@ -210,7 +215,7 @@ def test_the_tables_of_levels_and_of_rates() -> None:
         ["api", "8", "800", "pass"],
         ["api", "16", "800", "fail"],
     ]
-    assert rates.sentence == "api: p99 within 250 ms was seen up to 8/s (inconclusive: why)."
+    assert rates.sentence == "api: p99 within 250 ms was met up to 8/s (inconclusive: why)."
     assert load_curve.sections([], []) == []
 
 

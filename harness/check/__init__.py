@@ -17,6 +17,7 @@ from harness.check.sides import CheckSide
 from harness.compare import comparability, noninferiority
 from harness.compare.comparison import Effect
 from harness.figures.measures import HEADLINE
+from harness.outcome import Outcome
 from harness.store import NotComparable, StoreError
 
 ALLOWANCES = ("template", "machine")
@@ -99,9 +100,9 @@ def judge_quality(baseline: CheckSide, current: CheckSide, terms: CheckOptions) 
     try:
         ground = comparability.ground(one, other, [name for name in terms.allow if name == "template"])
     except NotComparable as error:
-        return CheckPart("quality", (), "not comparable", str(error)), ()
+        return CheckPart("quality", (), Outcome.NOT_COMPARABLE, str(error)), ()
     except StoreError as error:
-        return CheckPart("quality", (), "invalid", str(error)), ()
+        return CheckPart("quality", (), Outcome.INVALID, str(error)), ()
     laid = noninferiority.layout(ground.benchmarks)
     per_query = [{name: side.rows[name].per_query for name in ground.benchmarks} for side in (one, other)]
     found = noninferiority.effects(per_query[0], per_query[1], laid, terms.quality)

@@ -1,16 +1,13 @@
-"""The frozen records of a check, from the recorded folders to the report. A leaf: imports nothing of the project."""
+"""The frozen records of a check, from the recorded folders to the report. A leaf beside `harness.outcome`."""
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
-Outcome = Literal["pass", "regression", "inconclusive", "not comparable", "invalid"]
+from harness.outcome import Outcome, worst
+
 Unit = Literal["nDCG", "s", "pairs/s"]
 
 FORMAT = 1  # 1: first version, 2026-11
-# What decides first: a regression is a fact that nothing else takes back.
-ORDER: tuple[Outcome, ...] = ("regression", "invalid", "not comparable", "inconclusive", "pass")
-EXITS: dict[Outcome, int] = {"pass": 0, "regression": 1, "inconclusive": 3, "not comparable": 4, "invalid": 5}
 
 
 class Change(NamedTuple):
@@ -73,16 +70,11 @@ class CheckResult:
     @property
     def outcome(self) -> Outcome:
         """The worst of the parts; nothing in common is not comparable."""
-        return worst(part.outcome for part in (self.quality, self.latency)) or "not comparable"
+        return worst(part.outcome for part in (self.quality, self.latency)) or Outcome.NOT_COMPARABLE
 
     def document(self) -> dict[str, Any]:
         """What `--json` prints and check.json holds."""
-        return {"format": FORMAT, "outcome": self.outcome, "exit": EXITS[self.outcome], **_plain(asdict(self))}
-
-
-def worst(outcomes: Iterable[Outcome | None]) -> Outcome | None:
-    found = set(outcomes)
-    return next((outcome for outcome in ORDER if outcome in found), None)
+        return {"format": FORMAT, "outcome": self.outcome, "exit": self.outcome.exit_code, **_plain(asdict(self))}
 
 
 def _plain(value: Any) -> Any:

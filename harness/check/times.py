@@ -12,11 +12,12 @@ import numpy as np
 
 from harness import machine
 from harness.ab.records import Metric
-from harness.check.findings import Change, CheckPart, CheckRow, Outcome, worst
+from harness.check.findings import Change, CheckPart, CheckRow
 from harness.check.sides import CheckSide, differing, invalid, obstacles
 from harness.figures.shifts import ALPHA, Shift, unpaired
 from harness.figures.statistics import holm
 from harness.latency.summary import Summary
+from harness.outcome import Outcome, worst
 
 # Of a schedule that the config sets, throughput says nothing; all in one call has no time per query.
 METRICS: Mapping[str, tuple[Metric, ...]] = {
@@ -83,7 +84,7 @@ def _scenario(
         yield trial(scenario, metric, logs, terms.margins[metric] * widened)
     if not measured:
         reason = "no metric of it could be measured on both sides"
-        yield Trial(CheckRow(scenario, "", "s", outcome="inconclusive", reason=reason))
+        yield Trial(CheckRow(scenario, "", "s", outcome=Outcome.INCONCLUSIVE, reason=reason))
 
 
 def _refused(
@@ -93,13 +94,13 @@ def _refused(
     for name, side in (("baseline", baseline), ("current", current)):
         cause = invalid(side)
         if cause:
-            return "invalid", f"{name}: {cause}"
+            return Outcome.INVALID, f"{name}: {cause}"
     phrases = obstacles(baseline[0].header, current[0].header, allow)
     if phrases:
-        return "not comparable", f"other work: {'; '.join(phrases)}"
+        return Outcome.NOT_COMPARABLE, f"other work: {'; '.join(phrases)}"
     fields = other_machine([*baseline, *current])
     if fields and "machine" not in allow:
-        return "not comparable", f"other machine: {'; '.join(fields)} (--allow machine doubles the margins)"
+        return Outcome.NOT_COMPARABLE, f"other machine: {'; '.join(fields)} (--allow machine doubles the margins)"
     return None
 
 
@@ -148,16 +149,19 @@ def _outcome(each: Trial, p_holm: float, tests: int) -> tuple[Outcome, str]:
     shift = each.shift
     assert shift is not None
     if p_holm <= ALPHA:
-        return "regression", ""
+        return Outcome.REGRESSION, ""
     if shift.lo is None or shift.hi is None:
-        return "inconclusive", (
+        return Outcome.INCONCLUSIVE, (
             f"{each.row.reason}: one process says nothing about others; {fewest_launches(tests)} of each can decide"
         )
     if shift.hi < each.bound:
-        return "pass", ""
+        return Outcome.PASS, ""
     if shift.lo > each.bound:
-        return "inconclusive", f"beyond the margin, but not after Holm's adjustment over {tests} tests; more launches"
-    return "inconclusive", "the interval holds the margin; more launches make it narrower"
+        return (
+            Outcome.INCONCLUSIVE,
+            f"beyond the margin, but not after Holm's adjustment over {tests} tests; more launches",
+        )
+    return Outcome.INCONCLUSIVE, "the interval holds the margin; more launches make it narrower"
 
 
 def fewest_launches(tests: int) -> int:

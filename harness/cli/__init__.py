@@ -1,6 +1,6 @@
-"""The command line: one verb, one function. Each parses, calls, prints; errors are one line and an exit code.
+"""The command line: one function per verb, which parses, calls the verb and shows its result.
 
-Imports inside the functions keep `crispbench --help` fast.
+Errors are one line and an exit code. Imports inside the functions keep `crispbench --help` fast.
 """
 
 import errno
@@ -15,27 +15,27 @@ from typer.exceptions import TyperException
 from harness.cli import quality, speed, gates, models, installation  # noqa: F401  # registered in the order of --help
 
 # isort: on
-from harness.cli.app import Exit, app, say
+from harness.cli.app import app, say
+from harness.outcome import INTERRUPTED_EXIT_CODE, USAGE_EXIT_CODE, Outcome
 
-INTERRUPTED = "interrupted: what was committed is kept; for `run` the same command resumes"
+INTERRUPTED = "interrupted: committed results are kept; for `run` the same command resumes"
 
-
-# What a disk or its owner does to a file, which is nobody's mistake in the code
+# Errors that a disk or its owner causes, and no mistake in the code
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code; anything that is wrong becomes one line on standard error."""
+    """Run a command and return its exit code; every error becomes one line on standard error."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]  # known wherever it stands
+    arguments = [argument for argument in arguments if argument != "--debug"]  # accepted at any position
     try:
         code = typer.main.get_command(app).main(arguments, prog_name="crispbench", standalone_mode=False)
-        if code == Exit.INTERRUPTED:  # what typer makes of a KeyboardInterrupt, without a word
+        if code == INTERRUPTED_EXIT_CODE:  # typer turns a KeyboardInterrupt into this code silently
             raise KeyboardInterrupt
         return int(code or 0)
     except KeyboardInterrupt:
-        return _complain(INTERRUPTED, Exit.INTERRUPTED)
+        return _complain(INTERRUPTED, INTERRUPTED_EXIT_CODE)
     except Exception as error:
         if debug:
             raise
@@ -47,16 +47,16 @@ def entry() -> None:
     sys.exit(main())
 
 
-def _explained(error: Exception) -> tuple[str, Exit]:
+def _explained(error: Exception) -> tuple[str, int]:
     if isinstance(error, typer.Abort):
-        return INTERRUPTED, Exit.INTERRUPTED
+        return INTERRUPTED, INTERRUPTED_EXIT_CODE
     if isinstance(error, TyperException):
-        return _usage(error), Exit.USAGE
+        return _usage(error), USAGE_EXIT_CODE
     return _exit_of(error)
 
 
 def _usage(error: TyperException) -> str:
-    """What is wrong with the arguments, and what is known instead. Typer exports only the base of these errors."""
+    """The mistake in the arguments and the known names. Typer exports only the base class of these errors."""
     message = getattr(error, "format_message", error.__str__)().rstrip(".")
     command = getattr(getattr(error, "ctx", None), "command", None)
     if isinstance(command, TyperGroup) and "No such command" in message:
@@ -67,25 +67,25 @@ def _usage(error: TyperException) -> str:
     return str(message)
 
 
-def _exit_of(error: Exception) -> tuple[str, Exit]:
+def _exit_of(error: Exception) -> tuple[str, int]:
     from engines.base import BadOptions, EngineError
     from harness.benchmarks import BenchmarkError
     from harness.config import ConfigError
     from harness.store import NotComparable, StoreError
 
     for kinds, code in (
-        ((BadOptions, ConfigError, BenchmarkError), Exit.USAGE),
-        ((NotComparable,), Exit.NOT_COMPARABLE),
-        ((EngineError, StoreError), Exit.INVALID),
+        ((BadOptions, ConfigError, BenchmarkError), USAGE_EXIT_CODE),
+        ((NotComparable,), Outcome.NOT_COMPARABLE.exit_code),
+        ((EngineError, StoreError), Outcome.INVALID.exit_code),
     ):
         if isinstance(error, kinds):
             return str(error), code
     if isinstance(error, OSError) and error.errno in DISK:
-        return f"{error}; what was committed is kept, mend it and repeat the command", Exit.INVALID
+        return f"{error}; committed results are kept, fix this and repeat the command", Outcome.INVALID.exit_code
     reason = str(error) or "no message"
-    return f"{type(error).__name__}: {reason.splitlines()[0]} (--debug shows where)", Exit.INVALID
+    return f"{type(error).__name__}: {reason.splitlines()[0]} (--debug shows where)", Outcome.INVALID.exit_code
 
 
-def _complain(message: str, code: Exit) -> int:
+def _complain(message: str, code: int) -> int:
     say(f"crispbench: {message}")
     return code

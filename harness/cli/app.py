@@ -1,28 +1,22 @@
-"""What every verb shares: the application, exit codes, options, and the two ways of speaking."""
+"""What every verb of the command line shares: the application, its options, and how a result is shown."""
 
 import json
+import os
 import sys
-from collections.abc import Iterable
-from enum import IntEnum
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from harness.outcome import VerbResult
+
+if TYPE_CHECKING:
+    from harness.report.content import Report
 
 HELP = "Evaluate rerankers honestly: quality and latency of every engine over the same candidates, in one report."
 
 app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-
-class Exit(IntEnum):
-    PASS = 0
-    FAILED = 1
-    USAGE = 2
-    INCONCLUSIVE = 3
-    NOT_COMPARABLE = 4
-    INVALID = 5
-    INTERRUPTED = 130
-
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 RunDir = Annotated[Path, typer.Argument(help="Folder that `crispbench run` wrote.")]
@@ -30,21 +24,42 @@ RunDir = Annotated[Path, typer.Argument(help="Folder that `crispbench run` wrote
 
 @app.callback()
 def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
-    """Options of every command."""  # here for --help; main() reads it, which is outside of typer
+    """Options of every command."""  # `--debug` is declared here for --help; main() reads it before typer does
+
+
+def finish(
+    result: VerbResult, shown: "Callable[[], Report | Iterable[str]]", *, as_json: bool, page: Path | None = None
+) -> None:
+    """Print the result of a verb, as JSON or as a report or lines, name its page, and exit with its outcome."""
+    if as_json:
+        print_json(result.document())
+    else:
+        show(shown())
+        if page is not None:
+            print(f"report: {os.path.relpath(page)}")
+    if result.outcome.exit_code:
+        raise typer.Exit(result.outcome.exit_code)
+
+
+def show(content: "Report | Iterable[str]") -> None:
+    """Print a report, or lines of text. Control characters in text of a server or a data set have no effect."""
+    from rich.console import Console
+
+    from harness.report import notation, press
+    from harness.report.content import Report
+
+    if isinstance(content, Report):
+        press.show(content, Console())
+    else:
+        for line in content:
+            print(notation.visible(line))
 
 
 def say(message: str) -> None:
-    """One line to a person; standard output is for results. What a terminal would act on does nothing."""
+    """Print one line for a person on standard error; standard output is for results."""
     from harness.report import notation
 
     print(notation.plain(message), file=sys.stderr)
-
-
-def show_lines(lines: Iterable[str]) -> None:
-    """Lines that may hold text of a server or of a data set; what a terminal would act on does nothing."""
-    from harness.report import notation
-
-    print("\n".join(notation.visible(line) for line in lines))
 
 
 def print_json(document: Any) -> None:

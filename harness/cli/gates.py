@@ -36,7 +36,6 @@ def check(
     from harness.check import check as judge
     from harness.check import page as report
     from harness.check import read_terms
-    from harness.check.findings import EXITS
 
     found = judge(baseline, current, read_terms(margin or (), allow or ()), store=store, last=last)
     if out is not None:
@@ -45,8 +44,8 @@ def check(
         print_json(found.document())
     else:
         typer.echo("\n".join(report.lines(found)))
-    if EXITS[found.outcome]:
-        raise typer.Exit(EXITS[found.outcome])
+    if found.outcome.exit_code:
+        raise typer.Exit(found.outcome.exit_code)
 
 
 @baseline_verbs.command(epilog="Example: crispbench baseline save main results/ci-1/demo-bf16 results/ci-2/demo-bf16")

@@ -1,10 +1,10 @@
-"""Verbs about what is installed here."""
+"""Verbs about the installation."""
 
 from typing import Annotated
 
 import typer
 
-from harness.cli.app import AsJson, Exit, app, print_json
+from harness.cli.app import AsJson, app, finish
 
 
 @app.command("list", epilog="Example: crispbench list engines")
@@ -13,32 +13,16 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List what a config may name."""
-    from harness.verbs.list import CATALOGUES, DOCUMENTS
+    from harness.verbs import list as verb
 
-    if what not in CATALOGUES:
-        raise typer.BadParameter(f"{what!r} cannot be listed; known are {', '.join(CATALOGUES)}")
-    if as_json:
-        print_json({what: DOCUMENTS.get(what, CATALOGUES[what])()})
-        return
-    entries = CATALOGUES[what]()
-    width = max(map(len, entries))
-    for name, description in entries.items():
-        typer.echo(f"{name:<{width}}  {description}")
+    result = verb.list(what)
+    finish(result, result.lines, as_json=as_json)
 
 
 @app.command(epilog="Example: crispbench doctor")
 def doctor(as_json: AsJson = False) -> None:
     """Say what this installation can run, and what to install for the rest."""
-    from harness.verbs.doctor import examine
+    from harness.verbs import doctor as verb
 
-    findings = examine()
-    if as_json:
-        print_json({"checks": [finding._asdict() for finding in findings]})
-    else:
-        for finding in findings:
-            typer.echo(
-                f"{'ok  ' if finding.ok else 'MISSING' if finding.required else '-   '} "
-                f"{finding.name:<24} {finding.detail}"
-            )
-    if not all(finding.ok for finding in findings if finding.required):
-        raise typer.Exit(Exit.FAILED)
+    result = verb.doctor()
+    finish(result, result.lines, as_json=as_json)

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.app import AsJson, Exit, app, print_json, say, show_lines
+from harness.cli.app import AsJson, app, finish, print_json, say, show
+from harness.outcome import Outcome
 
 
 @app.command(epilog="Example: crispbench latency configs/latency.yaml --engine demo-bf16 --scenario single-stream")
 def latency(
-    config: Annotated[Path, typer.Argument(help="YAML file; its `latency` says what is measured.")],
+    config: Annotated[Path, typer.Argument(help="YAML file; its `latency` section names the measurements.")],
     out: Annotated[Path | None, typer.Option(help="Run folder; default results/NAME with the config's name.")] = None,
     engine: Annotated[list[str] | None, typer.Option(help="Only this engine; may be repeated.")] = None,
     scenario: Annotated[
@@ -19,29 +20,19 @@ def latency(
         typer.Option(help="single-stream, server, offline, sweep or search; default the config's; may be repeated."),
     ] = None,
     slo_ms: Annotated[
-        float | None, typer.Option("--slo-ms", min=0.001, help="server, search: 99% within this time.")
+        float | None,
+        typer.Option("--slo-ms", min=0.001, help="server and search: 99% of requests within this time."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure latency and throughput; a sweep or a search of remote engines: more and more requests.
+    """Measure latency and throughput; for remote engines also a sweep of loads or a search for the largest rate.
 
-    Exit 0 valid, 1 slower than --slo-ms (search: at every rate), 3 too few samples for it, 5 invalid.
+    Exit 0 valid, 1 slower than --slo-ms (search: at every rate), 3 too few samples to judge it, 5 invalid.
     """
-    from harness.latency.measurement import LatencyOptions, measure_config
+    from harness.latency import verb
 
-    outcome = measure_config(config, LatencyOptions(engine or (), scenario or (), slo_ms), out=out, say=say)
-    if as_json:
-        print_json(outcome.document())
-    else:
-        from rich.console import Console
-
-        from harness.latency.page import content as page
-
-        page.show(outcome.measured, Console())
-        print(f"report: {os.path.relpath(outcome.page[0])}")
-    code = {"pass": Exit.PASS, "fail": Exit.FAILED, "inconclusive": Exit.INCONCLUSIVE, "invalid": Exit.INVALID}
-    if code[outcome.verdict]:
-        raise typer.Exit(code[outcome.verdict])
+    result = verb.latency(config, verb.LatencyOptions(engine or (), scenario or (), slo_ms), out=out, say=say)
+    finish(result, result.report, as_json=as_json, page=result.page)
 
 
 @app.command(epilog="Example: crispbench ab configs/ab.yaml --engine demo-fp32 --engine demo-bf16 --quick")
@@ -50,14 +41,14 @@ def ab(
     engine: Annotated[list[str] | None, typer.Option(help="A, and once more B: is B slower than A?")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="6 launch pairs instead of 10.")] = False,
     launch_pairs: Annotated[int | None, typer.Option(min=1, help="Fresh processes of each engine.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each process.")] = 4,
-    queries: Annotated[int, typer.Option(min=1, help="Queries of each turn.")] = 25,
-    warmup: Annotated[int, typer.Option(min=0, help="Queries of each process that do not count.")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each process.")] = 4,
+    queries: Annotated[int, typer.Option(min=1, help="Queries of each round.")] = 25,
+    warmup: Annotated[int, typer.Option(min=0, help="Warm-up queries of each process, not counted.")] = 10,
     margin: Annotated[
         list[str] | None, typer.Option(help="Accepted slowdown, such as p50=0.05; p95=none leaves it out.")
     ] = None,
     canary: Annotated[bool, typer.Option("--canary", help="A against A: the noise floor of this machine.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder; default results/NAME-ab with the config's name.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Result folder; default results/NAME-ab, the config's name.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace the results of an earlier run.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -73,8 +64,7 @@ def ab(
     if as_json:
         print_json(found.document)
     else:
-        show_lines(report.lines(found.document))
+        show(report.lines(found.document))
         say(f"report: {os.path.relpath(found.folder / 'ab.md')}")
-    code = {"pass": Exit.PASS, "regression": Exit.FAILED, "inconclusive": Exit.INCONCLUSIVE}[found.verdict.outcome]
-    if code:
-        raise typer.Exit(code)
+    if Outcome(found.verdict.outcome).exit_code:
+        raise typer.Exit(Outcome(found.verdict.outcome).exit_code)

@@ -1,12 +1,11 @@
-"""The frozen records of a comparison, from the statistics to the report. A leaf: imports `records` and `statistics`."""
+"""The frozen records of a comparison, from the statistics to the report."""
 
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from harness.figures.fidelity import Fidelity, Move, Noise
 from harness.figures.statistics import CONFIDENCE, Contrast, PValue
-
-Outcome = Literal["pass", "regression", "inconclusive"]
+from harness.outcome import Outcome, worst
 
 
 class Field(NamedTuple):
@@ -131,29 +130,27 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class CompareResult:
-    """All that `compare` found: each candidate against the reference and, with several candidates, all pairs."""
+class Comparisons:
+    """Each candidate against the reference and, with several candidates, all pairs of engines."""
 
     comparisons: tuple[Comparison, ...]
     matrices: tuple[Matrix, ...] = ()
 
     @property
     def outcome(self) -> Outcome:
-        """The worst of the candidates'."""
-        found = {comparison.verdict.outcome for comparison in self.comparisons}
-        order: tuple[Outcome, ...] = ("regression", "inconclusive", "pass")
-        return next(outcome for outcome in order if outcome in found)
+        """The worst of the candidates' outcomes."""
+        return worst(comparison.verdict.outcome for comparison in self.comparisons) or Outcome.PASS
 
     def document(self) -> dict[str, Any]:
         """The content of compare.json, which docs/compare.schema.json describes."""
-        found: dict[str, Any] = _plain(self)
-        return {"format": 1, "outcome": self.outcome, "confidence": CONFIDENCE, **found}
+        head = {"format": 1, "outcome": self.outcome, "confidence": CONFIDENCE}
+        return head | {"comparisons": _plain(self.comparisons), "matrices": _plain(self.matrices)}
 
 
 def _plain(value: Any) -> Any:
-    """A record as JSON data; what is kept per query stays in the stores."""
+    """A record as JSON data; values per query stay in the stores."""
     if is_dataclass(value):
-        return {each.name: _plain(getattr(value, each.name)) for each in fields(value) if each.name != "per_query"}
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value) if field.name != "per_query"}
     if hasattr(value, "_asdict"):  # a NamedTuple
         return {name: _plain(item) for name, item in value._asdict().items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""Did nDCG@10 fall by more than a margin? On every benchmark, on averages, and over everything compared."""
+"""Did nDCG@10 fall by more than a margin? Judged for every benchmark, for averages, and for the whole comparison."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from harness.benchmarks.suites import Suite, load_suite, suite_names
-from harness.compare.comparison import Effect, Outcome, QualityVerdict
+from harness.compare.comparison import Effect, QualityVerdict
 from harness.figures.statistics import CONFIDENCE, Contrast, contrast, growth, holm, sign_flip, standardised
+from harness.outcome import Outcome
 
 MARGIN = 0.005
 ALPHA = (1 - CONFIDENCE) / 2  # one end of the interval
-# With fewer queries no interval is to be trusted: when one query in ten loses half its nDCG, the lower end of 95% is
-# too high in 22% of samples of 20 queries, in 8% of 50 and in 5% of 100 (simulated).
+# Intervals of fewer queries cannot be trusted. When one query in ten loses half its nDCG, the lower end of the 95%
+# interval is too high in 22% of samples of 20 queries, in 8% of samples of 50 and in 5% of samples of 100 (simulated).
 LEAST_QUERIES = 50
 
 PerQuery = Mapping[str, Mapping[str, float]]  # benchmark -> query_id -> nDCG@10
@@ -20,20 +21,20 @@ Weights = Mapping[str, float]  # benchmark -> share of an average
 
 
 class Averaging(NamedTuple):
-    """What is averaged with what. A unit counts once: a benchmark, or a whole group such as CQADupStack."""
+    """How benchmarks are averaged. A unit counts once: a benchmark, or a whole group such as CQADupStack."""
 
     units: dict[str, dict[str, float]]  # name -> weights
-    averages: dict[str, dict[str, float]]  # complete suites, and the mean of what belongs to none
-    gates: tuple[str, ...]  # the averages; a unit that stands alone is its own
+    averages: dict[str, dict[str, float]]  # complete suites, and the mean of the units outside them
+    gates: tuple[str, ...]  # the averages; a unit in no average is a gate itself
 
     def weights(self, benchmarks: Sequence[str]) -> dict[str, dict[str, float]]:
-        """Everything that has an effect: averages, groups, then the benchmarks one by one."""
+        """The weights of every effect: averages, groups, then single benchmarks."""
         groups = {name: weights for name, weights in self.units.items() if len(weights) > 1}
         return {**self.averages, **groups, **{name: {name: 1.0} for name in benchmarks}}
 
 
 def layout(benchmarks: Sequence[str]) -> Averaging:
-    """How these benchmarks are averaged. Raises BenchmarkError for a broken suite file."""
+    """The averaging of these benchmarks. Raises BenchmarkError for a broken suite file."""
     suites = [load_suite(name) for name in suite_names()]
     units = _units(benchmarks, suites)
     complete = [suite for suite in suites if suite.weights.keys() <= set(benchmarks) and len(suite.units) > 1]
@@ -60,19 +61,19 @@ def _units(benchmarks: Sequence[str], suites: Sequence[Suite]) -> dict[str, dict
     return units | {group: dict.fromkeys(own, 1 / len(own)) for group, own in groups.items()}
 
 
-def effects(reference: PerQuery, candidate: PerQuery, laid: Averaging, margin: float) -> list[Effect]:
-    """Candidate minus reference, on averages, groups and benchmarks. Both sides hold the same queries."""
+def effects(reference: PerQuery, candidate: PerQuery, averaging: Averaging, margin: float) -> list[Effect]:
+    """Candidate minus reference for averages, groups and benchmarks. Both sides have the same queries."""
     differences = {
         name: {query_id: candidate[name][query_id] - value for query_id, value in per_query.items()}
         for name, per_query in reference.items()
     }
-    found = []
-    for name, weights in laid.weights(list(reference)).items():
+    unadjusted = []
+    for name, weights in averaging.weights(list(reference)).items():
         effect = _effect(name, weights, {own: differences[own] for own in weights}, margin)
         means = [quality(side, weights) for side in (reference, candidate)]
-        found.append(replace(effect, reference=means[0], candidate=means[1]))
-    adjusted = holm({effect.name: effect.p.value for effect in found if effect.name in laid.units})
-    return [replace(effect, p_holm=adjusted.get(effect.name)) for effect in found]
+        unadjusted.append(replace(effect, reference=means[0], candidate=means[1]))
+    adjusted = holm({effect.name: effect.p.value for effect in unadjusted if effect.name in averaging.units})
+    return [replace(effect, p_holm=adjusted.get(effect.name)) for effect in unadjusted]
 
 
 def quality(per_query: PerQuery, weights: Weights) -> float:
@@ -81,73 +82,84 @@ def quality(per_query: PerQuery, weights: Weights) -> float:
 
 
 def _effect(name: str, weights: Weights, differences: PerQuery, margin: float) -> Effect:
-    found = contrast(differences, weights, threshold=-margin)
-    every = [value for own in differences.values() for value in own.values()]
-    outcome = judge(found, len(every), margin)
-    needed, note = _remark(found, every, margin) if outcome != "regression" else (None, "")
+    difference = contrast(differences, weights, threshold=-margin)
+    values = [value for per_query in differences.values() for value in per_query.values()]
+    outcome = judge(difference, len(values), margin)
+    needed, note = _remark(difference, values, margin) if outcome is not Outcome.REGRESSION else (None, "")
     return Effect(
         name=name,
         benchmarks=tuple(weights),
-        queries=len(every),
+        queries=len(values),
         reference=0.0,
         candidate=0.0,
-        difference=found,
+        difference=difference,
         p=sign_flip(differences, weights),
-        wins=sum(value > 0 for value in every),
-        ties=sum(value == 0 for value in every),
-        losses=sum(value < 0 for value in every),
+        wins=sum(value > 0 for value in values),
+        ties=sum(value == 0 for value in values),
+        losses=sum(value < 0 for value in values),
         standardised=standardised(differences[name]) if len(weights) == 1 else None,
         outcome=outcome,
-        needed=needed if outcome == "inconclusive" else None,
-        note=note if outcome == "inconclusive" or not any(every) else "",
+        needed=needed if outcome is Outcome.INCONCLUSIVE else None,
+        note=note if outcome is Outcome.INCONCLUSIVE or not any(values) else "",
     )
 
 
 def judge(difference: Contrast, queries: int, margin: float) -> Outcome:
     """Pass if the whole 95% interval lies above -margin, regression if all of it lies below, else inconclusive."""
     if difference.lo is None or difference.hi is None or queries < LEAST_QUERIES:
-        return "inconclusive"
-    return "pass" if difference.lo > -margin else "regression" if difference.hi < -margin else "inconclusive"
+        return Outcome.INCONCLUSIVE
+    if difference.lo > -margin:
+        return Outcome.PASS
+    return Outcome.REGRESSION if difference.hi < -margin else Outcome.INCONCLUSIVE
 
 
-def _remark(found: Contrast, differences: Sequence[float], margin: float) -> tuple[int | None, str]:
-    """How many queries would decide, and what that assumes; of equal runs, how surely they are equal."""
+def _remark(difference: Contrast, differences: Sequence[float], margin: float) -> tuple[int | None, str]:
+    """The number of queries that would decide and its assumption; for equal runs, the confidence in their equality."""
     queries = len(differences)
-    if found.standard_error is None:
-        return None, "a benchmark has one query, which says nothing about another"
+    if difference.standard_error is None:
+        return None, "a benchmark has only one query, so the spread over queries is unknown"
     if not any(differences):
-        share = 1 - ALPHA ** (1 / queries)  # Clopper and Pearson 1934, for none of n
-        few = f", fewer than the {LEAST_QUERIES} that a verdict takes" if queries < LEAST_QUERIES else ""
-        return LEAST_QUERIES, f"no query's nDCG@10 differs{few}; up to {share:.1%} of queries might (97.5% confidence)"
-    needed, assumed = math.ceil(queries * growth(found.standard_error, margin)), "no true difference"
+        share = 1 - ALPHA ** (1 / queries)  # Clopper and Pearson 1934, for 0 of n
+        few = f" (a verdict needs at least {LEAST_QUERIES})" if queries < LEAST_QUERIES else ""
+        return (
+            LEAST_QUERIES,
+            f"nDCG@10 differs on no query{few}; it may differ on up to {share:.1%} of queries (97.5% confidence)",
+        )
+    needed, assumed = math.ceil(queries * growth(difference.standard_error, margin)), "no true difference"
     if needed <= queries:
-        distance = abs(found.value + margin)
+        distance = abs(difference.value + margin)
         if distance == 0:
-            return None, "the difference is the margin itself"
-        needed, assumed = math.ceil(queries * growth(found.standard_error, distance)), "the difference found"
+            return None, "the difference equals the margin"
+        needed, assumed = math.ceil(queries * growth(difference.standard_error, distance)), "the difference found"
     needed = max(needed, LEAST_QUERIES)
     if needed <= queries:
-        return None, "the interval reaches over the margin although queries of this spread should do"
+        return None, "the interval contains the margin, although this many queries should be enough for their spread"
     return needed, f"about {needed:,} queries would decide with 80% power, assuming {assumed}"
 
 
-def verdict(found: Sequence[Effect], laid: Averaging, margin: float) -> QualityVerdict:
-    """A regression of a gate or of a unit, each family by Holm at 2.5%; pass if every gate passes; else inconclusive.
+def verdict(all_effects: Sequence[Effect], averaging: Averaging, margin: float) -> QualityVerdict:
+    """REGRESSION if a gate or a unit regresses, PASS if every gate passes, else INCONCLUSIVE.
 
-    A chance of at most 2.5% of a false regression from the gates and as much from the units; that all gates pass
-    needs no adjustment (intersection-union test, Berger 1982).
+    Holm's adjustment is applied to the gates and to the units separately, at 2.5% each. That bounds the probability
+    of a false regression by 2.5% in each family. The rule that all gates pass needs no adjustment
+    (intersection-union test, Berger 1982).
     """
-    families = [[effect for effect in found if effect.name in names] for names in (laid.gates, laid.units)]
-    regressions = tuple(dict.fromkeys(name for family in families for name in _regressions(family)))
-    passed = all(effect.outcome == "pass" for effect in families[0])
-    outcome: Outcome = "regression" if regressions else "pass" if passed else "inconclusive"
-    return QualityVerdict(outcome, margin, laid.gates, regressions)
+    gates, units = (
+        [effect for effect in all_effects if effect.name in names] for names in (averaging.gates, averaging.units)
+    )
+    regressions = tuple(dict.fromkeys([*_regressions(gates), *_regressions(units)]))
+    if regressions:
+        outcome = Outcome.REGRESSION
+    else:
+        passed = all(effect.outcome is Outcome.PASS for effect in gates)
+        outcome = Outcome.PASS if passed else Outcome.INCONCLUSIVE
+    return QualityVerdict(outcome, margin, averaging.gates, regressions)
 
 
 def _regressions(family: Sequence[Effect]) -> list[str]:
-    alarms = [effect.name for effect in family if effect.outcome == "regression"]
+    alarms = [effect.name for effect in family if effect.outcome is Outcome.REGRESSION]
     if len(family) == 1:
-        return alarms  # nothing to adjust for: its interval decides
+        return alarms  # one test needs no adjustment: its interval decides
     known = {effect.name: effect.difference.p_below for effect in family}
     adjusted = holm({name: 1.0 if p is None else p for name, p in known.items()})
     return [name for name in alarms if adjusted[name] <= ALPHA]

@@ -7,11 +7,12 @@ stretched back over the samples that are there.
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
+from harness.outcome import Outcome
 from harness.records import Percentile, Sample
 
 CONFIDENCE = 0.95  # of the interval
@@ -54,7 +55,7 @@ class Objective(NamedTuple):
     n: int
     n_eff: int
     needed: int  # effective samples that would pass with the share of slow ones seen
-    verdict: Literal["pass", "fail", "inconclusive"]
+    verdict: Outcome  # PASS, FAIL or INCONCLUSIVE
 
 
 class _Ranks(NamedTuple):
@@ -134,15 +135,15 @@ def objective(values: Sequence[float], slo_s: float, quantile: float = 0.99) -> 
     over = sum(value > slo_s for value in values)
     slow = math.ceil(over * n_eff / n) if n else 0
     needed = max(under_needed(slow, quantile) + slow, floors_of(quantile).conservative)
-    verdict: Literal["pass", "fail", "inconclusive"] = "inconclusive"
+    verdict = Outcome.INCONCLUSIVE
     if n_eff >= needed:
-        verdict = "pass"
+        verdict = Outcome.PASS
     elif (
         n
         and over / n > 1 - quantile
         and (n_eff >= floors_of(quantile).estimate or over / n >= (1 - quantile) / CLEARLY)
     ):
-        verdict = "fail"
+        verdict = Outcome.FAIL
     return Objective(slo_s, quantile, over, n, n_eff, needed, verdict)
 
 

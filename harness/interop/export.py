@@ -12,12 +12,14 @@ from urllib.parse import quote
 
 from ir_measures import AP, RR, P, R, Success, nDCG
 
+from engines.base import BadOptions
 from engines.storage import replacing
 from harness.benchmarks.base import require
 from harness.benchmarks.mteb import Provenance
 from harness.candidates.trec import write_run
 from harness.figures.measures import PerQuery, measure, rank
 from harness.interop.mteb_model import model_meta
+from harness.outcome import Outcome
 from harness.records import Row
 from harness.run.rows import read
 from harness.store import Store
@@ -27,9 +29,22 @@ MTEB_MEASURES = {"ndcg": nDCG, "map": AP, "recall": R, "precision": P, "mrr": RR
 UNKNOWN_LANGUAGE = ("und-Zyyy",)  # ISO 639 and 15924: undetermined; mteb shows no score of an entry without any
 
 
-class Exported(NamedTuple):
+@dataclass(frozen=True)
+class ExportResult:
+    """The files that were written, and what they could not hold."""
+
     files: list[Path]
     problems: list[str]  # what is missing or left out, one line each
+
+    @property
+    def outcome(self) -> Outcome:
+        return Outcome.INCOMPLETE if self.problems else Outcome.PASS
+
+    def document(self) -> dict[str, Any]:
+        return {"files": [str(path) for path in self.files], "problems": self.problems}
+
+    def lines(self) -> list[str]:
+        return [str(path) for path in self.files]
 
 
 class MtebPlace(NamedTuple):
@@ -52,12 +67,12 @@ class Collected:
     seconds: float = 0.0
 
 
-def export_trec(run_dir: Path, out: Path) -> Exported:
+def export_trec(run_dir: Path, out: Path) -> ExportResult:
     """OUT/ENGINE/BENCHMARK.trec.gz with scores n, n-1, ..., 1, so that every evaluator keeps our order.
 
     Raises StoreError if this is no run folder, BenchmarkError for an id that holds white space.
     """
-    exported = Exported([], [])
+    exported = ExportResult([], [])
     for row, store in _rows(run_dir, exported.problems):
         if row.missing:
             exported.problems.append(
@@ -71,13 +86,13 @@ def export_trec(run_dir: Path, out: Path) -> Exported:
     return exported
 
 
-def export_mteb(run_dir: Path, out: Path) -> Exported:
+def export_mteb(run_dir: Path, out: Path) -> ExportResult:
     """OUT/results/MODEL/REVISION/experiments/.../TASK.json, as mteb's `ResultCache(OUT)` keeps them.
 
     One file per task, with an entry per subset. A benchmark that is no task of mteb keeps its own name and revision.
     """
     mteb = require("mteb", extra="mteb")
-    exported = Exported([], [])
+    exported = ExportResult([], [])
     collected: dict[tuple[str, str, str], Collected] = {}
     for row, store in _rows(run_dir, exported.problems):
         source, where = Provenance.read(row.revision), f"{row.engine} on {row.benchmark}"
@@ -111,7 +126,20 @@ def export_mteb(run_dir: Path, out: Path) -> Exported:
     return exported
 
 
-EXPORTS: dict[str, Callable[[Path, Path], Exported]] = {"trec": export_trec, "mteb": export_mteb}
+EXPORTS: Mapping[str, Callable[[Path, Path], ExportResult]] = {"trec": export_trec, "mteb": export_mteb}
+
+
+def export(run_dir: Path, format: str, *, out: Path, say: Callable[[str], None]) -> ExportResult:
+    """Write a run folder below the folder `out` in a format of EXPORTS; problems are also named through `say`.
+
+    Raises BadOptions for an unknown format, StoreError if this is not a run folder.
+    """
+    if format not in EXPORTS:
+        raise BadOptions(f"export to {format!r} is not possible; known formats are {', '.join(EXPORTS)}")
+    exported = EXPORTS[format](run_dir, out)
+    for problem in exported.problems:
+        say(f"crispbench: {problem}")
+    return exported
 
 
 def mteb_scores(qrels: Mapping[str, Mapping[str, int]], ranked: Mapping[str, Sequence[str]]) -> dict[str, float]:

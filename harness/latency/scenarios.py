@@ -18,7 +18,7 @@ from harness.latency import conditions, load, recording, search
 from harness.latency.load import Load, Record, Request, Target, Timing
 from harness.latency.processes import Performed, Processes
 from harness.latency.recording import Recorder
-from harness.latency.search import Found, Probe, SearchStep, SearchTerms
+from harness.latency.search import Probe, RateFound, SearchStep, SearchTerms
 from harness.latency.summary import SUFFIX, Summary, read
 from harness.latency.telemetry import sampling
 from harness.run.loop import prepare_engine
@@ -50,10 +50,10 @@ class Case(NamedTuple):
 
 
 class Measurements(NamedTuple):
-    """What was measured of one engine: one after the other, and in search of a rate."""
+    """The measurements of one engine."""
 
     summaries: Sequence[Summary]
-    found: Found | None = None
+    rate: RateFound | None = None  # the conclusion of a search
 
 
 def measure_engine(
@@ -67,8 +67,8 @@ def measure_engine(
             if scenario != "search"
             for case in cases(scenario, settings, folder)
         ]
-        found = find_rate(subject, folder, say) if "search" in settings.scenario else None
-    return Measurements(summaries, found)
+        rate = find_rate(subject, folder, say) if "search" in settings.scenario else None
+    return Measurements(summaries, rate)
 
 
 def cases(scenario: Scenario, settings: Latency, folder: Path) -> list[Case]:
@@ -80,26 +80,26 @@ def cases(scenario: Scenario, settings: Latency, folder: Path) -> list[Case]:
     return [Case(f"sweep-{level}", "sweep", settings.model_copy(update={"workers": level})) for level in levels]
 
 
-def find_rate(subject: LoadedEngine, folder: Path, say: Callable[[str], None]) -> Found:
-    """The largest rate that keeps to the objective; each probe is a recording of its own."""
-    settings, made = subject.settings, 0
+def find_rate(subject: LoadedEngine, folder: Path, say: Callable[[str], None]) -> RateFound:
+    """The largest rate that meets the objective; every probe is a recording of its own."""
+    settings, probes = subject.settings, 0
     assert settings.slo_ms is not None
     forget(folder, "search")
 
     def probe(step: SearchStep) -> Probe:
-        nonlocal made
-        made += 1
-        asked = settings.model_copy(update={"rate": step.rate, "queries": step.queries})
-        case = Case(f"search-{made}", "server", asked)
+        nonlocal probes
+        probes += 1
+        at_this_rate = settings.model_copy(update={"rate": step.rate, "queries": step.queries})
+        case = Case(f"search-{probes}", "server", at_this_rate)
         say(f"{subject.name}: {step.rate:.4g}/s for about {step.queries / step.rate:,.0f} s")
         summary = measure(subject, case, folder, say)
-        found = search.judged(recording.read(folder / f"{case.name}{SUFFIX}"), summary)
-        say(f"{subject.name}: {step.rate:.4g}/s: {found.verdict}")
-        return found
+        judgement = search.judged(recording.read(folder / f"{case.name}{SUFFIX}"), summary)
+        say(f"{subject.name}: {step.rate:.4g}/s: {judgement.outcome}")
+        return judgement
 
-    found = search.search(probe, terms(settings, subject.order), time.monotonic)
-    say(f"crispbench: {subject.name}: {search.sentence(found, settings.slo_ms)}")
-    return found
+    conclusion = search.search(probe, terms(settings, subject.order), time.monotonic)
+    say(f"crispbench: {subject.name}: {search.sentence(conclusion, settings.slo_ms)}")
+    return conclusion
 
 
 def terms(settings: Latency, order: Sequence[Request]) -> SearchTerms:

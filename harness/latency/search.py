@@ -1,35 +1,34 @@
-"""The largest rate that keeps to an objective, by doubling and bisection. Pure: who measures a rate is its caller's.
+"""The largest rate that meets an objective, by doubling and bisection. Pure: the caller measures each rate.
 
-It claims no more than was seen: a rate that passed, and one above it that did not.
+The conclusion claims no more than was measured: a rate that passed, and one above it that did not.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from harness.config import Search
 from harness.figures.percentiles import floors_of, objective
 from harness.latency.recording import Recording
 from harness.latency.summary import Summary
 from harness.latency.validity import examine
+from harness.outcome import Outcome
 
 QUANTILE = 0.99
-LEAST = floors_of(QUANTILE).conservative  # requests that can pass at all: 662
-RESERVE = 1.2  # a Poisson schedule may end before its mean; effective samples are fewer than requests
-
-Verdict = Literal["pass", "fail", "inconclusive", "invalid"]
+LEAST = floors_of(QUANTILE).conservative  # fewest requests that can pass: 662
+RESERVE = 1.2  # a Poisson schedule may end before its mean, and effective samples are fewer than requests
 
 
 class SearchTerms(NamedTuple):
-    """What a search begins with."""
+    """The settings of a search."""
 
-    rate: float  # requests per second
-    queries: int  # of a probe, at least
-    least_s: float  # that a probe lasts
+    rate: float  # of the first probe, in requests per second
+    queries: int  # fewest requests of a probe
+    least_s: float  # shortest duration of a probe
     plan: Search
 
     def first(self, rate: float) -> int:
-        """How many requests of this rate can pass and last long enough."""
+        """The number of requests at this rate that can pass and that last long enough."""
         return max(self.queries, round(RESERVE * LEAST), round(RESERVE * rate * self.least_s))
 
     def most(self, rate: float) -> int:
@@ -42,24 +41,29 @@ class SearchStep(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """One rate, measured."""
+    """The measurement of one rate."""
 
-    rate: float
+    rate: float  # requests per second
     queries: int
-    verdict: Verdict
-    wanted: int = 0  # requests that would decide, as far as they tell, where it is inconclusive
-    reason: str = ""  # why it is invalid or inconclusive
+    outcome: Outcome  # PASS, FAIL, INCONCLUSIVE or INVALID
+    wanted: int = 0  # INCONCLUSIVE: estimated number of requests that would decide
+    reason: str = ""  # of INVALID and INCONCLUSIVE
 
 
-class Found(NamedTuple):
-    rate: float | None  # the largest that passed
-    above: float | None  # the smallest above it that did not
-    verdict: Verdict  # pass: the one above failed and is within the width
+class RateFound(NamedTuple):
+    """The conclusion of a search."""
+
+    rate: float | None  # the largest that passed, in requests per second
+    above: float | None  # the smallest one above it that did not pass
+    outcome: Outcome  # PASS: `above` failed and is within the width
     reason: str = ""
 
+    def document(self) -> dict[str, Any]:
+        return {"rate": self.rate, "above": self.above, "verdict": self.outcome, "reason": self.reason}
 
-def search(probe: Callable[[SearchStep], Probe], terms: SearchTerms, now: Callable[[], float]) -> Found:
-    """Probe rates until two of them enclose the largest one closely enough, or probes or time are used up."""
+
+def search(probe: Callable[[SearchStep], Probe], terms: SearchTerms, now: Callable[[], float]) -> RateFound:
+    """Probe rates until two of them enclose the largest one closely enough, or until probes or time run out."""
     probes: list[Probe] = []
     until_s = now() + terms.plan.seconds
     while len(probes) < terms.plan.probes and now() < until_s and (step := following(probes, terms)) is not None:
@@ -68,17 +72,17 @@ def search(probe: Callable[[SearchStep], Probe], terms: SearchTerms, now: Callab
 
 
 def following(probes: Sequence[Probe], terms: SearchTerms) -> SearchStep | None:
-    """What to measure next; None at the end.
+    """The next measurement; None at the end.
 
-    Doubling while all pass, halving while none does, then the geometric mean of the two that enclose the answer. A
-    rate that was not decided is measured again with more requests before it counts as one that did not pass.
+    The rate doubles while all pass and halves while none does; then it is the geometric mean of the two rates that
+    enclose the answer. An undecided rate is measured again with more requests before it counts as not passed.
     """
     if not probes:
         return SearchStep(terms.rate, terms.first(terms.rate))
     last = probes[-1]
-    if last.verdict == "invalid":
+    if last.outcome is Outcome.INVALID:
         return None
-    if last.verdict == "inconclusive" and last.queries < terms.most(last.rate):
+    if last.outcome is Outcome.INCONCLUSIVE and last.queries < terms.most(last.rate):
         return SearchStep(last.rate, min(max(2 * last.queries, last.wanted), terms.most(last.rate)))
     passed, above = _bracket(probes)
     if passed is None:
@@ -92,64 +96,67 @@ def following(probes: Sequence[Probe], terms: SearchTerms) -> SearchStep | None:
     return SearchStep(rate, terms.first(rate))
 
 
-def conclude(probes: Sequence[Probe], plan: Search) -> Found:
-    """What the probes say, whoever stopped them."""
+def conclude(probes: Sequence[Probe], plan: Search) -> RateFound:
+    """The conclusion from these probes, whatever ended the search."""
     passed, above = _bracket(probes)
-    last = {probe.rate: probe for probe in probes}  # the last of each rate
-    stopped = next((probe for probe in probes if probe.verdict == "invalid"), None)
+    last = {probe.rate: probe for probe in probes}  # the last probe of every rate
+    stopped = next((probe for probe in probes if probe.outcome is Outcome.INVALID), None)
     if stopped is not None:
         reason = f"the measurement at {stopped.rate:.4g}/s is invalid: {stopped.reason}"
-        return Found(passed, above, "invalid", reason)
-    if above is not None and last[above].verdict == "inconclusive":
+        return RateFound(passed, above, Outcome.INVALID, reason)
+    if above is not None and last[above].outcome is Outcome.INCONCLUSIVE:
         limit = last[above]
         why = f": {limit.reason}" if limit.reason else ""
-        return Found(passed, above, "inconclusive", f"{limit.queries:,} requests at {above:.4g}/s do not decide{why}")
+        return RateFound(
+            passed, above, Outcome.INCONCLUSIVE, f"{limit.queries:,} requests at {above:.4g}/s do not decide{why}"
+        )
     if passed is not None and above is not None and above <= passed * (1 + plan.width):
-        return Found(passed, above, "pass")
+        return RateFound(passed, above, Outcome.PASS)
     if passed is None and above is not None:
-        return Found(None, above, "fail", f"no rate passed, down to {above:.4g}/s")
-    return Found(passed, above, "inconclusive", f"{len(probes)} measurements did not come closer; see latency.search")
+        return RateFound(None, above, Outcome.FAIL, f"no rate passed, down to {above:.4g}/s")
+    return RateFound(
+        passed, above, Outcome.INCONCLUSIVE, f"{len(probes)} measurements did not come closer; see latency.search"
+    )
 
 
-def sentence(found: Found, slo_ms: float) -> str:
-    """What was found, in no more words than were seen."""
+def sentence(conclusion: RateFound, slo_ms: float) -> str:
+    """The conclusion in one sentence that claims no more than was measured."""
+    rate, above, outcome, reason = conclusion
     goal = f"p99 within {slo_ms:g} ms"
-    best = f"{goal} was seen up to {found.rate:.4g}/s" if found.rate is not None else f"{goal} was seen at no rate"
-    beyond = f", and missed at {found.above:.4g}/s" if found.verdict == "pass" and found.above is not None else ""
-    return best + beyond + (f" ({found.verdict}: {found.reason})" if found.reason else "")
+    best = f"{goal} was met up to {rate:.4g}/s" if rate is not None else f"{goal} was met at no rate"
+    beyond = f", and missed at {above:.4g}/s" if outcome is Outcome.PASS and above is not None else ""
+    return best + beyond + (f" ({outcome}: {reason})" if reason else "")
 
 
 def judged(recording: Recording, summary: Summary) -> Probe:
-    """A recording of one rate as a probe.
+    """The recording of one rate as a probe.
 
-    A generator that was behind its schedule says nothing of the server, except where the server was too slow already
-    from the sending on: being late only lowers its load.
+    A load generator behind its schedule says nothing about the server, unless the server was too slow already when
+    counted from the sending: a late generator can only lower the server's load.
     """
     settings = summary.header["settings"]
-    place = (settings["rate"], settings["queries"])
-    found = examine(recording, summary.response, summary.duration_s)
-    harmless = {*found.behind, *found.unsteady}
-    for cause in found.causes:
-        if cause not in harmless:
-            return Probe(*place, "invalid", reason=cause)
-    sent = [float("inf") if timing.error is not None else timing.service_s for timing in recording.timings]
-    if objective(sent, settings["slo_ms"] / 1e3, QUANTILE).verdict == "fail":
-        return Probe(*place, "fail")
-    if found.behind:
-        return Probe(*place, "invalid", reason=found.behind[0])
-    due = [float("inf") if timing.error is not None else timing.response_s for timing in recording.timings]
-    seen = objective(due, settings["slo_ms"] / 1e3, QUANTILE)
-    if seen.verdict == "fail":
-        return Probe(*place, "fail")
-    wanted = round(RESERVE * seen.needed * seen.n / seen.n_eff) if seen.n_eff else 0
-    if found.unsteady:
-        return Probe(*place, "inconclusive", wanted, found.unsteady[0])
-    return Probe(*place, seen.verdict, wanted)
+    rate, queries, slo_s = settings["rate"], settings["queries"], settings["slo_ms"] / 1e3
+    examination = examine(recording, summary.response, summary.duration_s)
+    if examination.disturbed:
+        return Probe(rate, queries, Outcome.INVALID, reason=examination.disturbed[0])
+    service_s = [math.inf if timing.error is not None else timing.service_s for timing in recording.timings]
+    if objective(service_s, slo_s, QUANTILE).verdict is Outcome.FAIL:
+        return Probe(rate, queries, Outcome.FAIL)
+    if examination.behind:
+        return Probe(rate, queries, Outcome.INVALID, reason=examination.behind[0])
+    response_s = [math.inf if timing.error is not None else timing.response_s for timing in recording.timings]
+    response = objective(response_s, slo_s, QUANTILE)
+    if response.verdict is Outcome.FAIL:
+        return Probe(rate, queries, Outcome.FAIL)
+    wanted = round(RESERVE * response.needed * response.n / response.n_eff) if response.n_eff else 0
+    if examination.unsteady:
+        return Probe(rate, queries, Outcome.INCONCLUSIVE, wanted, examination.unsteady[0])
+    return Probe(rate, queries, response.verdict, wanted)
 
 
 def _bracket(probes: Sequence[Probe]) -> tuple[float | None, float | None]:
     """The largest rate that passed, and the smallest that did not."""
-    verdicts = {probe.rate: probe.verdict for probe in probes}
-    passed = [rate for rate, verdict in verdicts.items() if verdict == "pass"]
-    others = [rate for rate, verdict in verdicts.items() if verdict in ("fail", "inconclusive")]
+    outcomes = {probe.rate: probe.outcome for probe in probes}
+    passed = [rate for rate, outcome in outcomes.items() if outcome is Outcome.PASS]
+    others = [rate for rate, outcome in outcomes.items() if outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE)]
     return max(passed, default=None), min(others, default=None)

@@ -23,11 +23,17 @@ LEAST = "p90"  # a measurement that does not know this percentile is too short
 
 
 class Examination(NamedTuple):
-    causes: tuple[str, ...]  # against the measurement; none: valid
-    unchecked: tuple[str, ...]  # what this machine does not tell
-    # Those of the causes that more load than the engine can take brings about as well:
-    behind: tuple[str, ...] = ()  # requests failed or were sent late
-    unsteady: tuple[str, ...] = ()  # more requests might do: times resemble each other too much, or drift
+    """The causes against a measurement, one sentence each, by what they mean for it. It is valid without any."""
+
+    disturbed: tuple[str, ...]  # no load explains these: the machine, a dead process, too short a time
+    # Too much load for the engine brings these about as well:
+    behind: tuple[str, ...]  # requests failed or were sent late
+    unsteady: tuple[str, ...]  # times resemble each other too much, or drift; more requests may help
+    unchecked: tuple[str, ...]  # names of conditions that this machine does not report
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        return (*self.disturbed, *self.behind, *self.unsteady)
 
 
 def examine(recording: Recording, latency: Mapping[str, Estimate], duration_s: float) -> Examination:
@@ -36,27 +42,25 @@ def examine(recording: Recording, latency: Mapping[str, Estimate], duration_s: f
     if end is None:
         asked = 1 if header["scenario"] == "offline" else header["settings"]["queries"]
         seen = f"killed after {len(recording.timings)} of {asked} answers; it is never resumed: measure again"
-        return Examination((seen,), ())
+        return Examination((seen,), (), (), ())
     local = not header["concurrent"]
     telemetry: Mapping[str, Any] = end["telemetry"]
     behind = (*_errors(recording.timings, end["counts"].get("retries", 0)), *_late(recording.timings))
     unsteady = (*_too_few(latency), *(_drift(recording.timings) if latency else ()))
-    causes = [
+    disturbed = [
         *end.get("died", ()),
-        *behind,
-        *unsteady,
         *_too_short(duration_s, header["settings"]["min_duration_s"]),
         *_machine(header["before"], end, local=local),
     ]
     unchecked = [*_unread(header["before"], telemetry)] if local else ["the server's machine"]
     if not local:
-        causes += _client(header, end)
+        disturbed += _client(header, end)
     if telemetry["cpu_mhz"] is not None:
-        causes += _cpu_clock(telemetry["cpu_mhz"])
+        disturbed += _cpu_clock(telemetry["cpu_mhz"])
     if local and header["description"].get("device", "cpu") not in ("cpu", "mps"):
-        causes += _gpus(telemetry["gpus"])
+        disturbed += _gpus(telemetry["gpus"])
         unchecked += [] if telemetry["gpus"] else ["GPU"]
-    return Examination(tuple(causes), tuple(unchecked), behind, unsteady)
+    return Examination(tuple(disturbed), behind, unsteady, tuple(unchecked))
 
 
 def delay_bound_s(p50_s: float) -> float:

@@ -89,3 +89,4 @@ class Report:
     scorers: tuple[Scorer, ...]
     legend: tuple[Term, ...]
     remarks: tuple[str, ...]
+    verdict: str = ""  # the last line on a terminal

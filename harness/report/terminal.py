@@ -23,6 +23,8 @@ def show(report: Report, console: Console) -> None:
         console.print(
             Text("Best in bold; [95% interval]; '-' is not known, never zero. index.html explains.", style="dim")
         )
+    if report.verdict:
+        console.print(Text(report.verdict, style="bold"))
 
 
 def _show_section(section: Section, console: Console) -> None:

@@ -113,12 +113,12 @@ def score_task(
     for query_id in query_ids:
         query, doc_ids = benchmark.queries[query_id], task.candidates.lists[query_id]
         pairs = [Pair(query, documents[doc_id]) for doc_id in doc_ids]
-        record(store, task, query_id, ask(engine, pairs, warmup=not warm))
+        record(store, task, query_id, score_query(engine, pairs, warmup=not warm))
         warm = warm or bool(pairs)
         on_pairs(len(pairs))
 
 
-def ask(engine: Engine, pairs: Sequence[Pair], *, warmup: bool) -> ScoredQuery:
+def score_query(engine: Engine, pairs: Sequence[Pair], *, warmup: bool) -> ScoredQuery:
     """The engine's scores of one query's pairs; without any if it raises ScoringFailed."""
     before, started = engine.counts(), time.perf_counter()
     try:

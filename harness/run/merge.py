@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,43 +15,50 @@ from typing import Any, NamedTuple
 from engines.base import BadOptions
 from harness import progress
 from harness.published import PublishedComparison
-from harness.records import Failure, Manifest, Oddities, Qrels, Row, Sample, Score
+from harness.records import Failure, Manifest, Oddities, Qrels, Sample, Score
 from harness.run.folder import INDEX, read_index, write_index
-from harness.run.rows import measures_document
-from harness.run.session import RunResult, write_report
+from harness.run.report import report
+from harness.run.verb import RunResult
 from harness.store import FILE, NotComparable, Store, StoreError, differences
 
 DEVICE = "device"  # of an engine's description: the one field of it that is the machine's
 
 
-def merge(out: Path, runs: Sequence[Path], *, fresh: bool, allow_machine: bool) -> RunResult:
-    """Make the run folder `out` of others, which stay as they are. It appears when all of it is there.
+@dataclass(frozen=True)
+class MergeOptions:
+    """How run folders are joined."""
 
-    All must have the same engines' configuration; benchmarks and queries that several have must be the same and have
-    the same scores to the last bit. Machines must be alike, or, if `allow_machine`, all times are left out.
+    allow_machine: bool = False  # machines may differ; all times are then left out
+    fresh: bool = False  # replace the run folder if it exists
+
+
+def merge(runs: Sequence[Path], options: MergeOptions, *, out: Path) -> RunResult:
+    """Join run folders into the new run folder `out`, which appears when it is complete. The runs stay as they are.
+
+    The engines must have the same configuration in all runs. Benchmarks and queries that several runs have must be
+    the same and have the same scores to the last bit. The machines must be alike, unless `allow_machine`.
     Raises BadOptions for folders that cannot be used, NotComparable naming what differs, StoreError.
     """
-    _check(out, runs, fresh=fresh)
+    _check(out, runs, fresh=options.fresh)
     indexes = [read_index(run) for run in runs]
     names = list(dict.fromkeys(name for index in indexes for name in index["engines"]))
     sources = {name: [run / name for run in runs if (run / name / FILE).is_file()] for name in names}
     if not any(sources.values()):
         raise StoreError(f"none of the {len(runs)} runs has scores: see why with `crispbench report {runs[0]}`")
-    with _draft(out, runs, fresh=fresh) as folder:
+    with _draft(out, runs, fresh=options.fresh) as folder:
         for name, folders in sources.items():
             if folders:
                 with progress.waiting(f"merging {name}"):
-                    _merge_engine(folders, folder / name, allow_machine=allow_machine)
+                    _merge_engine(folders, folder / name, allow_machine=options.allow_machine)
         published = {str(each): each for index in indexes for each in index.get("published", ())}
         comparisons = [PublishedComparison.model_validate(each) for each in published.values()]
         unavailable = {name: reason for index in indexes for name, reason in index["unavailable"].items()}
         unavailable = {name: reason for name, reason in unavailable.items() if not _whole(folder / name)}
         origin = {"merged": [{"run": str(run)} | _part(index) for run, index in zip(runs, indexes, strict=True)]}
         write_index(folder, indexes[0]["name"], names, unavailable, comparisons, origin)
-        rows, files, reproductions = write_report(folder)
-    by_engine: dict[str, list[Row]] = {name: [row for row in rows if row.engine == name] for name in names}
-    measures = {name: measures_document(own) for name, own in by_engine.items() if own}
-    return RunResult(out, rows, measures, [out / path.relative_to(folder) for path in files], reproductions)
+        written = report(folder)
+    files = [out / path.relative_to(folder) for path in written.files]
+    return RunResult.of(replace(written, folder=out, files=files), names)
 
 
 def _check(out: Path, runs: Sequence[Path], *, fresh: bool) -> None:

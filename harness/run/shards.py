@@ -92,7 +92,7 @@ class Worker:
         answers = []
         for query in shard.queries:
             pairs = [Pair(query.text, shard.documents[position]) for position in query.positions]
-            answers.append(loop.ask(self._engine, pairs, warmup=not self._warm))
+            answers.append(loop.score_query(self._engine, pairs, warmup=not self._warm))
             self._warm = self._warm or bool(pairs)
         return answers
 

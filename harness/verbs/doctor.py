@@ -1,16 +1,19 @@
-"""What this installation can run: packages, devices and the demo's files."""
+"""`crispbench doctor`: what this installation can run, by its packages, devices and demo files."""
 
 import os
 import shutil
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from harness.machine import machine
+from harness.outcome import Outcome
 
 DEMO = Path("checkpoints/demo")
-# distribution, what it is for, the extra that brings it; without an extra it is required
+# (distribution, purpose, extra that installs it); a distribution without an extra is required
 PACKAGES = (
     ("ir-measures", "measures", ""),
     ("scipy", "intervals", ""),
@@ -29,14 +32,41 @@ PACKAGES = (
 
 
 class Diagnosis(NamedTuple):
+    """One thing that an installation may have."""
+
     name: str
     ok: bool
     required: bool
-    detail: str
+    detail: str  # what is there, or how to install it
 
 
-def examine() -> list[Diagnosis]:
+@dataclass(frozen=True)
+class DoctorResult:
     """Every check, in the order to read them."""
+
+    checks: Sequence[Diagnosis]
+
+    @property
+    def outcome(self) -> Outcome:
+        """FAIL if something required is missing."""
+        return Outcome.PASS if all(check.ok for check in self.checks if check.required) else Outcome.FAIL
+
+    def document(self) -> dict[str, Any]:
+        return {"checks": [check._asdict() for check in self.checks]}
+
+    def lines(self) -> list[str]:
+        return [
+            f"{'ok  ' if check.ok else 'MISSING' if check.required else '-   '} {check.name:<24} {check.detail}"
+            for check in self.checks
+        ]
+
+
+def doctor() -> DoctorResult:
+    """Examine this installation. Loads torch, if it is installed, to name the devices."""
+    return DoctorResult(tuple(_checks()))
+
+
+def _checks() -> list[Diagnosis]:
     here = machine()
     return [
         Diagnosis("python", sys.version_info >= (3, 11), True, f"{sys.version.split()[0]} (3.11 or newer)"),
@@ -68,8 +98,8 @@ def _devices() -> Diagnosis:
         import torch
     except ImportError:
         return Diagnosis("devices", False, False, "torch is not installed")
-    found = ["cpu"]
+    devices = ["cpu"]
     if torch.backends.mps.is_available():
-        found.append("mps")
-    found += [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return Diagnosis("devices", True, False, ", ".join(found))
+        devices.append("mps")
+    devices += [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return Diagnosis("devices", True, False, ", ".join(devices))

@@ -1,13 +1,15 @@
-"""What a config may name: engines, benchmark sources, suites, published tables, templates; one line about each."""
+"""`crispbench list`: what a config may name (engines, benchmark sources, suites, published tables, templates)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import engines
-from engines.base import EngineError
+from engines.base import BadOptions, EngineError
 from engines.prompts.template import load_template, template_names
 from harness.benchmarks import SOURCES
 from harness.benchmarks.suites import K, Suite, load_suite, suite_names
+from harness.outcome import Outcome
 from harness.published import load_table, table_names
 
 
@@ -28,7 +30,7 @@ def suite_lines() -> dict[str, str]:
 
 
 def suite_documents() -> dict[str, dict[str, Any]]:
-    """Every member by name, with its size and its share of the average; what is not known is None."""
+    """The members of every suite by name, with their sizes and shares of the average; None for an unknown size."""
     return {name: _suite_document(load_suite(name)) for name in suite_names()}
 
 
@@ -37,16 +39,41 @@ def published_lines() -> dict[str, str]:
     return {table.name: f"{table.title} ({', '.join(table.models)}; read {table.retrieved})" for table in tables}
 
 
-CATALOGUES: dict[str, Callable[[], dict[str, str]]] = {
+CATALOGUES: Mapping[str, Callable[[], Mapping[str, str]]] = {
     "engines": engine_lines,
     "benchmarks": benchmark_lines,
     "suites": suite_lines,
     "published": published_lines,
     "templates": template_lines,
 }
-DOCUMENTS: dict[str, Callable[[], Mapping[str, Any]]] = {
-    "suites": suite_documents
-}  # where --json says more than a line
+
+
+@dataclass(frozen=True)
+class ListResult:
+    """One catalogue: names with a line about each."""
+
+    catalogue: str
+    entries: Mapping[str, str]
+    details: Mapping[str, Any]  # what JSON holds for each name, where that is more than the line
+
+    @property
+    def outcome(self) -> Outcome:
+        return Outcome.PASS
+
+    def document(self) -> dict[str, Any]:
+        return {self.catalogue: dict(self.details or self.entries)}
+
+    def lines(self) -> Sequence[str]:
+        width = max(map(len, self.entries))
+        return [f"{name:<{width}}  {description}" for name, description in self.entries.items()]
+
+
+def list(catalogue: str) -> ListResult:  # named as its verb; this module writes no list type
+    """The entries of a catalogue of CATALOGUES. Raises BadOptions for another name."""
+    if catalogue not in CATALOGUES:
+        raise BadOptions(f"{catalogue!r} cannot be listed; known are {', '.join(CATALOGUES)}")
+    details = suite_documents() if catalogue == "suites" else {}
+    return ListResult(catalogue, CATALOGUES[catalogue](), details)
 
 
 def _suite_line(suite: Suite) -> str:
@@ -85,12 +112,12 @@ def _suite_document(suite: Suite) -> dict[str, Any]:
 def _engine_line(name: str) -> str:
     try:
         return _first_line(engines.engine_class(name).__module__)
-    except EngineError as error:  # another package's engine that cannot be imported must not hide the others
+    except EngineError as error:  # an engine of another package that cannot be imported must not hide the others
         return f"cannot be used: {error}"
 
 
 def _first_line(module: str) -> str:
-    """A module says in its first line what it is."""
+    """The first line of a module's docstring, which says what the module is."""
     import importlib
 
     return (importlib.import_module(module).__doc__ or "").strip().splitlines()[0]

@@ -1,56 +1,80 @@
-"""crispbench quantize: an FP8 checkpoint, calibrated on the prompts of a benchmark as this harness would score them."""
+"""`crispbench quantize`: an FP8 checkpoint, calibrated on prompts of a benchmark as this harness would score them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from engines.base import Pair
 from engines.torch.export_fp8 import Calibration, ExportOptions, check_out, export_fp8
 from harness import progress
 from harness.benchmarks import load as load_benchmark
 from harness.candidates.first_stage import FirstStage, retrieve
+from harness.outcome import Outcome
 from harness.records import Benchmark, Candidates
 
-__all__ = ["CalibrationPlan", "ExportOptions", "quantize"]
-
-BENCHMARK = "stdlib-topics"
-QUERIES = 128  # with four documents each: ModelOpt's own examples calibrate with 512 texts
-DOCUMENTS = 4
+DOCUMENTS = 4  # of each query
 FIRST_STAGE = FirstStage(k=30)
 
 
-class CalibrationPlan(NamedTuple):
-    """What to calibrate on."""
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """The prompts that a checkpoint is calibrated on."""
 
-    benchmark: str = BENCHMARK
-    queries: int = QUERIES
+    benchmark: str = "stdlib-topics"  # an embedded benchmark, a BEIR folder or a task of mteb
+    queries: int = 128  # with DOCUMENTS each: ModelOpt's own examples calibrate with 512 texts
+    template: str = "mxbai-v2-seq"  # name or YAML file of the prompt that the checkpoint will be scored with
+    max_tokens: int = 8192  # of the whole prompt; the document is cut to fit
+    revision: str | None = None  # of a model on the hub
 
 
-def quantize(options: ExportOptions, out: Path, asked: CalibrationPlan) -> dict[str, Any]:
-    """Write the FP8 checkpoint of a model to the new folder `out`; returns its report.
+@dataclass(frozen=True)
+class QuantizeResult:
+    """The new checkpoint."""
+
+    folder: Path
+    calibration: Mapping[str, Any]  # content of its quantization_report.json
+
+    @property
+    def outcome(self) -> Outcome:
+        return Outcome.PASS
+
+    def document(self) -> dict[str, Any]:
+        return {"checkpoint": str(self.folder), **self.calibration}
+
+    def lines(self) -> list[str]:
+        calibrated, layers = self.calibration["calibration"], self.calibration["weight_scale"]["count"]
+        prompts = f"{calibrated['prompts']} prompts of {calibrated['benchmark']}"
+        return [f"{self.folder}: {layers} layers in FP8, calibrated on {prompts}"]
+
+
+def quantize(model: str, options: QuantizeOptions, *, out: Path) -> QuantizeResult:
+    """Write the FP8 checkpoint of a model, a folder or a name on the hub, to the new folder `out`.
 
     Raises BadOptions, BenchmarkError, EngineUnavailable or ScoringFailed, and then leaves nothing at `out`.
     """
     check_out(out)
-    benchmark = _load(asked)
+    benchmark = _load(options)
     candidates = retrieve(benchmark, FIRST_STAGE)
     calibration = Calibration(_pairs(benchmark, candidates), _source(benchmark, candidates))
+    export = ExportOptions(
+        model=model, revision=options.revision, template=options.template, max_tokens=options.max_tokens
+    )
     with progress.bar(f"calibrating on {benchmark.name}", len(calibration.pairs), "prompts") as done:
-        report: dict[str, Any] = export_fp8(options, calibration, out, on_prompt=done)
-    return report
+        return QuantizeResult(out, export_fp8(export, calibration, out, on_prompt=done))
 
 
-def _load(asked: CalibrationPlan) -> Benchmark:
+def _load(options: QuantizeOptions) -> Benchmark:
     """An embedded benchmark by its name, a BEIR folder by its path, or a task of mteb."""
-    if asked.benchmark.startswith("stdlib-"):
-        return load_benchmark("stdlib", {"name": asked.benchmark, "queries": asked.queries})
-    if Path(asked.benchmark).is_dir():
-        return load_benchmark("beir", {"path": asked.benchmark, "queries": asked.queries})
-    return load_benchmark("mteb", {"name": asked.benchmark, "queries": asked.queries})
+    if options.benchmark.startswith("stdlib-"):
+        return load_benchmark("stdlib", {"name": options.benchmark, "queries": options.queries})
+    if Path(options.benchmark).is_dir():
+        return load_benchmark("beir", {"path": options.benchmark, "queries": options.queries})
+    return load_benchmark("mteb", {"name": options.benchmark, "queries": options.queries})
 
 
 def _pairs(benchmark: Benchmark, candidates: Candidates) -> list[Pair]:
-    """Of each query the first candidate, the last and some between: relevant and irrelevant ones."""
+    """The first candidate of every query, the last and some between, so that relevant and irrelevant ones occur."""
     return [
         Pair(benchmark.queries[query_id], benchmark.documents[doc_id])
         for query_id, doc_ids in candidates.lists.items()
@@ -59,7 +83,7 @@ def _pairs(benchmark: Benchmark, candidates: Candidates) -> list[Pair]:
 
 
 def spread(items: Sequence[str], count: int) -> list[str]:
-    """`count` items at even distances with the first and the last among them; all if there are not more."""
+    """`count` items at even distances, with the first and the last among them; all items if there are fewer."""
     if len(items) <= count:
         return list(items)
     return [items[round(index * (len(items) - 1) / (count - 1))] for index in range(count)]

@@ -1,9 +1,9 @@
 """A comparison -> the sections that every format prints."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from harness.compare.comparison import BenchmarkFidelity, CompareResult, Comparison, Effect, Loss, Matrix
+from harness.compare.comparison import BenchmarkFidelity, Comparison, Comparisons, Effect, Loss, Matrix
 from harness.figures.fidelity import Fidelity
 from harness.report import notation
 from harness.report.content import OriginLine, Report, Scorer, Section, Term
@@ -78,7 +78,7 @@ class Page:
     report: Report  # title, engines, legend and all sections but those of the losses
 
 
-def build(contest: CompareResult) -> Page:
+def build(contest: Comparisons) -> Page:
     numbered = list(enumerate(contest.comparisons, start=1))
     effects = tuple(_effects(number, comparison) for number, comparison in numbered)
     matrices = tuple(_matrix(number, matrix) for number, matrix in enumerate(contest.matrices, start=1))
@@ -102,6 +102,13 @@ def build(contest: CompareResult) -> Page:
     return Page(
         effects, matrices, fidelity, differing, tuple(_losses(number, each) for number, each in numbered), report
     )
+
+
+def summary(contest: Comparisons) -> Report:
+    """The report without the queries that lost most, which are many lines; the verdict comes last."""
+    page = build(contest)
+    sections = (*page.differing, *page.fidelity, *page.matrices, *page.effects)
+    return replace(page.report, sections=sections, verdict=page.report.title)
 
 
 def _pair(comparison: Comparison) -> str:

@@ -5,19 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.compare.comparison import CompareResult
+from harness.compare.comparison import Comparisons
 from harness.compare.page import content
 from harness.compare.page.content import Page
 from harness.files import replace_file
 from harness.report import latex, markdown
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from harness.report.plots import Plot
 
 
-def write(found: CompareResult, directory: Path) -> list[Path]:
+def write(found: Comparisons, directory: Path) -> list[Path]:
     """Write index.html, compare.md, table.tex, forest.svg, forest.png and compare.json; the paths, in that order.
 
     Each file is replaced as a whole: a reader sees the old one or the new one.
@@ -35,19 +33,6 @@ def write(found: CompareResult, directory: Path) -> list[Path]:
     }
     directory.mkdir(parents=True, exist_ok=True)
     return [replace_file(directory / name, data) for name, data in files.items()]
-
-
-def show(found: CompareResult, console: "Console") -> None:
-    """Print everything but the queries that lost most, which are many lines."""
-    from rich.text import Text
-
-    from harness.report import terminal
-
-    page = content.build(found)
-    terminal.show(
-        replace(page.report, sections=(*page.differing, *page.fidelity, *page.matrices, *page.effects)), console
-    )
-    console.print(Text(page.report.title, style="bold"))
 
 
 def _markdown(page: Page, plot: "Plot") -> str:

@@ -3,12 +3,12 @@
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.compare.comparison import CompareResult, Comparison
+from harness.compare.comparison import Comparison, Comparisons
 from harness.report import notation, plots
 from harness.report.table import QUALITY
 
 
-def draw(contest: CompareResult) -> plots.Plot:
+def draw(contest: Comparisons) -> plots.Plot:
     """One panel per candidate. Equal comparisons give equal SVG bytes."""
     plot = plots.Plot(
         name="forest",
@@ -20,7 +20,7 @@ def draw(contest: CompareResult) -> plots.Plot:
         return plots.saved(plot, _paint(contest))
 
 
-def _paint(contest: CompareResult) -> Figure:
+def _paint(contest: Comparisons) -> Figure:
     sizes = [len(comparison.effects) for comparison in contest.comparisons]
     figure = Figure(figsize=(7.2, sum(0.3 * size + 0.62 for size in sizes) + 0.4), layout="constrained")
     grid = figure.subplots(len(sizes), 1, sharex=True, squeeze=False, height_ratios=[size + 0.6 for size in sizes])

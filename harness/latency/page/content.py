@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from harness.figures.percentiles import QUANTILES, Estimate, floors_of
 from harness.files import replace_file
@@ -13,9 +13,6 @@ from harness.machine import comparable
 from harness.report import notation
 from harness.report.content import OriginLine, Report, Scorer, Section, Term
 from harness.report.table import Cell, Table
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 COLUMNS = ("engine", "scenario", "n", *QUANTILES, "pairs/s", "tokens/s", "nDCG@10", "verdict")
 DIFFERING_SHOWN = 4
@@ -69,13 +66,6 @@ def write(
         files |= {f"{plot.name}.svg": plot.svg, f"{plot.name}.png": plot.png}
     directory.mkdir(parents=True, exist_ok=True)
     return [replace_file(directory / name, data) for name, data in files.items()]
-
-
-def show(measured: Sequence[MeasuredScenario], console: "Console") -> None:
-    """Print tables, causes and notes."""
-    from harness.report import terminal
-
-    terminal.show(build(measured, ""), console)
 
 
 def build(measured: Sequence[MeasuredScenario], title: str, searched: Sequence[load_curve.Searched] = ()) -> Report:

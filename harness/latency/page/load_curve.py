@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.figures.percentiles import QUANTILES, Estimate
-from harness.latency.search import Found, Probe, sentence
+from harness.latency.search import Probe, RateFound, sentence
 from harness.latency.summary import Summary
 from harness.report import notation
 from harness.report.content import Section, Term
@@ -54,7 +54,7 @@ class Searched(NamedTuple):
     benchmark: str
     slo_ms: float
     probes: Sequence[Probe]
-    found: Found
+    found: RateFound
 
 
 def is_part(summary: Summary) -> bool:
@@ -142,7 +142,7 @@ def _probe_line(engine: str, probe: Probe) -> tuple[Cell, ...]:
         Cell(notation.plain(engine)),
         Cell(f"{probe.rate:.4g}"),
         Cell(f"{probe.queries:,}"),
-        Cell(probe.verdict, reason),
+        Cell(probe.outcome, reason),
     )
 
 

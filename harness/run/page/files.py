@@ -8,8 +8,6 @@ from harness.records import Row
 from harness.report import press
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from harness.published import Reproduction
 
 
@@ -18,10 +16,3 @@ def write(rows: Sequence[Row], folder: Path, title: str, reproductions: Sequence
     from harness.run.page import content, plots
 
     return press.write(content.build(rows, title, reproductions), folder, name="report", plots=plots.draw(rows))
-
-
-def show(rows: Sequence[Row], console: "Console", reproductions: Sequence["Reproduction"] = ()) -> None:
-    """Print tables and sentences."""
-    from harness.run.page import content
-
-    press.show(content.build(rows, "", reproductions), console)

@@ -1,4 +1,4 @@
-"""`crispbench latency`: a config's engines under load, one scenario after the other, each recorded and summarised."""
+"""`crispbench latency`: put the engines of a config under load; record and summarise every scenario."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +12,14 @@ from harness.config import Config, ConfigError, Latency, Scenario, Search, choos
 from harness.figures.measures import HEADLINE
 from harness.files import RESULTS
 from harness.latency import recording
-from harness.latency.page.content import MeasuredScenario, write
+from harness.latency.page import content
+from harness.latency.page.content import MeasuredScenario
 from harness.latency.page.load_curve import Searched
 from harness.latency.scenarios import Measurements, measure_engine, summarised
-from harness.latency.search import Found, Probe, Verdict, conclude, judged
+from harness.latency.search import Probe, RateFound, conclude, judged
 from harness.latency.summary import SUFFIX, Summary
+from harness.outcome import Outcome, worst
+from harness.report.content import Report
 from harness.run.tasks import Selection, Task, prepare
 
 FOLDER = "latency"
@@ -25,92 +28,94 @@ MANY_AT_A_TIME: tuple[Scenario, ...] = ("sweep", "search")  # say nothing of an 
 
 @dataclass(frozen=True)
 class LatencyOptions:
-    """What the command line says beside the config."""
+    """Which part of the config to measure, and how."""
 
-    engines: Sequence[str] = ()
-    scenarios: Sequence[str] = ()
-    slo_ms: float | None = None
+    engines: Sequence[str] = ()  # none: all engines of the config
+    scenarios: Sequence[str] = ()  # none: those of the config
+    slo_ms: float | None = None  # server and search: 99% within this time; None: as in the config
 
 
 @dataclass(frozen=True)
 class LatencyResult:
+    """The measurements of one call."""
+
     folder: Path
-    summaries: Sequence[Summary]  # of this call; those of a search are in what it found
-    page: Sequence[Path]  # of all measurements in the folder
-    unavailable: Mapping[str, str]
-    found: Mapping[str, Found] = field(default_factory=dict)  # rates, by engine
+    summaries: Sequence[Summary]  # without the probes of a search, which `rates` concludes from
+    files: Sequence[Path]  # of the page over all measurements of the folder: index.html, latency.md, plots
+    unavailable: Mapping[str, str]  # engine -> why it could not be loaded
+    rates: Mapping[str, RateFound] = field(default_factory=dict)  # engine -> what its search concluded
 
     @property
-    def measured(self) -> list[MeasuredScenario]:
-        """What a report of this call is made of."""
-        return [MeasuredScenario(summary, quality(self.folder, summary)) for summary in self.summaries]
-
-    @property
-    def verdict(self) -> Verdict:
-        """Invalid before anything else: an objective judged from such numbers says nothing."""
+    def outcome(self) -> Outcome:
+        """INVALID before anything else, since an objective cannot be judged from such numbers."""
         if self.unavailable or any(summary.verdict != "VALID" for summary in self.summaries):
-            return "invalid"
-        verdicts: set[Verdict] = {
-            summary.objective.verdict for summary in self.summaries if summary.objective is not None
-        }
-        verdicts |= {found.verdict for found in self.found.values()}
-        order: tuple[Verdict, ...] = ("invalid", "fail", "inconclusive")
-        return next((verdict for verdict in order if verdict in verdicts), "pass")
+            return Outcome.INVALID
+        outcomes = {Outcome(summary.objective.verdict) for summary in self.summaries if summary.objective is not None}
+        outcomes |= {rate.outcome for rate in self.rates.values()}
+        return Outcome.INVALID if Outcome.INVALID in outcomes else worst(outcomes) or Outcome.PASS
+
+    @property
+    def page(self) -> Path:
+        return self.files[0]
+
+    def report(self) -> Report:
+        """The tables of this call; the page also shows the earlier measurements of the folder."""
+        measured = [MeasuredScenario(summary, quality(self.folder, summary)) for summary in self.summaries]
+        return content.build(measured, self.folder.resolve().name)
 
     def document(self) -> dict[str, Any]:
-        found: dict[str, dict[str, Any]] = {}
+        summaries: dict[str, dict[str, Any]] = {}
         for summary in self.summaries:
-            found.setdefault(summary.engine, {})[str(summary.header["name"])] = summary.document()
+            summaries.setdefault(summary.engine, {})[str(summary.header["name"])] = summary.document()
         return {
             "run": str(self.folder),
-            "engines": found,
-            "found": {engine: each._asdict() for engine, each in self.found.items()},
+            "engines": summaries,
+            "found": {engine: rate.document() for engine, rate in self.rates.items()},
             "unavailable": dict(self.unavailable),
         }
 
 
-def measure_config(
-    path: Path, wishes: LatencyOptions, *, out: Path | None, say: Callable[[str], None]
-) -> LatencyResult:
-    """Measure and write `RUN/ENGINE/latency/`. Engines that cannot be loaded are named; the others go on.
+def latency(config: Path, options: LatencyOptions, *, out: Path | None, say: Callable[[str], None]) -> LatencyResult:
+    """Measure and write `OUT/ENGINE/latency/`; `out` is by default results/NAME with the config's name.
 
-    Raises ConfigError, BadOptions or BenchmarkError before an engine is loaded, EngineUnavailable if none can be.
+    Engines that cannot be loaded are named through `say`, and the others go on. Raises ConfigError, BadOptions or
+    BenchmarkError before an engine is loaded, EngineUnavailable if no engine can be loaded.
     """
-    config = read_config(path)
-    chosen = choose(config, wishes.engines)
-    settings = _settings(config.latency, wishes)
+    whole = read_config(config)
+    chosen = choose(whole, options.engines)
+    settings = _settings(whole.latency, options)
     for name in chosen:
-        _check(name, config, settings)
-    folder, task = out or RESULTS / config.name, _task(config)
+        _check(name, whole, settings)
+    folder, task = out or RESULTS / whole.name, _task(whole)
     measured: dict[str, Measurements] = {}
     unavailable: dict[str, str] = {}
     for name in chosen:
         try:
-            measured[name] = measure_engine(name, config.engines[name], task, settings, folder / name / FOLDER, say)
+            measured[name] = measure_engine(name, whole.engines[name], task, settings, folder / name / FOLDER, say)
         except EngineUnavailable as error:
             say(f"crispbench: engine {name}: {error}")
             unavailable[name] = str(error)
     if len(unavailable) == len(chosen):
         raise EngineUnavailable(f"no engine could be measured: {'; '.join(unavailable.values())}")
-    summaries = [summary for each in measured.values() for summary in each.summaries]
-    found = {name: each.found for name, each in measured.items() if each.found is not None}
-    return LatencyResult(folder, summaries, write_page(folder, list(config.engines)), unavailable, found)
+    summaries = [summary for measurements in measured.values() for summary in measurements.summaries]
+    rates = {name: measurements.rate for name, measurements in measured.items() if measurements.rate is not None}
+    return LatencyResult(folder, summaries, write_page(folder, list(whole.engines)), unavailable, rates)
 
 
 def write_page(folder: Path, order: Sequence[str]) -> list[Path]:
     """Summaries, tables and plots of all recordings of a run folder, from their raw timings."""
-    place = {name: number for number, name in enumerate([*order, *get_args(Scenario)])}
+    position = {name: number for number, name in enumerate([*order, *get_args(Scenario)])}
 
     def key(path: Path) -> list[tuple[int, str, int]]:
         """Engines and scenarios in their order, levels of a sweep by size."""
         scenario, _, number = path.stem.rpartition("-")
         name, size = (scenario, int(number)) if number.isdecimal() else (path.stem, 0)
-        return [(place.get(each, len(place)), each, size) for each in (path.parts[-3], name)]
+        return [(position.get(part, len(position)), part, size) for part in (path.parts[-3], name)]
 
-    found = sorted(folder.glob(f"*/{FOLDER}/*{SUFFIX}"), key=key)
-    summaries = [summarised(path) for path in found]
+    paths = sorted(folder.glob(f"*/{FOLDER}/*{SUFFIX}"), key=key)
+    summaries = [summarised(path) for path in paths]
     measured = [MeasuredScenario(summary, quality(folder, summary)) for summary in summaries]
-    return write(measured, folder / "report" / FOLDER, folder.resolve().name, _searched(found, summaries))
+    return content.write(measured, folder / "report" / FOLDER, folder.resolve().name, _searched(paths, summaries))
 
 
 def _searched(paths: Sequence[Path], summaries: Sequence[Summary]) -> list[Searched]:
@@ -150,11 +155,11 @@ def quality(folder: Path, summary: Summary) -> Mapping[str, float] | None:
         return None
 
 
-def _settings(settings: Latency, wishes: LatencyOptions) -> Latency:
-    """The config's settings with the wishes in their place. Raises BadOptions."""
+def _settings(settings: Latency, options: LatencyOptions) -> Latency:
+    """The config's settings, replaced by the options where these say something. Raises BadOptions."""
     values = settings.model_dump()
-    values["scenario"] = tuple(dict.fromkeys(wishes.scenarios or settings.scenario))
-    values["slo_ms"] = settings.slo_ms if wishes.slo_ms is None else wishes.slo_ms
+    values["scenario"] = tuple(dict.fromkeys(options.scenarios or settings.scenario))
+    values["slo_ms"] = settings.slo_ms if options.slo_ms is None else options.slo_ms
     return read_options(Latency, values, "latency")
 
 
