@@ -22,6 +22,7 @@ from harness.latency.recording import read
 from harness.latency.scenarios import measured_requests, ordered, warmup_requests
 from harness.latency.summary import summarise
 from harness.latency.verb import LatencyOptions, LatencyResult
+from harness.outcome import Outcome
 from harness.run.tasks import Selection, prepare
 
 ROOT = Path(__file__).parents[1]
@@ -312,7 +313,7 @@ def test_invalid_goes_before_failed_and_failed_before_inconclusive(
     from types import SimpleNamespace as Stub
 
     summaries: Any = [
-        Stub(verdict=verdict, objective=objective and Stub(verdict=objective))
+        Stub(verdict=verdict, objective=objective and Stub(verdict=Outcome(objective)))
         for verdict, objective in zip(verdicts, objectives, strict=True)
     ]
-    assert LatencyResult(Path("run"), summaries, (), {}).verdict == expected
+    assert LatencyResult(Path("run"), summaries, (), {}).outcome == expected

@@ -50,7 +50,7 @@ class LatencyResult:
         """INVALID before anything else, since an objective cannot be judged from such numbers."""
         if self.unavailable or any(summary.verdict != "VALID" for summary in self.summaries):
             return Outcome.INVALID
-        outcomes = {Outcome(summary.objective.verdict) for summary in self.summaries if summary.objective is not None}
+        outcomes = {summary.objective.verdict for summary in self.summaries if summary.objective is not None}
         outcomes |= {rate.outcome for rate in self.rates.values()}
         return Outcome.INVALID if Outcome.INVALID in outcomes else worst(outcomes) or Outcome.PASS
 
