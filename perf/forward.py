@@ -1,8 +1,8 @@
-"""The packed forward on a CPU: transformers' own forward against `decoder`, against the ceiling of their products.
+"""The packed forward on a CPU: transformers' own forward, `decoder`, and the ceiling of their matrix products.
 
-Qwen2.5-0.5B's shape with fewer layers and random weights, real tokenizer, real documents, one query. Arms take turns in
-one process; a ratio is the median over rounds with its 95% interval. `--clock thread` counts the time of one thread
-alone, for a machine with other work; `--memory` measures the peak over the weights instead of speed.
+The model has Qwen2.5-0.5B's shape with fewer layers and random weights; tokenizer, documents and the one query are
+real. Arms take turns in one process, and a ratio is the median over rounds with its 95% interval. `--clock thread`
+counts the time of one thread alone, for a machine with other work; `--memory` measures peak memory instead of speed.
 
 OMP_NUM_THREADS=2 python perf/forward.py --tokenizer qwen2-tokenizer/tokenizer.json --corpus nfcorpus/corpus.jsonl
 """
@@ -33,7 +33,7 @@ from engines.torch import memory, quantized
 from engines.torch.forward import cpu, packed, packs
 from engines.torch.prepacked import PrepackedLinear
 
-VOCABULARY = 4096  # ids are taken modulo it: what an embedding holds costs no time
+VOCABULARY = 4096  # token ids are taken modulo this size: the values of an embedding do not change the time
 QUERY = "do cholesterol statin drugs cause breast cancer?"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
 CLOCKS = {"wall": time.perf_counter, "thread": time.thread_time}
@@ -48,7 +48,7 @@ class ForwardArm(NamedTuple):
 
 
 def build(precision: str, layers: int, *, prepack: bool) -> Any:
-    """A random backbone of Qwen2.5-0.5B's shape as an engine would hold it."""
+    """A random backbone of Qwen2.5-0.5B's shape, converted as the engine converts it."""
     library: Any = transformers
     torch.manual_seed(0)
     config = library.Qwen2Config(
@@ -80,13 +80,13 @@ def read_prompt(tokenizer: Path, documents: Sequence[str], max_tokens: int = 819
 
 def read_documents(corpus: Path, count: int) -> list[str]:
     with corpus.open() as lines:
-        found = [json.loads(line) for line in islice(lines, count)]
-    return [f"{document.get('title', '')} {document['text']}".strip() for document in found]
+        documents = [json.loads(line) for line in islice(lines, count)]
+    return [f"{document.get('title', '')} {document['text']}".strip() for document in documents]
 
 
 @contextmanager
 def transformers_forward() -> Iterator[None]:
-    """`packed.score` as it is for a model that `decoder` does not compute."""
+    """Let `packed.score` treat the model as one that `decoder` cannot compute."""
     before = packed.fits
     packed.fits = lambda backbone: False
     try:
@@ -114,9 +114,9 @@ def arms(precision: str, layers: int, prompt: Prompt, budget: int) -> list[Forwa
 
 
 def matrix_flops(prompt: Prompt, layers: int, budget: int) -> float:
-    """Of the products with weights that `decoder` computes: the last layer's q, o and MLP only for one token per tail.
+    """Operations of the weight products that `decoder` computes, without attention.
 
-    Attention is not in it.
+    The last layer's q, o and MLP are computed only for one token per tail.
     """
     computed = sum(
         len(prompt.prefix) + sum(len(prompt.tails[i]) for i in pack)
@@ -130,12 +130,12 @@ def matrix_flops(prompt: Prompt, layers: int, budget: int) -> float:
 
 @torch.inference_mode()
 def ceiling(precision: str, clock: Callable[[], float], rounds: int) -> float:
-    """FLOP per second over a layer's matrices, each by the quickest way and number of tokens there is here."""
+    """FLOP per second over a layer's matrices, each with the kernel and the number of tokens that are quickest here."""
     spent = flops = 0.0
     for outputs, inputs, times in ((896, 896, 2), (128, 896, 2), (4864, 896, 2), (896, 4864, 1)):
         work = 2.0 * outputs * inputs
-        found = [work * tokens / _best_s(run, clock, rounds) for tokens, run in _products(precision, outputs, inputs)]
-        spent += times * work / max(found)
+        rates = [work * tokens / _best_s(run, clock, rounds) for tokens, run in _products(precision, outputs, inputs)]
+        spent += times * work / max(rates)
         flops += times * work
     return flops / spent
 
@@ -171,12 +171,12 @@ def _best_s(run: Callable[[], object], clock: Callable[[], float], rounds: int) 
 
 
 def interval(values: Sequence[float]) -> str:
-    found = quantile_test(values).confidence_interval(0.95)
-    return f"{statistics.median(values):.2f} [{found.low:.2f}, {found.high:.2f}]"
+    ends = quantile_test(values).confidence_interval(0.95)
+    return f"{statistics.median(values):.2f} [{ends.low:.2f}, {ends.high:.2f}]"
 
 
 def compare(options: argparse.Namespace) -> None:
-    memory.keep_what_is_freed()  # as the engine
+    memory.keep_what_is_freed()  # as the engine does
     prompt = read_prompt(options.tokenizer, read_documents(options.corpus, options.documents))
     clock, count = CLOCKS[options.clock], len(prompt.tails)
     print(f"{count} documents, {len(prompt.prefix)} + {sum(map(len, prompt.tails))} tokens, {options.layers} layers,")
@@ -187,28 +187,28 @@ def compare(options: argparse.Namespace) -> None:
         for arm in all_arms[:: 1 if round_number % 2 else -1]:
             started = clock()
             arm.run()
-            if round_number:  # the first warms up
+            if round_number:  # round 0 is the warm-up
                 times[arm.precision, arm.name].append(clock() - started)
     print("precision  arm           pairs/s  of the ceiling  to transformers    to bf16 decoder")
     for (precision, name), seconds in times.items():
-        most = ceiling(precision, clock, options.rounds)
-        share = matrix_flops(prompt, options.layers, options.budget) / statistics.median(seconds) / most
+        peak = ceiling(precision, clock, options.rounds)
+        share = matrix_flops(prompt, options.layers, options.budget) / statistics.median(seconds) / peak
         to_theirs, to_bf16 = (
             interval(np.divide(times[other], seconds).tolist()) if other in times else "-"
             for other in ((precision, "transformers"), ("bf16", "decoder"))
         )
         speed = count / statistics.median(seconds)
-        print(f"{precision:9}  {name:12}  {speed:7.2f}  {share:5.0%} of {most / 1e9:4.0f}  {to_theirs:17}  {to_bf16}")
+        print(f"{precision:9}  {name:12}  {speed:7.2f}  {share:5.0%} of {peak / 1e9:4.0f}  {to_theirs:17}  {to_bf16}")
 
 
 def measure_memory(options: argparse.Namespace) -> None:
-    """Peak resident memory of one process that scores a document of 8,192 tokens, over what it held before."""
+    """Peak resident memory while scoring a document of 8,192 tokens, above the memory held before."""
     precision = options.precisions[0]
     backbone = build(precision, options.layers, prepack=True)
     text = " ".join(read_documents(options.corpus, 100))
     prompt = read_prompt(options.tokenizer, [text])
-    ctypes.CDLL(None).malloc_trim(0)  # what building it left behind would be taken first, and not be seen
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew, at what is resident now
+    ctypes.CDLL(None).malloc_trim(0)  # holes left by the construction would be reused first and hide memory
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM to the memory that is resident now
     before = _status_bytes("VmRSS")
     packed.score(backbone, torch.linspace(-1, 1, 896), prompt, budget=options.budget)
     peak = _status_bytes("VmHWM") - before

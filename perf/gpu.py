@@ -1,10 +1,10 @@
-"""What the torch engine reaches on a GPU: true shapes, random weights, 100 documents a query; one script, 9 minutes.
+"""Speed of the torch engine on a GPU: true shapes, random weights, 100 documents per query, about 9 minutes.
 
 python -m perf.gpu --texts texts.jsonl --tokenizer FOLDER --out gpu.json
 
-Needs torch, transformers, numpy and safetensors. Measures the ceiling, every precision and every way to launch, each in
-the same process one after the other, and prints a table with the targets beside the figures. What no longer fits into
---budget-s is left out and named. docs/gpu.md says what the columns mean.
+The script needs torch, transformers, numpy and safetensors. It measures the ceiling, every precision and every way to
+launch, one after the other in the same process, and prints a table with the targets beside the figures. Arms that no
+longer fit into --budget-s are left out and named. docs/gpu.md says what the columns mean.
 """
 
 import argparse
@@ -36,7 +36,7 @@ TINY = {
     "vocab_size": 8192,
     "max_position_embeddings": 2048,
 }
-# In the order in which they are measured, the most wanted first: name, options of the engine, queries at most.
+# name -> options of the engine and the largest number of queries, in the order of measurement, most important first
 GPU_ARMS: dict[str, tuple[dict[str, object], int]] = {
     "bf16 compiled": ({"precision": "bf16", "kernels": "compiled"}, 1000),
     "fp8 compiled, fast sums": ({"precision": "fp8", "kernels": "compiled", "fast_accumulation": True}, 1000),
@@ -62,7 +62,7 @@ class GpuReport(NamedTuple):
     ceilings: dict[str, Any]
     figures: list[Figures]
     agreements: list[ScoreAgreement]
-    left_out: dict[str, str]  # "size, arm" -> why
+    left_out: dict[str, str]  # "size, arm" -> reason
     descriptions: dict[str, Any]
     seconds: dict[str, list[float]]
 
@@ -70,18 +70,18 @@ class GpuReport(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     device = pick(options.device)
-    asked = (
+    plans = (
         gpu_texts.read(options.texts, options.queries, options.documents)
         if options.texts
         else gpu_texts.draw(options.queries, options.documents, options.words)
     )
     with tempfile.TemporaryDirectory() as scratch:
-        os.environ["CRISPBENCH_CACHE"] = scratch  # of token ids: as cold as on a fresh machine
-        results, ceilings, left_out = run(list(arms(options, device, Path(scratch))), asked, device, options.budget_s)
+        os.environ["CRISPBENCH_CACHE"] = scratch  # so token ids are as cold as on a fresh machine
+        results, ceilings, left_out = run(list(arms(options, device, Path(scratch))), plans, device, options.budget_s)
     report = GpuReport(
         machine=machine(device),
         settings={name: str(value) for name, value in vars(options).items()},
-        ceilings={name: found and found._asdict() for name, found in ceilings.found.items()},
+        ceilings={name: ceiling and ceiling._asdict() for name, ceiling in ceilings.measured.items()},
         figures=[result.figures for result in results.values()],
         agreements=agreements(results),
         left_out=left_out,
@@ -97,15 +97,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", action="append", choices=SIZES, help="default: large and base")
-    parser.add_argument("--arm", action="append", help="only arms whose name contains this")
+    parser.add_argument("--arm", action="append", help="only arms whose name contains this text; may be repeated")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--texts", type=Path, help="made by perf.gpu_texts; default: drawn words")
-    parser.add_argument("--tokenizer", type=Path, default=DEMO, help="folder with tokenizer.json")
+    parser.add_argument("--tokenizer", type=Path, default=DEMO, help="folder with tokenizer.json; default: the demo's")
     parser.add_argument("--queries", type=int, default=30)
     parser.add_argument("--documents", type=int, default=100)
-    parser.add_argument("--words", type=int, default=gpu_texts.WORDS, help="of a drawn document")
-    parser.add_argument("--budget-s", type=float, default=540.0)
-    parser.add_argument("--out", type=Path, help="JSON with everything, raw times too")
+    parser.add_argument("--words", type=int, default=gpu_texts.WORDS, help="words of a drawn document")
+    parser.add_argument("--budget-s", type=float, default=540.0, help="seconds after which no further arm begins")
+    parser.add_argument("--out", type=Path, help="JSON file for every figure, with the raw times")
     return parser.parse_args(arguments)
 
 
@@ -116,7 +116,7 @@ def pick(device: str) -> str:
 
 
 def arms(options: argparse.Namespace, device: str, scratch: Path) -> Iterator[GpuArm]:
-    """All arms of the sizes asked for, large first."""
+    """Every arm of the requested sizes, large first."""
     for size in options.size or ("large", "base"):
         model = ROOT / "configs" / "shapes" / size
         if size == "tiny":
@@ -130,20 +130,20 @@ def arms(options: argparse.Namespace, device: str, scratch: Path) -> Iterator[Gp
 
 
 def run(
-    wanted: Sequence[GpuArm], asked: Sequence[gpu_texts.TextPlan], device: str, budget_s: float
+    requested: Sequence[GpuArm], plans: Sequence[gpu_texts.TextPlan], device: str, budget_s: float
 ) -> tuple[dict[str, Result], Ceilings, dict[str, str]]:
-    """Measure what fits into the budget. An arm that fails is named with its reason, and the others go on."""
+    """Measure the arms that fit into the budget. The reason why an arm failed is kept."""
     results: dict[str, Result] = {}
     left_out: dict[str, str] = {}
     ceilings, meter = Ceilings(), Meter(device)
     started_s, longest_s = time.perf_counter(), 0.0
-    for arm in wanted:
+    for arm in requested:
         key, began_s = f"{arm.size}, {arm.name}", time.perf_counter()
         if began_s - started_s + longest_s > budget_s:
             left_out[key] = "no time left"
             continue
         try:
-            results[key] = gpu_measures.measure(arm, asked, ceilings, meter)
+            results[key] = gpu_measures.measure(arm, plans, ceilings, meter)
         except (EngineError, RuntimeError, OSError) as error:
             left_out[key] = (str(error).strip() or type(error).__name__).splitlines()[0]
         took_s = time.perf_counter() - began_s
@@ -153,16 +153,16 @@ def run(
 
 
 def agreements(results: dict[str, Result]) -> list[ScoreAgreement]:
-    """Every arm beside transformers' own forward in bf16, and those in fp8 beside the simulation too."""
-    found = []
+    """Scores of every arm against transformers' own forward in bf16; fp8 arms also against the simulation."""
+    pairs = []
     for key, result in results.items():
         size, _, name = key.partition(", ")
         simulated = [SIMULATED] if name.startswith("fp8") else []
         for reference in (REFERENCE, *simulated):
             other = results.get(f"{size}, {reference}")
             if other is not None and name != reference:
-                found.append(gpu_measures.agreement(key, result.scores, f"{size}, {reference}", other.scores))
-    return found
+                pairs.append(gpu_measures.agreement(key, result.scores, f"{size}, {reference}", other.scores))
+    return pairs
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -171,19 +171,19 @@ def machine(device: str) -> dict[str, Any]:
     import torch
     import transformers
 
-    found: dict[str, Any] = {"python": platform.python_version(), "torch": str(torch.__version__)}
-    found |= {"transformers": transformers.__version__, "device": device, "cores": os.cpu_count()}
+    facts: dict[str, Any] = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    facts |= {"transformers": transformers.__version__, "device": device, "cores": os.cpu_count()}
     if device.startswith("cuda"):
         properties = torch.cuda.get_device_properties(device)
-        found |= {"device": properties.name, "cuda": torch.version.cuda, "gib": properties.total_memory / 2**30}
-        found |= {"multiprocessors": properties.multi_processor_count}
-    return found
+        facts |= {"device": properties.name, "cuda": torch.version.cuda, "gib": properties.total_memory / 2**30}
+        facts |= {"multiprocessors": properties.multi_processor_count}
+    return facts
 
 
 def as_json(report: GpuReport) -> dict[str, Any]:
     return report._asdict() | {
         "figures": [figures._asdict() for figures in report.figures],
-        "agreements": [one._asdict() for one in report.agreements],
+        "agreements": [agreement._asdict() for agreement in report.agreements],
     }
 
 

@@ -1,4 +1,4 @@
-"""The figures of perf/gpu.py as a short page, with what was aimed at beside what was reached."""
+"""The figures of perf/gpu.py as a short page, each target beside the figure that it is for."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -26,20 +26,20 @@ COLUMNS: dict[str, Callable[[Figures], str]] = {
 class SpeedTarget(NamedTuple):
     name: str
     aim: str
-    reached: Callable[[Mapping[str, Figures]], float | None]  # by "size, arm"
+    reached: Callable[[Mapping[str, Figures]], float | None]  # from the figures by "size, arm"
     met: Callable[[float], bool]
 
 
 def _best(rows: Mapping[str, Figures], precision: str) -> Figures | None:
     """The quickest arm of a precision at the large size."""
-    found = [row for row in rows.values() if row.size == "large" and row.arm.split()[0] == precision]
-    return max(found, key=lambda row: row.pairs_per_s, default=None)
+    candidates = [row for row in rows.values() if row.size == "large" and row.arm.split()[0] == precision]
+    return max(candidates, key=lambda row: row.pairs_per_s, default=None)
 
 
 def _p50_s(precision: str) -> Callable[[Mapping[str, Figures]], float | None]:
     def reached(rows: Mapping[str, Figures]) -> float | None:
-        found = [row.p50_s for row in rows.values() if row.size == "large" and row.arm.split()[0] == precision]
-        return min(found, default=None)
+        times_s = [row.p50_s for row in rows.values() if row.size == "large" and row.arm.split()[0] == precision]
+        return min(times_s, default=None)
 
     return reached
 
@@ -69,18 +69,18 @@ def markdown(
     agreements: Sequence[ScoreAgreement],
     left_out: Mapping[str, str],
 ) -> str:
-    """The page. A target without its arms is not measured, which is not the same as missed."""
+    """The page in Markdown. A target whose arms were left out is reported as not measured, never as missed."""
     lines = ["  ".join(f"{name} {value}" for name, value in machine.items()), ""]
-    for name, found in ceilings.items():
-        told = f"{found['flops_per_s'] / 1e12:,.1f} TFLOP/s in {found['dtype']}" if found else "not known"
-        lines.append(f"ceiling, {name}: {told}")
+    for name, ceiling in ceilings.items():
+        rate = f"{ceiling['flops_per_s'] / 1e12:,.1f} TFLOP/s in {ceiling['dtype']}" if ceiling else "not known"
+        lines.append(f"ceiling, {name}: {rate}")
     lines += ["", *_table(list(COLUMNS), [[cell(row) for cell in COLUMNS.values()] for row in figures]), ""]
     rows = {f"{row.size}, {row.arm}": row for row in figures}
     lines += [*_table(["target", "aim", "reached", ""], [_verdict(target, rows) for target in TARGETS]), ""]
-    head = ["arm", "beside", "queries", "largest difference", "spread of scores", "tau"]
-    lines += _table(head, [_cells(one) for one in agreements])
+    head = ["arm", "against", "queries", "largest difference", "spread of scores", "tau"]
+    lines += _table(head, [_cells(agreement) for agreement in agreements])
     if left_out:
-        lines += ["", *(f"left out: {name}: {why}" for name, why in left_out.items())]
+        lines += ["", *(f"left out: {name}: {reason}" for name, reason in left_out.items())]
     return "\n".join(lines)
 
 
@@ -91,9 +91,9 @@ def _verdict(target: SpeedTarget, rows: Mapping[str, Figures]) -> list[str]:
     return [target.name, target.aim, f"{value:.3f}", "met" if target.met(value) else "missed"]
 
 
-def _cells(one: ScoreAgreement) -> list[str]:
-    numbers = (f"{value:.4f}" for value in (one.largest_difference, one.spread, one.tau))
-    return [one.arm, one.reference, str(one.queries), *numbers]
+def _cells(agreement: ScoreAgreement) -> list[str]:
+    numbers = (f"{value:.4f}" for value in (agreement.largest_difference, agreement.spread, agreement.tau))
+    return [agreement.arm, agreement.reference, str(agreement.queries), *numbers]
 
 
 def _share(value: float | None) -> str:

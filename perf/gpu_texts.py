@@ -2,7 +2,7 @@
 
 python -m perf.gpu_texts NFCORPUS_FOLDER texts.jsonl --queries 40
 
-writes such a file: a BEIR folder's test queries, each with the first 100 documents of BM25. One line is one query:
+writes such a file from a BEIR folder: test queries, each with the first 100 documents of BM25. Each line is one query,
 {"query": ..., "documents": [...]}.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-WORDS = 230  # of a drawn document, as NFCorpus has on average
+WORDS = 230  # words of a drawn document, the average of NFCorpus
 
 
 class TextPlan(NamedTuple):
@@ -23,31 +23,31 @@ class TextPlan(NamedTuple):
 
 
 def read(path: Path, queries: int, documents: int) -> list[TextPlan]:
-    """The first queries of a file with their first documents. Raises ValueError for a line that is none."""
-    found = []
+    """The first queries of a file with their first documents. Raises ValueError for a line of another form."""
+    plans = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()[:queries], 1):
         try:
             row = json.loads(line)
-            found.append(TextPlan(row["query"], row["documents"][:documents]))
+            plans.append(TextPlan(row["query"], row["documents"][:documents]))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}:{number}: {error!r}: expected an object with query and documents") from None
-    return found
+    return plans
 
 
 def draw(queries: int, documents: int, words: int = WORDS) -> list[TextPlan]:
-    """Texts of drawn words, always the same. Lengths vary by a third about `words`, as abstracts do."""
+    """Texts of drawn words, the same in every call. Lengths vary by a third around `words`, as in abstracts."""
     source = sorted({word for page in sorted(ROOT.glob("*.md")) for word in page.read_text(encoding="utf-8").split()})
-    random_ = random.Random(0)
+    generator = random.Random(0)
 
     def text(length: int) -> str:
-        return " ".join(random_.choices(source, k=length))
+        return " ".join(generator.choices(source, k=length))
 
-    lengths = [random_.randint(words * 2 // 3, words * 4 // 3) for _ in range(documents)]
+    lengths = [generator.randint(words * 2 // 3, words * 4 // 3) for _ in range(documents)]
     return [TextPlan(text(8), [text(length) for length in lengths]) for _ in range(queries)]
 
 
 def of_beir(folder: Path, queries: int, k: int) -> Iterator[TextPlan]:
-    """A BEIR folder's judged test queries with the first documents of BM25, title and text as BEIR joins them."""
+    """Judged test queries of a BEIR folder with BM25's first k documents; titles are joined as BEIR does."""
     from engines import Retriever, load
 
     corpus = {row["_id"]: f"{row.get('title', '')} {row['text']}".strip() for row in _rows(folder / "corpus.jsonl")}
@@ -58,10 +58,10 @@ def of_beir(folder: Path, queries: int, k: int) -> Iterator[TextPlan]:
     engine.prepare(texts, analysis="english")
     kept = 0
     for row in _rows(folder / "queries.jsonl"):
-        found = engine.search(row["text"], k) if row["_id"] in judged else []
-        if len(found) == k and kept < queries:
+        positions = engine.search(row["text"], k) if row["_id"] in judged else []
+        if len(positions) == k and kept < queries:
             kept += 1
-            yield TextPlan(row["text"], [texts[i] for i in found])
+            yield TextPlan(row["text"], [texts[position] for position in positions])
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
@@ -77,8 +77,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--documents", type=int, default=100)
     options = parser.parse_args(arguments)
     with options.out.open("w", encoding="utf-8") as file:
-        for asked in of_beir(options.folder, options.queries, options.documents):
-            file.write(json.dumps(asked._asdict(), ensure_ascii=False) + "\n")
+        for plan in of_beir(options.folder, options.queries, options.documents):
+            file.write(json.dumps(plan._asdict(), ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""What the harness costs around an engine, against its targets; exit 1 if one is missed. Only the demo has a real one.
+"""What the harness costs around an engine, against its targets; exit 1 if a target is missed.
+
+Only the demo's measurement has a real engine, the others have the fake one.
 
 python -m perf.harness_cost                        # everything, about 15 minutes on two idle cores
 python -m perf.harness_cost help speed --queries 1000
@@ -22,7 +24,7 @@ from perf.synthetic import Size, beir_15, write
 
 COMMAND = (sys.executable, "-m", "harness")
 POLL_S = 0.05
-KILLED_AT = 0.9  # share of the queries that a run has committed when it is killed
+KILLED_AT = 0.9  # share of the queries that are committed when the run is killed
 CURVES = {"queries": (500, 1000, 2000, 4000), "k": (10, 30, 100, 300), "words": (10, 30, 100, 300, 1000)}
 
 
@@ -46,10 +48,10 @@ class Figure(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """A process that has ended, as the system saw it."""
+    """A process that has ended, as the system reports it."""
 
     wall_s: float
-    cpu_s: float  # user and system
+    cpu_s: float  # user and system time
     peak_bytes: int
 
 
@@ -59,7 +61,7 @@ class Cost(NamedTuple):
     pairs: int
     engine_s: float
     loop_s: float  # loop and store, without the engine
-    measures_s: float  # from raw scores to the row of a report, intervals included
+    measures_s: float  # from raw scores to a report's row, with its intervals
 
 
 def measure_help(folder: Path, queries: int) -> Iterator[Figure]:
@@ -76,16 +78,16 @@ def measure_speed(folder: Path, queries: int) -> Iterator[Figure]:
 
 
 def measure_demo(folder: Path, queries: int) -> Iterator[Figure]:
-    """The demo's classifier. Loop: from the first query of a benchmark to the last; set-up is all before and after."""
-    found = json.loads(_child("_demo", folder))
-    yield Figure("demo-fp32: outside engine.score, of the loop", 100 * (1 - found["score_s"] / found["loop_s"]), "%", 3)
-    yield Figure("demo-fp32: loop", found["loop_s"], "s")
-    yield Figure("demo-fp32: whole command", found["whole_s"], "s")
-    yield Figure("demo-fp32: set-up and report, of the command", 100 * (1 - found["loop_s"] / found["whole_s"]), "%")
+    """The demo's classifier. The loop is from a benchmark's first query to its last; the rest is set-up and report."""
+    times = json.loads(_child("_demo", folder))
+    yield Figure("demo-fp32: outside engine.score, of the loop", 100 * (1 - times["score_s"] / times["loop_s"]), "%", 3)
+    yield Figure("demo-fp32: loop", times["loop_s"], "s")
+    yield Figure("demo-fp32: whole command", times["whole_s"], "s")
+    yield Figure("demo-fp32: set-up and report, of the command", 100 * (1 - times["loop_s"] / times["whole_s"]), "%")
 
 
 def measure_full(folder: Path, queries: int) -> Iterator[Figure]:
-    """BEIR's 15 sets by their numbers of queries: run, killed at 90%, resumed to the end, reported."""
+    """Benchmarks as large as BEIR's 15 sets: run, killed at 90% of the queries, resumed to the end, reported."""
     sizes = beir_15()
     out = folder / "full-results"
     command = [*COMMAND, "run", str(write(folder / "full", sizes)), "--out", str(out)]
@@ -105,7 +107,7 @@ def measure_full(folder: Path, queries: int) -> Iterator[Figure]:
 
 
 def measure_curves(folder: Path, queries: int) -> Iterator[Figure]:
-    """One of queries, k and words of a document varies, the others are 1,000, 100 and 60."""
+    """One of queries, k and words per document varies; the others stay at 1,000, 100 and 60."""
     for axis, values in CURVES.items():
         costs = {value: _point(folder / f"{axis}-{value}", axis, value) for value in values}
         for value, cost in costs.items():
@@ -121,7 +123,7 @@ def _point(folder: Path, axis: str, value: int) -> Cost:
 
 
 def _cost(config_path: Path, out: Path) -> Cost:
-    """One benchmark through the real loop, store and measures, its candidates read before the clock starts."""
+    """Cost of one benchmark in the real loop, store and measures. Candidates are read before the clock starts."""
     from engines.fake import Fake
     from harness.config import read_config
     from harness.run import rows
@@ -130,7 +132,7 @@ def _cost(config_path: Path, out: Path) -> Cost:
 
     config = read_config(config_path)
     tasks = prepare(config, Selection())
-    entries = [task.entry for task in tasks]  # of the manifest: recall and bounds of the candidates
+    entries = [task.entry for task in tasks]  # the manifest's entries, with recall and bounds of the candidates
     assert entries
     spent = [0.0]
 
@@ -154,7 +156,7 @@ def _cost(config_path: Path, out: Path) -> Cost:
 
 
 def _demo(folder: Path) -> None:
-    """In a process of its own, whose start is the clock's zero."""
+    """Runs in a process of its own; the clock starts with it."""
     started = time.perf_counter()
     from harness.run import loop, verb
     from harness.store import Store
@@ -163,9 +165,9 @@ def _demo(folder: Path) -> None:
     score_task = loop.score_task
 
     def timed(*arguments: object) -> None:
-        begun = time.perf_counter()
+        began = time.perf_counter()
         score_task(*arguments)  # type: ignore[arg-type]
-        loop_s[0] += time.perf_counter() - begun
+        loop_s[0] += time.perf_counter() - began
 
     loop.score_task = timed  # type: ignore[assignment]
     path = Path("configs/demo.yaml")
@@ -193,7 +195,7 @@ def _run(command: Sequence[str], log: Path) -> Ended:
 
 
 def _ended(process: "subprocess.Popen[bytes]", started: float) -> Ended:
-    """Waits for it: only wait4 tells one child's own peak of memory."""
+    """Wait for the process to end. Only wait4 reports the peak memory of one child."""
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     unit = 1 if sys.platform == "darwin" else 1024
@@ -202,12 +204,12 @@ def _ended(process: "subprocess.Popen[bytes]", started: float) -> Ended:
 
 class Watched(NamedTuple):
     ended: Ended
-    committed: int  # when it was killed or had ended
-    first_s: float  # from its start to the first query that it committed
+    committed: int  # queries when it was killed or had ended
+    first_s: float  # from its start to its first committed query
 
 
 def _watch(command: Sequence[str], out: Path, *, until: int | None, committed: int = 0) -> Watched:
-    """A run, killed when `until` queries are committed, or left to its end."""
+    """Watch a run: kill it when `until` queries are committed, or let it end."""
     started, first_s = time.perf_counter(), 0.0
     with out.with_suffix(".log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
@@ -234,7 +236,7 @@ def _committed(store: Path) -> int:
             return int(connection.execute("SELECT count(*) FROM samples").fetchone()[0])
         finally:
             connection.close()
-    except sqlite3.OperationalError:  # not made yet
+    except sqlite3.OperationalError:  # the store does not exist yet
         return 0
 
 
@@ -244,13 +246,13 @@ def _plot(axis: str, costs: dict[int, Cost]) -> bytes:
 
     from harness.report.plots import PALETTE, Plot, drawing, saved
 
-    labels = {"queries": "queries", "k": "candidates of a query", "words": "words of a document"}
+    labels = {"queries": "queries", "k": "candidates per query", "words": "words per document"}
     with drawing():
         figure = Canvas(figsize=(4.6, 2.9), layout="constrained")
         axes = figure.subplots()
-        for place, name in enumerate(("fake engine", "loop and store", "measures")):
-            seconds = [cost[1 + place] for cost in costs.values()]
-            axes.plot(list(costs), seconds, marker="o", color=PALETTE[place], label=name)
+        for index, name in enumerate(("fake engine", "loop and store", "measures")):
+            seconds = [cost[1 + index] for cost in costs.values()]
+            axes.plot(list(costs), seconds, marker="o", color=PALETTE[index], label=name)
         axes.set(xscale="log", yscale="log", xlabel=labels[axis], ylabel="processor time, s")
         axes.set_xticks(list(costs), [f"{value:,}" for value in costs], minor=False)
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
@@ -271,8 +273,8 @@ MEASURED: dict[str, Callable[[Path, int], Iterator[Figure]]] = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", help=f"of {', '.join(MEASURED)}; default all")
-    parser.add_argument("--queries", type=int, default=5000, help="of the measurement of speed")
+    parser.add_argument("what", nargs="*", help=f"any of {', '.join(MEASURED)}; default: all")
+    parser.add_argument("--queries", type=int, default=5000, help="queries of the measurement `speed`")
     parser.add_argument("--plots", type=Path, help="folder to copy the plots of the curves to")
     arguments = parser.parse_args()
     unknown = set(arguments.what) - MEASURED.keys()
@@ -281,8 +283,8 @@ def main() -> int:
     from harness import machine
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    known = machine.machine()
-    print(f"{known['cpu']}, {known['cores']} cores, load average {os.getloadavg()[0]:.1f} before", flush=True)
+    facts = machine.machine()
+    print(f"{facts['cpu']}, {facts['cores']} cores, load average {os.getloadavg()[0]:.1f} before", flush=True)
     missed = 0
     with tempfile.TemporaryDirectory() as name:
         os.environ["CRISPBENCH_CACHE"] = f"{name}/cache"

@@ -1,11 +1,11 @@
-"""How exact the load generator itself is: something that answers at once, and how late its requests were.
+"""Precision of the load generator: how late it sends requests to a target that answers at once.
 
-python perf/load_generator.py                          # a server on loopback, asked through a bare socket
-python perf/load_generator.py --through remote         # the same server through the remote engine: costs httpx's time
-python perf/load_generator.py --through nothing        # no server, an engine that answers at once
+python perf/load_generator.py                          # a server on loopback, through a bare socket
+python perf/load_generator.py --through remote         # the same server through the remote engine, with httpx's time
+python perf/load_generator.py --through nothing        # no server: an engine that answers at once
 python perf/load_generator.py --rate 500 1000 --processes 1 --seconds 10
 
-Exit 0 if the last rate was held: every request answered, and the p99 of the delay below the bound; else 1.
+Exit 0 if the last rate was held: every request was answered, and the p99 of the delay stayed below the bound; else 1.
 """
 
 import argparse
@@ -46,14 +46,14 @@ class BareOptions(Options):
 
 
 class Bare(Engine):
-    """Speaks just enough HTTP for the server below: what is left of the time is the load generator's."""
+    """Speaks just enough HTTP for the server below, so that the remaining time is the load generator's own."""
 
     options_type: ClassVar[type[Options]] = BareOptions
     options: BareOptions
 
     def __init__(self, options: BareOptions) -> None:
         super().__init__(options)
-        self._local = threading.local()  # a connection for each thread
+        self._local = threading.local()  # one connection per thread
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         if not hasattr(self._local, "socket"):
@@ -68,11 +68,11 @@ class Bare(Engine):
         return [result["relevance_score"] for result in results]
 
 
-engines.ENGINES["bare"] = f"{__name__}:Bare"  # also in a process that was started from here: it imports this file
+engines.ENGINES["bare"] = f"{__name__}:Bare"  # a spawned process imports this file and knows it too
 
 
 class AtOnce(asyncio.Protocol):
-    """Answers every request with the same scores, as soon as its last byte is in."""
+    """Answers every request with the same scores as soon as its last byte has arrived."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -90,7 +90,7 @@ class AtOnce(asyncio.Protocol):
 
 
 def serve(connection: Connection) -> None:
-    """The server's process, until it is ended."""
+    """Run the server in this process until the process is ended."""
 
     async def run() -> None:
         server = await asyncio.get_running_loop().create_server(AtOnce, "127.0.0.1", 0)
@@ -106,7 +106,7 @@ class LoadSubject(NamedTuple):
 
 
 @contextmanager
-def subject(through: str, workers: int) -> Iterator[LoadSubject]:
+def opened_subject(through: str, workers: int) -> Iterator[LoadSubject]:
     if through == "nothing":
         yield LoadSubject("fake", {"constant": True})
         return
@@ -123,22 +123,22 @@ def subject(through: str, workers: int) -> Iterator[LoadSubject]:
         process.join()
 
 
-def measure(asked: LoadSubject, rate: float, seconds: float, *, workers: int, processes: int) -> list[Timing]:
+def measure(subject: LoadSubject, rate: float, seconds: float, *, workers: int, processes: int) -> list[Timing]:
     count, timings, stop = round(rate * seconds), list[Timing](), threading.Event()
     load = Load("server", [REQUEST] * count, schedule(count, rate, "poisson", 0), workers)
     warmup = Load("single-stream", [REQUEST] * 20 * processes, workers=processes)
     with tempfile.TemporaryDirectory() as folder, Recorder(Path(folder) / "samples.jsonl", {}) as recorder:
 
-        def record(timing: Timing) -> None:  # as a measurement does: on disk, too
+        def record(timing: Timing) -> None:  # on disk too, as a measurement writes it
             recorder.add(timing)
             timings.append(timing)
 
         if processes > 1:
-            with Processes.open(asked.kind, asked.options, processes) as several, steady():
+            with Processes.open(subject.kind, subject.options, processes) as several, steady():
                 several.perform(warmup, lambda _: None, threading.Event())
                 several.perform(load, record, stop)
         else:
-            with engines.load(asked.kind, asked.options) as engine, steady():
+            with engines.load(subject.kind, subject.options) as engine, steady():
                 target = Target(engine, concurrent=True)
                 perform(target, warmup, lambda _: None, threading.Event())
                 perform(target, load, record, stop)
@@ -146,31 +146,34 @@ def measure(asked: LoadSubject, rate: float, seconds: float, *, workers: int, pr
 
 
 def used_s() -> float:
-    """CPU time of this process and of those that have ended: the generator's. The server still runs."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in used)
+    """CPU time of this process and of its children that have ended. The server still runs, so it is not included."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, nargs="+", default=[500, 1000, 1500, 2000], help="requests per second")
-    parser.add_argument("--seconds", type=float, default=30)
-    parser.add_argument("--processes", type=int, default=2, help="that send")
-    parser.add_argument("--workers", type=int, default=32, help="requests under way at most")
-    parser.add_argument("--through", choices=["socket", "remote", "nothing"], default="socket")
-    parser.add_argument("--bound-ms", type=float, default=10.0, help="that the p99 of the delay must stay below")
-    asked = parser.parse_args()
+    parser.add_argument("--seconds", type=float, default=30, help="duration of each rate")
+    parser.add_argument("--processes", type=int, default=2, help="sending processes")
+    parser.add_argument("--workers", type=int, default=32, help="largest number of requests under way")
+    parser.add_argument(
+        "--through", choices=["socket", "remote", "nothing"], default="socket", help="way to the target"
+    )
+    parser.add_argument("--bound-ms", type=float, default=10.0, help="bound of the p99 of the delay")
+    options = parser.parse_args()
     print(
-        f"{len(cores())} cores, load average {os.getloadavg()[0]:.1f}; through {asked.through}, {asked.processes} "
-        f"processes, {asked.workers} workers, {len(TEXTS)} documents a request, {asked.seconds:g} s"
+        f"{len(cores())} cores, load average {os.getloadavg()[0]:.1f}; through {options.through}, {options.processes} "
+        f"processes, {options.workers} workers, {len(TEXTS)} documents per request, {options.seconds:g} s"
     )
     print(HEADINGS)
-    with subject(asked.through, asked.workers) as target:
-        for rate in asked.rate:
+    with opened_subject(options.through, options.workers) as target:
+        for rate in options.rate:
             before_s = used_s()
-            timings = measure(target, rate, asked.seconds, workers=asked.workers, processes=asked.processes)
+            timings = measure(target, rate, options.seconds, workers=options.workers, processes=options.processes)
             delays_ms = 1e3 * np.array([timing.delay_s for timing in timings])
-            last_s, failed = max(each.done_s for each in timings), sum(each.error is not None for each in timings)
+            last_s = max(timing.done_s for timing in timings)
+            failed = sum(timing.error is not None for timing in timings)
             p50, p99, p999 = np.percentile(delays_ms, [50, 99, 99.9])
             service_ms = 1e3 * float(np.median([timing.service_s for timing in timings]))
             print(
@@ -178,9 +181,12 @@ def main() -> int:
                 f"{delays_ms.max():6.1f}  {service_ms:14.2f}  {(used_s() - before_s) / last_s:12.2f}",
                 flush=True,
             )
-            held = p99 < asked.bound_ms and not failed and len(timings) == round(rate * asked.seconds)
-    said = "held" if held else "could not hold"
-    print(f"{said} {rate:,.0f}/s for {asked.seconds:g} s: p99 of the delay {p99:.3f} ms, bound {asked.bound_ms:g} ms")
+            held = p99 < options.bound_ms and not failed and len(timings) == round(rate * options.seconds)
+    result = "held" if held else "could not hold"
+    print(
+        f"{result} {rate:,.0f}/s for {options.seconds:g} s: p99 of the delay {p99:.3f} ms, "
+        f"bound {options.bound_ms:g} ms"
+    )
     return 0 if held else 1
 
 

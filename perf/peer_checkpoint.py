@@ -1,6 +1,6 @@
 """Random-weight checkpoints of the true shape: a causal one, and its two-label classifier with the same weights.
 
-Files as transformers 4 and 5 both read them, written without either.
+The files are such as transformers 4 and 5 both read, and are written without either.
 """
 
 import json
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 WEIGHTS = "model.safetensors"
-WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}  # of a number in a layer's matrix
+WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}  # bytes of one number of a layer's matrix
 
 
 class PeerShape(NamedTuple):
-    """A Qwen2 decoder's sizes. Its output rows are its embeddings, as in both models."""
+    """Sizes of a Qwen2 decoder. Its output rows are its embeddings, as in both models."""
 
     hidden: int
     heads: int
@@ -40,7 +40,7 @@ class PeerShape(NamedTuple):
         return self.vocabulary * self.hidden + self.layers * layer + self.hidden
 
 
-# config.json of Qwen2.5-0.5B and Qwen2.5-1.5B, which mxbai-rerank-base-v2 and -large-v2 are made of
+# from config.json of Qwen2.5-0.5B and Qwen2.5-1.5B, on which mxbai-rerank-base-v2 and -large-v2 are built
 SHAPES = {
     "base": PeerShape(hidden=896, heads=14, kv_heads=2, intermediate=4864, layers=24),
     "large": PeerShape(hidden=1536, heads=12, kv_heads=2, intermediate=8960, layers=28),
@@ -48,7 +48,7 @@ SHAPES = {
 
 
 def weights_bytes(shape: PeerShape, precision: str) -> int:
-    """What a model's weights take; in int8 all but the layers' matrices is float32."""
+    """Bytes of a model's weights. In int8 everything but the layers' matrices is float32."""
     if precision != "int8":
         return shape.parameters * WEIGHT_BYTES[precision]
     matrices = shape.layers * sum(out * into for out, into in shape.matrices)
@@ -61,7 +61,7 @@ class Checkpoints(NamedTuple):
 
 
 def build(shape: PeerShape, tokenizer: Path, folder: Path, *, seed: int) -> Checkpoints:
-    """Both checkpoints below a folder, in bfloat16 as the models are published; what lies there already is kept.
+    """Write both checkpoints below a folder, in bfloat16 as the models are published; existing ones are kept.
 
     `tokenizer` is a folder with tokenizer.json that knows "0", "1" and "<|endoftext|>".
     """
@@ -80,12 +80,12 @@ def build(shape: PeerShape, tokenizer: Path, folder: Path, *, seed: int) -> Chec
     weights["score.weight"] = weights["model.embed_tokens.weight"][rows].clone()
     save_folder(made.classifier, tokenizer, settings(shape, vocabulary, "Qwen2ForSequenceClassification"))
     save_file(weights, made.classifier / WEIGHTS, {"format": "pt"})
-    (folder / "recipe.json").write_text(recipe)  # last: an unfinished folder is made anew
+    (folder / "recipe.json").write_text(recipe)  # written last, so that an unfinished folder is built again
     return made
 
 
 def random_weights(shape: PeerShape, seed: int) -> dict[str, Any]:
-    """Tensors by their names in a checkpoint, bfloat16. Matrices are normal with 0.02, Qwen2's initializer_range."""
+    """Tensors in bfloat16 by their names in a checkpoint. Matrices are normal with 0.02, Qwen2's initializer_range."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -108,7 +108,7 @@ def random_weights(shape: PeerShape, seed: int) -> dict[str, Any]:
 
 
 def settings(shape: PeerShape, vocabulary: Any, architecture: str) -> dict[str, Any]:
-    """config.json. Transformers 4 reads rope_theta at the top level, 5 there as well."""
+    """Content of config.json. Transformers 4 and 5 both read rope_theta at the top level."""
     return {
         "architectures": [architecture],
         "model_type": "qwen2",
@@ -135,7 +135,7 @@ def settings(shape: PeerShape, vocabulary: Any, architecture: str) -> dict[str, 
 
 
 def save_folder(folder: Path, tokenizer: Path, config: Mapping[str, Any]) -> None:
-    """A checkpoint's folder without its weights. The tokenizer is read as its file has it, in transformers 4 too."""
+    """Write a checkpoint's folder without its weights. Transformers 4 and 5 read the tokenizer as its file has it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     shutil.copyfile(tokenizer / "tokenizer.json", folder / "tokenizer.json")

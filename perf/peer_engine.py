@@ -1,4 +1,4 @@
-"""This project's torch engine as a peer's process. Runs in the project's own environment."""
+"""This project's torch engine as a peer's process, in the project's own environment."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,6 +1,6 @@
-"""Virtual environments of the peers, one each: their versions fit neither beside ours nor beside each other's.
+"""Virtual environments of the peers, one each, because their versions conflict with ours and with one another's.
 
-They lie in .venv-peers/NAME and stay, so that a later run installs nothing.
+They are kept in .venv-peers/NAME, so that a later run installs nothing.
 """
 
 import shutil
@@ -23,13 +23,13 @@ def interpreter(name: str) -> Path:
 
 
 def is_installed(name: str, requirements: Path) -> bool:
-    """Whether the environment is there with exactly the versions of its requirements file."""
+    """Whether the environment exists with exactly the versions of its requirements file."""
     marker = FOLDER / name / "installed.txt"
     return marker.is_file() and marker.read_bytes() == requirements.read_bytes()
 
 
 def install(name: str, requirements: Path) -> None:
-    """Make the environment, unless it is there as its file says. Raises NotInstalled."""
+    """Make the environment unless it exists as its file wants it. Raises NotInstalled."""
     if is_installed(name, requirements):
         return
     shutil.rmtree(FOLDER / name, ignore_errors=True)
@@ -40,9 +40,9 @@ def install(name: str, requirements: Path) -> None:
         (FOLDER / ".gitignore").write_text("*\n", encoding="utf-8")
         subprocess.run(pip, check=True, timeout=INSTALL_S, capture_output=True, text=True)
     except subprocess.TimeoutExpired:
-        raise NotInstalled(f"pip took more than {INSTALL_S} s: look at the connection to the package index") from None
+        raise NotInstalled(f"pip took more than {INSTALL_S} s: check the connection to the package index") from None
     except (OSError, subprocess.CalledProcessError) as error:
         printed = (getattr(error, "stderr", None) or str(error)).splitlines()
         reasons = [line for line in printed if line.startswith("ERROR")] or printed
         raise NotInstalled(reasons[-1]) from None
-    shutil.copyfile(requirements, FOLDER / name / "installed.txt")  # last: a broken environment is made anew
+    shutil.copyfile(requirements, FOLDER / name / "installed.txt")  # last: a broken environment is made again

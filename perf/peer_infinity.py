@@ -1,7 +1,7 @@
-"""infinity's server over the classifier checkpoint as a peer's process: asked over loopback as its users ask it.
+"""infinity's server over the classifier checkpoint as a peer's process, reached over loopback as its users reach it.
 
-This process runs in the project's own environment, the server in infinity's; the server's memory is what counts.
-Its scores are log-odds of two probabilities, whose time includes HTTP and the prompt's rendering.
+This process runs in the project's own environment, the server in infinity's; memory is the server's. The scores are
+log-odds of two probabilities, and their time includes HTTP and the rendering of the prompt.
 """
 
 import socket
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from engines import Pair, load
+from engines import load
 from perf.peer_protocol import LOAD_S, Loaded, serve
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
@@ -33,14 +33,14 @@ def loaded(spec: Mapping[str, Any]) -> Iterator[Loaded]:
         with load("remote", options) as engine:
 
             def score(pairs: Sequence[Sequence[str]]) -> list[float]:
-                return engine.score([Pair(query, document) for query, document in pairs])
+                return engine.score([(query, document) for query, document in pairs])
 
             yield Loaded(score, {**engine.describe().document(), "dtype": DTYPES[spec["precision"]]}, pid)
 
 
 @contextmanager
 def server(spec: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """Address and process id of a server that answers. It ends with the block."""
+    """URL and process id of a server that answers. The server ends with the block."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -48,7 +48,7 @@ def server(spec: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     command += ["--engine", "torch", "--device", "cpu", "--dtype", DTYPES[spec["precision"]]]
     command += ["--no-compile", "--no-bettertransformer", "--no-model-warmup"]
     command += ["--model-id", spec["classifier"], "--served-model-name", "peer"]
-    process = subprocess.Popen(command, stdout=2)  # what it prints goes to this process's log
+    process = subprocess.Popen(command, stdout=2)  # its output goes to this process's log
     try:
         url = f"http://127.0.0.1:{port}"
         wait(f"{url}/health", process)
@@ -63,7 +63,7 @@ def server(spec: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
 
 
 def wait(url: str, process: "subprocess.Popen[bytes]") -> None:
-    """Until the server answers. Raises RuntimeError if it ends or takes too long."""
+    """Wait until the server answers. Raises RuntimeError if it ends or takes too long."""
     import httpx
 
     until = time.monotonic() + LOAD_S - 60
@@ -73,7 +73,7 @@ def wait(url: str, process: "subprocess.Popen[bytes]") -> None:
                 return
         except httpx.TransportError:
             time.sleep(0.2)
-    raise RuntimeError(f"infinity does not answer (exit {process.poll()})")
+    raise RuntimeError(f"infinity does not answer (exit code {process.poll()}): its output above says why")
 
 
 if __name__ == "__main__":

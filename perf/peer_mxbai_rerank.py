@@ -1,6 +1,6 @@
-"""The reference implementation (mxbai-rerank) as a peer's process. Runs in an environment of its own.
+"""The reference implementation (mxbai-rerank) as a peer's process, in an environment of its own.
 
-It has float32 only on a CPU: its `TorchModule.to` makes it of every 16-bit type.
+On a CPU it has only float32: its `TorchModule.to` converts every 16-bit type to float32.
 """
 
 import os
@@ -23,8 +23,8 @@ def loaded(spec: Mapping[str, Any]) -> Iterator[Loaded]:
         scores: list[float] = []
         for query, group in groupby(pairs, key=lambda pair: pair[0]):
             documents = [document for _, document in group]
-            found = model.rank(query, documents, top_k=len(documents), sort=False, return_documents=False)
-            scores += [result.score for result in found]
+            results = model.rank(query, documents, top_k=len(documents), sort=False, return_documents=False)
+            scores += [result.score for result in results]
         return scores
 
     packages = ("mxbai-rerank", "transformers", "torch")

@@ -1,6 +1,6 @@
-"""What the peers score: real queries with the documents that BM25 finds for them, and the work that this is at least.
+"""What the peers score: real queries with BM25's first documents, and the least work that scoring them takes.
 
-NFCorpus and Qwen2's tokenizer where they are among the collections, the demo's otherwise.
+Texts are NFCorpus's and the tokenizer is Qwen2's where the collections have them, and the demo's where they do not.
 """
 
 import os
@@ -24,7 +24,7 @@ DEMO = ROOT / "checkpoints/demo"
 
 class Workload(NamedTuple):
     name: str
-    lists: list[list[Pair]]  # one per query
+    lists: list[list[Pair]]  # [queries][documents]
 
     @property
     def pairs(self) -> list[Pair]:
@@ -32,17 +32,17 @@ class Workload(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What scoring a workload takes at least: a query's prefix once, no padding, one row of the head."""
+    """The least work of a workload: a query's prefix once, no padding, one row of the head."""
 
-    prompt_tokens: int  # of all prompts, each with its own prefix
-    longest_tokens: int  # of one prompt
-    needed_tokens: int  # with every prefix once
-    flops: int  # of the needed tokens, by the formula of engines.torch.work
+    prompt_tokens: int  # sum over all prompts, each with its own prefix
+    longest_tokens: int  # longest prompt
+    needed_tokens: int  # every prefix counted once
+    flops: int  # for the needed tokens, by the formula of engines.torch.work
 
 
 def find_tokenizer(collections: Path) -> Path:
-    found = collections / "qwen2-tokenizer"
-    return found if (found / "tokenizer.json").is_file() else DEMO
+    folder = collections / "qwen2-tokenizer"
+    return folder if (folder / "tokenizer.json").is_file() else DEMO
 
 
 def find_workload(collections: Path, queries: int, documents: int) -> Workload:
@@ -54,13 +54,13 @@ def find_workload(collections: Path, queries: int, documents: int) -> Workload:
     (task,) = prepare(
         Config.model_validate({**config, "candidates": {"source": "bm25", "k": documents}}), Selection(limit=queries)
     )
-    known = task.benchmark
+    benchmark = task.benchmark
     lists = [
-        [Pair(known.queries[query_id], known.documents[doc_id]) for doc_id in doc_ids]
+        [Pair(benchmark.queries[query_id], benchmark.documents[doc_id]) for doc_id in doc_ids]
         for query_id, doc_ids in task.candidates.lists.items()
         if doc_ids
     ]
-    return Workload(known.name, lists)
+    return Workload(benchmark.name, lists)
 
 
 def find_work(workload: Workload, shape: PeerShape, tokenizer: Path, template: str) -> Work:
@@ -79,7 +79,7 @@ def find_work(workload: Workload, shape: PeerShape, tokenizer: Path, template: s
 
 
 def work_of(shape: PeerShape, prefix_tokens: int, tail_tokens: Sequence[int]) -> Work:
-    """Of one query with a document per tail."""
+    """Work of one query with one document per tail."""
     needed = prefix_tokens + sum(tail_tokens)
     keys = causal_keys(prefix_tokens) + sum(causal_keys(tail, behind=prefix_tokens) for tail in tail_tokens)
     return Work(
@@ -91,6 +91,6 @@ def work_of(shape: PeerShape, prefix_tokens: int, tail_tokens: Sequence[int]) ->
 
 
 def layers(shape: PeerShape) -> Layers:
-    """All matrices that a token passes, for engines.torch.work and engines.torch.ceiling; bytes are not asked of it."""
+    """All matrices that a token passes, for engines.torch.work and engines.torch.ceiling. Byte sizes are left at 0."""
     attention = shape.layers * shape.hidden
     return Layers(tuple(shape.matrices * shape.layers), attention, weight_bytes=0, activation_bytes=0)

@@ -1,6 +1,6 @@
-"""How a peer's process is asked: one JSON line of pairs in, one of seconds, scores and peak memory out.
+"""Protocol of a peer's process: one JSON line of pairs in, one of seconds, scores and peak memory out.
 
-Only the standard library, because `serve` runs inside of every peer's environment. It knows no peer.
+It needs only the standard library, because `serve` runs in every peer's environment. It knows no peer.
 """
 
 import json
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 LOAD_S = 600.0
 ROUND_S = 3600.0
 END_S = 30.0
-ALONE = {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}  # nothing is sent, nothing is fetched
+ALONE = {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}  # no telemetry, no downloads
 
 
 class PeerFailed(Exception):
@@ -31,18 +31,18 @@ class Loaded(NamedTuple):
 
     score: Callable[[Sequence[Sequence[str]]], Sequence[float]]  # (query, document) pairs to log-odds, in order
     about: Mapping[str, str]  # what a reader needs to repeat the run
-    pid: int  # of the process that holds the weights
+    pid: int  # process that holds the weights
 
 
 class PeerAnswer(NamedTuple):
     seconds: float
     scores: list[float]
     cpu_s: float | None  # processor time of the process that holds the weights, all threads
-    peak_bytes: int | None  # of that process, since its start
+    peak_bytes: int | None  # peak memory of that process since its start
 
 
 def serve(load: Callable[[Mapping[str, Any]], AbstractContextManager[Loaded]]) -> None:
-    """Load what the first argument (JSON) says, then answer until stdin ends. What libraries print goes to stderr."""
+    """Load what the first argument (JSON) names, then answer until stdin ends. Output of libraries goes to stderr."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a server of a peer ends with it
     with os.fdopen(os.dup(1), "w", buffering=1) as answers:
         os.dup2(2, 1)
@@ -64,7 +64,7 @@ def serve(load: Callable[[Mapping[str, Any]], AbstractContextManager[Loaded]]) -
 
 
 def peak_bytes(pid: int) -> int | None:
-    """Most memory that a process ever had resident (VmHWM); None where the system does not tell."""
+    """Peak resident memory of a process (VmHWM); None where the system does not report it."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -76,12 +76,12 @@ def peak_bytes(pid: int) -> int | None:
 
 
 def cpu_s(pid: int) -> float | None:
-    """Processor time of a process since its start; None where the system does not tell."""
+    """Processor time of a process since its start; None where the system does not report it."""
     try:
-        told = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
         return None
-    fields = told.rpartition(")")[2].split()  # the name before it may hold anything; utime and stime, proc(5)
+    fields = stat.rpartition(")")[2].split()  # utime and stime, proc(5); the name before them may hold anything
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -101,7 +101,7 @@ class PeerProcess:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                start_new_session=True,  # Ctrl-C reaches it through us alone
+                start_new_session=True,  # Ctrl-C reaches it only through this process
             )
         try:
             started = time.perf_counter()
@@ -112,7 +112,7 @@ class PeerProcess:
             raise
 
     def score(self, pairs: Sequence[Sequence[str]]) -> PeerAnswer:
-        """Seconds as the peer's own process took them, without this protocol. Raises PeerFailed."""
+        """Scores, with the seconds that the peer's process measured around them. Raises PeerFailed."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps([list(pair) for pair in pairs]) + "\n")
@@ -125,7 +125,7 @@ class PeerProcess:
         return answer
 
     def close(self) -> None:
-        """End it: first it is told by the end of its input, then by signals."""
+        """End the process: first by the end of its input, then by signals."""
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.close()
@@ -147,7 +147,7 @@ class PeerProcess:
 
     def _read(self, timeout_s: float) -> dict[str, Any]:
         assert self._process.stdout is not None
-        # A question has one answer, so no line waits in our own buffer, which select would not see.
+        # Every request has one answer, so no second line waits in our buffer, where select would not see it.
         if not select.select([self._process.stdout], [], [], timeout_s)[0]:
             raise self._failed(f"no answer within {timeout_s:.0f} s")
         line = self._process.stdout.readline()

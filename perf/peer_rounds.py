@@ -1,4 +1,4 @@
-"""Loading all contenders, each in a process of its own, and giving them their turns. Knows no table and no option."""
+"""Loads all contenders, each in a process of its own, and gives them their turns. Knows no table and no option."""
 
 import random
 import sys
@@ -24,7 +24,7 @@ class Peer(NamedTuple):
     precisions: tuple[str, ...]
     template: str  # the prompt and how it is tokenised
     requirements: Path | None  # None: it runs in the project's own environment
-    is_server: bool = False  # our process starts it in its environment and asks it over loopback
+    is_server: bool = False  # our process starts it in its environment and sends it requests over loopback
     has_all_logits: bool = False  # it computes the vocabulary's logits of every token
 
 
@@ -54,20 +54,20 @@ PEERS = {
 
 
 class Setting(NamedTuple):
-    """What all contenders have in common."""
+    """Everything that the contenders have in common."""
 
     shape: PeerShape
     checkpoints: Checkpoints
     workload: Workload
     threads: int
-    logs: Path  # a folder
+    logs: Path  # folder
 
 
 class PeerMeasurement(NamedTuple):
     turns: list[PeerTurn]
     ceilings: list[PeerCeiling]
-    about: dict[Contender, dict[str, str]]  # of those that were loaded
-    missing: dict[str, str]  # contender to the reason why it has no figures
+    about: dict[Contender, dict[str, str]]  # description of every contender that was loaded
+    missing: dict[str, str]  # contender -> reason why it has no figures
 
 
 def say(line: str) -> None:
@@ -81,7 +81,7 @@ def reference(setting: Setting, template: str) -> list[float]:
 
 
 def measure(setting: Setting, contenders: Sequence[Contender], rounds: int, seed: int) -> PeerMeasurement:
-    """All contenders, loaded together and warm, one turn each per round; who fails is left out from then on."""
+    """Load and warm up all contenders, then give each one turn per round. One that fails is left out from then on."""
     measured = PeerMeasurement([], [], {}, {})
     with ExitStack() as stack:
         loaded: dict[Contender, PeerProcess] = {}
@@ -139,9 +139,9 @@ def _ceiling(setting: Setting, precision: str, measured: PeerMeasurement, number
 
         torch.set_num_threads(setting.threads)
         shape, device = layers(setting.shape), torch.device("cpu")
-        found = measure(shape, precision=precision, dtype=DTYPES[precision], device=device)
-        assert found is not None  # a CPU has a clock
-        measured.ceilings.append(PeerCeiling(number, position, precision, found.flops_per_s))
+        ceiling = measure(shape, precision=precision, dtype=DTYPES[precision], device=device)
+        assert ceiling is not None  # a CPU has a clock
+        measured.ceilings.append(PeerCeiling(number, position, precision, ceiling.flops_per_s))
 
     return take
 
@@ -168,9 +168,9 @@ def _spec(setting: Setting, contender: Contender, template: str) -> dict[str, An
 
 
 def chat_template(template: Template) -> str:
-    """A prompt as Jinja that renders messages of the roles `query` and `document`, as sentence-transformers asks.
+    """A prompt as Jinja that renders messages of the roles `query` and `document`, as sentence-transformers wants.
 
-    Its texts are string literals, which Jinja reads as Python does: of text outside it drops the last newline.
+    Its texts are string literals, which Jinja reads as Python does; Jinja drops the last newline of other text.
     """
     query, document = "\x00query\x00", "\x00document\x00"
     before, rest = template.render(query, document).split(query)
@@ -181,7 +181,7 @@ def chat_template(template: Template) -> str:
 
 
 def pins(peers: Sequence[str]) -> Mapping[str, list[str]]:
-    """Exact versions of every environment that is not our own."""
+    """Exact versions in every environment except our own."""
     files = {peer: PEERS[peer].requirements for peer in peers}
     return {
         peer: [line for line in file.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]

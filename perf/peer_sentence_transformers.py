@@ -1,6 +1,6 @@
 """sentence-transformers' CrossEncoder over the causal checkpoint as a peer's process, in an environment of its own.
 
-It renders the prompt by a chat template and tokenises it at once.
+It renders the prompt with a chat template and tokenises it as a whole.
 """
 
 import os
@@ -31,8 +31,8 @@ def loaded(spec: Mapping[str, Any]) -> Iterator[Loaded]:
     model = CrossEncoder(modules=[transformer, LogitScore(positive, negative)], device="cpu")
 
     def score(pairs: Sequence[Sequence[str]]) -> list[float]:
-        found = model.predict([tuple(pair) for pair in pairs], activation_fn=torch.nn.Identity())
-        scores: list[float] = found.tolist()
+        logits = model.predict([tuple(pair) for pair in pairs], activation_fn=torch.nn.Identity())
+        scores: list[float] = logits.tolist()
         return scores
 
     packages = ("sentence-transformers", "transformers", "torch")

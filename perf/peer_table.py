@@ -9,7 +9,7 @@ from perf.peer_figures import Contender, PeerRow, Ratio
 from perf.peer_pairs import Work
 from perf.peer_rounds import IMPLEMENTATION, OURS, PEERS, PeerMeasurement, Setting
 
-References = Mapping[str, Sequence[float]]  # our scores in float32, by template
+References = Mapping[str, Sequence[float]]  # template -> our scores in float32
 
 COLUMNS = (
     "peer",
@@ -30,7 +30,7 @@ COLUMNS = (
 
 
 def make_rows(setting: Setting, measured: PeerMeasurement, references: References, work: Work) -> list[PeerRow]:
-    """A row for each contender that took all of its turns."""
+    """One row for every contender that took all of its turns."""
     return [
         _row(contender, setting, measured, references[PEERS[contender.peer].template], work.flops)
         for contender in measured.about
@@ -62,13 +62,13 @@ def _row(
 
 
 def heading(setting: Setting, measured: PeerMeasurement, references: References, work: Work) -> str:
-    """What was scored, how much work that is, and what the machine reached meanwhile."""
+    """What was scored, how much work that is, and what the machine reached in the same rounds."""
     rates: dict[str, list[float]] = {}
     for ceiling in measured.ceilings:
         rates.setdefault(ceiling.precision, []).append(ceiling.flops_per_s / 1e9)
     ceilings = ", ".join(
-        f"{precision} {median(found):.0f} ({min(found):.0f} to {max(found):.0f})"
-        for precision, found in sorted(rates.items())
+        f"{precision} {median(values):.0f} ({min(values):.0f} to {max(values):.0f})"
+        for precision, values in sorted(rates.items())
     )
     spreads = ", ".join(f"{name} {pstdev(scores):.2g}" for name, scores in references.items())
     return (
@@ -81,7 +81,7 @@ def heading(setting: Setting, measured: PeerMeasurement, references: References,
 
 
 def table(rows: Sequence[PeerRow]) -> str:
-    """Aligned columns; a figure that there is not is a dash."""
+    """Aligned columns. A missing figure is a dash."""
     cells = [COLUMNS, *map(_cells, rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
@@ -107,8 +107,8 @@ def _cells(row: PeerRow) -> tuple[str, ...]:
     )
 
 
-def _ratio(found: Ratio | None) -> str:
-    if found is None:
+def _ratio(ratio: Ratio | None) -> str:
+    if ratio is None:
         return "-"
-    lo, hi = ("-" if end is None else f"{end:.3g}" for end in (found.lo, found.hi))
-    return f"{found.value:.3g} [{lo}, {hi}]"
+    lo, hi = ("-" if end is None else f"{end:.3g}" for end in (ratio.lo, ratio.hi))
+    return f"{ratio.value:.3g} [{lo}, {hi}]"

@@ -1,6 +1,6 @@
-"""Our engine beside its peers: one random-weight checkpoint of the true shape, the same real pairs, in turns.
+"""Speed of our engine beside its peers: one random-weight checkpoint of the true shape, the same real pairs, in turns.
 
-Every peer has its own environment and its own process, and all are loaded at once; a round is one turn of each in a
+Every peer has its own environment and its own process, and all are loaded at once. In a round each takes one turn, in
 random order. docs/speed.md says what the columns mean.
 
 python -m perf.peers --json peers.json
@@ -26,24 +26,24 @@ from perf.peer_pairs import Work
 from perf.peer_protocol import PeerFailed
 from perf.peer_rounds import OURS, PEERS, PeerMeasurement, Setting, say
 
-PROCESS_BYTES = 400 << 20  # of Python, torch and a round's hidden states, beside the weights
-BATCH = 32  # mxbai-rerank's
+PROCESS_BYTES = 400 << 20  # Python, torch and a round's hidden states, without the weights
+BATCH = 32  # mxbai-rerank's batch size
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 1 for scores that disagree, 2 for a wrong option, 5 where a contender has no figures."""
+    """Return the exit code: 1 for scores that disagree, 2 for a wrong option, 5 for a contender without figures."""
     options = parse(arguments)
     missing = install(options.peers)
     if options.install:
-        return tell(missing, [])
+        return complain(missing, [])
     load_average = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="peers-") as scratch:
         setting = prepare(options, Path(scratch))
-        contenders = [each for each in choose(options) if each.peer not in missing]
+        contenders = [contender for contender in choose(options) if contender.peer not in missing]
         work = peer_pairs.find_work(setting.workload, setting.shape, setting.checkpoints.causal, PEERS[OURS].template)
         refuse_beyond_memory(setting, contenders, work.longest_tokens)
         try:
-            templates = {PEERS[each.peer].template for each in contenders}
+            templates = {PEERS[contender.peer].template for contender in contenders}
             references = {name: peer_rounds.reference(setting, name) for name in sorted(templates)}
         except PeerFailed as error:
             say(f"our engine gives no reference scores: {error}")
@@ -58,29 +58,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         document = as_json(options, setting, measured, rows, work)
         document |= {"load_average_before": load_average, "references": references}
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    return tell(measured.missing, peer_figures.disagreements(rows))
+    return complain(measured.missing, peer_figures.disagreements(rows))
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=positive, default=5, help="an interval needs 5")
-    parser.add_argument("--documents", type=positive, default=24, help="of each query")
+    parser.add_argument("--rounds", type=positive, default=5, help="turns of each contender; an interval needs 5")
+    parser.add_argument("--documents", type=positive, default=24, help="documents per query")
     parser.add_argument("--queries", type=positive, default=1)
     parser.add_argument("--size", choices=SHAPES, default="base", help="the 0.5B or the 1.5B shape")
-    parser.add_argument("--layers", type=positive, default=6, help="of the shape; base has 24, large 28")
+    parser.add_argument("--layers", type=positive, default=6, help="layers of the checkpoint; base has 24, large 28")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--precisions", nargs="+", choices=WEIGHT_BYTES, default=list(WEIGHT_BYTES))
-    parser.add_argument("--threads", type=positive, default=len(os.sched_getaffinity(0)), help="of every process")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights and of the order of turns")
+    parser.add_argument("--threads", type=positive, default=len(os.sched_getaffinity(0)), help="threads per process")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the order of turns")
     parser.add_argument("--folder", type=Path, help="keep the checkpoints here")
-    parser.add_argument("--data", type=Path, default=peer_pairs.COLLECTIONS, help="nfcorpus/ and qwen2-tokenizer/")
+    parser.add_argument("--data", type=Path, default=peer_pairs.COLLECTIONS, help="has nfcorpus/ and qwen2-tokenizer/")
     parser.add_argument("--json", type=Path, help="write machine, versions, every turn and every figure to this file")
-    parser.add_argument("--install", action="store_true", help="make the peers' environments and end")
+    parser.add_argument("--install", action="store_true", help="make the peers' environments and exit")
     options = parser.parse_args(arguments)
     if not choose(options):
         parser.error(f"{', '.join(options.peers)} have none of the precisions {', '.join(options.precisions)}")
     if options.json and not options.json.parent.is_dir():
-        parser.error(f"--json {options.json}: its folder is not there; make it first")
+        parser.error(f"--json {options.json}: its folder does not exist; make it first")
     return options
 
 
@@ -100,7 +100,7 @@ def choose(options: argparse.Namespace) -> list[Contender]:
 
 
 def install(peers: Sequence[str]) -> dict[str, str]:
-    """Make the environments that are not there; peers without one, with the reason."""
+    """Make the environments that are missing. Returns the peers that have none, with the reason."""
     missing = {}
     for peer in peers:
         requirements = PEERS[peer].requirements
@@ -124,7 +124,7 @@ def prepare(options: argparse.Namespace, scratch: Path) -> Setting:
 
 
 def refuse_beyond_memory(setting: Setting, contenders: Sequence[Contender], longest_tokens: int) -> None:
-    """Exit where all contenders together do not fit, before one of them is killed for it."""
+    """Exit if the contenders together do not fit into memory, before the system kills one of them."""
     needed = sum(weights_bytes(setting.shape, contender.precision) + PROCESS_BYTES for contender in contenders)
     if any(PEERS[contender.peer].has_all_logits for contender in contenders):
         batch = min(BATCH, max(map(len, setting.workload.lists)))
@@ -141,7 +141,7 @@ def refuse_beyond_memory(setting: Setting, contenders: Sequence[Contender], long
 def as_json(
     options: argparse.Namespace, setting: Setting, measured: PeerMeasurement, rows: Sequence[PeerRow], work: Work
 ) -> dict[str, Any]:
-    """All that a reader needs to compute the table again, and what it was measured on."""
+    """Everything that a reader needs to compute the table again, and the machine that it was measured on."""
     return {
         "machine": machine.record(),
         "options": {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()},
@@ -153,12 +153,12 @@ def as_json(
         "missing": measured.missing,
         "rows": [peer_figures.as_json(row) for row in rows],
         "turns": [turn._asdict() for turn in measured.turns],
-        "ceilings": [each._asdict() for each in measured.ceilings],
+        "ceilings": [ceiling._asdict() for ceiling in measured.ceilings],
     }
 
 
-def tell(missing: Mapping[str, str], disagreements: Sequence[str]) -> int:
-    """Say what went wrong and give the exit code."""
+def complain(missing: Mapping[str, str], disagreements: Sequence[str]) -> int:
+    """Print what went wrong and return the exit code."""
     for name, reason in missing.items():
         say(f"{name} is missing: {reason}")
     for line in disagreements:

@@ -2,8 +2,8 @@
 
 python perf/shards.py --queries 600 --delay-ms 20
 
-A query sleeps as long as a GPU would score it, so two workers need no second GPU to be seen. The overhead is what a
-run takes beyond the sleep, per pair; starting Ray and its workers is stated apart.
+The engine sleeps as long as a GPU would score a query, so scaling to two workers shows without a second GPU. Overhead
+is the time beyond the sleep, per pair; the time to start Ray and its workers is a column of its own.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from harness.run import loop, shards
 from harness.run.folder import WORKERS
 from harness.run.tasks import Selection, Task, prepare
 
-K = 100
+K = 100  # candidates per query
 
 
 class ShardTiming(NamedTuple):
@@ -31,7 +31,7 @@ class ShardTiming(NamedTuple):
     starting_s: float
     scoring_s: float
     pairs: int
-    slept_s: float  # of all queries together
+    slept_s: float  # sum over all queries
 
     def line(self) -> str:
         ideal_s = self.slept_s / self.workers
@@ -50,10 +50,10 @@ def write_config(folder: Path, queries: int, delay_s: float) -> Path:
     with (data / "corpus.jsonl").open("w") as corpus:
         for number in range(2000):
             corpus.write(json.dumps({"_id": f"d{number}", "title": "", "text": f"{number} {words}"}) + "\n")
-    with (data / "queries.jsonl").open("w") as asked, (data / "qrels/test.tsv").open("w") as qrels:
+    with (data / "queries.jsonl").open("w") as texts, (data / "qrels/test.tsv").open("w") as qrels:
         qrels.write("query-id\tcorpus-id\tscore\n")
         for number in range(queries):
-            asked.write(json.dumps({"_id": f"q{number}", "text": f"word{number % 150} what"}) + "\n")
+            texts.write(json.dumps({"_id": f"q{number}", "text": f"word{number % 150} what"}) + "\n")
             qrels.write(f"q{number}\td{number % 2000}\t1\n")
     with (data / "run.trec").open("w") as ranked:
         for number in range(queries):
@@ -88,9 +88,9 @@ def over_ray(config: Config, tasks: list[Task], folder: Path, workers: int, slep
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--queries", type=int, default=600)
-    parser.add_argument("--delay-ms", type=float, default=20.0, help="of a query with its 100 documents")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--queries", type=int, default=600, help="queries of the benchmark")
+    parser.add_argument("--delay-ms", type=float, default=20.0, help="sleep per query with its 100 documents")
+    parser.add_argument("--json", type=Path, help="file for the machine and every figure")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -103,13 +103,13 @@ def main() -> None:
             f"{'':<12} {'workers':>7} {'starting s':>11} {'scoring s':>10} {'ideal s':>9} {'of ideal':>10} "
             f"{'pairs/s':>9} {'overhead us/pair':>14}"
         )
-        found = [alone(config, tasks, folder / "alone", slept_s)]
-        print(found[-1].line(), flush=True)
+        timings = [alone(config, tasks, folder / "alone", slept_s)]
+        print(timings[-1].line(), flush=True)
         for workers in (1, 2):
-            found.append(over_ray(config, tasks, folder / f"ray-{workers}", workers, slept_s))
-            print(found[-1].line(), flush=True)
+            timings.append(over_ray(config, tasks, folder / f"ray-{workers}", workers, slept_s))
+            print(timings[-1].line(), flush=True)
     if arguments.json:
-        document = {"machine": record(), "measured": [each._asdict() for each in found]}
+        document = {"machine": record(), "measured": [timing._asdict() for timing in timings]}
         arguments.json.write_text(json.dumps(document, indent=1))
 
 

@@ -1,6 +1,6 @@
 """Benchmarks of any size for measuring the harness: BEIR folders, TREC runs and the config that names them.
 
-Texts are drawn words and judgements are drawn candidates: figures of quality mean nothing here, sizes and costs do.
+Texts are drawn words and judgements are drawn candidates, so only sizes and costs mean something here, not quality.
 """
 
 import gzip
@@ -16,28 +16,28 @@ from harness.benchmarks.suites import load_suite
 
 QUERY_WORDS = 8
 VOCABULARY = 20_000
-JUDGED = 3  # documents per query, of which the last is not among the candidates
+JUDGED = 3  # judged documents per query; the last one is not among the candidates
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of every benchmark that is written."""
+    """Size of every benchmark that is written."""
 
-    k: int = 100
-    words: int = 60  # of a document: MS MARCO's passages have 56, NQ's 79, Quora's 11 (Thakur et al. 2021)
-    documents: int = 5_000  # of the corpus; never fewer than twice the candidates of a query
+    k: int = 100  # candidates per query
+    words: int = 60  # per document: MS MARCO's passages have 56, NQ's 79, Quora's 11 (Thakur et al. 2021)
+    documents: int = 5_000  # in the corpus; at least twice the candidates of a query are written
 
 
 def beir_15(share: float = 1.0) -> dict[str, int]:
-    """Queries of each member of the suite `beir`, 53,359 together; a share of each for a smaller run."""
+    """Number of queries of each member of the suite `beir`, 53,359 in all; `share` makes every member smaller."""
     members = {member.name: member.queries or 0 for member in load_suite("beir").members}
     return {name: max(1, round(share * queries)) for name, queries in members.items()}
 
 
 def write(folder: Path, queries: Mapping[str, int], size: Size = Size(), **engines: Mapping[str, object]) -> Path:
-    """Benchmarks with these numbers of queries, their runs and a config; the config's path. Equal calls, equal bytes.
+    """Write benchmarks with these numbers of queries, their runs and a config, and return the config's path.
 
-    `engines` are the config's; without any, the fake engine.
+    Equal calls write equal bytes. `engines` are the entries of the config; the default is the fake engine.
     """
     draw = random.Random(0)
     words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(2, 9))) for _ in range(VOCABULARY)]

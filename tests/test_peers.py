@@ -357,7 +357,7 @@ def test_a_run_of_ours_alone_beside_a_peer_that_cannot_be_installed(
         ("--rounds 0", "expected a whole number from 1 on"),
         ("--peers mxbai-rerank --precisions int8", "mxbai-rerank have none of the precisions int8"),
         ("--peers nobody", "invalid choice: 'nobody'"),
-        ("--json nowhere/peers.json", "--json nowhere/peers.json: its folder is not there"),
+        ("--json nowhere/peers.json", "--json nowhere/peers.json: its folder does not exist"),
     ],
 )
 def test_a_wrong_option_is_refused_before_anything_is_made(
@@ -395,8 +395,6 @@ def test_more_than_the_memory_is_refused_before_it_is_loaded(
 
 
 def test_scores_that_disagree_are_exit_1_and_a_missing_contender_is_exit_5() -> None:
-    assert [peers.tell({}, []), peers.tell({}, ["other fp32 differs"]), peers.tell({"other": "died"}, ["x"])] == [
-        0,
-        1,
-        5,
-    ]
+    assert peers.complain({}, []) == 0
+    assert peers.complain({}, ["other fp32 differs"]) == 1
+    assert peers.complain({"other": "died"}, ["x"]) == 5

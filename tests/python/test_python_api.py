@@ -26,7 +26,10 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "config.yaml"
     path.write_text(
         "name: small\n"
-        "engines: {plain: {kind: fake}, noisy: {kind: fake, noise: 0.5}, gone: {kind: cross_encoder, model: ./gone}}\n"
+        "engines:\n"
+        "  plain: {kind: fake}\n"
+        "  noisy: {kind: fake, noise: 0.5}\n"
+        "  gone: {kind: remote, dialect: tei, url: 'http://127.0.0.1:9', api_key_env: CRISPBENCH_NO_SUCH_KEY}\n"
         f"benchmarks: [{{source: beir, path: {data}, name: made}}]\n"
         "candidates: {source: bm25, k: 3}\n"
     )
