@@ -20,14 +20,16 @@ README = ROOT / "README.md"
 TREE = ROOT / "docs/tree.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 GLOSSARY = ROOT / "docs/glossary.md"
-LONG = "ab bm25-collections check compare deploy gpu harness-cost latency load quantization reliability scaling servers"
+LONG = "bm25-collections compare deploy gpu harness-cost latency load quantization reliability scaling servers"
 LONG_PAGES = [ROOT / f"docs/{name}.md" for name in [*LONG.split(), "speed", "tensorrt-llm"]]
 SCREEN = 75  # lines
 LISTED = [
     "engines/**/*.py", "harness/**/*.py", "harness/**/*.html", "crispbench/**/*.py", "configs/**/*.*", "scripts/*.py",
     "perf/*.py", "results/published/*.yaml",
 ]  # fmt: skip
-PATH = re.compile(r"`((?:engines|harness|crispbench|configs|scripts|perf|tests|docs|checkpoints)/[\w/.-]*\w)(?::(\w+))?`")
+PATH = re.compile(
+    r"`((?:engines|harness|crispbench|configs|scripts|perf|tests|docs|checkpoints)/[\w/.-]*\w)(?::(\w+))?`"
+)
 IMAGINED = {"configs/ci.yaml"}  # of the reader's own project
 
 
@@ -174,11 +176,12 @@ def test_the_architecture_names_every_exception_of_the_layers() -> None:
     assert sorted(module for module, path in paths.items() if not re.search(rf"`{path}(\.py|/)?`", page)) == []
 
 
-def test_the_numbers_of_lines_in_contributing_are_those_of_the_files() -> None:
-    told = re.findall(r"`([\w/.-]+)` \((\d+) lines\)", text(CONTRIBUTING))
-    assert len(told) >= 5
-    counted = {path: len(text(ROOT / path).splitlines()) for path, _ in told}
-    assert {path: int(lines) for path, lines in told} == counted, f"write these into CONTRIBUTING.md: {counted}"
+def test_the_numbers_of_lines_in_contributing_are_about_those_of_the_files() -> None:
+    stated = re.findall(r"`([\w/.-]+)`\s\((\d+) lines\)", text(CONTRIBUTING))
+    assert len(stated) >= 6
+    counted = {path: len(text(ROOT / path).splitlines()) for path, _ in stated}
+    wrong = {path: counted[path] for path, lines in stated if abs(int(lines) - counted[path]) > 2 + counted[path] / 10}
+    assert not wrong, f"write these numbers of lines into CONTRIBUTING.md: {wrong}"
 
 
 def test_the_glossary_is_alphabetical_and_says_where_each_term_is_used() -> None:
