@@ -112,13 +112,13 @@ def run(
     """
     options = RunOptions(engines, benchmarks, limit, fresh=fresh)
     result = run_config(Path(config), options, out=_path(out), say=log.warning)
-    return read_run(result.folder)
+    return _run(result.folder, result.rows)
 
 
 def read_run(folder: str | Path) -> Run:
     """What `run` or `crispbench run` recorded in a folder. Raises StoreError if it is not a run folder."""
     path = Path(folder)
-    return Run(path, read_index(path)["name"], tuple(rows.read(path)))
+    return _run(path, rows.read(path))
 
 
 def compare(
@@ -143,6 +143,10 @@ def compare(
     several = [candidates] if isinstance(candidates, str | Path) else candidates
     options = CompareOptions(margin, tuple(allow), _path(noise), _path(config))
     return compare_recorded(Path(reference), [Path(candidate) for candidate in several], options)
+
+
+def _run(folder: Path, figures: Sequence[Row]) -> Run:
+    return Run(folder, read_index(folder)["name"], tuple(figures))
 
 
 def _path(name: str | Path | None) -> Path | None:

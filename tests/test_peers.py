@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -384,10 +385,10 @@ def test_more_than_the_memory_is_refused_before_it_is_loaded(
     folders = peer_checkpoint.Checkpoints(tmp_path, tmp_path)
     setting = Setting(SHAPES["base"], folders, peer_pairs.Workload("two", [PAIRS]), threads=1, logs=tmp_path)
     contenders = [OURS, Contender(peer, "fp32")]
-    for enough in (needed, None):  # None: the system does not tell
-        monkeypatch.setattr(peers, "available_bytes", lambda enough=enough: enough)
-        peers.refuse_beyond_memory(setting, contenders, 100)
-    monkeypatch.setattr(peers, "available_bytes", lambda: needed - 1)
+    available = psutil.virtual_memory()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: available._replace(available=needed))
+    peers.refuse_beyond_memory(setting, contenders, 100)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: available._replace(available=needed - 1))
     with pytest.raises(SystemExit) as stopped:
         peers.refuse_beyond_memory(setting, contenders, 100)
     assert stopped.value.code == 2
