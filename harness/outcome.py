@@ -12,7 +12,7 @@ content, and `page`, the file.
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 
 class Outcome(StrEnum):
@@ -32,6 +32,13 @@ class Outcome(StrEnum):
     @property
     def exit_code(self) -> int:
         return _EXIT_CODES[self]
+
+    @property
+    def tone(self) -> Literal["good", "bad", "muted"]:
+        """The colour of the verdict in a report, as `harness.report.table.Tone` names it."""
+        if self is Outcome.PASS:
+            return "good"
+        return "muted" if self is Outcome.INCONCLUSIVE else "bad"
 
 
 _EXIT_CODES = {

@@ -242,7 +242,7 @@ def test_a_run_says_what_it_had_to_take_and_what_that_costs(
     assert baseline["truncated"]["texts"] is None and baseline["truncated"]["reason"] == NOT_COUNTED
     assert baseline["empty"]["texts"] == 1
     page = (tmp_path / "out/report/report.md").read_text()
-    assert "### odd: what the prompts had to take" in page
+    assert "### odd: odd texts in the prompts" in page
     assert "Odd texts: without the 1 of 4 queries with " in answer.out.replace("\n", " ")
 
 

@@ -27,11 +27,12 @@ from harness.compare.comparison import (
     QualityVerdict,
     Standing,
 )
-from harness.compare.page import content, files, forest
+from harness.compare.page import content, forest
 from harness.figures.fidelity import Move, Noise, fidelity
 from harness.figures.statistics import Contrast, PValue
+from harness.outcome import Outcome
 from harness.records import Score
-from harness.report import latex, terminal
+from harness.report import latex, press
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -60,7 +61,7 @@ def made(name: str = "new", *, matrices: bool = True) -> Comparisons:
         ties=1200,
         losses=24,
         standardised=-0.246,
-        outcome="regression",
+        outcome=Outcome.REGRESSION,
         needed=None,
         note="a note",
         p_holm=0.0008,
@@ -72,7 +73,7 @@ def made(name: str = "new", *, matrices: bool = True) -> Comparisons:
     one = Comparison(
         reference=both[0],
         candidate=both[1],
-        verdict=QualityVerdict("regression", 0.005, (name,), (name,)),
+        verdict=QualityVerdict(Outcome.REGRESSION, 0.005, (name,), (name,)),
         effects=(mean, effect),
         fidelity=(BenchmarkFidelity(name, found, repeated, Noise(0.25, 0.0, 0.1, 0.3)),),
         losses=(Loss(name, name, None, 1.0, 0.5, moved), Loss(name, "q2", name, 0.5, 0.4, ())),
@@ -111,20 +112,22 @@ def page(text: str) -> Page:
 
 def printed(found: Comparisons) -> str:
     stream = io.StringIO()
-    terminal.show(content.summary(found), Console(file=stream, width=300, force_terminal=False))
+    press.show(content.build(found, verdict_last=True), Console(file=stream, width=300, force_terminal=False))
     return stream.getvalue()
 
 
 def test_a_report_has_every_file_no_other_and_equal_bytes_again(tmp_path: Path) -> None:
-    paths = files.write(made(), tmp_path / "out")
+    paths = content.write(made(), tmp_path / "out")
     assert [path.name for path in paths] == FILES
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
-    assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in files.write(made(), tmp_path / "b")]
+    assert [path.read_bytes() for path in paths] == [
+        path.read_bytes() for path in content.write(made(), tmp_path / "b")
+    ]
     assert json.loads(paths[-1].read_text(encoding="utf-8")) == made().document()
 
 
 def test_every_format_prints_the_same_figures(tmp_path: Path) -> None:
-    files.write(made(), tmp_path)
+    content.write(made(), tmp_path)
     cells = ["1,234", "−0.0123*", "−0.0200", "<0.001", "10 / 1,200 / 24", "−0.25", "regression", "0.4877"]
     html = page((tmp_path / "index.html").read_text(encoding="utf-8")).text
     rendered = MarkdownIt("commonmark").enable("table").render((tmp_path / "compare.md").read_text(encoding="utf-8"))
@@ -136,22 +139,24 @@ def test_every_format_prints_the_same_figures(tmp_path: Path) -> None:
 
 
 def test_an_average_has_no_mark_and_no_standardised_difference() -> None:
-    lines = content.build(made()).effects[0].table.cells
+    table = content.build(made()).sections[0].table
+    assert table is not None
+    lines = table.cells
     assert [line[4].value for line in lines] == ["−0.0123", "−0.0123*"]
     assert [line[8].value for line in lines] == ["-", "−0.25"]
 
 
 def test_the_noise_floor_is_one_sentence_that_says_whether_it_is_exceeded() -> None:
-    said = content.build(made()).fidelity[0].sentence
-    expected = (
-        "On new the candidate's mean drift of 0.25 exceeds that of the reference repeated, 0, difference [+0.1, +0.3]."
+    said = next(each.sentence for each in content.build(made()).sections if each.anchor == "fidelity-1")
+    assert said == (
+        "On new the candidate's mean drift of 0.25 exceeds the noise of a repeated reference run, 0 "
+        "(difference [+0.1, +0.3])."
     )
-    assert said == expected
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_foreign_text_acts_nowhere(name: str, tmp_path: Path) -> None:
-    files.write(made(name), tmp_path)
+    content.write(made(name), tmp_path)
     found = page((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert not found.tags & {"script", "img", "iframe", "form", "input", "object"}
     assert all(link.startswith("#") for link in found.links)
@@ -165,15 +170,16 @@ def test_foreign_text_acts_nowhere(name: str, tmp_path: Path) -> None:
 
 
 def test_links_of_the_page_lead_to_places_that_are_there_once(tmp_path: Path) -> None:
-    files.write(made(), tmp_path)
+    content.write(made(), tmp_path)
     found = page((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert len(found.ids) == len(set(found.ids))
     targets = {link.removeprefix("#") for link in found.links}
-    assert {"loss-1-1", "loss-1-2", "losses-1", "effects-1", "matrix-1"} <= targets <= set(found.ids)
+    assert {"losses-1", "effects-1", "matrix-1"} <= targets <= set(found.ids)
+    assert {"loss-1-1", "loss-1-2"} <= set(found.ids)
 
 
 def test_the_page_needs_nothing_else_and_follows_the_light(tmp_path: Path) -> None:
-    files.write(made(), tmp_path)
+    content.write(made(), tmp_path)
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "default-src 'none'" in text and "prefers-color-scheme: dark" in text
     assert not re.search(r"(src|href)=\"(https?:)?//", text)
@@ -181,7 +187,7 @@ def test_the_page_needs_nothing_else_and_follows_the_light(tmp_path: Path) -> No
 
 def test_the_forest_has_a_mark_for_every_effect_and_a_hollow_one_where_nothing_is_decided() -> None:
     decided, (one, *_) = forest.draw(made()), made().comparisons
-    unsure = replace(one, effects=tuple(replace(each, outcome="inconclusive", difference=Contrast(0.0, *[None] * 4))
+    unsure = replace(one, effects=tuple(replace(each, outcome=Outcome.INCONCLUSIVE, difference=Contrast(0.0, *[None] * 4))
                                         for each in one.effects))  # fmt: skip
     assert decided.svg != forest.draw(Comparisons((unsure,))).svg
     assert decided.png.startswith(b"\x89PNG")
@@ -189,7 +195,7 @@ def test_the_forest_has_a_mark_for_every_effect_and_a_hollow_one_where_nothing_i
 
 @pytest.mark.skipif(shutil.which("lualatex") is None, reason="no lualatex")
 def test_the_latex_table_can_be_set(tmp_path: Path) -> None:
-    files.write(made(HOSTILE[3]), tmp_path)
+    content.write(made(HOSTILE[3]), tmp_path)
     (tmp_path / "main.tex").write_text(
         "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\input{table}\\end{document}", encoding="utf-8"
     )

@@ -1,7 +1,7 @@
 """The page of `crispbench latency`: figures with their intervals, or the reason why there is none."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from harness.latency.page import content, plots
 from harness.latency.page.content import MeasuredScenario
 from harness.latency.recording import Recording
 from harness.latency.summary import Summary, summarise
-from harness.report import terminal
-from harness.report.content import OriginLine, Section
+from harness.report import press
+from harness.report.content import Section
 
 MACHINE = {"cpu": "EPYC", "cores": "2", "memory_gib": "24", "gpu": "none", "versions": {"torch": "2.13"}}
 QUIET = {
@@ -88,14 +88,20 @@ def measured(
     return MeasuredScenario(summarise(Recording(whole, made, end)), quality)
 
 
+def write(given: Sequence[MeasuredScenario], folder: Path) -> list[Path]:
+    drawn = plots.draw([scenario.summary for scenario in given])
+    return press.write(content.build(given, "run"), folder, name=content.NAME, plots=drawn)
+
+
 def table(*given: MeasuredScenario) -> list[list[str]]:
     section, _ = content.build(given, "run").sections
+    assert section.table is not None
     return [[cell.text for cell in line] for line in section.table.cells]
 
 
 def notes(*given: MeasuredScenario) -> list[str]:
     section, _ = content.build(given, "run").sections
-    return [f"{note.name}: {note.meaning}" for note in section.notes]
+    return [note.line for note in section.notes]
 
 
 def test_each_percentile_stands_with_its_interval_and_too_few_samples_with_their_number() -> None:
@@ -114,7 +120,7 @@ def test_each_percentile_stands_with_its_interval_and_too_few_samples_with_their
         "0.3512 [0.3000, 0.4000]",
         "VALID",
     ]
-    assert service[:4] == ["large", "of it, service", "", "500 ms [400 ms, 610 ms]"]
+    assert service[:4] == ["large", "service", "", "500 ms [400 ms, 610 ms]"]
 
 
 def test_an_end_that_is_not_known_is_a_dash_and_never_a_number() -> None:
@@ -124,7 +130,7 @@ def test_an_end_that_is_not_known_is_a_dash_and_never_a_number() -> None:
 
 def test_the_time_to_the_first_byte_counts_from_the_sending_and_stands_below() -> None:
     *_, first_byte = table(measured(first_byte=True))
-    assert first_byte[:4] == ["large", "to the first byte", "", "250 ms [200 ms, 305 ms]"]  # half of the service
+    assert first_byte[:4] == ["large", "first byte", "", "250 ms [200 ms, 305 ms]"]  # half of the service
 
 
 def test_offline_shows_its_queries_and_its_throughput() -> None:
@@ -137,7 +143,7 @@ def test_each_cause_against_a_measurement_is_printed() -> None:
     invalid = measured(before={**QUIET, "heat_events": None}, settings={**SETTINGS, "min_duration_s": 5000.0})
     said = notes(invalid)
     assert "large, server: INVALID: too short: 991.0 s of at least 5000 s; ask for more queries" in said
-    assert "large, server: could not be examined: heat" in said
+    assert "large, server: not examined: heat" in said
     assert table(invalid)[0][-1] == "INVALID"
 
 
@@ -146,16 +152,16 @@ SETTINGS = measured().summary.header["settings"]
 
 def test_what_is_said_of_all_measurements_is_said_once() -> None:
     said = notes(measured("a", warmup=[{"error": None}] * 3), measured("b", warmup=[{"error": None}] * 3))
-    assert [line for line in said if "warm-up" in line] == ["all: warm-up of 3 requests, not counted"]
+    assert [line for line in said if "warm-up" in line] == ["all: 3 warm-up requests, not counted"]
 
 
 def test_repeated_queries_failed_warm_up_and_conservative_bounds_are_said() -> None:
     given = measured(distinct_queries=40, warmup=[{"error": None}, {"error": "no"}])
     said = "\n".join(notes(given))
-    assert "40 queries, asked 100 times in all: caches may have answered" in said
-    assert "warm-up of 2 requests, not counted; 1 of them failed" in said
+    assert "40 queries were sent 100 times in all, so caches may have answered" in said
+    assert "2 warm-up requests, not counted; 1 of them failed" in said
     assert (
-        "not above, with 99% confidence: p50" in said
+        "upper bounds with 99% confidence: p50" in said
         and "p99" not in said.split("with 99% confidence")[1].split("\n")[0]
     )
     assert "poisson arrivals, 2/s, one call at a time" in said
@@ -166,7 +172,7 @@ def test_an_objective_is_printed_with_what_it_needs() -> None:
     given = measured()
     values = [timing.response_s for timing in given.summary.answered]
     said = "\n".join(notes(MeasuredScenario(replace(given.summary, objective=objective(values, 0.955)))))
-    assert "p99 within 955 ms: inconclusive; 6 of 100 took longer" in said
+    assert "p99 within 955 ms: inconclusive; 6 of 100 requests took longer" in said
 
 
 def test_energy_is_per_pair_and_unknown_where_the_gpu_does_not_tell() -> None:
@@ -174,7 +180,7 @@ def test_energy_is_per_pair_and_unknown_where_the_gpu_does_not_tell() -> None:
     gpu = {"name": "H100", "memory_peak_gib": 10.0, "power_w": 400.0, "energy_j": 8000.0, "temperature_c": None}
     end = {**(given.end or {}), "telemetry": {"gpus": [gpu]}}
     said = notes(MeasuredScenario(replace(given, end=end)))
-    assert "large, server: H100: memory peak 10.0 GiB, power 400 W, energy 8.00 J per pair, highest - °C" in said
+    assert "large, server: H100: peak memory 10.0 GiB, power 400 W, energy 8.00 J per pair, at most - °C" in said
 
 
 COUNTS = {
@@ -218,31 +224,33 @@ def test_efficiency_names_useful_computed_and_padded_tokens_mfu_energy_and_cost(
         "J per 1,000 pairs": "-",
         "$ per 1M pairs": "20.0",  # 0.001 $/s at 50 pairs/s
     }
-    assert [origin.line for origin in section.origins if isinstance(origin, OriginLine)] == [
+    assert [source.line for source in section.sources] == [
         "large: ceiling 4.00 TFLOP/s in bfloat16, 20.0 GB/s of memory (cpu, threads 2)"
     ]
-    assert section.sentence == "The largest part of its ceiling is used by large, offline: 37.5%."
+    assert section.sentence == "large, offline uses the largest share of its ceiling, 37.5%."
 
 
 def test_each_reason_for_a_missing_figure_is_said_once() -> None:
     bare = {"counts": {}, "ceiling": None}
     section = efficiency(counted(), counted("a", **bare), counted("b", **bare))
-    assert [f"{note.name}: {note.meaning}" for note in section.notes] == [
+    assert [note.line for note in section.notes] == [
         "all: J per 1,000 pairs: not known, no energy counter is read for a CPU",
         "a, offline; b, offline: tokens, computed, padding: not known, the engine does not count them",
         "a, offline; b, offline: MFU: not known, the engine does not count its operations",
     ]
     assert [cell.text for cell in section.table.cells[1][4:9]] == ["-"] * 5
-    assert efficiency(counted("a", **bare)).sentence == "No valid measurement knows which part of its ceiling it used."
+    assert efficiency(counted("a", **bare)).sentence == "No valid measurement knows which share of its ceiling it used."
 
 
 def test_random_weights_are_marked_and_stand_beside_no_quality() -> None:
     description = {"model": "configs/shapes/base", "weights": "random, seed 0", "precision": "bf16", "device": "cpu"}
     given = measured("shape", quality=QUALITY, description=description)
     assert table(given)[0][-2] == "- random weights"
-    assert "shape, server: weights random, seed 0: the model's shape without its scores, speed only" in notes(given)
-    (scorer,) = content.build([given], "run").scorers
-    assert scorer.model == "configs/shapes/base random, seed 0 bf16"
+    assert "shape, server: weights random, seed 0: the shape of the model without its scores, for speed only" in notes(
+        given
+    )
+    (engine,) = content.build([given], "run").engines
+    assert engine.model == "configs/shapes/base random, seed 0 bf16"
 
 
 def test_the_roofline_is_drawn_where_ceiling_and_operations_are_known() -> None:
@@ -260,28 +268,26 @@ def test_the_roofline_is_drawn_where_ceiling_and_operations_are_known() -> None:
 
 def test_measurements_of_different_machines_are_said_to_be_so() -> None:
     other = {**MACHINE, "cpu": "Xeon"}
-    (remark,) = content.build([measured("a"), measured("b", machine=other)], "run").remarks
-    assert remark == "b, server and a, server were not measured on the same machine: cpu 'EPYC' and 'Xeon'"
-    assert content.build([measured("a"), measured("b")], "run").remarks == ()
+    (warning,) = content.build([measured("a"), measured("b", machine=other)], "run").warnings
+    assert warning == "a, server and b, server were measured on different machines: cpu 'EPYC' and 'Xeon'"
+    assert content.build([measured("a"), measured("b")], "run").warnings == ()
 
 
 def test_the_sentence_names_the_quickest_of_the_valid_ones() -> None:
     slow, quick = measured("slow", "single-stream", 120), measured("quick", "single-stream", 80)
     invalid = MeasuredScenario(replace(measured("wrong", "single-stream", 40).summary, verdict="INVALID"))
     section, _ = content.build([slow, quick, invalid], "run").sections
-    assert (
-        section.sentence == "2 of 3 measurements are valid. The lowest p50 of single-stream is that of quick, 410 ms."
-    )
+    assert section.sentence == "2 of 3 measurements are valid. quick has the lowest p50 of single-stream, 410 ms."
 
 
 def test_a_page_in_every_format_holds_the_same_table(tmp_path: Path) -> None:
     given = [measured("<b>|large", quality=QUALITY), measured("base", "single-stream"), measured("base", "offline")]
-    files = content.write(given, tmp_path, "run")
+    files = write(given, tmp_path)
     pictures = [f"{name}.{kind}" for name in ("ecdf", "histogram", "size") for kind in ("svg", "png")]
-    assert [file.name for file in files] == ["index.html", "latency.md", *pictures]
+    assert [file.name for file in files] == ["index.html", "latency.md", "table.tex", *pictures]
     page, text = (file.read_text(encoding="utf-8") for file in files[:2])
     console = Console(file=io.StringIO(), width=250)
-    terminal.show(content.build(given, "run"), console)
+    press.show(content.build(given, ""), console)
     assert isinstance(console.file, io.StringIO)
     for shown in (page, text, console.file.getvalue()):
         assert "0.3512" in shown and "410 ms, 620 ms" in shown and "all in one call" in shown
@@ -313,5 +319,5 @@ def test_the_plot_shows_intervals_and_validity(change: str) -> None:
 
 
 def test_an_empty_folder_has_a_page_that_says_so(tmp_path: Path) -> None:
-    content.write([], tmp_path, "run")
+    write([], tmp_path)
     assert "There is no measurement yet." in (tmp_path / "index.html").read_text()

@@ -210,13 +210,13 @@ def test_the_tables_of_levels_and_of_rates() -> None:
     assert [line[:5] for line in lines] == [["api", "1", "40", "1.00", "10.0"], ["api", "8", "40", "5.00", "50.0"]]
     assert lines[0][5] == "99.0 ms [99.0 ms, 101 ms]" and lines[0][8].startswith("- n_eff")
     assert [line[-2] for line in lines] == ["0.3512", "-"]
-    assert "The highest throughput of a valid one is that of api with 8 under way, 5.00 requests/s." in levels.sentence
+    assert "api has the highest throughput of the valid ones, 5.00 requests/s with 8 under way." in levels.sentence
     assert [[cell.text for cell in line] for line in rates.table.cells] == [
         ["api", "8", "800", "pass"],
         ["api", "16", "800", "fail"],
     ]
     assert rates.sentence == "api: p99 within 250 ms was met up to 8/s (inconclusive: why)."
-    assert load_curve.sections([], []) == []
+    assert list(load_curve.sections([], [])) == []
 
 
 def test_the_curve_has_a_line_for_each_engine_with_its_quality() -> None:

@@ -43,13 +43,11 @@ def finish(
 
 def show(content: "Report | Iterable[str]") -> None:
     """Print a report, or lines of text. Control characters in text of a server or a data set have no effect."""
-    from rich.console import Console
-
     from harness.report import notation, press
     from harness.report.content import Report
 
     if isinstance(content, Report):
-        press.show(content, Console())
+        press.show(content)
     else:
         for line in content:
             print(notation.visible(line))

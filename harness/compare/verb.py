@@ -20,7 +20,7 @@ from harness.compare.comparison import (
     Standing,
 )
 from harness.compare.noninferiority import MARGIN, PerQuery, Weights, effects, layout, quality, verdict
-from harness.compare.page import content, files
+from harness.compare.page import content
 from harness.compare.texts import QueryTexts, query_texts
 from harness.figures import fidelity
 from harness.figures.statistics import CONFIDENCE, holm, letters, sign_flip
@@ -51,8 +51,8 @@ class CompareResult(Comparisons):
         return self.files[0] if self.files else None
 
     def report(self) -> Report:
-        """Everything except the queries that lost most, which the files show."""
-        return content.summary(self)
+        """The report in the order for a terminal, the verdict last."""
+        return content.build(self, verdict_last=True)
 
 
 def compare(
@@ -83,7 +83,7 @@ def compare(
         )
         matrices = tuple(_matrices(dict(zip(names, recorded, strict=True)), grounds)) if len(candidates) > 1 else ()
     compared = CompareResult(comparisons, matrices)
-    return compared if out is None else replace(compared, files=tuple(files.write(compared, out)))
+    return compared if out is None else replace(compared, files=tuple(content.write(compared, out)))
 
 
 def _check(folders: Sequence[Path], options: CompareOptions) -> None:

@@ -12,13 +12,14 @@ from harness.config import Config, ConfigError, Latency, Scenario, Search, choos
 from harness.figures.measures import HEADLINE
 from harness.files import RESULTS
 from harness.latency import recording
-from harness.latency.page import content
+from harness.latency.page import content, load_curve
 from harness.latency.page.content import MeasuredScenario
 from harness.latency.page.load_curve import Searched
 from harness.latency.scenarios import Measurements, measure_engine, summarised
 from harness.latency.search import Probe, RateFound, conclude, judged
 from harness.latency.summary import SUFFIX, Summary
 from harness.outcome import Outcome, worst
+from harness.report import press
 from harness.report.content import Report
 from harness.run.tasks import Selection, Task, prepare
 
@@ -104,6 +105,8 @@ def latency(config: Path, options: LatencyOptions, *, out: Path | None, say: Cal
 
 def write_page(folder: Path, order: Sequence[str]) -> list[Path]:
     """Summaries, tables and plots of all recordings of a run folder, from their raw timings."""
+    from harness.latency.page import plots  # draws with matplotlib
+
     position = {name: number for number, name in enumerate([*order, *get_args(Scenario)])}
 
     def key(path: Path) -> list[tuple[int, str, int]]:
@@ -115,7 +118,10 @@ def write_page(folder: Path, order: Sequence[str]) -> list[Path]:
     paths = sorted(folder.glob(f"*/{FOLDER}/*{SUFFIX}"), key=key)
     summaries = [summarised(path) for path in paths]
     measured = [MeasuredScenario(summary, quality(folder, summary)) for summary in summaries]
-    return content.write(measured, folder / "report" / FOLDER, folder.resolve().name, _searched(paths, summaries))
+    whole = [summary for summary in summaries if not load_curve.is_part(summary)]
+    drawn = [*plots.draw(whole), *load_curve.draw(measured)]
+    page = content.build(measured, folder.resolve().name, _searched(paths, summaries))
+    return press.write(page, folder / "report" / FOLDER, name=content.NAME, plots=drawn)
 
 
 def _searched(paths: Sequence[Path], summaries: Sequence[Summary]) -> list[Searched]:

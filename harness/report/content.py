@@ -1,4 +1,4 @@
-"""What every format prints, built once from the rows: tables, sentences, origins and notes."""
+"""The parts of a report. A builder fills them with raw text; each format makes the text harmless at its own door."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -7,54 +7,35 @@ from harness.report.table import Table
 
 
 class Term(NamedTuple):
+    """A word of the tables and its meaning."""
+
     name: str
     meaning: str
 
 
-class Origin(NamedTuple):
-    """Where the numbers of a table come from: enough to find the same candidates again."""
+class Note(NamedTuple):
+    """A remark below a table, about some of its lines or, with an empty `about`, about all of them."""
 
-    queries: str
-    source: str
-    k: str
-    recall: str  # R@k of the candidates
-    oracle: str  # nDCG@10 of the best order of the candidates that the judgements allow
-    random: str  # nDCG@10 to expect of a random order of the candidates
-    sha256: str
-    revision: str  # of the benchmark
-    engines: str = ""  # only where the engines of one table differ in it
+    about: str
+    text: str
 
     @property
     def line(self) -> str:
-        prefix = f"{self.engines}: " if self.engines else ""
-        return (
-            f"{prefix}{self.queries} queries, revision {self.revision}; candidates {self.source}, k = {self.k}, "
-            f"R@{self.k} {self.recall}, oracle nDCG@10 {self.oracle}, random order {self.random}, "
-            f"sha256 {self.sha256[:16]}"
-        )
+        return f"{self.about}: {self.text}" if self.about else self.text
+
+
+class SourceLine(NamedTuple):
+    """Where the figures of a table come from."""
+
+    line: str
+    short: str = ""  # shown on a terminal instead of the line, which may be long
 
     @property
     def brief(self) -> str:
-        return self.line
+        return self.short or self.line
 
 
-class OriginLine(NamedTuple):
-    """Where the published figures of a table come from."""
-
-    line: str
-    brief: str  # for where there is little room
-
-
-class Audited(NamedTuple):
-    """What the prompts of a benchmark had to take. A terminal shows the sentence alone, and only of what was found."""
-
-    table: Table
-    sentence: str
-    notes: tuple[Term, ...]
-    found: bool
-
-
-class Traced(NamedTuple):
+class Footnote(NamedTuple):
     """Where one cell comes from; an average has a line for every member."""
 
     cell: str
@@ -62,20 +43,9 @@ class Traced(NamedTuple):
     members: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Section:
-    """One benchmark, or the published figures beside ours."""
+class EngineLine(NamedTuple):
+    """What an engine is and where it ran."""
 
-    anchor: str  # unique in the report, safe in a URL
-    table: Table
-    sentence: str
-    origins: tuple[Origin | OriginLine, ...]
-    notes: tuple[Term, ...] = ()  # engine and one line
-    traces: tuple[Traced, ...] = ()  # where single cells come from
-    audit: Audited | None = None
-
-
-class Scorer(NamedTuple):
     engine: str
     kind: str
     model: str
@@ -83,10 +53,35 @@ class Scorer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Report:
+class Section:
+    """A heading with at most one table, the sentence that says what the table shows, and what belongs to them.
+
+    `details` are sections that a reader may skip. HTML folds them, opened where `opened` is true; a terminal prints
+    the sentence of an opened one only; LaTeX leaves them out.
+    """
+
+    anchor: str  # unique in the report; letters, digits and hyphens
     title: str
-    sections: tuple[Section, ...]
-    scorers: tuple[Scorer, ...]
-    legend: tuple[Term, ...]
-    remarks: tuple[str, ...]
-    verdict: str = ""  # the last line on a terminal
+    table: Table | None = None
+    sentence: str = ""
+    sources: tuple[SourceLine, ...] = ()
+    notes: tuple[Note, ...] = ()
+    footnotes: tuple[Footnote, ...] = ()
+    details: "tuple[Section, ...]" = ()
+    plots: tuple[str, ...] = ()  # names of the plots that are shown in this section
+    opened: bool = False  # only of a detail
+    printed: bool = True  # whether table.tex holds the table
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that one page says, from top to bottom."""
+
+    title: str
+    sections: tuple[Section, ...] = ()
+    lead: tuple[str, ...] = ()  # sentences above all tables: what was compared
+    warnings: tuple[str, ...] = ()
+    conclusion: str = ""  # one bold sentence: first on a page, last on a terminal
+    engines: tuple[EngineLine, ...] = ()
+    legend: tuple[Term, ...] = ()
+    hint: str = ""  # one line on a terminal, which has no room for the legend

@@ -3,41 +3,49 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from harness.report import notation
 from harness.report.content import Report
-from harness.report.plots import INK, MUTED, PAPER, RULE, Plot
 
-# The plots' neutral colours follow the page, so that they are readable on a dark one too.
-_PAGE_COLOURS = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)", PAPER: "var(--paper)"}
-
-
-def render(report: Report, plots: Sequence[Plot]) -> str:
-    return template("index.html").render(report=report, plots=plots)
+if TYPE_CHECKING:
+    from harness.report.plots import Plot
 
 
-def template(name: str) -> Template:
-    """A page by the name of its file; whatever is put into it is escaped."""
+def render(report: Report, plots: "Sequence[Plot]" = ()) -> str:
+    placed = {name for section in report.sections for name in section.plots}
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
+        finalize=_finalize,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["inline"] = inline
-    return environment.get_template(name)
+    return environment.get_template("index.html").render(
+        report=report, plots=plots, unplaced=[plot for plot in plots if plot.name not in placed]
+    )
 
 
-def inline(plot: Plot) -> Markup:
+def _finalize(value: object) -> object:
+    """The one door: every text that a template prints comes through here, and jinja escapes it afterwards."""
+    return notation.plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def inline(plot: "Plot") -> Markup:
     """The plot as an element of the page: its ids made unique, its neutral colours those of the page."""
+    from harness.report.plots import INK, MUTED, PAPER, RULE
+
     svg = plot.svg.decode()
     svg = re.sub(r"<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{plot.name}-', svg)
     svg = re.sub(r'(href="|url\()#', rf"\1#{plot.name}-", svg)
-    for colour, variable in _PAGE_COLOURS.items():
-        svg = svg.replace(colour, variable)
+    # The neutral colours follow the page, so that the plots are readable on a dark one too.
+    for colour, variable in {INK: "ink", MUTED: "muted", RULE: "rule", PAPER: "paper"}.items():
+        svg = svg.replace(colour, f"var(--{variable})")
     # Safe: drawn by us, and all text in it is outlines of glyphs.
     return Markup(svg.replace("<svg ", '<svg role="presentation" ', 1))

@@ -1,4 +1,4 @@
-"""Names beside points: each in the first of several places where it covers nothing, or none at all."""
+"""Names beside points, each at the first position where it covers nothing; if one fits nowhere, none is shown."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -8,23 +8,25 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-_PLACES = (  # what the name stands at, and how many points right of it and above it
+_POSITIONS = (  # the height that a name stands at, then points to the right of it and above it
     ("y", 8, 0), ("y", -8, 0), ("hi", 0, 7), ("lo", 0, -7), ("y", 6, 8), ("y", 6, -8), ("y", -6, 8), ("y", -6, -8),
     ("hi", 5, 4), ("hi", -5, 4), ("lo", 5, -4), ("lo", -5, -4),
 )  # fmt: skip
-_MARK = 5  # half the side of a mark and its margin, in pixels
+_MARK = 5  # half the side of a mark with its margin, in pixels
 
 
 class LabelPoint(NamedTuple):
+    """A point of a plot, in data coordinates, and the name to write beside it."""
+
     name: str
     x: float
     y: float
-    lo: float  # of y
+    lo: float  # lower end of the interval of y
     hi: float
 
 
 def place(figure: Figure, panels: Sequence[tuple[Axes, Sequence[LabelPoint]]]) -> bool:
-    """Write the names; False, with nothing written, where they do not all fit."""
+    """Write all names, or none and return False where they do not all fit."""
     figure.draw_without_rendering()  # settles the layout that the boxes are measured in
     written: list[Annotation] = []
     for axes, points in panels:
@@ -41,7 +43,7 @@ def place(figure: Figure, panels: Sequence[tuple[Axes, Sequence[LabelPoint]]]) -
 
 
 def _boxes(axes: Axes, point: LabelPoint) -> Iterator[Bbox]:
-    """What a point covers: its mark and its interval."""
+    """The areas that a point covers: its mark and its interval."""
     x, y = axes.transData.transform((point.x, point.y))
     yield Bbox.from_extents(x - _MARK, y - _MARK, x + _MARK, y + _MARK)
     _, lo = axes.transData.transform((point.x, point.lo))
@@ -51,7 +53,7 @@ def _boxes(axes: Axes, point: LabelPoint) -> Iterator[Bbox]:
 
 def _write(axes: Axes, point: LabelPoint, taken: Sequence[Bbox]) -> Annotation | None:
     heights = {"y": point.y, "lo": point.lo, "hi": point.hi}
-    for anchor, right, up in _PLACES:
+    for anchor, right, up in _POSITIONS:
         label = axes.annotate(
             point.name,
             (point.x, heights[anchor]),

@@ -1,36 +1,39 @@
-"""table.tex: one booktabs table per benchmark, to be read by \\input after \\usepackage{booktabs}."""
+"""table.tex: one booktabs table per section, to be read by \\input after \\usepackage{booktabs}."""
 
 import re
 from collections.abc import Iterator
 
+from harness.report import notation
 from harness.report.content import Report, Section
-from harness.report.table import Cell
+from harness.report.table import Cell, Table
 
 _HEAD = r"% Needs \usepackage{booktabs}; names outside Latin script need XeLaTeX or LuaLaTeX."
 _COMMANDS = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", "Δ": r"$\Delta$", "\N{MINUS SIGN}": "$-$", "[": "{[}", "]": "{]}",
 } | {char: f"\\{char}" for char in "{}$&#_%"}  # fmt: skip
-# A bare "[" after the end of a row would be read as that command's option.
+# TeX would read a bare "[" after the end of a row as an option of that command.
 
 
 def render(report: Report) -> str:
     lines = [_HEAD]
     for section in report.sections:
-        lines += ["", *_table(section)]
+        if section.table and section.printed:
+            lines += ["", *_table(section, section.table)]
     return "\n".join(lines) + "\n"
 
 
 def escape(text: str) -> str:
-    escaped = "".join(_COMMANDS.get(char, char) for char in text)
+    """The one door: the text as TeX sets it, without a command in it."""
+    escaped = "".join(_COMMANDS.get(char, char) for char in notation.plain(text))
     return re.sub(r"([-'`])(?=\1)", r"\1{}", escaped)  # no ligatures: "--" stays two hyphens
 
 
-def _table(section: Section) -> Iterator[str]:
-    table = section.table
+def _table(section: Section, table: Table) -> Iterator[str]:
     yield r"\begin{table}"
     yield r"\centering\scriptsize\setlength{\tabcolsep}{3pt}"
-    yield rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 2)}{'l' if table.judged else 'r'}}}"
+    columns = "".join("l" if table.is_text(column) else "r" for column in range(len(table.columns)))
+    yield rf"\begin{{tabular}}{{{columns}}}"
     yield r"\toprule"
     yield " & ".join(map(escape, table.columns)) + r" \\"
     yield r"\midrule"
@@ -38,13 +41,18 @@ def _table(section: Section) -> Iterator[str]:
         yield " & ".join(map(_cell, line)) + r" \\"
     yield r"\bottomrule"
     yield r"\end{tabular}"
-    origins = " ".join(f"{escape(origin.line)}." for origin in section.origins)
-    yield rf"\caption{{{escape(table.title)}. {origins}}}"
-    yield rf"\label{{tab:{section.anchor}}}"
+    sources = " ".join(f"{escape(each.line)}." for each in section.sources)
+    yield rf"\caption{{{f'{escape(section.title)}. {sources}'.rstrip()}}}"
+    yield rf"\label{{tab:{re.sub(r'[^A-Za-z0-9-]', '-', section.anchor)}}}"
     yield r"\end{table}"
-    for traced in section.traces:  # each is one line: notation.plain has taken its line ends out
-        yield f"% {traced.cell}: {traced.line}"
-        yield from (f"%   {member}" for member in traced.members)
+    for footnote in section.footnotes:
+        yield _comment(f"{footnote.cell}: {footnote.line}")
+        yield from (_comment(member, indent="  ") for member in footnote.members)
+
+
+def _comment(text: str, indent: str = "") -> str:
+    """The second way into the file: one line that TeX does not read."""
+    return f"% {indent}{notation.plain(text)}"
 
 
 def _cell(cell: Cell) -> str:

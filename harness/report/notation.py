@@ -1,4 +1,4 @@
-"""How a figure is written, once for every format. An unknown figure is "-", never a zero."""
+"""How figures and foreign text are written, in every format. An unknown figure is "-", never a zero."""
 
 import math
 import unicodedata
@@ -6,7 +6,7 @@ import unicodedata
 MISSING = "-"
 MINUS = "\N{MINUS SIGN}"
 REPLACED = "\N{REPLACEMENT CHARACTER}"
-JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # part of words and emoji
+JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # parts of words and of emoji
 
 
 def decimal(value: float | None) -> str:
@@ -15,7 +15,7 @@ def decimal(value: float | None) -> str:
 
 
 def signed(value: float | None) -> str:
-    """A difference with its sign; what rounds to zero has none."""
+    """A difference with its sign; a difference that rounds to zero has none."""
     if value is None or not math.isfinite(value):
         return MISSING
     text = f"{value:+.4f}"
@@ -23,16 +23,18 @@ def signed(value: float | None) -> str:
 
 
 def interval(lo: float | None, hi: float | None) -> str:
-    """`[lo, hi]`, or nothing at all where there is no interval."""
+    """`[lo, hi]`, or an empty text where an end is unknown."""
     known = lo is not None and hi is not None and math.isfinite(lo) and math.isfinite(hi)
     return f"[{decimal(lo)}, {decimal(hi)}]" if known else ""
 
 
 def signed_interval(lo: float, hi: float) -> str:
+    """`[lo, hi]` of a difference, or an empty text where an end is unknown."""
     return f"[{signed(lo)}, {signed(hi)}]" if math.isfinite(lo) and math.isfinite(hi) else ""
 
 
 def duration(seconds: float | None) -> str:
+    """Seconds with three significant digits and their unit: 0.046 ms, 45.6 ms, 1.00 s."""
     if seconds is None or not math.isfinite(seconds):
         return MISSING
     if seconds < 0.9995:  # from here on three digits read "1.00 s"
@@ -41,7 +43,7 @@ def duration(seconds: float | None) -> str:
 
 
 def significant(value: float | None) -> str:
-    """Three digits that count: 0.046, 4.56, 45.6, 456, 4,560,000."""
+    """Three significant digits: 0.046, 4.56, 45.6, 456, 4,560,000."""
     if value is None or not math.isfinite(value):
         return MISSING
     if 0 <= value < 0.0005:
@@ -52,7 +54,7 @@ def significant(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share with one decimal; only all is "100%" and only none is "0%"."""
+    """A share with one decimal; only a share of one is "100%" and only zero is "0%"."""
     if share is None or not math.isfinite(share):
         return MISSING
     if share in (0, 1):
@@ -67,7 +69,7 @@ def plain(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """The same with its spaces as they are, for lines that are aligned."""
+    """The same with its spaces kept, for lines that are aligned."""
     return "".join(REPLACED if _acts(char) else char for char in text)
 
 

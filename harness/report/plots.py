@@ -1,4 +1,4 @@
-"""The three plots of a report, each as SVG and PNG. Equal rows give equal SVG bytes."""
+"""What all plots share: looks, panels, axes and legends. Equal figures give equal SVG bytes."""
 
 import io
 import math
@@ -24,12 +24,9 @@ LineStyle = Literal["-", ":", "-."]
 
 # Okabe and Ito, "Color Universal Design" (2008), with grey for black and without yellow: seen on white and on black.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#858585")
-TURNS: tuple[tuple[str, LineStyle], ...] = (
-    ("o", "-"),
-    ("s", ":"),
-    ("D", "-."),
-)  # mark and line: the next ones with each turn of the palette
-LONGEST = 30  # characters of a name that a plot has room for
+# Mark and line of the first seven engines, of the next seven and of the seven after them.
+TURNS: tuple[tuple[str, LineStyle], ...] = (("o", "-"), ("s", ":"), ("D", "-."))
+LONGEST = 30  # characters of a name that fit into a plot
 
 SETTINGS: "dict[RcKeyType, object]" = {
     "svg.hashsalt": "crispbench",  # ids would be random
@@ -59,6 +56,8 @@ SETTINGS: "dict[RcKeyType, object]" = {
 
 
 class Plot(NamedTuple):
+    """A drawn figure; `name` is the stem of its files and its id on the page."""
+
     name: str
     title: str
     caption: str
@@ -67,26 +66,30 @@ class Plot(NamedTuple):
 
 
 class Style(NamedTuple):
+    """How one engine is drawn."""
+
     colour: str
     marker: str
     line: LineStyle
 
 
 class Panels(NamedTuple):
+    """A figure with one panel per group."""
+
     figure: Figure
     axes: Sequence[Axes]
 
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """In it every figure has the project's looks."""
+    """Give every figure that is made in this context the project's looks."""
     with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name outside the font's scripts
         yield
 
 
 def saved(plot: Plot, figure: Figure) -> Plot:
-    """The plot with its pictures; equal figures give equal SVG bytes."""
+    """Add the pictures to the plot."""
     svg, png = io.BytesIO(), io.BytesIO()
     figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
@@ -95,25 +98,31 @@ def saved(plot: Plot, figure: Figure) -> Plot:
 
 
 def style(engines: Sequence[str]) -> dict[str, Style]:
-    """How each engine looks in every plot."""
-    places = {engine: divmod(number, len(PALETTE)) for number, engine in enumerate(engines)}
-    return {engine: Style(PALETTE[n], *TURNS[turn % len(TURNS)]) for engine, (turn, n) in places.items()}
+    """The style of each engine, the same in every plot of a report."""
+    styles = {}
+    for number, engine in enumerate(engines):
+        turn, colour = divmod(number, len(PALETTE))
+        styles[engine] = Style(PALETTE[colour], *TURNS[turn % len(TURNS)])
+    return styles
 
 
 def short(name: str) -> str:
+    """A foreign name as a plot shows it: the one door for text into a figure."""
     name = notation.plain(name)
-    half = LONGEST // 2  # names of variants differ at their ends
+    half = LONGEST // 2  # the names of variants differ at their ends, so the middle goes
     return name if len(name) <= LONGEST else f"{name[: half - 1]}…{name[-half:]}"
 
 
-def _figure(width_in: float, height_in: float) -> Figure:
+def new_figure(width_in: float, height_in: float) -> Figure:
+    """An empty figure whose layout keeps labels inside it; sizes in inches."""
     return Figure(figsize=(width_in, height_in), layout="constrained")
 
 
-def _panels(groups: Collection[str]) -> Panels:
+def panels(groups: Collection[str]) -> Panels:
+    """One panel for each name, in two columns."""
     columns = min(2, len(groups))
     lines = math.ceil(len(groups) / columns)
-    figure = _figure(7.2, 2.7 * lines + 0.3)
+    figure = new_figure(7.2, 2.7 * lines + 0.3)
     grid = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axes, name in zip(grid, groups, strict=False):
         axes.set_title(short(name))
@@ -122,16 +131,23 @@ def _panels(groups: Collection[str]) -> Panels:
     return Panels(figure, grid[: len(groups)])
 
 
-def _time_axis(axes: Axes, label: str) -> None:
+def seconds() -> FuncFormatter:
+    """Ticks in seconds or milliseconds, for an axis of seconds."""
+    return FuncFormatter(lambda value, _: f"{value:g} s" if value >= 1 else f"{value * 1e3:g} ms")
+
+
+def time_axis(axes: Axes, label: str) -> None:
+    """Make the x axis one of seconds with a logarithmic scale."""
     axes.set_xscale("log")
     lo, hi = axes.get_xlim()
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if hi / lo > 40 else (1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda s, _: f"{s:g} s" if s >= 1 else f"{s * 1e3:g} ms"))
+    axes.xaxis.set_major_formatter(seconds())
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(label)
 
 
-def _legend(figure: Figure, styles: Mapping[str, Style]) -> None:
+def legend(figure: Figure, styles: Mapping[str, Style]) -> None:
+    """Name the styles below the figure; a style without a marker is shown as a line."""
     handles = [
         Line2D([], [], color=colour, marker=marker, linestyle="" if marker else line, label=short(engine))
         for engine, (colour, marker, line) in styles.items()

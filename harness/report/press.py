@@ -1,4 +1,7 @@
-"""Writes one report in every format, or prints it on a terminal. matplotlib, jinja2 and rich are imported on use."""
+"""The one way to publish a report: as files in every format, or on a terminal.
+
+matplotlib, jinja2 and rich are imported on use.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 def write(
     report: Report, folder: Path, *, name: str, plots: "Sequence[Plot]" = (), data: Mapping[str, bytes] | None = None
 ) -> list[Path]:
-    """Write index.html, NAME.md, table.tex and each plot as .svg and .png; the paths, in that order.
+    """Write index.html, NAME.md, table.tex and each plot as .svg and .png; return the paths in that order.
 
     `data` holds further files by name. Each file is replaced as a whole: a reader sees the old one or the new one.
     """
@@ -24,7 +27,7 @@ def write(
 
     files = {
         "index.html": html.render(report, plots).encode(),
-        f"{name}.md": markdown.render(report, [(f"{plot.name}.png", plot.title) for plot in plots]).encode(),
+        f"{name}.md": markdown.render(report, [(plot.name, plot.title) for plot in plots]).encode(),
         "table.tex": latex.render(report).encode(),
     }
     for plot in plots:
@@ -34,8 +37,8 @@ def write(
     return [replace_file(folder / file, content) for file, content in files.items()]
 
 
-def show(report: Report, console: "Console") -> None:
-    """Print the report's tables, sentences and notes."""
+def show(report: Report, console: "Console | None" = None) -> None:
+    """Print the report on the console; by default on standard output, with 110 columns in a log."""
     from harness.report import terminal
 
-    terminal.show(report, console)
+    terminal.show(report, console or terminal.standard_output())

@@ -1,11 +1,11 @@
-"""Rows of one benchmark -> the one table that every format prints, so that formats cannot disagree."""
+"""The cells of a table as text, so that no two formats can disagree about a figure."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from harness.report import notation
 
-QUALITY = "nDCG@10"  # the measure that ranks engines; its name is that in Row.measures
+Tone = Literal["plain", "good", "bad", "muted"]  # the colour of a cell, where a format has colours
 
 
 class Cell(NamedTuple):
@@ -14,6 +14,7 @@ class Cell(NamedTuple):
     value: str = notation.MISSING
     detail: str = ""
     best: bool = False
+    tone: Tone = "plain"
 
     @property
     def text(self) -> str:
@@ -22,9 +23,14 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one benchmark as text. The first cell of a line is the engine."""
+    """Lines of cells below their columns. The first cell of a line names it."""
 
-    title: str
     columns: tuple[str, ...]
     cells: tuple[tuple[Cell, ...], ...]
-    judged: bool = True  # the last cell of a line is its verdict; else the second says what kind of line it is
+    words: int = 1  # leading columns of words: aligned to the left, figures to the right
+    judged: bool = True  # the last column is a verdict in words
+    block: int = 1  # lines that belong together and have no rule between them
+
+    def is_text(self, column: int) -> bool:
+        """Whether a column holds words, which every format aligns to the left."""
+        return column < self.words or (self.judged and column == len(self.columns) - 1)

@@ -10,9 +10,10 @@ from harness.files import write_json
 from harness.outcome import Outcome
 from harness.published import Reproduction
 from harness.records import Row
+from harness.report import press
 from harness.report.content import Report
 from harness.run.folder import read_index
-from harness.run.page import content, files
+from harness.run.page import content
 from harness.run.rows import latency_document, measures_document, read, reproductions
 from harness.store import FILE, Store
 
@@ -47,6 +48,8 @@ class ReportResult:
 
 def report(folder: Path) -> ReportResult:
     """Write the measures, latencies and report of a run folder again. Raises StoreError if it is not one."""
+    from harness.run.page import plots  # draws with matplotlib
+
     with progress.waiting("writing the report"):
         name, rows = read_index(folder)["name"], read(folder)
         _write_figures(folder, rows)
@@ -55,7 +58,9 @@ def report(folder: Path) -> ReportResult:
             write_json(folder / PUBLISHED, {"format": 1, "figures": [figure.document() for figure in published]})
         else:  # an earlier config of this run may have named published tables
             (folder / PUBLISHED).unlink(missing_ok=True)
-        return ReportResult(folder, name, rows, files.write(rows, folder / "report", name, published), published)
+        page = content.build(rows, name, published)
+        files = press.write(page, folder / "report", name=content.NAME, plots=plots.draw(rows))
+        return ReportResult(folder, name, rows, files, published)
 
 
 def _write_figures(folder: Path, rows: Sequence[Row]) -> None:

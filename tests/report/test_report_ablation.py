@@ -25,8 +25,8 @@ def test_two_templates_of_one_engine_give_a_paired_difference(row: MakeRow) -> N
         row("card", (0.5, 0.25, 0.5, 0.25), description=under("mxbai-v2-seq")),
         row("reference", (0.75, 0.5, 0.75, 0.5), description=under("mxbai-v2")),
     ]
-    said = "they differ in the template only: mxbai-v2 minus mxbai-v2-seq is +0.2500 [+0.2500, +0.2500] nDCG@10 over 4"
-    assert [(found.engines, found.line) for found in ablations(rows)] == [("card, reference", f"{said} queries")]
+    said = "only the template differs: mxbai-v2 minus mxbai-v2-seq is +0.2500 [+0.2500, +0.2500] nDCG@10 over 4"
+    assert [(note.about, note.text) for note in ablations(rows)] == [("card, reference", f"{said} queries")]
     (section,) = content.build(rows, "").sections
     assert section.notes[0] == ("card, reference", f"{said} queries")
 

@@ -1,4 +1,4 @@
-"""What the prompts had to take stands behind a benchmark's table; on a terminal one line, and only if there was any."""
+"""The odd texts of the prompts stand behind a benchmark's table; on a terminal one line, and only if there was any."""
 
 import io
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from rich.console import Console
 from harness.records import Audit, Row
 from harness.report import html, latex, markdown
 from harness.run.page import content
-from harness.run.page.files import show
+from tests.report.pages import show
 
 MakeRow = Callable[..., Row]
 NONE = Audit(0, 0, 4, None, None, "no query has any")
@@ -41,17 +41,17 @@ def printed(rows: list[Row]) -> str:
 
 def test_every_engine_has_a_line_with_its_template_and_every_kind(audited: list[Row]) -> None:
     (section,) = content.build(audited, "").sections
-    assert section.audit is not None
-    assert section.audit.table.title == "NFCorpus: what the prompts had to take"
-    assert list(section.audit.table.columns) == ["engine", "template", "nDCG@10", "pairs", "queries", *COLUMNS]
-    assert [[cell.text for cell in line] for line in section.audit.table.cells] == [
+    (odd,) = section.details
+    assert odd.title == "NFCorpus: odd texts in the prompts" and odd.table is not None
+    assert list(odd.table.columns) == ["engine", "template", "nDCG@10", "pairs", "queries", *COLUMNS]
+    assert [[cell.text for cell in line] for line in odd.table.cells] == [
         ["bm25", "-", "0.3750", "400", "4", "-", "-", "3 in 2 queries without 0.2500 (−0.1250)", "0", "-"],
         [
             *("large", "mxbai-v2", "0.6250", "400", "4", "0", "1,234 in 1 query without 0.7500 (+0.1250)"),
             *("3 in 2 queries without 0.3750 (−0.2500)", "0", "400 in 4 queries"),
         ],
     ]
-    assert section.audit.notes == (
+    assert odd.notes == (
         ("bm25", "special-token text, cut, shared: this engine does not count it"),
         ("large", "shared: too few queries are left (0)"),
     )
@@ -59,25 +59,29 @@ def test_every_engine_has_a_line_with_its_template_and_every_kind(audited: list[
 
 def test_the_sentence_names_the_largest_change_in_either_direction(audited: list[Row]) -> None:
     said = (
-        "Odd texts: without the 2 of 4 queries with empty documents, nDCG@10 of large is 0.3750 (−0.2500), "
-        "the largest change among all engines and kinds."
+        "Odd texts: 2 of 4 queries have empty documents; without them nDCG@10 of large is 0.3750 (−0.2500), "
+        "the largest change of any engine and kind."
     )
     report = content.build(audited, "")
     assert said in html.render(report, []) and said in markdown.render(report, [])
     words = printed(audited)
-    assert said in words and "what the prompts had to take" not in words
+    assert said in words and "odd texts in the prompts" not in words
 
 
 def test_the_pages_show_the_table_and_a_paper_does_not(audited: list[Row]) -> None:
     report = content.build(audited, "")
     page, text = html.render(report, []), markdown.render(report, [])
-    assert '<details class="audit" open>' in page and "3 in 2 queries <small>without 0.2500 (−0.1250)</small>" in page
+    assert (
+        '<details class="detail" id="odd-texts-benchmark-nfcorpus" open>' in page
+        and "3 in 2 queries <small>without 0.2500 (−0.1250)</small>" in page
+    )
     assert "| large | mxbai-v2 | 0.6250 | 400 | 4 | 0 | 1,234 in 1 query without 0.7500 (+0.1250) |" in text
-    assert "prompts" not in latex.render(report)
+    assert "odd texts" not in latex.render(report)
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [(NONE, "No odd text was found."), (UNKNOWN, "No odd text was found where it was looked for.")]
+    ("kind", "said"),
+    [(NONE, "No odd text was found."), (UNKNOWN, "No odd text was found, but not every kind was looked for.")],
 )
 def test_what_has_nothing_odd_says_so_on_the_pages_and_nothing_on_a_terminal(
     kind: Audit, said: str, row: MakeRow
@@ -86,19 +90,19 @@ def test_what_has_nothing_odd_says_so_on_the_pages_and_nothing_on_a_terminal(
     report = content.build(rows, "")
     page, text = html.render(report, []), markdown.render(report, [])
     assert said in page and said in text
-    assert '<details class="audit">' in page
+    assert '<details class="detail" id="odd-texts-benchmark-nfcorpus">' in page
     assert "odd text" not in printed(rows).lower()
     assert "no query has any" not in page + text  # a zero needs no reason
 
 
 def test_odd_texts_in_all_queries_leave_nothing_to_compare_with(row: MakeRow) -> None:
     rows = [row(audit=dict.fromkeys(KINDS, NONE) | {"truncated": Audit(9, 4, 0, None, None, "too few")})]
-    assert "Odd texts were found, but nDCG@10 without their queries cannot be told." in printed(rows)
+    assert "Odd texts were found, but nDCG@10 without the affected queries is not known." in printed(rows)
 
 
 def test_rows_without_an_audit_have_no_table_of_it(row: MakeRow) -> None:
     (section,) = content.build([row()], "").sections
-    assert section.audit is None
+    assert section.details == ()
 
 
 def test_hostile_names_are_inert(audited: list[Row], row: MakeRow) -> None:

@@ -11,9 +11,9 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from harness.records import Row
-from harness.report import html, latex, markdown
+from harness.report import html, latex, markdown, notation
 from harness.run.page import content
-from harness.run.page.files import show, write
+from tests.report.pages import show, write
 
 MakeRow = Callable[..., Row]
 HOSTILE = (
@@ -76,7 +76,8 @@ def printed(rows: list[Row], width: int = 400) -> str:
 
 def expected(rows: list[Row]) -> list[list[str]]:
     report = content.build(rows, "title")
-    return [[cell.text for cell in line] for section in report.sections for line in section.table.cells]
+    tables = [section.table for section in report.sections if section.table]
+    return [[notation.plain(cell.text) for cell in line] for table in tables for line in table.cells]
 
 
 def test_every_format_prints_the_same_cells(rows: list[Row]) -> None:
@@ -101,7 +102,7 @@ def test_every_format_says_the_verdict_and_the_notes(rows: list[Row]) -> None:
         assert "large has the highest nDCG@10 (0.6250): over 4 queries it ranks better than the baseline bm25" in text
         assert "q3 has no score: the server is gone" in text
         assert "every score is NaN" in text
-        assert "p90 is shown from 10 samples on; 4 were taken" in text
+        assert "p90 needs 10 samples; 4 were taken" in text
 
 
 def test_every_table_names_its_candidates(rows: list[Row]) -> None:
@@ -116,11 +117,9 @@ def test_every_table_names_its_candidates(rows: list[Row]) -> None:
 
 def test_engines_over_different_candidates_are_listed_apart(row: MakeRow) -> None:
     other = row("dense", candidates={"source": "dense", "k": 50})
-    origins = content.build([row(), other], "").sections[0].origins
-    assert [(origin.engines, origin.source, origin.sha256) for origin in origins] == [
-        ("bm25", "bm25", "ab" * 32),
-        ("dense", "dense", "-"),
-    ]
+    first, second = (each.line for each in content.build([row(), other], "").sections[0].sources)
+    assert first.startswith("bm25: 4 queries") and "candidates bm25, k = 100" in first and "sha256 abab" in first
+    assert second.startswith("dense: 4 queries") and "candidates dense, k = 50" in second and "sha256 -" in second
 
 
 def test_a_demonstration_model_is_called_one(row: MakeRow) -> None:
@@ -133,8 +132,8 @@ def test_a_demonstration_model_is_called_one(row: MakeRow) -> None:
 def test_an_engine_that_never_started_adds_no_candidates(row: MakeRow) -> None:
     absent = row("absent", verdict="incomplete", measures={}, candidates={}, queries=0, kind="")
     report = content.build([row(), absent], "")
-    assert [origin.queries for origin in report.sections[0].origins] == ["4"]
-    assert report.scorers[1] == ("absent", "-", "-", "-")
+    assert [each.line.partition(",")[0] for each in report.sections[0].sources] == ["4 queries"]
+    assert report.engines[1] == ("absent", "-", "-", "-")
 
 
 def test_the_page_loads_nothing_runs_nothing_and_has_unique_ids(row: MakeRow, tmp_path: Path) -> None:
@@ -152,7 +151,7 @@ def test_hostile_text_is_inert_in_html_and_markdown(text: str, row: MakeRow) -> 
     hostile = [row(text, benchmark=text, kind=text, model=text, notes=(text,)), row("x", benchmark=text)]
     report = content.build(hostile, text)
     web = parsed(html.render(report, []))
-    md = rendered(markdown.render(report, [("plot.png", "Plot")]))
+    md = rendered(markdown.render(report, [("plot", "Plot")]))
     assert not {"script", "img"} & web.tags
     assert all(place.startswith("#") for place in web.loads)
     assert not {"script", "em", "code", "a", "s"} & md.tags

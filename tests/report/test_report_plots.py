@@ -7,7 +7,7 @@ import pytest
 from harness.records import Measurement, Percentile, Row
 from harness.report.plots import PALETTE, style
 from harness.run.page import plots
-from harness.run.page.files import write
+from tests.report.pages import write
 
 MakeRow = Callable[..., Row]
 

@@ -60,9 +60,10 @@ def test_a_row_knows_how_far_it_is_from_the_same_model_in_another_precision(meas
 
 def test_the_report_has_a_table_of_the_precisions_behind_that_of_the_benchmark(measured: dict[str, Row]) -> None:
     sections = content.build(list(measured.values()), "").sections
-    assert [section.table.title for section in sections] == ["animals", "animals: precision"]
+    assert [section.title for section in sections] == ["animals", "animals: precision"]
     assert len({section.anchor for section in sections}) == 2
     table = sections[1].table
+    assert table is not None
     assert [line[0].value for line in table.cells] == ["full", "again", "small"][::2]
 
 
@@ -72,10 +73,9 @@ def test_every_figure_of_a_precision_is_printed(row: MakeRow) -> None:
     shift = PrecisionShift("full", Difference(-0.0125, -0.05, 0.025, 4), 4, 3, 0.0625, 0.5)
     small = row("small", description={"precision": "int8"}, measures=full.measures, pairs_per_s=60.0, shift=shift)
     (group,) = precision.groups([row("bm25"), full, small])
-    assert precision.sentence(group) == (
-        "Beside full, other documents are among the first ten: small in 3 of 4 queries."
-    )
-    table = precision.tabulate(group)
+    assert precision.sentence(group) == ("The top 10 differs from full in 3 of 4 queries with small.")
+    table = precision.section("p", group).table
+    assert table is not None
     quality, difference = "0.5000 [0.4000, 0.6000]", "−0.0125 [−0.0500, +0.0250]"
     assert [[cell.text for cell in line] for line in table.cells] == [
         ["full", "fp32", "15.0 MB", quality, "reference", "", "", "", "44.2"],

@@ -88,6 +88,7 @@ def section(rows: Sequence[Row], reproductions: Sequence[Reproduction], table: s
 
 
 def lines(found: Section) -> list[list[str]]:
+    assert found.table is not None
     return [[cell.text for cell in line] for line in found.table.cells]
 
 
@@ -95,8 +96,16 @@ def test_the_published_table_has_its_own_columns_and_four_lines_for_each_engine(
     rows: list[Row], reproductions: list[Reproduction]
 ) -> None:
     found = section(rows, reproductions)
-    assert found.table.title == "Published and measured: mxbai-rerank-v2"
-    assert found.table.columns == ("engine", "", "BEIR", "multilingual", "Chinese", "code", "latency")
+    assert found.title == "Published and measured: mxbai-rerank-v2"
+    assert found.table is not None and found.table.columns == (
+        "engine",
+        "",
+        "BEIR",
+        "multilingual",
+        "Chinese",
+        "code",
+        "latency",
+    )
     # NFCorpus is one of the 26 members of BEIR: an average of what was there would be another number
     # (0.7 + 0.5 + 0.8 + 0.9) / 4 = 0.725; sqrt(4 * (0.25 * 0.02) ** 2) = 0.01; (400 + 450 + 590) / 3 = 480
     assert lines(found) == [
@@ -120,7 +129,15 @@ def test_a_published_table_that_is_too_wide_has_a_line_for_each_figure(rows: lis
     found = section(
         rows, compare(PublishedComparison(table="bm25-anserini", engines={"bm25": "bm25-flat"}), rows), BM25.table
     )
-    assert found.table.columns[2:] == ("column", "published", "measured", "difference", "tolerance", "verdict")
+    assert found.table is not None
+    assert found.table.columns[2:] == (
+        "column",
+        "published",
+        "measured",
+        "difference",
+        "tolerance",
+        "verdict",
+    )
     printed = {line[2]: line[3:] for line in lines(found)}
     assert len(printed) > 40
     assert printed["SciFact nDCG@10"] == ["0.6789", "0.6822 [0.6300, 0.7300]", "+0.0033", "±0.0100", "reproduced"]
@@ -150,24 +167,26 @@ def test_each_figure_names_its_folder_revision_candidates_queries_and_interval(
     rows: list[Row], reproductions: list[Reproduction]
 ) -> None:
     sections = (section(rows, reproductions, name) for name in (MXBAI.table, BM25.table))
-    traces = {traced.cell: traced for found in sections for traced in found.traces}
-    assert traces["bm25, SciFact nDCG@10"].line == (
+    footnotes = {footnote.cell: footnote for found in sections for footnote in found.footnotes}
+    assert footnotes["bm25, SciFact nDCG@10"].line == (
         "table/bm25: revision rev-s; candidates bm25, k = 100; 300 queries; nDCG@10 0.6822 [0.6300, 0.7300]"
     )
-    assert traces["large, latency"].line == (
+    assert footnotes["large, latency"].line == (
         "large: revision -; candidates bm25, k = 100; 323 queries; "
         "p50 and mean of one query at a time, here on H100; 16 cores, published on A100"
     )
 
 
-def test_an_average_names_its_exact_members_and_traces_each(rows: list[Row], reproductions: list[Reproduction]) -> None:
-    traced = next(each for each in section(rows, reproductions).traces if each.cell == "large, Chinese")
-    assert traced.line == (
+def test_an_average_names_its_exact_members_and_where_each_comes_from(
+    rows: list[Row], reproductions: list[Reproduction]
+) -> None:
+    footnote = next(each for each in section(rows, reproductions).footnotes if each.cell == "large, Chinese")
+    assert footnote.line == (
         "table/large: mean of 4 [0.7150, 0.7350] over 8,008 queries, each once: "
         "T2Reranking, MMarcoReranking, CMedQAv1, CMedQAv2"
     )
-    assert len(traced.members) == 4
-    assert traced.members[1] == (
+    assert len(footnote.members) == 4
+    assert footnote.members[1] == (
         "MMarcoReranking: table/large: revision rev-MMarcoReranking; candidates native, k = 100; 100 queries; "
         "nDCG@10 0.5000 [0.4800, 0.5200]"
     )
@@ -176,19 +195,19 @@ def test_an_average_names_its_exact_members_and_traces_each(rows: list[Row], rep
 def test_an_average_without_a_number_names_every_member_that_it_lacks(
     rows: list[Row], reproductions: list[Reproduction]
 ) -> None:
-    traced = next(each for each in section(rows, reproductions).traces if each.cell == "large, BEIR")
-    assert traced.line.startswith("no figure: MSMARCO is missing; TRECCOVID is missing; NQ is missing;")
-    assert traced.line.count("is missing") == 25  # all but NFCorpus
+    footnote = next(each for each in section(rows, reproductions).footnotes if each.cell == "large, BEIR")
+    assert footnote.line.startswith("no figure: MSMARCO is missing; TRECCOVID is missing; NQ is missing;")
+    assert footnote.line.count("is missing") == 25  # all but NFCorpus
 
 
 def test_a_published_table_says_where_it_is_from_and_what_was_not_published(
     rows: list[Row], reproductions: list[Reproduction]
 ) -> None:
-    (mxbai,), (bm25,) = (section(rows, reproductions, name).origins for name in (MXBAI.table, BM25.table))
-    assert "Not published" not in mxbai.brief and "protocol unspecified. Shown, neither passes nor" in mxbai.brief
+    (mxbai,), (bm25,) = (section(rows, reproductions, name).sources for name in (MXBAI.table, BM25.table))
+    assert "Not published" not in mxbai.brief and "protocol unspecified. Shown without a verdict" in mxbai.brief
     mxbai, bm25 = mxbai.line, bm25.line
     assert "protocol unspecified: Not published: the first stage" in mxbai and "read 2026-11" in mxbai
-    assert "protocol stated: BM25 with k1 = 0.9" in bm25 and "Tolerance 0.0100 to either side: " in bm25
+    assert "protocol stated: BM25 with k1 = 0.9" in bm25 and "Tolerance 0.0100 above and below: " in bm25
 
 
 @pytest.mark.parametrize("format", RENDERERS)

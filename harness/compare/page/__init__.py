@@ -1,1 +1,3 @@
 """The report of `crispbench compare`."""
+
+FOREST = "forest"  # name of the plot

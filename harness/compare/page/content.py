@@ -1,22 +1,27 @@
-"""A comparison -> the sections that every format prints."""
+"""A comparison as a report: effects, matrices, fidelity, the queries that lost most, and what differs."""
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from pathlib import Path
 
 from harness.compare.comparison import BenchmarkFidelity, Comparison, Comparisons, Effect, Loss, Matrix
+from harness.compare.page import FOREST
 from harness.figures.fidelity import Fidelity
-from harness.report import notation
-from harness.report.content import OriginLine, Report, Scorer, Section, Term
-from harness.report.table import QUALITY, Cell, Table
+from harness.figures.measures import HEADLINE
+from harness.outcome import Outcome
+from harness.report import notation, press
+from harness.report.content import EngineLine, Note, Report, Section, SourceLine, Term
+from harness.report.table import Cell, Table
 
-MARK = "*"  # behind a difference whose Holm-adjusted p is below 0.05
+NAME = "compare"  # stem of the Markdown and JSON files
+MARK = "*"  # follows a difference whose Holm-adjusted p is below 0.05
 SIGNIFICANT = 0.05
 EFFECTS = (
     "benchmark",
     "queries",
     "reference",
     "candidate",
-    f"Δ {QUALITY}",
+    f"Δ {HEADLINE}",
     "p",
     "p Holm",
     "+ / = / −",
@@ -27,142 +32,144 @@ FIDELITY = (
     "benchmark", "pairs", "mean drift", "p99 drift", "tau-b", "RBO", "top 1", "top 10", "order", "tie rate",
     "saturation",
 )  # fmt: skip
-MATRIX = ("engine", QUALITY, "group", "Δ to the best", "p Holm")
+MATRIX = ("engine", HEADLINE, "group", "Δ to the best", "p Holm")
 MOVES = ("document", "grade", "rank before", "rank now", "score before", "score now")
+DIFFERING = ("field", "reference", "candidate")
 
 LEGEND = (
-    Term(f"Δ {QUALITY}", "candidate minus reference on the same queries, with its 95% bootstrap interval over queries"),
+    Term(
+        f"Δ {HEADLINE}", "candidate minus reference on the same queries, with its 95% bootstrap interval over queries"
+    ),
     Term(
         "pass, regression, inconclusive",
-        "the whole interval lies above minus the margin; all of it lies below; it holds minus the margin, or there are "
-        "fewer than 50 queries",
+        "the whole interval lies above minus the margin; the whole interval lies below it; the interval includes minus "
+        "the margin, or there are fewer than 50 queries",
     ),
     Term("p", "two-sided sign-flip test of the difference against zero"),
     Term(f"p Holm, {MARK}", f"p adjusted for the number of benchmarks or of pairs; {MARK} marks one below 0.05"),
     Term("+ / = / −", "queries on which the candidate is better, equal and worse"),
     Term("d_z", "standardised mean difference: mean of the differences over their standard deviation"),
-    Term("drift", "candidate's score minus the reference's; mean and p99 of its size, bias is its mean with the sign"),
+    Term("drift", "candidate's score minus the reference's: mean and p99 of its absolute value; bias is its mean"),
     Term(
-        "tau-b", "Kendall's rank correlation of a query's scores, corrected for ties; mean over queries and the lowest"
+        "tau-b", "Kendall's rank correlation of a query's scores, corrected for ties: mean over queries and the lowest"
     ),
     Term("RBO", "rank-biased overlap of a query's two orders with p = 0.9; 1 for equal orders"),
-    Term("top 1, top 10", "queries whose first document, or whose set of ten first documents, is another one"),
+    Term("top 1, top 10", "queries whose first document differs, and queries whose set of ten first documents differs"),
     Term(
         "order",
-        "queries whose order changed; of them those that move the first relevant document, that change something above "
-        "it only, or below it only, and those without a relevant candidate",
+        "queries whose order changed: those whose first relevant document moved, those that changed only above it, "
+        "those that changed only below it, and those without a relevant candidate",
     ),
-    Term("saturation", "share of the pairs that have, with others, the highest or the lowest score of the benchmark"),
+    Term("saturation", "share of the pairs that share the highest or the lowest score of the benchmark with others"),
     Term("group", "engines that share a letter cannot be told apart"),
     Term(notation.MISSING, "not known or without meaning here; never zero"),
 )
 
 
-@dataclass(frozen=True)
-class Losses:
-    """The queries on which one candidate lost most."""
-
-    anchor: str
-    title: str
-    sections: tuple[Section, ...]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Page:
-    effects: tuple[Section, ...]
-    matrices: tuple[Section, ...]
-    fidelity: tuple[Section, ...]
-    differing: tuple[Section, ...]
-    losses: tuple[Losses, ...]
-    report: Report  # title, engines, legend and all sections but those of the losses
-
-
-def build(contest: Comparisons) -> Page:
-    numbered = list(enumerate(contest.comparisons, start=1))
-    effects = tuple(_effects(number, comparison) for number, comparison in numbered)
-    matrices = tuple(_matrix(number, matrix) for number, matrix in enumerate(contest.matrices, start=1))
-    fidelity = tuple(_fidelity(number, comparison) for number, comparison in numbered)
-    differing = tuple(_differing(number, comparison) for number, comparison in numbered)
-    reference = contest.comparisons[0].reference
-    names = ", ".join(notation.plain(each.candidate.name) for each in contest.comparisons)
-    engines = [reference, *(each.candidate for each in contest.comparisons)]
-    report = Report(
-        title=f"{names} against {notation.plain(reference.name)}: {contest.outcome}",
-        sections=(*effects, *matrices, *fidelity, *differing),
-        scorers=tuple(
-            Scorer(
-                *(notation.plain(text) or notation.MISSING for text in (each.name, each.kind, each.model, each.machine))
-            )
-            for each in engines
+def build(result: Comparisons, *, verdict_last: bool = False) -> Report:
+    """The report of a comparison; `verdict_last` is the order for a terminal, where the last lines stay visible."""
+    numbered = list(enumerate(result.comparisons, start=1))
+    parts = [
+        [_effects(number, comparison) for number, comparison in numbered],
+        [_matrix(number, matrix) for number, matrix in enumerate(result.matrices, start=1)],
+        [_fidelity(number, comparison) for number, comparison in numbered],
+        [_losses(number, comparison) for number, comparison in numbered if comparison.losses],
+        [_differing(number, comparison) for number, comparison in numbered],
+    ]
+    if verdict_last:
+        parts.reverse()
+    reference = result.comparisons[0].reference
+    names = ", ".join(comparison.candidate.name for comparison in result.comparisons)
+    engines = [reference, *(comparison.candidate for comparison in result.comparisons)]
+    return Report(
+        title=f"{names} against {reference.name}",
+        conclusion=_conclusion(result),
+        sections=tuple(section for part in parts for section in part),
+        engines=tuple(
+            EngineLine(*(fact.strip() or notation.MISSING for fact in (one.name, one.kind, one.model, one.machine)))
+            for one in engines
         ),
         legend=LEGEND,
-        remarks=(),
-    )
-    return Page(
-        effects, matrices, fidelity, differing, tuple(_losses(number, each) for number, each in numbered), report
+        hint=f"{MARK} Holm-adjusted p below {SIGNIFICANT:g}; [95% interval]; '-' is not known, never zero.",
     )
 
 
-def summary(contest: Comparisons) -> Report:
-    """The report without the queries that lost most, which are many lines; the verdict comes last."""
-    page = build(contest)
-    sections = (*page.differing, *page.fidelity, *page.matrices, *page.effects)
-    return replace(page.report, sections=sections, verdict=page.report.title)
+def write(result: Comparisons, folder: Path) -> list[Path]:
+    """Write index.html, compare.md, table.tex, forest.svg, forest.png and compare.json; the paths, in that order."""
+    from harness.compare.page import forest
+
+    document = (json.dumps(result.document(), indent=1, ensure_ascii=False) + "\n").encode()
+    return press.write(build(result), folder, name=NAME, plots=[forest.draw(result)], data={f"{NAME}.json": document})
+
+
+def _conclusion(result: Comparisons) -> str:
+    """The verdict over all candidates: `PASS: demo-bf16 does not lose more than the margin of 0.005 against ...`."""
+    reference = result.comparisons[0].reference.name
+    clauses = "; ".join(f"{comparison.candidate.name} {_claim(comparison)}" for comparison in result.comparisons)
+    return f"{result.outcome.upper()}: {clauses} against {reference}."
+
+
+def _claim(comparison: Comparison) -> str:
+    claims = {
+        Outcome.REGRESSION: "loses more than the margin",
+        Outcome.PASS: "does not lose more than the margin",
+        Outcome.INCONCLUSIVE: "cannot be judged by the margin",
+    }
+    return f"{claims[comparison.verdict.outcome]} of {comparison.verdict.margin:g}"
 
 
 def _pair(comparison: Comparison) -> str:
-    return f"{notation.plain(comparison.candidate.name)} against {notation.plain(comparison.reference.name)}"
+    return f"{comparison.candidate.name} against {comparison.reference.name}"
 
 
 def _effects(number: int, comparison: Comparison) -> Section:
-    lines = tuple(tuple(_effect_cells(effect)) for effect in comparison.effects)
     margin = f"{comparison.verdict.margin:g}"
     source = f"95% bootstrap intervals, margin {margin}, sign-flip p; {MARK} Holm-adjusted p below {SIGNIFICANT:g}"
-    notes = [Term(notation.plain(effect.name), effect.note) for effect in comparison.effects if effect.note]
-    notes += [Term("left out", notation.plain(phrase)) for phrase in comparison.left_out]
+    notes = [Note(effect.name, effect.note) for effect in comparison.effects if effect.note]
+    notes += [Note("left out", phrase) for phrase in comparison.left_out]
     return Section(
         anchor=f"effects-{number}",
-        table=Table(_pair(comparison), EFFECTS, lines),
+        title=_pair(comparison),
+        table=Table(EFFECTS, tuple(tuple(_effect_cells(effect)) for effect in comparison.effects)),
         sentence=sentence(comparison),
-        origins=(OriginLine(source, source),),
+        sources=(SourceLine(source),),
         notes=tuple(notes),
+        plots=(FOREST,) if number == 1 else (),
     )
 
 
 def _effect_cells(effect: Effect) -> Iterator[Cell]:
-    found = effect.difference
+    difference = effect.difference
     mark = MARK if effect.p_holm is not None and effect.p_holm < SIGNIFICANT else ""
-    yield Cell(notation.plain(effect.name))
+    yield Cell(effect.name)
     yield Cell(f"{effect.queries:,}")
     yield Cell(notation.decimal(effect.reference))
     yield Cell(notation.decimal(effect.candidate))
-    interval = "" if found.lo is None or found.hi is None else notation.signed_interval(found.lo, found.hi)
-    yield Cell(notation.signed(found.value) + mark, interval)
+    yield Cell(notation.signed(difference.value) + mark, _interval(effect))
     yield Cell(_p(effect.p.value), "exact" if effect.p.exact else "")
     yield Cell(_p(effect.p_holm))
     yield Cell(f"{effect.wins:,} / {effect.ties:,} / {effect.losses:,}")
     yield Cell() if effect.standardised is None else Cell(f"{effect.standardised:+.2f}".replace("-", notation.MINUS))
-    yield Cell(effect.outcome)
+    yield Cell(effect.outcome, tone=effect.outcome.tone)
 
 
 def sentence(comparison: Comparison) -> str:
-    """The verdict, and what it rests on."""
+    """The verdict and the figures that it rests on."""
     verdict = comparison.verdict
-    shown = verdict.regressions or verdict.gates
-    figures = " and ".join(_figure(effect) for effect in comparison.effects if effect.name in shown)
-    reason = {
-        "regression": f"loses more than the margin of {verdict.margin:g}, also after Holm's adjustment",
-        "pass": f"does not lose more than the margin of {verdict.margin:g}",
-        "inconclusive": f"may or may not lose more than the margin of {verdict.margin:g}",
-    }[verdict.outcome]
-    return f"{verdict.outcome}: {notation.plain(comparison.candidate.name)} {reason}: {figures}."
+    decisive = verdict.regressions or verdict.gates
+    figures = " and ".join(_figure(effect) for effect in comparison.effects if effect.name in decisive)
+    adjusted = ", also after Holm's adjustment" if verdict.outcome is Outcome.REGRESSION else ""
+    return f"{verdict.outcome}: {comparison.candidate.name} {_claim(comparison)}{adjusted}: {figures}."
 
 
 def _figure(effect: Effect) -> str:
-    found = effect.difference
-    interval = "" if found.lo is None or found.hi is None else f" {notation.signed_interval(found.lo, found.hi)}"
-    return f"{QUALITY} {notation.signed(found.value)}{interval} on {notation.plain(effect.name)}"
+    figures = f"{notation.signed(effect.difference.value)} {_interval(effect)}".rstrip()
+    return f"{HEADLINE} {figures} on {effect.name}"
+
+
+def _interval(effect: Effect) -> str:
+    lo, hi = effect.difference.lo, effect.difference.hi
+    return "" if lo is None or hi is None else notation.signed_interval(lo, hi)
 
 
 def _p(value: float | None) -> str:
@@ -173,129 +180,137 @@ def _p(value: float | None) -> str:
 
 def _matrix(number: int, matrix: Matrix) -> Section:
     best = matrix.standings[0]
+    alone = sum(standing.letters == best.letters for standing in matrix.standings) == 1 and len(best.letters) == 1
+    claim = "ranks better than all others" if alone else "cannot be told apart from those that share its letter"
+    source = (
+        f"Best first; {len(matrix.duels)} pairs, sign-flip test, Holm over the pairs; engines with the same letter "
+        "cannot be told apart"
+    )
+    return Section(
+        anchor=f"matrix-{number}",
+        title=f"All engines on {matrix.name}",
+        table=Table(MATRIX, tuple(_matrix_lines(matrix)), judged=False),
+        sentence=f"{best.engine} has the highest {HEADLINE} and {claim}.",
+        sources=(SourceLine(source),),
+    )
+
+
+def _matrix_lines(matrix: Matrix) -> Iterator[tuple[Cell, ...]]:
+    best = matrix.standings[0]
     against = {duel.worse: duel for duel in matrix.duels if duel.better == best.engine}
-    lines = []
-    for place, standing in enumerate(matrix.standings):
+    for standing in matrix.standings:
         duel = against.get(standing.engine)
-        name, quality = Cell(notation.plain(standing.engine)), Cell(notation.decimal(standing.quality), best=not place)
         behind = (Cell("best"), Cell())
         if duel is not None:
             mark = MARK if duel.p_holm < SIGNIFICANT else ""
             behind = (Cell(notation.signed(-duel.difference) + mark), Cell(_p(duel.p_holm)))
-        lines.append((name, quality, Cell(standing.letters), *behind))
-    alone = sum(standing.letters == best.letters for standing in matrix.standings) == 1 and len(best.letters) == 1
-    said = "ranks better than all others" if alone else "cannot be told apart from those that share its letter"
-    source = (
-        f"Best first; {len(matrix.duels)} pairs, sign-flip test, Holm over the pairs; equal letters: not told apart"
-    )
-    return Section(
-        anchor=f"matrix-{number}",
-        table=Table(f"All engines on {notation.plain(matrix.name)}", MATRIX, tuple(lines), judged=False),
-        sentence=f"{notation.plain(best.engine)} has the highest {QUALITY} and {said}.",
-        origins=(OriginLine(source, source),),
-    )
+        quality = Cell(notation.decimal(standing.quality), best=standing is best)
+        yield (Cell(standing.engine), quality, Cell(standing.letters), *behind)
 
 
 def _fidelity(number: int, comparison: Comparison) -> Section:
-    lines = []
-    for each in comparison.fidelity:
-        lines.append(tuple(_fidelity_cells(notation.plain(each.benchmark), each.candidate)))
-        if each.repeated is not None:
-            lines.append(tuple(_fidelity_cells(f"{notation.plain(each.benchmark)}, repeated", each.repeated)))
-    said = [_noise(each) for each in comparison.fidelity if each.noise is not None]
-    if any(each.candidate.drift is None for each in comparison.fidelity):
-        said.append("The two engines' scores are not on one scale, so only their orders are compared.")
+    lines: list[tuple[Cell, ...]] = []
+    for benchmark in comparison.fidelity:
+        lines.append(tuple(_fidelity_cells(benchmark.benchmark, benchmark.candidate)))
+        if benchmark.repeated is not None:
+            lines.append(tuple(_fidelity_cells(f"{benchmark.benchmark}, repeated", benchmark.repeated)))
+    sentences = [_noise(benchmark) for benchmark in comparison.fidelity if benchmark.noise is not None]
+    if any(benchmark.candidate.drift is None for benchmark in comparison.fidelity):
+        sentences.append("The two engines' scores are on different scales, so only their orders are compared.")
     return Section(
         anchor=f"fidelity-{number}",
-        table=Table(f"Scores and orders: {_pair(comparison)}", FIDELITY, tuple(lines), judged=False),
-        sentence=" ".join(said) or "What changed in scores and orders, whether or not the judgements see it.",
-        origins=(),
+        title=f"Scores and orders: {_pair(comparison)}",
+        table=Table(FIDELITY, tuple(lines), judged=False),
+        sentence=" ".join(sentences) or "All changes of scores and orders, also those that the judgements do not see.",
+        printed=False,
     )
 
 
-def _fidelity_cells(name: str, found: Fidelity) -> Iterator[Cell]:
-    drift, changes = found.drift, found.changes
+def _fidelity_cells(name: str, fidelity: Fidelity) -> Iterator[Cell]:
+    drift, changes = fidelity.drift, fidelity.changes
     changed = sum(changes)
     yield Cell(name)
-    yield Cell(f"{found.pairs:,}")
-    yield Cell() if drift is None else Cell(number(drift.mean_absolute), f"bias {number(drift.bias, '+')}")
-    yield Cell() if drift is None else Cell(number(drift.p99), f"max {number(drift.maximum)}")
-    for correlation in (found.tau, found.overlap):
+    yield Cell(f"{fidelity.pairs:,}")
+    yield Cell() if drift is None else Cell(score(drift.mean_absolute), f"bias {score(drift.bias, '+')}")
+    yield Cell() if drift is None else Cell(score(drift.p99), f"max {score(drift.maximum)}")
+    for correlation in (fidelity.tau, fidelity.overlap):
         lowest = correlation.lowest
         yield Cell(notation.decimal(correlation.mean), "" if lowest is None else f"lowest {notation.decimal(lowest)}")
-    yield Cell(f"{found.top1:,}", f"of {found.queries:,}")
-    yield Cell(f"{found.top10:,}", f"order {found.top10_order:,}")
+    yield Cell(f"{fidelity.top1:,}", f"of {fidelity.queries:,}")
+    yield Cell(f"{fidelity.top10:,}", f"order {fidelity.top10_order:,}")
     where = (
         f"first {changes.first_relevant:,}, above {changes.above:,}, below {changes.below:,}, none {changes.without:,}"
     )
     yield Cell(f"{changed:,}", where if changed else "")
     for now, before in (
-        (found.candidate.tie_rate, found.reference.tie_rate),
-        (found.candidate.saturation, found.reference.saturation),
+        (fidelity.candidate.tie_rate, fidelity.reference.tie_rate),
+        (fidelity.candidate.saturation, fidelity.reference.saturation),
     ):
         yield Cell(notation.percent(now), f"was {notation.percent(before)}")
 
 
-def _noise(each: BenchmarkFidelity) -> str:
-    noise = each.noise
+def _noise(benchmark: BenchmarkFidelity) -> str:
+    noise = benchmark.noise
     assert noise is not None
-    what = "1 − RBO" if each.candidate.drift is None else "mean drift"
-    exceeds = "exceeds" if noise.exceeded else "does not exceed"
+    measure = "1 − RBO" if benchmark.candidate.drift is None else "mean drift"
+    verb = "exceeds" if noise.exceeded else "does not exceed"
     interval = (
         ""
         if noise.lo is None or noise.hi is None
-        else f", difference [{number(noise.lo, '+')}, {number(noise.hi, '+')}]"
+        else f" (difference [{score(noise.lo, '+')}, {score(noise.hi, '+')}])"
     )
     return (
-        f"On {notation.plain(each.benchmark)} the candidate's {what} of {number(noise.candidate)} {exceeds} that of "
-        f"the reference repeated, {number(noise.repeated)}{interval}."
+        f"On {benchmark.benchmark} the candidate's {measure} of {score(noise.candidate)} {verb} the noise of a "
+        f"repeated reference run, {score(noise.repeated)}{interval}."
     )
 
 
-def number(value: float, sign: str = "") -> str:
-    """Three digits of a score: drifts reach from rounding errors to tens."""
+def score(value: float, sign: str = "") -> str:
+    """A score or a drift with three significant digits: drifts range from rounding errors to tens."""
     return f"{value:{sign}.3g}".replace("-", notation.MINUS, 1) if value else "0"
 
 
 def _differing(number: int, comparison: Comparison) -> Section:
     lines = tuple(
-        tuple(Cell(notation.MISSING if text is None else notation.plain(text)) for text in field)
-        for field in comparison.differing
+        tuple(Cell(notation.MISSING if text is None else text) for text in field) for field in comparison.differing
     )
     return Section(
         anchor=f"differing-{number}",
-        table=Table(f"What differs: {_pair(comparison)}", ("field", "reference", "candidate"), lines, judged=False),
+        title=f"What differs: {_pair(comparison)}",
+        table=Table(DIFFERING, lines, words=len(DIFFERING), judged=False),
         sentence="Fields of the two manifests that differ." if lines else "The two manifests are equal.",
-        origins=(),
+        printed=False,
     )
 
 
-def _losses(number: int, comparison: Comparison) -> Losses:
-    return Losses(
+def _losses(number: int, comparison: Comparison) -> Section:
+    """The queries that lost most, folded; a terminal shows only how many there are."""
+    losses = comparison.losses
+    return Section(
         anchor=f"losses-{number}",
         title=f"Queries that lost most: {_pair(comparison)}",
-        sections=tuple(_loss(f"loss-{number}-{place}", loss) for place, loss in enumerate(comparison.losses, start=1)),
-        notes=tuple(map(notation.plain, comparison.notes)),
+        sentence=f"The largest loss of {HEADLINE} on one query is {notation.decimal(-losses[0].difference)}.",
+        notes=tuple(Note("", note) for note in comparison.notes),
+        details=tuple(_loss(f"loss-{number}-{rank}", loss) for rank, loss in enumerate(losses, start=1)),
     )
 
 
 def _loss(anchor: str, loss: Loss) -> Section:
     lines = tuple(
         (
-            Cell(notation.plain(move.doc_id)),
+            Cell(move.doc_id),
             Cell("not judged" if move.grade is None else str(move.grade), best=bool(move.grade and move.grade > 0)),
             Cell(str(move.rank_reference)),
             Cell(str(move.rank_candidate)),
-            Cell(number(move.score_reference)),
-            Cell(number(move.score_candidate)),
+            Cell(score(move.score_reference)),
+            Cell(score(move.score_candidate)),
         )
         for move in loss.moves
     )
-    figures = f"{QUALITY} {notation.decimal(loss.reference)} before, {notation.decimal(loss.candidate)} now"
-    where = f"query {notation.plain(loss.query_id)} of {notation.plain(loss.benchmark)}"
     return Section(
         anchor=anchor,
-        table=Table(notation.plain(loss.query_id if loss.text is None else loss.text), MOVES, lines, judged=False),
-        sentence=f"{figures} ({notation.signed(loss.difference)}); {where}",
-        origins=(),
+        title=f"{notation.signed(loss.difference)}  {loss.query_id if loss.text is None else loss.text}",
+        table=Table(MOVES, lines, judged=False),
+        sentence=f"{HEADLINE} {notation.decimal(loss.reference)} before, {notation.decimal(loss.candidate)} now; "
+        f"query {loss.query_id} of {loss.benchmark}",
     )

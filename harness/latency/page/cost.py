@@ -1,10 +1,10 @@
-"""What a pair costs: a table of tokens, arithmetic, energy and money beside the one of times."""
+"""What a pair costs: tokens, arithmetic, energy and money, in a table beside the one of times."""
 
 from collections.abc import Iterator, Sequence
 
 from harness.latency.summary import Summary
 from harness.report import notation
-from harness.report.content import OriginLine, Section, Term
+from harness.report.content import Note, Section, SourceLine, Term
 from harness.report.table import Cell, Table
 
 COLUMNS = (
@@ -12,7 +12,7 @@ COLUMNS = (
     "J per 1,000 pairs", "$ per 1M pairs",
 )  # fmt: skip
 
-# Column -> figure of Efficiency whose reason it shows.
+# Column -> the field of Efficiency whose reason it shows.
 REASONS = {
     "tokens": "tokens",
     "computed": "computed_tokens",
@@ -25,74 +25,79 @@ REASONS = {
 LEGEND = (
     Term(
         "tokens, computed, padding",
-        "tokens of all prompts, each pair alone (useful); those that went through the model, fewer where a query's "
-        "documents share their prefix, more where prompts are padded; the share of the computed ones that is padding",
+        "tokens of all prompts, each pair on its own (useful); tokens that went through the model, fewer if a query's "
+        "documents share their prefix and more if prompts are padded; the share of padding in the computed ones",
     ),
     Term(
         "MFU",
-        "useful floating-point operations per second over the machine's ceiling. Useful: 2 per number in the layers' "
-        "matrices and token, and 4 x layers x heads x head_dim per token and key that it sees, of every pair alone; a "
-        "shared prefix counts for each pair though it is computed once, which raises MFU, even over 100%",
+        "useful floating-point operations per second over the machine's ceiling. Useful are 2 per token and number in "
+        "the layers' matrices, and 4 x layers x heads x head_dim per token and key that it sees, for every pair on its "
+        "own. A shared prefix counts for each pair although it is computed once, so that MFU may exceed 100%",
     ),
     Term(
         "computed / ceiling",
-        "the same for what was computed, which may leave out most of the last layer: how busy the arithmetic was; what "
-        "is missing to 100% was waiting, memory, attention or work that is no matrix product",
+        "the same for the operations that were computed, which may leave out most of the last layer: how busy the "
+        "arithmetic was. The rest to 100% is waiting, memory, attention and work outside matrix products",
     ),
     Term(
         "ceiling",
-        "the best of some repeated matrix products of the model's own shapes, measured on the same machine in the same "
-        "arithmetic before the warm-up: no figure of a data sheet. What else the machine did then lowers it",
+        "the best of several repeated matrix products in the model's own shapes, measured on the same machine in the "
+        "same arithmetic before the warm-up; not a data-sheet value. Other load on the machine lowers it",
     ),
     Term(
         "J per 1,000 pairs, $ per 1M pairs",
-        "from the GPU's own energy counter, its idle draw included; from latency.price_per_hour in the config. Both "
-        "count the time that passed, waiting for requests included",
+        "from the GPU's own energy counter, including its idle power; from latency.price_per_hour in the config. Both "
+        "count all time that passed, including the time spent waiting for requests",
     ),
 )
 
 
-def section(number: int, benchmark: str, summaries: Sequence[Summary]) -> Section:
-    """The table of one benchmark. Each reason for a missing figure is said once."""
-    reasons: dict[str, list[str]] = {}
-    for summary in summaries:
-        for reason in _reasons(summary):
-            reasons.setdefault(reason, []).append(f"{notation.plain(summary.engine)}, {summary.scenario}")
+def section(number: int, summaries: Sequence[Summary]) -> Section:
+    """The table of one benchmark with the reasons for missing figures."""
     ceilings = dict.fromkeys(line for summary in summaries for line in _ceiling(summary))
+    labelled = [(f"{summary.engine}, {summary.scenario}", list(_reasons(summary))) for summary in summaries]
     return Section(
         anchor=f"efficiency-{number}",
-        table=Table(f"{notation.plain(benchmark)}: efficiency", COLUMNS, tuple(map(_line, summaries)), judged=False),
+        title=f"{summaries[0].benchmark}: efficiency",
+        table=Table(COLUMNS, tuple(map(_line, summaries)), words=2, judged=False),
         sentence=_sentence(summaries),
-        origins=tuple(OriginLine(line, line) for line in ceilings),
-        notes=tuple(
-            Term("all" if len(labels) == len(summaries) > 1 else "; ".join(labels), reason)
-            for reason, labels in reasons.items()
-        ),
+        sources=tuple(map(SourceLine, ceilings)),
+        notes=tuple(shared_notes(labelled)),
     )
 
 
+def shared_notes(labelled: Sequence[tuple[str, Sequence[str]]]) -> Iterator[Note]:
+    """The notes of several labels; a note that holds for several labels appears once or once for all."""
+    labels: dict[str, list[str]] = {}
+    for label, lines in labelled:
+        for line in lines:
+            labels.setdefault(line, []).append(label)
+    for line, names in labels.items():
+        yield Note("all" if len(names) == len(labelled) > 1 else "; ".join(names), line)
+
+
 def operations(per_s: float) -> str:
-    """FLOP/s as they are said: 431 GFLOP/s, 1.20 TFLOP/s."""
+    """FLOP/s with three significant digits: 431 GFLOP/s, 1.20 TFLOP/s."""
     unit, name = (1e12, "TFLOP/s") if per_s >= 1e12 else (1e9, "GFLOP/s")
     return f"{notation.significant(per_s / unit)} {name}"
 
 
 def _line(summary: Summary) -> tuple[Cell, ...]:
-    found = summary.efficiency
-    padding = None if not found.computed_tokens else (found.padded_tokens or 0) / found.computed_tokens
-    rate, computed_rate = found.flops_per_s, found.computed_flops_per_s
+    efficiency = summary.efficiency
+    padding = None if not efficiency.computed_tokens else (efficiency.padded_tokens or 0) / efficiency.computed_tokens
+    rate, computed_rate = efficiency.flops_per_s, efficiency.computed_flops_per_s
     return (
-        Cell(notation.plain(summary.engine)),
-        Cell(notation.plain(summary.scenario)),
+        Cell(summary.engine),
+        Cell(summary.scenario),
         Cell(notation.significant(summary.pairs_per_s)),
         Cell(notation.significant(summary.tokens_per_s)),
-        _count(found.tokens),
-        _count(found.computed_tokens),
-        Cell(notation.percent(padding if found.padded_tokens is not None else None)),
-        Cell(notation.percent(found.mfu), "" if rate is None else operations(rate)),
-        Cell(notation.percent(found.utilisation), "" if computed_rate is None else operations(computed_rate)),
-        Cell(notation.significant(found.joules_per_1000_pairs)),
-        Cell(notation.significant(found.dollars_per_1m_pairs)),
+        _count(efficiency.tokens),
+        _count(efficiency.computed_tokens),
+        Cell(notation.percent(padding if efficiency.padded_tokens is not None else None)),
+        Cell(notation.percent(efficiency.mfu), "" if rate is None else operations(rate)),
+        Cell(notation.percent(efficiency.utilisation), "" if computed_rate is None else operations(computed_rate)),
+        Cell(notation.significant(efficiency.joules_per_1000_pairs)),
+        Cell(notation.significant(efficiency.dollars_per_1m_pairs)),
     )
 
 
@@ -106,13 +111,13 @@ def _reasons(summary: Summary) -> Iterator[str]:
         if figure in summary.efficiency.unknown:
             columns.setdefault(summary.efficiency.unknown[figure], []).append(column)
     for reason, names in columns.items():
-        yield notation.plain(f"{', '.join(names)}: not known, {reason}")
+        yield f"{', '.join(names)}: not known, {reason}"
 
 
 def _ceiling(summary: Summary) -> Iterator[str]:
     ceiling = summary.header.get("ceiling")
     if ceiling is not None:
-        yield notation.plain(
+        yield (
             f"{summary.engine}: ceiling {operations(ceiling['flops_per_s'])} in {ceiling['dtype']}, "
             f"{notation.significant(ceiling['bytes_per_s'] / 1e9)} GB/s of memory ({ceiling['how']})"
         )
@@ -120,11 +125,8 @@ def _ceiling(summary: Summary) -> Iterator[str]:
 
 def _sentence(summaries: Sequence[Summary]) -> str:
     valid = [summary for summary in summaries if summary.verdict == "VALID"]
-    known = [(each.efficiency.utilisation, each) for each in valid if each.efficiency.utilisation is not None]
+    known = [(one.efficiency.utilisation, one) for one in valid if one.efficiency.utilisation is not None]
     if not known:
-        return "No valid measurement knows which part of its ceiling it used."
-    share, best = max(known, key=lambda found: found[0])
-    return (
-        f"The largest part of its ceiling is used by {notation.plain(best.engine)}, {notation.plain(best.scenario)}: "
-        f"{notation.percent(share)}."
-    )
+        return "No valid measurement knows which share of its ceiling it used."
+    share, best = max(known, key=lambda measurement: measurement[0])
+    return f"{best.engine}, {best.scenario} uses the largest share of its ceiling, {notation.percent(share)}."

@@ -1,4 +1,4 @@
-"""The plots of `crispbench latency`: how many requests stay within a time, what a request's size costs, the roof."""
+"""The plots of `crispbench latency`: requests within a time, time against the size of a request, and the roofline."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,30 +16,30 @@ from harness.report.plots import Plot, Style
 _ECDF = Plot(
     "ecdf",
     "Time that a request takes",
-    "Share of the requests that are answered within a time, from their schedule on; further left is faster. Bars: the "
-    "95% intervals of p50, p90, p95 and p99, where they are known. Dashed: invalid or incomplete.",
+    "Share of the requests that are answered within a time after they were due; further left is faster. Bars are the "
+    "95% intervals of p50, p90, p95 and p99 where they are known. Dashed lines are invalid or incomplete.",
 )
 _HISTOGRAM = Plot(
     "histogram",
-    "How often a request takes how long",
-    "Requests in each of equal parts of the logarithmic time axis. Lines: the percentiles that are known, p50 solid, "
-    "p90, p95 and p99 dotted; bands: their 95% intervals. Dashed: invalid or incomplete.",
+    "Distribution of the times",
+    "Number of requests in equal parts of the logarithmic time axis. Vertical lines are the known percentiles, p50 "
+    "solid, p90, p95 and p99 dotted; bands are their 95% intervals. Dashed lines are invalid or incomplete.",
 )
 _SIZE = Plot(
     "size",
     "Time against the size of a request",
-    "Each request by its tokens, or by its documents where no engine counts tokens; time from the sending on.",
+    "Each mark is a request, by its tokens or, if no engine counts tokens, by its documents; time since it was sent.",
 )
 
 BINS = 40
-LEAST_SPAN = 1.05  # of a histogram's axis, where all times are alike
-NARROW = 20  # highest over lowest time, up to which the axis is linear
+LEAST_SPAN = 1.05  # highest over lowest time of a histogram's axis, for equal times
+NARROW = 20  # highest over lowest time up to which the axis is linear
 
 Groups = Mapping[str, Sequence[Summary]]
 
 
 def draw(summaries: Sequence[Summary]) -> list[Plot]:
-    """The plots that there are samples for; a panel for each benchmark and scenario."""
+    """The plots for which there are samples, with a panel per benchmark and scenario."""
     styles = plots.style(list(dict.fromkeys(summary.engine for summary in summaries)))
     groups: dict[str, list[Summary]] = {}
     for summary in summaries:
@@ -59,7 +59,7 @@ def draw(summaries: Sequence[Summary]) -> list[Plot]:
 
 
 def _ecdf(groups: Groups, styles: Mapping[str, Style]) -> Figure:
-    figure, panels = plots._panels({name: [] for name in groups})
+    figure, panels = plots.panels(groups)
     for axes, group in zip(panels, groups.values(), strict=True):
         for summary in group:
             style = styles[summary.engine]
@@ -67,7 +67,7 @@ def _ecdf(groups: Groups, styles: Mapping[str, Style]) -> Figure:
             times_s = [timing.response_s for timing in summary.answered if timing.response_s > 0]
             axes.ecdf(times_s, color=style.colour, linewidth=1.6, linestyle=line)
             _intervals(axes, summary, style)
-        plots._time_axis(axes, "time from the schedule on, log scale")
+        plots.time_axis(axes, "time since the request was due, log scale")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}"))
         axes.set_ylabel("requests")
     _legend(figure, groups, styles, marked=False)
@@ -75,18 +75,18 @@ def _ecdf(groups: Groups, styles: Mapping[str, Style]) -> Figure:
 
 
 def _histogram(groups: Groups, styles: Mapping[str, Style]) -> Figure:
-    figure, panels = plots._panels({name: [] for name in groups})
+    figure, panels = plots.panels(groups)
     for axes, group in zip(panels, groups.values(), strict=True):
         times_s = [[timing.response_s for timing in summary.answered if timing.response_s > 0] for summary in group]
         lo, hi = min(map(min, times_s)), max(map(max, times_s))
         edges = np.geomspace(lo, max(hi, lo * LEAST_SPAN), BINS + 1)
-        edges[-1] = np.nextafter(edges[-1], np.inf)  # a rounded edge would lose the longest
+        edges[-1] = np.nextafter(edges[-1], np.inf)  # rounding the edge down would lose the longest time
         for summary, values in zip(group, times_s, strict=True):
             style = styles[summary.engine]
             line = style.line if summary.verdict == "VALID" else "--"
             axes.hist(values, edges.tolist(), histtype="step", color=style.colour, linewidth=1.4, linestyle=line)
             _percentiles(axes, summary, style)
-        plots._time_axis(axes, "time from the schedule on, log scale")
+        plots.time_axis(axes, "time since the request was due, log scale")
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_ylabel("requests")
     _legend(figure, groups, styles, marked=False)
@@ -94,12 +94,12 @@ def _histogram(groups: Groups, styles: Mapping[str, Style]) -> Figure:
 
 
 def _percentiles(axes: Axes, summary: Summary, style: Style) -> None:
-    for name, found in summary.response.items():
-        if found.estimate is not None and found.estimate > 0:
+    for name, percentile in summary.response.items():
+        if percentile.estimate is not None and percentile.estimate > 0:
             line = "-" if name == "p50" else ":"
-            axes.axvline(found.estimate, color=style.colour, linewidth=1, alpha=0.7, linestyle=line)
-        if found.lo is not None and found.hi is not None and found.lo > 0:
-            axes.axvspan(found.lo, found.hi, color=style.colour, alpha=0.12, linewidth=0)
+            axes.axvline(percentile.estimate, color=style.colour, linewidth=1, alpha=0.7, linestyle=line)
+        if percentile.lo is not None and percentile.hi is not None and percentile.lo > 0:
+            axes.axvspan(percentile.lo, percentile.hi, color=style.colour, alpha=0.12, linewidth=0)
 
 
 def _intervals(axes: Axes, summary: Summary, style: Style) -> None:
@@ -112,7 +112,7 @@ def _intervals(axes: Axes, summary: Summary, style: Style) -> None:
 
 
 def _size(groups: Groups, styles: Mapping[str, Style]) -> Figure:
-    figure, panels = plots._panels({name: [] for name in groups})
+    figure, panels = plots.panels(groups)
     for axes, group in zip(panels, groups.values(), strict=True):
         counting = [summary for summary in group if all(timing.tokens for timing in summary.answered)]
         for summary in counting or group:
@@ -123,15 +123,15 @@ def _size(groups: Groups, styles: Mapping[str, Style]) -> Figure:
         axes.set_xlabel("tokens per query" if counting else "documents per query")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         lo, hi = axes.dataLim.intervaly
-        if hi > NARROW * lo:  # in less than a decade a log scale has hardly a tick
+        if hi > NARROW * lo:  # a log scale of less than a decade has hardly a tick
             axes.set_yscale("log")
             axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda s, _: f"{s:g} s" if s >= 1 else f"{s * 1e3:g} ms"))
-        axes.set_ylabel("time from the sending on")
+        axes.yaxis.set_major_formatter(plots.seconds())
+        axes.set_ylabel("time since it was sent")
     _legend(figure, groups, styles, marked=True)
     return figure
 
 
 def _legend(figure: Figure, groups: Groups, styles: Mapping[str, Style], *, marked: bool) -> None:
     shown = dict.fromkeys(summary.engine for group in groups.values() for summary in group)
-    plots._legend(figure, {name: styles[name] if marked else styles[name]._replace(marker="") for name in shown})
+    plots.legend(figure, {name: styles[name] if marked else styles[name]._replace(marker="") for name in shown})

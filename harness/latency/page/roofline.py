@@ -1,7 +1,7 @@
-"""The roofline: how fast an engine computes, under what this machine's arithmetic and memory let it.
+"""The roofline: how fast an engine computes, below what this machine's arithmetic and memory allow.
 
 Williams, Waterman, Patterson, "Roofline", Communications of the ACM 52(4), 2009: attainable FLOP/s = min(ceiling of
-the arithmetic, FLOP per byte x bytes per second of the memory). Both ceilings are measured, none is of a data sheet.
+the arithmetic, FLOP per byte x bytes per second of the memory). Both ceilings are measured, not data-sheet values.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,20 +20,20 @@ from harness.report.plots import Plot, Style
 
 _ROOFLINE = Plot(
     "roofline",
-    "Speed of the arithmetic under its roof",
-    "Computed floating-point operations per second over those for each byte moved, both logarithmic; a step up is "
-    "faster. Line: what the machine reaches in the engine's matrix products (flat) and in a copy of memory (slope), "
-    "measured before the warm-up; the tables name both. Bytes: each matrix once per forward, its inputs and outputs "
-    "once per token. Hollow: invalid or incomplete.",
+    "Speed of the arithmetic below its ceiling",
+    "Floating-point operations per second over operations per byte moved, both logarithmic; higher is faster. The line "
+    "is what the machine reaches in the engine's matrix products (flat) and in a copy of memory (slope), measured "
+    "before the warm-up; the tables name both. Bytes count each matrix once per forward, its inputs and outputs once "
+    "per token. Hollow marks are invalid or incomplete.",
 )
-MARKS = ("o", "s", "D", "^", "v", "P", "X")  # of scenarios, in turn
-ROOM = 4.0  # times the outermost point that an axis reaches, so that the roof's bend is seen
+MARKS = ("o", "s", "D", "^", "v", "P", "X")  # one per scenario
+ROOM = 4.0  # the axis ends at this multiple of the outermost point, so that the bend of the roof is visible
 
 Styles = Mapping[str, Style]
 
 
 def draw(summaries: Sequence[Summary], styles: Styles) -> Plot | None:
-    """One panel for each benchmark; None where no measurement knows its ceiling and its operations."""
+    """One panel per benchmark; None if no measurement has a ceiling and a count of operations."""
     groups: dict[str, list[Summary]] = {}
     for summary in summaries:
         if summary.header.get("ceiling") and summary.efficiency.intensity and summary.efficiency.utilisation:
@@ -50,7 +50,7 @@ def _scenarios(summaries: Sequence[Summary]) -> list[str]:
 
 
 def _figure(groups: Mapping[str, Sequence[Summary]], styles: Styles, marks: Mapping[str, str]) -> Figure:
-    figure, panels = plots._panels({name: [] for name in groups})
+    figure, panels = plots.panels(groups)
     figure.set_size_inches(7.2, 1.4 * figure.get_figheight())
     for axes, group in zip(panels, groups.values(), strict=True):
         axes.set(xscale="log", yscale="log")
@@ -65,10 +65,10 @@ def _figure(groups: Mapping[str, Sequence[Summary]], styles: Styles, marks: Mapp
 
 
 def _point(axes: Axes, summary: Summary, colour: str, mark: str) -> None:
-    found = summary.efficiency
+    efficiency = summary.efficiency
     axes.plot(
-        [found.intensity or 0.0],
-        [found.computed_flops_per_s or 0.0],
+        [efficiency.intensity or 0.0],
+        [efficiency.computed_flops_per_s or 0.0],
         linestyle="",
         marker=mark,
         markersize=7,
@@ -80,7 +80,7 @@ def _point(axes: Axes, summary: Summary, colour: str, mark: str) -> None:
 
 
 def _roofs(axes: Axes, group: Sequence[Summary], styles: Styles) -> None:
-    """The roof of each engine, from beside its points to beyond its bend."""
+    """The roof of each engine, wide enough to show its points and its bend."""
     roofs = {summary.engine: summary.header["ceiling"] for summary in group}
     intensities = [summary.efficiency.intensity or 1.0 for summary in group]
     bends = [roof["flops_per_s"] / roof["bytes_per_s"] for roof in roofs.values()]
@@ -98,7 +98,7 @@ def _scales(axes: Axes) -> None:
         axis.set_major_locator(LogLocator(subs=(1.0,) if limits[1] / limits[0] > 40 else (1.0, 2.0, 5.0)))
         axis.set_minor_locator(NullLocator())
     axes.set_xlabel("floating-point operations per byte, log scale")
-    axes.set_ylabel("computed, log scale")
+    axes.set_ylabel("operations per second, log scale")
 
 
 def _handles(shown: Sequence[Summary], styles: Styles, marks: Mapping[str, str]) -> list[Line2D]:
@@ -108,6 +108,7 @@ def _handles(shown: Sequence[Summary], styles: Styles, marks: Mapping[str, str])
         for name, style in engines.items()
     ]
     points = [
-        Line2D([], [], color=plots.MUTED, marker=marks[name], linestyle="", label=name) for name in _scenarios(shown)
+        Line2D([], [], color=plots.MUTED, marker=marks[name], linestyle="", label=plots.short(name))
+        for name in _scenarios(shown)
     ]
     return lines + points

@@ -1,33 +1,30 @@
-"""Two engines of a run that differ in nothing but the template: what the prompt is worth, in pairs of queries."""
+"""Engines of a run that differ only in the template: what the prompt is worth, as a paired difference."""
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
-from typing import NamedTuple
 
+from harness.figures.measures import HEADLINE
 from harness.figures.statistics import paired_difference
 from harness.records import Row
 from harness.report import notation
-from harness.report.table import QUALITY
+from harness.report.content import Note
 from harness.run.page.table import contenders
 
-OF_A_TEMPLATE = {"template", "template_sha256", "option template"}  # keys of Row.description
+TEMPLATE_KEYS = {"template", "template_sha256", "option template"}  # keys of Row.description
 
 
-class Ablation(NamedTuple):
-    engines: str
-    line: str
-
-
-def ablations(rows: Sequence[Row]) -> Iterator[Ablation]:
-    """A line for each such pair among the rows of one benchmark, the later engine against the earlier one."""
+def ablations(rows: Sequence[Row]) -> Iterator[Note]:
+    """A note for each such pair among the rows of one benchmark: the later engine minus the earlier one."""
     for earlier, later in combinations(contenders(rows), 2):
         if _only_the_template_differs(earlier, later) and len(later.per_query) > 1:
-            found = paired_difference(later.per_query, earlier.per_query)
-            figures = f"{notation.signed(found.value)} {notation.signed_interval(found.lo, found.hi)}".rstrip()
-            names = ", ".join(notation.plain(row.engine) for row in (earlier, later))
-            of, over = (notation.plain(row.description["template"]) for row in (later, earlier))
-            line = f"they differ in the template only: {of} minus {over} is {figures} {QUALITY}"
-            yield Ablation(names, f"{line} over {found.queries:,} queries")
+            difference = paired_difference(later.per_query, earlier.per_query)
+            interval = notation.signed_interval(difference.lo, difference.hi)
+            figures = f"{notation.signed(difference.value)} {interval}".rstrip()
+            templates = f"{later.description['template']} minus {earlier.description['template']}"
+            yield Note(
+                f"{earlier.engine}, {later.engine}",
+                f"only the template differs: {templates} is {figures} {HEADLINE} over {difference.queries:,} queries",
+            )
 
 
 def _only_the_template_differs(a: Row, b: Row) -> bool:
@@ -35,8 +32,8 @@ def _only_the_template_differs(a: Row, b: Row) -> bool:
         return False
     if not (a.description.get("template") and b.description.get("template")):
         return False
-    return _rest(a) == _rest(b)
+    return _without_template(a) == _without_template(b)
 
 
-def _rest(row: Row) -> dict[str, str]:
-    return {key: value for key, value in row.description.items() if key not in OF_A_TEMPLATE}
+def _without_template(row: Row) -> dict[str, str]:
+    return {key: value for key, value in row.description.items() if key not in TEMPLATE_KEYS}

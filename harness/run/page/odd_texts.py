@@ -1,62 +1,66 @@
-"""What the prompts of a benchmark had to take: per engine and so per template, with nDCG@10 without such queries."""
+"""Odd texts in the prompts of a benchmark, per engine and template, with nDCG@10 without the affected queries."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
+from harness.figures.measures import HEADLINE
 from harness.records import Audit, Row
 from harness.report import notation
-from harness.report.table import QUALITY, Cell, Table
+from harness.report.content import Note, Section
+from harness.report.table import Cell, Table
 from harness.run.page.table import is_measured
 
-# As a column, and as what makes a query one of them.
+# Kind of oddity -> the name of its column, and what an affected query has.
 KINDS = {
     "special_text": ("special-token text", "special-token text"),
     "truncated": ("cut", "cut documents"),
     "empty": ("empty", "empty documents"),
-    "duplicate": ("duplicate", "duplicates among their candidates"),
-    "shared": ("shared", "documents whose text another one shares"),
+    "duplicate": ("duplicate", "duplicate candidates"),
+    "shared": ("shared", "documents that share their text with another document"),
 }
-COLUMNS = ("engine", "template", QUALITY, "pairs", "queries", *(column for column, _ in KINDS.values()))
+COLUMNS = ("engine", "template", HEADLINE, "pairs", "queries", *(column for column, _ in KINDS.values()))
 
 
-class Reason(NamedTuple):
-    engines: str
-    line: str
+def details(anchor: str, rows: Sequence[Row]) -> Iterator[Section]:
+    """The section of one benchmark; nothing if no engine was audited. It is opened where an odd text was found."""
+    audited = [row for row in rows if row.audit]
+    if audited:
+        yield Section(
+            anchor,
+            f"{rows[0].benchmark}: odd texts in the prompts",
+            Table(COLUMNS, tuple(map(_line, audited)), words=2, judged=False),
+            sentence(audited),
+            notes=tuple(reasons(audited)),
+            opened=has_odd_texts(audited),
+        )
 
 
-def tabulate(rows: Sequence[Row]) -> Table:
-    """Texts and queries of every kind for each engine; beside them nDCG@10 without these queries and its change."""
-    title = f"{notation.plain(rows[0].benchmark)}: what the prompts had to take"
-    return Table(title, COLUMNS, tuple(map(_line, rows)), judged=False)
-
-
-def found(rows: Sequence[Row]) -> bool:
+def has_odd_texts(rows: Sequence[Row]) -> bool:
     return any(entry.queries for row in rows for entry in row.audit.values())
 
 
 def sentence(rows: Sequence[Row]) -> str:
-    """Where leaving queries out moves nDCG@10 the most."""
-    moved = [
+    """Where leaving out the affected queries moves nDCG@10 the most."""
+    changes = [
         (abs(entry.difference), row, kind, entry)
         for row in rows
         for kind, entry in row.audit.items()
         if entry.difference is not None
     ]
-    if moved:
-        _, row, kind, entry = max(moved, key=lambda each: each[0])
+    if changes:
+        _, row, kind, entry = max(changes, key=lambda change: change[0])
         return (
-            f"Odd texts: without the {entry.queries:,} of {row.queries:,} queries with {KINDS[kind][1]}, {QUALITY} of "
-            f"{notation.plain(row.engine)} is {notation.decimal(entry.without)} ({notation.signed(entry.difference)}), "
-            "the largest change among all engines and kinds."
+            f"Odd texts: {entry.queries:,} of {row.queries:,} queries have {KINDS[kind][1]}; without them {HEADLINE} "
+            f"of {row.engine} is {notation.decimal(entry.without)} ({notation.signed(entry.difference)}), "
+            "the largest change of any engine and kind."
         )
-    if found(rows):
-        return f"Odd texts were found, but {QUALITY} without their queries cannot be told."
+    if has_odd_texts(rows):
+        return f"Odd texts were found, but {HEADLINE} without the affected queries is not known."
     unknown = any(entry.queries is None for row in rows for entry in row.audit.values())
-    return f"No odd text was found{' where it was looked for' if unknown else ''}."
+    return f"No odd text was found{', but not every kind was looked for' if unknown else ''}."
 
 
-def reasons(rows: Sequence[Row]) -> Iterator[Reason]:
-    """Why figures are missing, said once for all engines with the same reason."""
+def reasons(rows: Sequence[Row]) -> Iterator[Note]:
+    """Why figures are missing; a reason that holds for several engines appears once."""
     engines: dict[str, list[str]] = {}
     for row in rows:
         missing: dict[str, list[str]] = {}
@@ -64,16 +68,16 @@ def reasons(rows: Sequence[Row]) -> Iterator[Reason]:
             if entry.reason and entry.queries != 0:
                 missing.setdefault(entry.reason, []).append(KINDS[kind][0])
         for reason, columns in missing.items():
-            engines.setdefault(f"{', '.join(columns)}: {reason}", []).append(notation.plain(row.engine))
+            engines.setdefault(f"{', '.join(columns)}: {reason}", []).append(row.engine)
     for line, names in engines.items():
-        yield Reason(", ".join(names), line)
+        yield Note(", ".join(names), line)
 
 
 def _line(row: Row) -> tuple[Cell, ...]:
-    quality = row.measures.get(QUALITY) if is_measured(row) else None
+    quality = row.measures.get(HEADLINE) if is_measured(row) else None
     return (
-        Cell(notation.plain(row.engine)),
-        Cell(notation.plain(row.description.get("template", "")) or notation.MISSING),
+        Cell(row.engine),
+        Cell(row.description.get("template", "").strip() or notation.MISSING),
         Cell(notation.decimal(quality.value if quality else None)),
         Cell(f"{row.pairs:,}"),
         Cell(f"{row.queries:,}"),

@@ -1,34 +1,39 @@
-"""What a lower precision of a model costs and brings: one line for each, beside the one they are set against."""
+"""What a lower precision of a model costs and gains: a table with one line per precision, the reference first."""
 
 from collections.abc import Sequence
 
+from harness.figures.measures import HEADLINE
 from harness.records import Row
 from harness.report import notation
-from harness.report.table import QUALITY, Cell, Table
+from harness.report.content import Section
+from harness.report.table import Cell, Table
 
 COLUMNS = (
-    "engine", "precision", "weights", QUALITY, f"Δ {QUALITY}", "other top 10", "mean drift", "largest drift", "pairs/s"
+    "engine", "precision", "weights", HEADLINE, f"Δ {HEADLINE}", "other top 10", "mean drift", "largest drift",
+    "pairs/s",
 )  # fmt: skip
 
 
 def groups(rows: Sequence[Row]) -> list[list[Row]]:
-    """For each engine among the rows of one benchmark that others share all but the precision with: it and those."""
+    """Rows of one benchmark whose engines differ only in precision; the reference comes first in each group."""
     references = dict.fromkeys(row.shift.reference for row in rows if row.shift is not None)
     return [[row for row in rows if reference in (row.engine, _reference(row))] for reference in references]
 
 
-def tabulate(group: Sequence[Row]) -> Table:
-    return Table(f"{notation.plain(group[0].benchmark)}: precision", COLUMNS, tuple(map(_line, group)), judged=False)
+def section(anchor: str, group: Sequence[Row]) -> Section:
+    """The section of one such group."""
+    table = Table(COLUMNS, tuple(map(_line, group)), words=2, judged=False)
+    return Section(anchor, f"{group[0].benchmark}: precision", table, sentence(group))
 
 
 def sentence(group: Sequence[Row]) -> str:
-    """How much of the ranking moved, in queries."""
-    moved = [
-        f"{notation.plain(row.engine)} in {row.shift.top10:,} of {row.shift.queries:,} queries"
+    """How many queries have other documents in their top 10."""
+    counts = [
+        f"in {row.shift.top10:,} of {row.shift.queries:,} queries with {row.engine}"
         for row in group
         if row.shift is not None
     ]
-    return f"Beside {notation.plain(group[0].engine)}, other documents are among the first ten: {', '.join(moved)}."
+    return f"The top 10 differs from {group[0].engine} {', '.join(counts)}."
 
 
 def _reference(row: Row) -> str | None:
@@ -36,13 +41,13 @@ def _reference(row: Row) -> str | None:
 
 
 def _line(row: Row) -> tuple[Cell, ...]:
-    found = row.measures[QUALITY]
-    size = row.description.get("weights_mb")
+    quality = row.measures[HEADLINE]
+    size_mb = row.description.get("weights_mb")
     return (
-        Cell(notation.plain(row.engine)),
-        Cell(notation.plain(row.description["precision"])),
-        Cell(f"{notation.plain(size)} MB") if size else Cell(),
-        Cell(notation.decimal(found.value), notation.interval(found.lo, found.hi)),
+        Cell(row.engine),
+        Cell(row.description["precision"]),
+        Cell(f"{size_mb} MB") if size_mb else Cell(),
+        Cell(notation.decimal(quality.value), notation.interval(quality.lo, quality.hi)),
         *_shift(row),
         Cell(notation.significant(row.pairs_per_s)),
     )

@@ -1,4 +1,4 @@
-"""Published figures beside ours: one table for every format, and for each cell where it comes from."""
+"""Published figures beside ours, and for every cell where it comes from."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from harness.benchmarks.suites import load_suite
 from harness.published import LATENCY, PublishedTable, Reproduction, Trace
 from harness.report import notation
-from harness.report.content import Traced
-from harness.report.table import Cell, Table
+from harness.report.content import Footnote
+from harness.report.table import Cell, Table, Tone
 
-TITLE = "Published and measured"
-FIGURES_ACROSS = 6  # a published table with more columns is printed with a line per figure
+FIGURES_ACROSS = 6  # a published table with more columns gets a line per figure
+TONES: Mapping[str, Tone] = {"differs": "bad", "reproduced": "good"}
 LINES = ("published", "measured", "difference", "verdict")
 COLUMNS = ("engine", "published as", "column", "published", "measured", "difference", "tolerance", "verdict")
 
@@ -18,52 +18,52 @@ COLUMNS = ("engine", "published as", "column", "published", "measured", "differe
 def by_table(reproductions: Sequence[Reproduction]) -> list[list[Reproduction]]:
     """The figures of each published table, in the order of the config and of the table."""
     groups: dict[str, list[Reproduction]] = {}
-    for found in reproductions:
-        groups.setdefault(found.table.name, []).append(found)
+    for figure in reproductions:
+        groups.setdefault(figure.table.name, []).append(figure)
     return list(groups.values())
 
 
 def tabulate(reproductions: Sequence[Reproduction]) -> Table:
-    """The figures of one published table: its columns as columns if they are few, else a line for each figure."""
-    title = f"{TITLE}: {reproductions[0].table.name}"
-    columns = list(dict.fromkeys(found.column for found in reproductions))
+    """The figures of one published table: with its own columns if they are few, else with a line per figure."""
+    columns = list(dict.fromkeys(figure.column for figure in reproductions))
     if len(columns) > FIGURES_ACROSS:
-        return Table(title, COLUMNS, tuple(tuple(_cells(found)) for found in reproductions))
+        return Table(COLUMNS, tuple(tuple(_cells(figure)) for figure in reproductions), words=3)
     models: dict[tuple[str, str], dict[str, Reproduction]] = {}
-    for found in reproductions:
-        models.setdefault((found.engine, found.model), {})[found.column] = found
+    for figure in reproductions:
+        models.setdefault((figure.engine, figure.model), {})[figure.column] = figure
     lines = (line for (engine, model), own in models.items() for line in _block(engine, model, own, columns))
-    return Table(title, ("engine", "", *columns), tuple(lines), judged=False)
+    return Table(("engine", "", *columns), tuple(lines), words=2, judged=False, block=len(LINES))
 
 
 def sentence(reproductions: Sequence[Reproduction]) -> str:
-    """How many figures there are of each verdict; those that differ or are incomplete are named."""
-    counts = Counter(found.verdict for found in reproductions)
+    """How many figures have each verdict; those that differ or are incomplete are named."""
+    counts = Counter(figure.verdict for figure in reproductions)
     clauses = (f"{count} {verdict}{_names(reproductions, verdict)}" for verdict, count in counts.items())
     return f"Published figures: {', '.join(clauses)}."
 
 
 def source(table: PublishedTable) -> str:
-    """What a published table is, how it was measured, and how far from it is too far."""
+    """What a published table is, how it was measured, and its tolerance with the reason."""
     reason = f": {table.tolerance.reason}" if table.tolerance else ""
     protocol = f"protocol {table.protocol.status}: {table.protocol.note}"
     line = f"{_title(table)}; read {table.retrieved}; {protocol} {_judged(table)}{reason}"
-    return notation.plain(line).removesuffix(".")
+    return line.strip().removesuffix(".")
 
 
 def brief(table: PublishedTable) -> str:
     """The same without the reasons."""
-    return notation.plain(f"{_title(table)}; protocol {table.protocol.status}. {_judged(table)}.")
+    return f"{_title(table)}; protocol {table.protocol.status}. {_judged(table)}."
 
 
-def traces(reproductions: Sequence[Reproduction]) -> tuple[Traced, ...]:
-    return tuple(_traced(found) for found in reproductions)
+def footnotes(reproductions: Sequence[Reproduction]) -> tuple[Footnote, ...]:
+    """Where each measured figure comes from."""
+    return tuple(map(_footnote, reproductions))
 
 
 def _names(reproductions: Sequence[Reproduction], verdict: str) -> str:
     if verdict not in ("differs", "incomplete"):
         return ""
-    names = (f"{notation.plain(found.engine)} {found.column}" for found in reproductions if found.verdict == verdict)
+    names = (f"{figure.engine} {figure.column}" for figure in reproductions if figure.verdict == verdict)
     return f" ({', '.join(names)})"
 
 
@@ -71,50 +71,54 @@ def _block(
     engine: str, model: str, own: Mapping[str, Reproduction], columns: Sequence[str]
 ) -> Iterator[tuple[Cell, ...]]:
     """The lines of one engine; a figure that was not published for its model stays empty."""
-    name = notation.plain(engine if engine == model else f"{engine} as {model}")
+    name = engine if engine == model else f"{engine} as {model}"
     cells = {column: _stacked(own[column]) if column in own else (Cell(""),) * len(LINES) for column in columns}
     for number, line in enumerate(LINES):
-        yield (Cell(name if number == 0 else ""), Cell(line), *(cells[column][number] for column in columns))
+        yield (
+            Cell(name if number == 0 else ""),
+            Cell(line, tone="muted"),
+            *(cells[column][number] for column in columns),
+        )
 
 
-def _stacked(found: Reproduction) -> tuple[Cell, ...]:
-    _, _, _, published, measured, difference, tolerance, verdict = _cells(found)
+def _stacked(figure: Reproduction) -> tuple[Cell, ...]:
+    _, _, _, published, measured, difference, tolerance, verdict = _cells(figure)
     return published, measured, difference, verdict._replace(detail=tolerance.value)
 
 
-def _cells(found: Reproduction) -> Iterator[Cell]:
-    yield Cell(notation.plain(found.engine))
-    yield Cell(found.model)
-    yield Cell(found.column)
-    yield Cell(_figure(found, found.published))
-    yield _measured(found)
-    yield Cell(_difference(found))
-    yield Cell("" if found.tolerance is None else f"±{notation.decimal(found.tolerance)}")
-    yield Cell(found.verdict)
+def _cells(figure: Reproduction) -> Iterator[Cell]:
+    yield Cell(figure.engine)
+    yield Cell(figure.model)
+    yield Cell(figure.column)
+    yield Cell(_figure(figure, figure.published))
+    yield _measured(figure)
+    yield Cell(_difference(figure))
+    yield Cell("" if figure.tolerance is None else f"±{notation.decimal(figure.tolerance)}")
+    yield Cell(figure.verdict, tone=TONES.get(figure.verdict, "plain"))
 
 
-def _figure(found: Reproduction, value: float | None) -> str:
-    return notation.duration(value) if _is_latency(found) else notation.decimal(value)
+def _figure(figure: Reproduction, value: float | None) -> str:
+    return notation.duration(value) if _is_latency(figure) else notation.decimal(value)
 
 
-def _measured(found: Reproduction) -> Cell:
-    if found.measured is None:
+def _measured(figure: Reproduction) -> Cell:
+    if figure.measured is None:
         return Cell()
-    value, lo, hi = found.measured
-    if _is_latency(found):
-        return Cell(notation.duration(value), f"p50, mean {notation.duration(found.mean_s)}")
+    value, lo, hi = figure.measured
+    if _is_latency(figure):
+        return Cell(notation.duration(value), f"p50, mean {notation.duration(figure.mean_s)}")
     return Cell(notation.decimal(value), notation.interval(lo, hi))
 
 
-def _difference(found: Reproduction) -> str:
-    if found.difference is None or not _is_latency(found):
-        return notation.signed(found.difference)
-    sign = notation.MINUS if found.difference < 0 else "+"
-    return f"{sign}{notation.duration(abs(found.difference))}"
+def _difference(figure: Reproduction) -> str:
+    if figure.difference is None or not _is_latency(figure):
+        return notation.signed(figure.difference)
+    sign = notation.MINUS if figure.difference < 0 else "+"
+    return f"{sign}{notation.duration(abs(figure.difference))}"
 
 
-def _is_latency(found: Reproduction) -> bool:
-    return found.source.measure == LATENCY
+def _is_latency(figure: Reproduction) -> bool:
+    return figure.source.measure == LATENCY
 
 
 def _title(table: PublishedTable) -> str:
@@ -123,29 +127,29 @@ def _title(table: PublishedTable) -> str:
 
 def _judged(table: PublishedTable) -> str:
     if table.tolerance is None:
-        return "Shown, neither passes nor fails"
-    return f"Tolerance {notation.decimal(table.tolerance.value)} to either side"
+        return "Shown without a verdict"
+    return f"Tolerance {notation.decimal(table.tolerance.value)} above and below"
 
 
-def _traced(found: Reproduction) -> Traced:
-    cell = f"{notation.plain(found.engine)}, {found.column}"
-    if found.reasons:
-        return Traced(cell, notation.plain(f"no figure: {'; '.join(found.reasons)}"))
-    if found.source.suite is None:
-        (trace,) = found.trace
-        return Traced(cell, notation.plain(f"{_line(trace)}; {_result(found, trace)}"))
-    members = tuple(notation.plain(f"{each.benchmark}: {_line(each)}; {_result(found, each)}") for each in found.trace)
-    return Traced(cell, notation.plain(_average(found, found.source.suite)), members)
+def _footnote(figure: Reproduction) -> Footnote:
+    cell = f"{figure.engine}, {figure.column}"
+    if figure.reasons:
+        return Footnote(cell, f"no figure: {'; '.join(figure.reasons)}")
+    if figure.source.suite is None:
+        (trace,) = figure.trace
+        return Footnote(cell, f"{_line(trace)}; {_result(figure, trace)}")
+    members = tuple(f"{trace.benchmark}: {_line(trace)}; {_result(figure, trace)}" for trace in figure.trace)
+    return Footnote(cell, _average(figure, figure.source.suite), members)
 
 
-def _average(found: Reproduction, suite: str) -> str:
-    """Its exact members: two averages over different ones are two different figures."""
+def _average(figure: Reproduction, suite: str) -> str:
+    """The exact members of an average: over other members it would be another figure."""
     units = load_suite(suite).units
     names = [name if len(unit) == 1 else f"{name} (mean of {len(unit)})" for name, unit in units.items()]
-    assert found.measured is not None
-    _, lo, hi = found.measured
-    folders = ", ".join(dict.fromkeys(each.folder for each in found.trace))
-    queries = sum(each.queries for each in found.trace)
+    assert figure.measured is not None
+    _, lo, hi = figure.measured
+    folders = ", ".join(dict.fromkeys(trace.folder for trace in figure.trace))
+    queries = sum(trace.queries for trace in figure.trace)
     interval = f" {notation.interval(lo, hi)}".rstrip()
     return f"{folders}: mean of {len(units)}{interval} over {queries:,} queries, each once: {', '.join(names)}"
 
@@ -157,8 +161,8 @@ def _line(trace: Trace) -> str:
     )
 
 
-def _result(found: Reproduction, trace: Trace) -> str:
+def _result(figure: Reproduction, trace: Trace) -> str:
     value, lo, hi = trace.measured
-    if _is_latency(found):
-        return f"p50 and mean of one query at a time, here on {found.machine}, published on {found.source.machine}"
-    return f"{found.source.measure} {notation.decimal(value)} {notation.interval(lo, hi)}".rstrip()
+    if _is_latency(figure):
+        return f"p50 and mean of one query at a time, here on {figure.machine}, published on {figure.source.machine}"
+    return f"{figure.source.measure} {notation.decimal(value)} {notation.interval(lo, hi)}".rstrip()

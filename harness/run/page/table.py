@@ -4,17 +4,20 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from harness.figures.measures import HEADLINE
 from harness.records import Percentile, Row
 from harness.report import notation
-from harness.report.table import QUALITY, Cell, Table
+from harness.report.table import Cell, Table
 
-UNRANKED = ("Judged@10",)  # says how far the judgements reach, not how good an engine is
+UNRANKED = ("Judged@10",)  # how far the judgements reach, not how good an engine is
 
 
 class Column(NamedTuple):
+    """How a column is filled, and which of its figures is the best."""
+
     name: str
     cell: Callable[[Row], Cell]
-    merit: Callable[[Row], float | None] | None = None  # the highest is the best; None: nothing to win
+    merit: Callable[[Row], float | None] | None = None  # the highest is the best; None if no figure is better
 
 
 def by_benchmark(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -26,22 +29,22 @@ def by_benchmark(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def is_measured(row: Row) -> bool:
-    """Whether the row has figures at all: an invalid run and an engine that scored no query have none."""
+    """Whether the row has figures: an invalid run and an engine that scored no query do not."""
     return row.verdict != "invalid" and bool(row.measures) and row.coverage > 0
 
 
 def contenders(rows: Sequence[Row]) -> list[Row]:
-    """The rows of one benchmark that may be compared: complete, over equal candidates and queries."""
-    complete = [row for row in rows if row.verdict == "complete" and QUALITY in row.measures]
+    """The rows of one benchmark that may be compared: complete, over the same candidates and queries."""
+    complete = [row for row in rows if row.verdict == "complete" and HEADLINE in row.measures]
     return [row for row in complete if _same_ground(row, complete[0])]
 
 
 def tabulate(rows: Sequence[Row]) -> Table:
-    """The table of one benchmark. Its first engine is the baseline, which differences are taken against."""
+    """The table of one benchmark. Its first engine is the baseline of all differences."""
     columns = _columns(rows, rows[0].engine)
     rivals = contenders(rows)
     lines = zip(*(_cells(column, rows, rivals) for column in columns), strict=True)
-    return Table(notation.plain(rows[0].benchmark), tuple(column.name for column in columns), tuple(lines))
+    return Table(tuple(column.name for column in columns), tuple(lines))
 
 
 def _same_ground(a: Row, b: Row) -> bool:
@@ -50,11 +53,11 @@ def _same_ground(a: Row, b: Row) -> bool:
 
 def _columns(rows: Sequence[Row], baseline: str) -> list[Column]:
     names = dict.fromkeys(name for row in rows for name in row.measures)
-    rest = [_measure(name) for name in names if name != QUALITY]
-    quality = [_measure(QUALITY)] if QUALITY in names else []
-    against = Column(f"Δ {QUALITY}", lambda row: _against(row, baseline))
+    rest = [_measure(name) for name in names if name != HEADLINE]
+    quality = [_measure(HEADLINE)] if HEADLINE in names else []
+    against = Column(f"Δ {HEADLINE}", lambda row: _against(row, baseline))
     return [
-        Column("engine", lambda row: Cell(notation.plain(row.engine))),
+        Column("engine", lambda row: Cell(row.engine)),
         *quality,
         *([against] if quality and len(rows) > 1 else []),
         *rest,
@@ -68,16 +71,17 @@ def _columns(rows: Sequence[Row], baseline: str) -> list[Column]:
 
 def _measure(name: str) -> Column:
     def cell(row: Row) -> Cell:
-        found = row.measures.get(name)
-        if found is None:
+        measured = row.measures.get(name)
+        if measured is None:
             return Cell()
-        return Cell(notation.decimal(found.value), notation.interval(found.lo, found.hi) if name == QUALITY else "")
+        interval = notation.interval(measured.lo, measured.hi) if name == HEADLINE else ""
+        return Cell(notation.decimal(measured.value), interval)
 
     def merit(row: Row) -> float | None:
-        found = row.measures.get(name)
-        return found.value if found else None
+        measured = row.measures.get(name)
+        return measured.value if measured else None
 
-    return Column(notation.plain(name), cell, None if name in UNRANKED else merit)
+    return Column(name, cell, None if name in UNRANKED else merit)
 
 
 def _against(row: Row, baseline: str) -> Cell:
@@ -94,21 +98,28 @@ def _quickness(percentile: Percentile) -> float | None:
 
 
 def _verdict(row: Row) -> Cell:
-    return Cell(row.verdict, "" if row.verdict == "complete" else f"{notation.percent(row.coverage)} scored")
+    if row.verdict == "complete":
+        return Cell(row.verdict)
+    return Cell(row.verdict, f"{notation.percent(row.coverage)} scored", tone="bad")
 
 
 def _cells(column: Column, rows: Sequence[Row], rivals: Sequence[Row]) -> list[Cell]:
-    always = column.name in ("engine", "verdict")
-    cells = [column.cell(row) if always or is_measured(row) else Cell() for row in rows]
     best = _best(column, rivals)
     names = {row.engine for row in rivals}
+    cells = (_shaded(column, row) for row in rows)
     return [
         cell._replace(best=row.engine in names and cell.value == best) for row, cell in zip(rows, cells, strict=True)
     ]
 
 
+def _shaded(column: Column, row: Row) -> Cell:
+    """The cell of one row: without a figure if the run has none, muted if it is not complete."""
+    cell = column.cell(row) if is_measured(row) or column.name in ("engine", "verdict") else Cell()
+    return cell if row.verdict == "complete" or cell.tone != "plain" else cell._replace(tone="muted")
+
+
 def _best(column: Column, rivals: Sequence[Row]) -> str | None:
-    """The best figure as printed, since what prints alike wins alike; None where all are alike."""
+    """The best figure as printed, so that equal prints win together; None if all figures print alike."""
     if column.merit is None:
         return None
     merits = [(column.merit(row), column.cell(row).value) for row in rivals]

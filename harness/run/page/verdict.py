@@ -1,45 +1,45 @@
-"""One plain sentence per benchmark: who ranks best, by how much, how surely and how fast."""
+"""One plain sentence per benchmark: which engine ranks best, by how much, how surely and how fast."""
 
 from collections.abc import Sequence
 
+from harness.figures.measures import HEADLINE
 from harness.figures.statistics import paired_difference
 from harness.records import Difference, Row
 from harness.report import notation
-from harness.report.table import QUALITY
 from harness.run.page.table import contenders
 
 
 def sentence(rows: Sequence[Row]) -> str:
-    """What the rows of one benchmark show; the first is the baseline. Those left out are named, with the reason."""
-    rivals = sorted(contenders(rows), key=lambda row: -row.measures[QUALITY].value)
-    said = _ranking(rivals, rows[0].engine)
+    """What the rows of one benchmark show; the first is the baseline. Engines left out are named with the reason."""
+    rivals = sorted(contenders(rows), key=lambda row: -row.measures[HEADLINE].value)
+    ranking = _ranking(rivals, rows[0].engine)
     compared = {row.engine for row in rivals}
-    left_out = [f"{notation.plain(row.engine)} ({_reason(row)})" for row in rows if row.engine not in compared]
-    return f"{said} Left out: {', '.join(left_out)}." if left_out else said
+    left_out = [f"{row.engine} ({_reason(row)})" for row in rows if row.engine not in compared]
+    return f"{ranking} Left out: {', '.join(left_out)}." if left_out else ranking
 
 
 def _ranking(rivals: Sequence[Row], baseline: str) -> str:
     if not rivals:
         return "No engine has a complete run, so nothing is ranked."
     best, *others = rivals
-    name, quality = notation.plain(best.engine), notation.decimal(best.measures[QUALITY].value)
+    quality = notation.decimal(best.measures[HEADLINE].value)
     if not others:
-        return f"{name} is the only engine with a complete run ({QUALITY} {quality}), so nothing is ranked."
+        return f"{best.engine} is the only engine with a complete run ({HEADLINE} {quality}), so nothing is ranked."
+    lead = f"{best.engine} has the highest {HEADLINE} ({quality})"
     if len(best.per_query) < 2:
-        return f"{name} has the highest {QUALITY} ({quality}), but one query cannot tell engines apart."
+        return f"{lead}, but one query cannot tell engines apart."
     second = others[0]
     compared = [second, *(row for row in others[1:] if row.engine == baseline)]
     clauses = " and ".join(_comparison(best, other, baseline) for other in compared)
-    lead = f"{name} has the highest {QUALITY} ({quality})"
     return f"{lead}: over {len(best.per_query)} queries it {clauses}{_speed(best, second)}."
 
 
 def _comparison(best: Row, other: Row, baseline: str) -> str:
-    found = paired_difference(best.per_query, other.per_query)
+    difference = paired_difference(best.per_query, other.per_query)
     role = "the baseline " if other.engine == baseline else ""
-    verb = "ranks better than" if _excludes_zero(found) else "cannot be told apart from"
-    figures = f"{notation.signed(found.value)} {notation.signed_interval(found.lo, found.hi)}".rstrip()
-    return f"{verb} {role}{notation.plain(other.engine)} ({figures})"
+    verb = "ranks better than" if _excludes_zero(difference) else "cannot be told apart from"
+    interval = notation.signed_interval(difference.lo, difference.hi)
+    return f"{verb} {role}{other.engine} ({f'{notation.signed(difference.value)} {interval}'.rstrip()})"
 
 
 def _excludes_zero(difference: Difference) -> bool:
@@ -52,7 +52,7 @@ def _speed(best: Row, second: Row) -> str:
         clauses.append(f"takes {notation.duration(best.p50.value)} per query at p50")
     if best.pairs_per_s and second.pairs_per_s:
         ratio = notation.significant(best.pairs_per_s / second.pairs_per_s)
-        clauses.append(f"scores {ratio} times as many pairs/s as {notation.plain(second.engine)}")
+        clauses.append(f"scores {ratio} times as many pairs/s as {second.engine}")
     return f"; it {' and '.join(clauses)}" if clauses else ""
 
 
@@ -61,4 +61,4 @@ def _reason(row: Row) -> str:
         return f"incomplete, {notation.percent(row.coverage)} of the queries scored"
     if row.verdict == "invalid":
         return "invalid"
-    return "other candidates or queries" if QUALITY in row.measures else f"no {QUALITY}"
+    return "other candidates or queries" if HEADLINE in row.measures else f"no {HEADLINE}"
