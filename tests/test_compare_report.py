@@ -187,8 +187,8 @@ def test_the_page_needs_nothing_else_and_follows_the_light(tmp_path: Path) -> No
 
 def test_the_forest_has_a_mark_for_every_effect_and_a_hollow_one_where_nothing_is_decided() -> None:
     decided, (one, *_) = forest.draw(made()), made().comparisons
-    unsure = replace(one, effects=tuple(replace(each, outcome=Outcome.INCONCLUSIVE, difference=Contrast(0.0, *[None] * 4))
-                                        for each in one.effects))  # fmt: skip
+    undecided = {"outcome": Outcome.INCONCLUSIVE, "difference": Contrast(0.0, *[None] * 4)}
+    unsure = replace(one, effects=tuple(replace(effect, **undecided) for effect in one.effects))
     assert decided.svg != forest.draw(Comparisons((unsure,))).svg
     assert decided.png.startswith(b"\x89PNG")
 
