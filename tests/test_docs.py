@@ -9,8 +9,10 @@ import pytest
 import typer
 import yaml
 
+import engines
 from harness.cli import app
 from harness.config import read_config
+from harness.run.tasks import Selection, prepare
 from tests.test_layers import DEEPER, SHARED
 
 ROOT = Path(__file__).parents[1]
@@ -190,6 +192,28 @@ def test_the_glossary_is_alphabetical_and_says_where_each_term_is_used() -> None
     assert len(terms) >= 30
     assert terms == sorted(terms)
     assert [term for term, sentence in entries if "`" not in sentence and "](" not in sentence] == []
+
+
+def test_the_tour_follows_a_query_that_is_there_to_scores_that_are_computed() -> None:
+    page = text(ROOT / "docs/tour.md")
+    config = read_config(ROOT / "configs/demo.yaml")
+    (task,) = prepare(config, Selection(benchmarks=("stdlib-code",)))
+    if task.benchmark.revision not in page:
+        pytest.skip(f"the tour is of another Python's standard library than {task.benchmark.revision}")
+    query_id, query = next(iter(task.benchmark.queries.items()))
+    doc_ids = task.candidates.lists[query_id]
+    assert query_id in page and query in page and task.candidates.sha256[:16] in page
+    model = {"model": str(ROOT / "checkpoints/demo"), "template": "demo", "precision": "fp32", "max_tokens": 164}
+    with engines.load("torch", model) as engine:
+        scores = engine.score([(query, task.benchmark.documents[doc_id]) for doc_id in doc_ids])
+    row = r"^\| \*{0,2}([\w.]+)\*{0,2} \| (\d+) \| [\d.]+ \| ([−\d.]+) \| (\d+) \|$"
+    rows = re.findall(row, page, flags=re.MULTILINE)
+    assert len(rows) == 5
+    for name, rank, score, new_rank in rows:
+        value = scores[int(rank) - 1]
+        assert doc_ids[int(rank) - 1].endswith(f":{name}")
+        assert value == pytest.approx(float(score.replace("−", "-")), abs=0.002)
+        assert 1 + sum(other > value for other in scores) == int(new_rank)
 
 
 def test_every_line_of_the_changelog_is_short() -> None:
