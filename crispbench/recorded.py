@@ -10,7 +10,7 @@ from harness.compare.verb import CompareOptions, CompareResult
 from harness.compare.verb import compare as compare_recorded
 from harness.records import Row
 from harness.run import rows
-from harness.run.folder import read_index
+from harness.run.folder import RunIndex
 from harness.run.verb import RunOptions
 from harness.run.verb import run as run_config
 from harness.store import FILE, Store
@@ -146,7 +146,7 @@ def compare(
 
 
 def _run(folder: Path, figures: Sequence[Row]) -> Run:
-    return Run(folder, read_index(folder)["name"], tuple(figures))
+    return Run(folder, RunIndex.read(folder).name, tuple(figures))
 
 
 def _path(name: str | Path | None) -> Path | None:

@@ -4,13 +4,12 @@
 group `crispbench.engines`. Importing this package imports no torch.
 """
 
-import importlib
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from typing import Any
 
 from engines.base import BadOptions, Engine, EngineError, EngineUnavailable, Options, Pair, Retriever, ScoringFailed
 from engines.base import read_options as _read_options
+from engines.ports import Port
 from engines.prompts.template import create_mxbai_v2_reranker_prompt_template
 
 __all__ = [
@@ -19,6 +18,7 @@ __all__ = [
     "Engine",
     "EngineError",
     "EngineUnavailable",
+    "Options",
     "Pair",
     "Retriever",
     "ScoringFailed",
@@ -39,37 +39,30 @@ ENGINES = {
     "torch": "engines.torch.engine:TorchEngine",
 }
 
+PORT = Port("crispbench.engines", "engine kind", ENGINES)
+
 
 def names() -> list[str]:
-    """Names of all engines, our own and those of installed packages."""
-    return sorted(_table())
+    """Kinds of engines, our own and those of installed packages."""
+    return PORT.names()
 
 
-def engine_class(name: str) -> type[Engine]:
-    """The class behind a name; imports its module. Raises BadOptions for an unknown name, EngineUnavailable."""
-    table = _table()
-    if name not in table:
-        raise BadOptions(f"engine kind {name!r} is not known; known are {', '.join(sorted(table))}")
-    module, _, attribute = table[name].partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute, None)
-    except ImportError as error:
-        raise EngineUnavailable(f"engine kind {name!r} points to {table[name]!r}: {error}") from None
-    if not (isinstance(found, type) and issubclass(found, Engine)):
-        raise BadOptions(f"engine kind {name!r} points to {table[name]!r}, which is no Engine")
-    return found
+def engine_class(kind: str) -> type[Engine]:
+    """The class behind a kind; imports its module. Raises BadOptions for an unknown kind, EngineUnavailable."""
+    target = PORT.find(kind)
+    if not (isinstance(target, type) and issubclass(target, Engine)):
+        raise PORT.mismatch(kind, "an Engine")
+    return target
 
 
-def options(name: str, values: Mapping[str, Any]) -> Options:
-    """The engine's validated options, without loading a model. Raises BadOptions."""
-    return _read_options(engine_class(name).options_type, values, name)
+def options(kind: str, values: Mapping[str, Any]) -> Options:
+    """The validated options of an engine, without loading a model. Raises BadOptions."""
+    return _read_options(engine_class(kind).options_type, values, kind)
 
 
-def load(name: str, values: Mapping[str, Any]) -> Engine:
-    """An engine ready to score. Raises BadOptions or EngineUnavailable."""
-    return engine_class(name)(options(name, values))
+def load(kind: str, values: Options | Mapping[str, Any]) -> Engine:
+    """An engine ready to score. Raises BadOptions or EngineUnavailable.
 
-
-def _table() -> dict[str, str]:
-    found = {point.name: point.value for point in entry_points(group="crispbench.engines")}
-    return {**found, **ENGINES}
+    `values` are what `options` returned, or a plain mapping that is validated first.
+    """
+    return engine_class(kind)(values if isinstance(values, Options) else options(kind, values))

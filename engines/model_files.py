@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.base import BadOptions, EngineUnavailable
+from engines.storage import resolve
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,9 +15,13 @@ DEMONSTRATION = "crispbench_demonstration"  # key of config.json: true for a mod
 
 
 def locate(model: str) -> str:
-    """The folder behind `package:NAME/FOLDER`, anything else as it is. Raises EngineUnavailable, BadOptions."""
+    """What to open for a model or a tokenizer of a config: its folder, or a name on the hub as it stands.
+
+    A folder is a path, or `package:NAME/FOLDER` inside an installed package. Raises EngineUnavailable, BadOptions.
+    """
     if not model.startswith("package:"):
-        return model
+        path = resolve(model)
+        return str(path) if path.is_dir() else model
     package, _, folder = model.removeprefix("package:").partition("/")
     if not package.isidentifier():
         raise BadOptions(f"model {model!r}: expected package:NAME/FOLDER with the name of a Python package")

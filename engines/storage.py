@@ -1,10 +1,27 @@
-"""Where engines and the harness keep what they can compute again, and how a file is replaced as a whole."""
+"""Where files lie and how they are written: paths of a config, the cache, files that are replaced as a whole.
+
+A leaf: engines and the harness both read paths from a config, and each of them must mean the same to both.
+"""
 
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from engines.base import BadOptions
+
+
+def resolve(path: str | Path) -> Path:
+    """A path of a config: relative to the working directory; a leading `~` is the home folder.
+
+    Every path that a config can name passes through here and nowhere else: folders of benchmarks, run files, folders
+    of models and tokenizers, template files, certificate authorities. Raises BadOptions for an unknown `~NAME`.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise BadOptions(f"path {str(path)!r}: {error}".rstrip(".") + "; write the folder out") from None
 
 
 def cache_folder(name: str) -> Path:

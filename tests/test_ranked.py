@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.benchmarks import BenchmarkError, load
-from harness.candidates import first_stage
-from harness.candidates.first_stage import FirstStage, retrieve
+from harness.candidates import ranked
+from harness.candidates.first_stage import retrieve
+from harness.candidates.stages import RunStage
 from harness.records import Candidates
 
 LINES = ["q-cat Q0 d-dog 1 1", "q-cat Q0 d-cat 2 1", "q-cat Q0 d-fish 3 2", "q-dog Q0 d-dog 1 5"]
@@ -19,12 +20,12 @@ LINES = ["q-cat Q0 d-dog 1 1", "q-cat Q0 d-cat 2 1", "q-cat Q0 d-fish 3 2", "q-d
 def read(animals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Candidates]:
     """The candidates of a run file that is large enough to be remembered."""
     monkeypatch.setenv("CRISPBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(first_stage, "REMEMBERED_BYTES", 1)
+    monkeypatch.setattr(ranked, "REMEMBERED_BYTES", 1)
 
     def read(lines: list[str] = LINES) -> Candidates:
         path = tmp_path / "first.trec.gz"
         path.write_bytes(gzip.compress("".join(f"{line} tag\n" for line in lines).encode(), mtime=0))
-        return retrieve(load("beir", {"path": animals}), FirstStage(source="run", path=str(path)))
+        return retrieve(load("beir", {"path": animals}), RunStage(path=str(path)))
 
     return read
 
@@ -39,7 +40,7 @@ def test_a_file_that_was_read_before_gives_equal_candidates_without_being_read(
     first = read()
     assert first.lists["q-cat"] == ("d-fish", "d-dog", "d-cat")  # ties in the file's order
     assert any("rank column disagrees" in warning for warning in first.warnings)
-    monkeypatch.setattr(first_stage, "read_run_file", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(ranked, "read_run_file", lambda path: pytest.fail("read again"))
     again = read()
     assert again == first and again.sha256 == first.sha256
 
@@ -84,6 +85,6 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(
 def test_a_small_file_is_not_remembered(
     read: Callable[..., Candidates], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(first_stage, "REMEMBERED_BYTES", 2**20)
+    monkeypatch.setattr(ranked, "REMEMBERED_BYTES", 2**20)
     read()
     assert kept(tmp_path) == []

@@ -194,7 +194,7 @@ def test_an_interrupted_query_is_neither_scored_nor_failed(small: Path, moody: A
 
 def test_the_results_of_another_configuration_are_not_added_to(small: Path, moody: Any, tmp_path: Path) -> None:
     before = score(small, tmp_path / "out")
-    entry = EngineEntry(kind="moody", seed=7)
+    entry = EngineEntry.read("moody", {"kind": "moody", "seed": 7})
     with pytest.raises(NotComparable, match=r"options\.seed was 'nothing' and is 7"):
         score_engine("moody", entry, tasks_of(small), tmp_path / "out", fresh=False)
     small.write_text(small.read_text().replace("k: 3", "k: 2"))

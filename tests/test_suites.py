@@ -9,6 +9,8 @@ import pytest
 
 from engines.base import BadOptions
 from harness.benchmarks import BenchmarkError, suites
+from harness.benchmarks.beir import BeirFolder
+from harness.benchmarks.stdlib import StandardLibrary
 from harness.benchmarks.suites import Suite, load_suite, suite_names
 from harness.config import read_config
 
@@ -126,8 +128,9 @@ def test_a_config_of_suites_has_their_members_by_name_before_its_own_benchmarks(
 ) -> None:
     own_suite(json.dumps(suite(member("one"), member("two")).model_dump()))
     benchmarks = [{"source": "beir", "path": str(animals)}]
-    found = read_config(config(engines={"fake": {"kind": "fake"}}, suites=["mine"], benchmarks=benchmarks)).entries()
-    assert [(name, entry.source) for name, entry in found] == [("one", "stdlib"), ("two", "stdlib"), (None, "beir")]
+    found = read_config(config(engines={"fake": {"kind": "fake"}}, suites=["mine"], benchmarks=benchmarks)).entries
+    assert [name for name, _ in found] == ["one", "two", None]
+    assert [type(entry.source) for _, entry in found] == [StandardLibrary, StandardLibrary, BeirFolder]
 
 
 def test_members_run_under_the_suites_names_and_those_not_asked_for_are_not_loaded(

@@ -16,6 +16,7 @@ import yaml
 from pydantic import ValidationError, field_validator, model_validator
 
 from engines.base import BadOptions, Options, explain
+from engines.storage import resolve
 from engines.yaml_file import read_yaml
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def template_names() -> list[str]:
 def load_template(name: str) -> Template:
     """A shipped template by name, or one's own by the path of its YAML file. Raises BadOptions."""
     shipped = [folder / f"{name}.yaml" for folder in FOLDERS]
-    path = next((path for path in [*shipped, Path(name)] if path.is_file()), None)
+    path = next((path for path in [*shipped, resolve(name)] if path.is_file()), None)
     if path is None:
         raise BadOptions(f"template {name!r} is not known; known are {', '.join(template_names())}, or a YAML file")
     try:

@@ -23,8 +23,8 @@ from engines.base import (
 )
 from engines.prompts.encoder import Prompt, PromptEncoder
 from engines.prompts.template import load_template
+from engines.remote import dialects
 from engines.remote.answers import LogOdds, log_odds, usage
-from engines.remote.dialects import DIALECTS
 from engines.remote.dialects.base import Batch, Dialect
 from engines.remote.options import MAX_TOKENS, TEMPLATE, RemoteOptions
 from engines.remote.prompt_text import PAD, TextEncoder, load_tokenizer
@@ -66,7 +66,7 @@ class Remote(Engine):
 
     def __init__(self, options: RemoteOptions) -> None:
         super().__init__(options)
-        self._dialect = DIALECTS[options.dialect]
+        self._dialect = dialects.find(options.dialect)
         self._template = load_template(options.template or TEMPLATE)
         self._counts = Counts()
         self._counting = threading.Lock()

@@ -7,9 +7,9 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from engines.base import Options
+from engines.base import BadOptions, Options
 from engines.prompts.template import load_template
-from engines.remote.dialects import DIALECTS
+from engines.remote import dialects
 
 TEMPLATE = "mxbai-v2-seq"
 MAX_TOKENS = 8192
@@ -36,8 +36,12 @@ class RemoteOptions(Options):
     @field_validator("dialect")
     @classmethod
     def _is_known(cls, dialect: str) -> str:
-        if dialect not in DIALECTS:
-            raise ValueError(f"expected one of {', '.join(sorted(DIALECTS))}")
+        if dialect not in dialects.names():
+            raise ValueError(f"expected one of {', '.join(dialects.names())}")
+        try:
+            dialects.find(dialect)
+        except BadOptions as error:
+            raise ValueError(str(error)) from None
         return dialect
 
     @model_validator(mode="after")
@@ -50,14 +54,15 @@ class RemoteOptions(Options):
         parts = _split(self.url)
         if self.api_key_env and parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
             raise ValueError(f"the key of {self.api_key_env} is not sent in the clear to {parts.hostname}: use https")
-        if self.dialect == "baseten" and not self.url.rstrip("/").endswith("/sync"):
-            raise ValueError(f"url {self.url!r}: expected one that ends in /sync, as Baseten's do")
+        ending = dialects.find(self.dialect).url_ending
+        if not self.url.rstrip("/").endswith(ending):
+            raise ValueError(f"url {self.url!r}: expected one that ends in {ending}, as those of {self.dialect} do")
         return self
 
     @model_validator(mode="after")
     def _fits_the_dialect(self) -> Self:
         """Raises for what the dialect needs and for what would have no effect."""
-        dialect = DIALECTS[self.dialect]
+        dialect = dialects.find(self.dialect)
         if dialect.needs_model and not self.model:
             raise ValueError(f"dialect {self.dialect} needs `model`, the name under which the server serves it")
         if dialect.form == "ids" and not self.tokenizer:

@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engines.base import EngineUnavailable, ScoringFailed, require
+from engines.storage import resolve
 
 if TYPE_CHECKING:
     import httpx
@@ -192,7 +193,7 @@ def _trust(authorities: str | None) -> ssl.SSLContext | bool:
     if authorities is None:
         return True
     try:
-        return ssl.create_default_context(cafile=authorities)
+        return ssl.create_default_context(cafile=resolve(authorities))
     except OSError as error:  # ssl.SSLError is one
         raise EngineUnavailable(f"verify = {authorities!r}: {error}; expected a PEM file of authorities") from None
 

@@ -18,6 +18,7 @@ from engines.base import (
     by_query,
     require,
 )
+from engines.model_files import locate
 from engines.prompts.encoder import Prompt, PromptEncoder
 from engines.prompts.template import load_template
 from engines.torch import faults, work
@@ -93,11 +94,12 @@ class TorchEngine(Engine):
         device = devices.pick_device(options.device)
         precision = checkpoint.pick_precision(options.precision, device, allow_slow=options.allow_slow)
         dtype = checkpoint.DTYPES[precision]
+        model = locate(options.model)
         if options.weights == "random":
-            shape_of = (options.model, options.revision, options.tokenizer)
+            shape_of = (model, options.revision, locate(options.tokenizer) if options.tokenizer else None)
             loaded = random_weights.build(*shape_of, dtype=dtype, device=device)
         else:
-            loaded = checkpoint.load(options.model, options.revision, template.labels)
+            loaded = checkpoint.load(model, options.revision, template.labels)
         max_tokens = min(options.max_tokens, loaded.max_tokens or options.max_tokens)
         self._encoder = PromptEncoder(
             template, loaded.tokenizer, max_tokens=max_tokens, instruction=options.instruction

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from pydantic import PositiveInt
 
 from engines.base import BadOptions, Options, ScoringFailed, by_query, require
+from engines.model_files import locate
 from engines.prompts.encoder import PromptEncoder
 from engines.prompts.template import load_template
 
@@ -73,7 +74,8 @@ def export_fp8(options: ExportOptions, calibration: Calibration, out: Path, *, o
 
     from engines.torch import checkpoint
 
-    opened = checkpoint.open_model(options.model, options.revision)
+    model = locate(options.model)
+    opened = checkpoint.open_model(model, options.revision)
     if opened.scales:
         raise BadOptions(f"model {options.model!r} is FP8 already: expected a full checkpoint")
     known = getattr(opened.model.config, "max_position_embeddings", None) or options.max_tokens
@@ -87,7 +89,7 @@ def export_fp8(options: ExportOptions, calibration: Calibration, out: Path, *, o
             export.export_hf_checkpoint(
                 opened.model, dtype=torch.float32, export_dir=folder
             )  # weights are divided in it
-        find = partial(checkpoint.find_file, options.model, options.revision)
+        find = partial(checkpoint.find_file, model, options.revision)
         for name in TOKENIZER_FILES:
             if found := find(name):
                 shutil.copyfile(found, folder / name)

@@ -14,9 +14,9 @@ from harness.ab.launches import AbSide, LaunchFailed, run_launch_pair
 from harness.ab.records import METRICS, STANDARD, AbVerdict, Arm, LaunchPair, LaunchPlan, Metric
 from harness.ab.schedule import queries_wanted
 from harness.ab.verdict import MARGINS, conclude, judge, red
-from harness.config import Config, ConfigError, read_config
+from harness.config import Config, ConfigError, choose, read_config
 from harness.files import write_json
-from harness.run.tasks import Selection, Task, prepare
+from harness.run.tasks import Task, prepare_first
 
 RESULTS = Path("results")
 FILE = "ab.json"
@@ -48,7 +48,7 @@ def run_ab(
     then, and after a kill, ab.json says that the run is incomplete, and the samples are those that there were.
     """
     config = read_config(path)
-    a, b = choose(config, names, canary=terms.canary)
+    a, b = choose_pair(config, names, canary=terms.canary)
     folder = out or RESULTS / f"{config.name}-ab"
     floor = None if terms.canary else canary.read(folder)
     folder = folder / canary.FOLDER if terms.canary else folder
@@ -74,11 +74,9 @@ def run_ab(
     return AbResult(folder, verdict, document)
 
 
-def choose(config: Config, names: Sequence[str], *, canary: bool) -> tuple[str, str]:
+def choose_pair(config: Config, names: Sequence[str], *, canary: bool) -> tuple[str, str]:
     """The two engines; a canary's are both the first one. Raises ConfigError."""
-    unknown = [name for name in names if name not in config.engines]
-    if unknown:
-        raise ConfigError(f"engine {unknown[0]!r} is not in the config; it has {', '.join(config.engines)}")
+    choose(config, names)  # raises for an unknown name
     if canary and names:
         return names[0], names[0]
     if len(names) != 2 or names[0] == names[1]:
@@ -91,12 +89,7 @@ def choose(config: Config, names: Sequence[str], *, canary: bool) -> tuple[str, 
 
 def first_task(config: Config, limit: int) -> Task:
     """The config's first benchmark with at most this many queries. Raises ConfigError, BenchmarkError."""
-    name, entry = config.entries()[0]
-    if name is None:
-        alone = config.model_copy(update={"suites": (), "benchmarks": (entry,)})
-    else:
-        alone = config.model_copy(update={"benchmarks": ()})
-    (task,) = prepare(alone, Selection(benchmarks=() if name is None else (name,), limit=limit))
+    task = prepare_first(config, limit=limit)
     if not task.pairs:
         raise ConfigError(f"benchmark {task.benchmark.name!r}: no query has candidates, so there is nothing to time")
     return task
@@ -114,7 +107,7 @@ def side(arm: Arm, name: str, config: Config, task: Task) -> AbSide:
     }
     setup = {
         "kind": entry.kind,
-        "options": entry.options,
+        "options": entry.given,
         "query_ids": list(lists),
         "questions": [
             [benchmark.queries[query_id], [benchmark.documents[doc_id] for doc_id in doc_ids]]

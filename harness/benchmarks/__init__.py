@@ -1,18 +1,18 @@
 """Benchmarks: queries, documents and judgements from a folder, from mteb, from BEIR or from this Python installation.
 
-`load("beir", {"path": "data/scifact"})` reads one. Options are checked before any file is opened; importing this
-package imports no source.
+`load("beir", {"path": "data/scifact"})` reads one. Options are checked before any file is opened. Another package adds
+its own source under the entry point group `crispbench.benchmarks`; importing this package imports no source.
 """
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from engines.base import read_options
+from engines.base import BadOptions, EngineUnavailable, read_options
+from engines.ports import Port
 from harness.benchmarks.base import BenchmarkError, BenchmarkSource
 from harness.records import Benchmark
 
-__all__ = ["SOURCES", "BenchmarkError", "BenchmarkSource", "load", "source_class"]
+__all__ = ["SOURCES", "BenchmarkError", "BenchmarkSource", "load", "names", "read_source", "source_class"]
 
 SOURCES = {
     "beir": "harness.benchmarks.beir:BeirFolder",
@@ -21,17 +21,30 @@ SOURCES = {
     "stdlib": "harness.benchmarks.stdlib:StandardLibrary",
 }
 
+PORT = Port("crispbench.benchmarks", "benchmark source", SOURCES)
+
+
+def names() -> list[str]:
+    """Names of all sources, our own and those of installed packages."""
+    return PORT.names()
+
 
 def source_class(name: str) -> type[BenchmarkSource]:
-    """The options class behind a name; imports its module. Raises BenchmarkError for an unknown name."""
-    if name not in SOURCES:
-        raise BenchmarkError(f"benchmark source {name!r} is not known; known are {', '.join(sorted(SOURCES))}")
-    module, _, attribute = SOURCES[name].partition(":")
-    found = getattr(importlib.import_module(module), attribute)
-    assert isinstance(found, type) and issubclass(found, BenchmarkSource), SOURCES[name]
-    return found
+    """The class behind a source's name; imports its module. Raises BenchmarkError."""
+    try:
+        target = PORT.find(name)
+    except (BadOptions, EngineUnavailable) as error:
+        raise BenchmarkError(str(error)) from None
+    if not (isinstance(target, type) and issubclass(target, BenchmarkSource)):
+        raise BenchmarkError(str(PORT.mismatch(name, "a BenchmarkSource")))
+    return target
 
 
-def load(source: str, options: Mapping[str, Any]) -> Benchmark:
-    """The benchmark. Raises BenchmarkError, or BadOptions for a wrong option, before anything is read."""
-    return read_options(source_class(source), options, source).load()
+def read_source(name: str, values: Mapping[str, Any]) -> BenchmarkSource:
+    """A source with its validated options, which has read nothing yet. Raises BenchmarkError, BadOptions."""
+    return read_options(source_class(name), values, f"benchmark source {name!r}")
+
+
+def load(name: str, values: Mapping[str, Any]) -> Benchmark:
+    """The benchmark of a source. Raises BenchmarkError, or BadOptions for a wrong option before anything is read."""
+    return read_source(name, values).load()

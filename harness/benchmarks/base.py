@@ -1,4 +1,4 @@
-"""What every source of benchmarks shares: the contract, the error, the seeded sample and the content hash."""
+"""What all sources of benchmarks share: the contract, the error, the seeded sample and the content hash."""
 
 import hashlib
 import json
@@ -6,15 +6,16 @@ import random
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field
 
 import engines.base
-from engines.base import CrispbenchError, EngineUnavailable, Options
+from engines.base import CrispbenchError, EngineUnavailable, Options, read_options
 from harness.records import Benchmark, Qrels
 
-NO_ID = re.compile("[\0\ud800-\udfff]")  # pytrec_eval is written in C: a NUL ends an id, and equal ids end the process
+# Characters that no id may hold: pytrec_eval is written in C, where a NUL ends an id and equal ids end the process.
+NO_ID = re.compile("[\0\ud800-\udfff]")
 
 
 class BenchmarkError(CrispbenchError):
@@ -22,17 +23,21 @@ class BenchmarkError(CrispbenchError):
 
 
 class BenchmarkSource(Options, ABC):
-    """Where a benchmark comes from. The fields are what the config may set."""
+    """Where a benchmark comes from. Its fields are the options that a config may set beside `source`."""
 
-    queries: int | None = Field(default=None, gt=0)  # take this many, the same ones every time; None: all
+    queries: int | None = Field(default=None, gt=0)  # size of a sample that is the same every time; None: all queries
 
     @abstractmethod
     def load(self) -> Benchmark:
-        """Read it. Raises BenchmarkError; oddities that do not stop a run become the record's warnings."""
+        """Read the benchmark. Raises BenchmarkError; oddities that do not stop a run become the record's warnings."""
+
+    def sampled(self, queries: int) -> Self:
+        """The same source with a sample of this many queries. Raises BadOptions for a number below 1."""
+        return read_options(type(self), {**dict(self), "queries": queries}, "benchmark")
 
 
 def require(package: str, *, extra: str) -> Any:
-    """Import an optional package, or raise BenchmarkError with the extra that brings it."""
+    """Import an optional package, or raise BenchmarkError that names the extra to install."""
     try:
         return engines.base.require(package, extra=extra)
     except EngineUnavailable as error:
@@ -40,7 +45,7 @@ def require(package: str, *, extra: str) -> Any:
 
 
 def sample(query_ids: Iterable[str], size: int | None) -> set[str]:
-    """`size` of the ids, drawn with a fixed seed, whatever the order they come in; all if there are fewer."""
+    """`size` of the ids, drawn with a fixed seed; all ids if there are fewer. The order of the ids does not matter."""
     ordered = sorted(query_ids)
     if size is None or size >= len(ordered):
         return set(ordered)
@@ -50,7 +55,7 @@ def sample(query_ids: Iterable[str], size: int | None) -> set[str]:
 def content_hash(queries: Mapping[str, str], documents: Mapping[str, str], qrels: Qrels) -> str:
     """16 hex digits that change with any query, document or judgement, and with nothing else.
 
-    Ids are sorted, so the order of lines, the line endings and the compression of files do not count.
+    Ids are sorted, so the order of lines, the line endings and the compression of files make no difference.
     """
     digest = hashlib.sha256()
     for part in (queries, documents):
@@ -63,7 +68,7 @@ def content_hash(queries: Mapping[str, str], documents: Mapping[str, str], qrels
 
 
 def count_warning(ids: Sequence[str], what: str, *, shown: int = 5) -> tuple[str, ...]:
-    """One line with the count and the first ids, or nothing where there are none."""
+    """One line with the count and the first ids; nothing for an empty list."""
     if not ids:
         return ()
     dots = ", ..." if len(ids) > shown else ""
@@ -71,7 +76,7 @@ def count_warning(ids: Sequence[str], what: str, *, shown: int = 5) -> tuple[str
 
 
 def oddities(queries: Mapping[str, str], documents: Mapping[str, str], qrels: Qrels) -> tuple[str, ...]:
-    """What the run survives but its reader should know."""
+    """Problems of the data that do not stop a run but that its reader should know, one line each."""
     unknown = sorted({doc_id for grades in qrels.values() for doc_id in grades if doc_id not in documents})
     unanswered = [query_id for query_id, grades in qrels.items() if max(grades.values()) <= 0]
     return (

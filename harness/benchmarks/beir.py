@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from engines.storage import resolve
 from harness.benchmarks.base import (
     NO_ID,
     BenchmarkError,
@@ -42,7 +43,7 @@ class BeirFolder(BenchmarkSource):
     analysis: str = "english"
 
     def load(self) -> Benchmark:
-        folder = self.path.expanduser()
+        folder = resolve(self.path)
         name = self.name or folder.resolve().name
         judged = read_qrels(find(folder, f"qrels/{self.split}.tsv", "set `split` to one that exists"))
         kept = sample(judged.grades, self.queries)

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from pydantic import Field
 
-from engines.storage import cache_folder
+from engines.storage import cache_folder, resolve
 from harness.benchmarks.base import BenchmarkError, BenchmarkSource, require
 from harness.benchmarks.beir import BeirFolder
 from harness.benchmarks.lines import beginning
@@ -63,7 +63,7 @@ class BeirArchive(BenchmarkSource):
 
     def load(self) -> Benchmark:
         archive = self.name.partition("/")[0]
-        folder = (self.folder or cache_folder("beir")).expanduser()
+        folder = cache_folder("beir") if self.folder is None else resolve(self.folder)
         if not (folder / archive).is_dir():
             self._download(archive, folder)
         source = BeirFolder(

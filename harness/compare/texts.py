@@ -4,9 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.benchmarks import load
 from harness.config import NamedEntry, read_config
-from harness.records import Benchmark
 
 
 class QueryTexts(NamedTuple):
@@ -17,7 +15,7 @@ class QueryTexts(NamedTuple):
 def query_texts(config: Path, recorded: Mapping[str, Mapping[str, Any]]) -> QueryTexts:
     """Queries of the recorded benchmarks (name -> manifest entry). Raises ConfigError, BadOptions, BenchmarkError."""
     queries: dict[str, Mapping[str, str]] = {}
-    for entry in read_config(config).entries():
+    for entry in read_config(config).entries:
         if entry.name is None or entry.name in recorded:
             queries |= dict(_queries(entry, recorded))
     lost = [f"{config} does not give {name} in the recorded revision" for name in recorded if name not in queries]
@@ -26,16 +24,12 @@ def query_texts(config: Path, recorded: Mapping[str, Mapping[str, Any]]) -> Quer
 
 def _queries(entry: NamedEntry, recorded: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, str]]]:
     """Name and queries, if the benchmark, or the part of it that was run with --limit, has the recorded revision."""
-    benchmark = load(entry.benchmark.source, entry.benchmark.options)
+    benchmark = entry.benchmark.source.load()
     name = entry.name or benchmark.name
     wanted = recorded.get(name)
     if wanted is None:
         return
     if benchmark.revision != wanted["revision"]:
-        benchmark = _limited(entry, wanted["queries"])
+        benchmark = entry.benchmark.source.sampled(wanted["queries"]).load()
     if benchmark.revision == wanted["revision"]:
         yield name, benchmark.queries
-
-
-def _limited(entry: NamedEntry, queries: int) -> Benchmark:
-    return load(entry.benchmark.source, {**entry.benchmark.options, "queries": queries})

@@ -15,10 +15,47 @@ from harness.records import Qrels, Score
 HEADLINE = "nDCG@10"
 MEASURES: tuple[Measure, ...] = (nDCG @ 10, AP, RR @ 10, R @ 100, Judged @ 10)
 TIE_AWARE = "nDCG@10 tie-aware"
+DESCRIPTIVE = {"Judged", "NumQ", "NumRel", "NumRet"}
+MOST_DOCUMENTS = 1_000_000  # largest cutoff
+MOST_GRADE = 1000  # largest `rel`; pytrec_eval takes memory for every grade up to it
 AT_ONCE = 20  # queries in memory together; with 500, the garbage collector has half as much again to do
 
 PerQuery = dict[str, dict[str, float]]  # measure -> query_id -> value
 Item = TypeVar("Item")
+
+
+def parse(name: str) -> Measure:
+    """The measure that ir_measures writes like this. Raises ValueError, in one line, if it cannot be computed."""
+    try:
+        parsed = ir_measures.parse_measure(name)
+        _check_computable(parsed)
+        return parsed
+    except (NameError, SyntaxError, ValueError, TypeError, KeyError, AssertionError, ArithmeticError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"measure {name!r} is not known ({reason}); write it as ir_measures does: {', '.join(map(str, MEASURES))}"
+        ) from None
+
+
+def _check_computable(parsed: Measure) -> None:
+    """Raise before pytrec_eval sees the measure: a bad parameter ends the process there, without an exception."""
+    limits = {"cutoff": MOST_DOCUMENTS, "rel": MOST_GRADE}
+    for parameter, most in limits.items():
+        if parameter in parsed.params and not 1 <= parsed.params[parameter] <= most:
+            raise ValueError(f"{parameter} = {parsed.params[parameter]}, expected 1 to {most:,}")
+    if "gains" in parsed.params:
+        raise ValueError("ir_measures drops the gains of a name")
+    provider = next((provider for provider in ir_measures.DefaultPipeline.providers if provider.supports(parsed)), None)
+    if provider is None:
+        raise ValueError("no installed package computes it")
+    if provider.NAME == "gdeval":
+        raise ValueError("its provider gdeval takes numbers as ids alone")
+    list(ir_measures.iter_calc([parsed], {"query": {"document": 1}}, {"query": {"document": 1.0}}))
+
+
+def is_merit(name: str) -> bool:
+    """Whether a higher value is a better ranking: a judged share and counts describe the data instead."""
+    return name.partition("@")[0] not in DESCRIPTIVE
 
 
 class Evaluation(NamedTuple):
@@ -28,14 +65,17 @@ class Evaluation(NamedTuple):
     constant: bool  # every list of two or more has one score only
 
 
-def evaluate(qrels: Qrels, scores: Mapping[str, Sequence[Score]]) -> Evaluation:
-    """Every measure for every query of the qrels. A query without scores has 0 in each, never a smaller denominator."""
-    per_query: PerQuery = {name: dict.fromkeys(qrels, 0.0) for name in (*map(str, MEASURES), TIE_AWARE)}
+def evaluate(qrels: Qrels, scores: Mapping[str, Sequence[Score]], measures: Sequence[Measure] = MEASURES) -> Evaluation:
+    """These measures and tie-aware nDCG@10 for every query of the qrels.
+
+    A query without scores counts 0 in each of them and stays in the denominator.
+    """
+    per_query: PerQuery = {name: dict.fromkeys(qrels, 0.0) for name in (*map(str, measures), TIE_AWARE)}
     pairs = tied = several = constant = 0
     for some in _batches(scores.items()):
         best_first = {query_id: in_order(scored) for query_id, scored in some}
         judged = {query_id: qrels[query_id] for query_id in best_first if query_id in qrels}
-        found = measure(judged, {query_id: _doc_ids(ranked) for query_id, ranked in best_first.items()}, MEASURES)
+        found = measure(judged, {query_id: _doc_ids(ranked) for query_id, ranked in best_first.items()}, measures)
         found[TIE_AWARE] = {query_id: _expected_ndcg(best_first[query_id], judged[query_id], 10) for query_id in judged}
         for name, values in found.items():
             per_query[name].update(values)

@@ -33,9 +33,10 @@ class MtebModel:
     def __init__(self, kind: str, options: Mapping[str, Any], *, first_stage: str = "task") -> None:
         """Raises BadOptions or EngineUnavailable."""
         require("mteb", extra="mteb")
-        if engines.options(kind, options).speed_only:
+        validated = engines.options(kind, options)
+        if validated.speed_only:
             raise BadOptions(f"engine {kind!r} has random weights, whose scores mean nothing: use `crispbench latency`")
-        self._engine = engines.load(kind, options)
+        self._engine = engines.load(kind, validated)
         description = self._engine.describe().document()
         versions = machine.versions()
         self.mteb_model_meta = model_meta(kind, description, first_stage, [kind, dict(options), versions, first_stage])

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import engines
-from engines.base import EngineError, EngineUnavailable
+from engines.base import EngineError, EngineUnavailable, Options
 from harness import children
 from harness.latency.load import LEAD_S, Load, Record, Target, Timing, increase, perform, steady
 
@@ -64,7 +64,7 @@ class Processes:
 
     @classmethod
     @contextmanager
-    def open(cls, kind: str, options: Mapping[str, Any], count: int) -> Iterator["Processes"]:
+    def open(cls, kind: str, options: Options, count: int) -> Iterator["Processes"]:
         """Start them and wait until their engines are loaded. Raises EngineUnavailable."""
         context = multiprocessing.get_context("spawn")  # a fork would copy threads and connections of the engine
         members: list[_Member] = []
@@ -73,7 +73,7 @@ class Processes:
             for number in range(1, count + 1):
                 ours, theirs = context.Pipe()
                 name = f"load process {number} of {count}"
-                process = context.Process(target=generate, name=name, args=(theirs, kind, dict(options)), daemon=True)
+                process = context.Process(target=generate, name=name, args=(theirs, kind, options), daemon=True)
                 with children.safe_path():
                     process.start()
                 theirs.close()
@@ -126,7 +126,7 @@ def _collect(left: dict[Connection, _Member], record: Record, stop: threading.Ev
     return Performed(dict(counts), tuple(died))
 
 
-def generate(connection: Connection, kind: str, options: Mapping[str, Any]) -> None:
+def generate(connection: Connection, kind: str, options: Options) -> None:
     """The process: load an engine, then put it under each load that comes, until the pipe ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; its end is ours
     with suppress(EOFError, OSError):

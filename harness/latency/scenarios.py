@@ -232,7 +232,7 @@ def _header(
     return {
         "engine": subject.name,
         "kind": subject.entry.kind,
-        "options": subject.entry.options,
+        "options": subject.entry.given,
         "description": subject.engine.describe().document(),
         "concurrent": subject.engine.concurrent,
         "ceiling": subject.ceiling,

@@ -21,7 +21,7 @@ from harness.latency.summary import SUFFIX, Summary
 from harness.outcome import Outcome, worst
 from harness.report import press
 from harness.report.content import Report
-from harness.run.tasks import Selection, Task, prepare
+from harness.run.tasks import Selection, Task, prepare, prepare_first
 
 FOLDER = "latency"
 MANY_AT_A_TIME: tuple[Scenario, ...] = ("sweep", "search")  # say nothing of an engine that takes one call at a time
@@ -186,7 +186,7 @@ def _check(name: str, config: Config, settings: Latency) -> None:
         settings.workers if {"server", "search"} & {*settings.scenario} else 0,
         max(settings.sweep) if "sweep" in settings.scenario else 0,
     )
-    concurrency = engines.options(entry.kind, entry.options).model_dump().get("concurrency")
+    concurrency = entry.options.model_dump().get("concurrency")
     if concurrency is not None and concurrency < workers:
         name_of = "latency.workers" if workers == settings.workers else "the largest of latency.sweep"
         raise ConfigError(
@@ -199,9 +199,6 @@ def _task(config: Config) -> Task:
     """The one benchmark to measure over; where none is named, only the first is loaded."""
     name = config.latency.benchmark
     if name is None:
-        first = config.entries()[0]
-        name = first.name
-        if name is None:
-            config = config.model_copy(update={"suites": (), "benchmarks": (first.benchmark,)})
-    (task,) = prepare(config, Selection(benchmarks=(name,) if name else ()))
+        return prepare_first(config)
+    (task,) = prepare(config, Selection(benchmarks=(name,)))
     return task

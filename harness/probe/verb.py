@@ -114,7 +114,7 @@ def probe(config: Path, options: ProbeOptions, *, say: Callable[[str], None]) ->
 def _examine(name: str, entry: EngineEntry, reference: Reference | None, options: ProbeOptions) -> list[ProbeCheck]:
     with _loaded(name, entry) as engine:
         golden = GOLDEN_MODELS.get(engine.describe().model, options.golden)
-        instructed = bool(entry.options.get("instruction"))
+        instructed = bool(entry.given.get("instruction"))
         return examine(ProbedEngine(engine, options.tolerance, reference, golden, instructed))
 
 
@@ -125,7 +125,7 @@ def trust(name: str, entry: EngineEntry) -> Reference:
         scores = _score(engine, [pair for canary in CANARIES for pair in canary.pairs])
         long = {} if isinstance(engine, Retriever) else _score(engine, long_pairs(CANARIES, filler_words(limit)[-1]))
     with TemporaryDirectory() as folder:
-        stripped = _stripped(entry, Path(folder))
+        stripped = _stripped(name, entry, Path(folder))
         if isinstance(stripped, str):
             return Reference(name, scores, long, limit, None, stripped)
         with _loaded(f"{name} without its last newline", stripped) as engine:
@@ -150,16 +150,16 @@ def _score(engine: Engine, pairs: Sequence[Pair]) -> dict[Pair, float]:
     return dict(zip(pairs, checked(engine.score(pairs), pairs), strict=True))
 
 
-def _stripped(entry: EngineEntry, folder: Path) -> EngineEntry | str:
+def _stripped(name: str, entry: EngineEntry, folder: Path) -> EngineEntry | str:
     """The same engine with a template without its last newline, or the reason why there is no such template."""
-    name = getattr(engines.options(entry.kind, entry.options), "template", None)
-    if entry.kind != "torch" or name is None:
+    template_name = getattr(entry.options, "template", None)
+    if entry.kind != "torch" or template_name is None:
         return f"the reference is of kind {entry.kind}; only torch shows what another prompt would score"
-    template = load_template(name)
+    template = load_template(template_name)
     *pieces, last = template.pieces
     if not last.endswith("\n"):
         return f"the reference's template {template.name} does not end in a newline"
     file = folder / "stripped.yaml"
     changed = template.model_dump(mode="json") | {"pieces": [*pieces, last.rstrip("\n")]}
     file.write_text(yaml.safe_dump(changed), encoding="utf-8")
-    return EngineEntry(kind=entry.kind, **{**entry.options, "template": str(file)})
+    return EngineEntry.read(name, {"kind": entry.kind, **entry.given, "template": str(file)})

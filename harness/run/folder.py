@@ -1,12 +1,14 @@
-"""The index of a run folder: its name, its engines in order, and where its parts came from."""
+"""The index of a run folder, run.json: its name, its engines in order, and where its parts came from."""
 
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness import files
+from harness.figures.measures import parse
 from harness.published import PublishedComparison
 from harness.store import StoreError
 
@@ -15,46 +17,67 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of an engine, which is 
 WORKERS = "workers.json"  # of an engine whose last run was over Ray
 
 
-def write_index(
-    run_dir: Path,
-    name: str,
-    engines: Sequence[str],
-    unavailable: Mapping[str, str],
-    published: Sequence[PublishedComparison] = (),
-    origin: Mapping[str, Any] | None = None,
-) -> None:
-    """Remember the run's name, the order of its engines, why some could not score, and what to compare them with.
+@dataclass(frozen=True)
+class RunIndex:
+    """What a report needs to know of a run beside its stores. None of it is part of a store's fingerprint."""
 
-    `origin` says which part of the queries it has (`part`: "3/16"), or which runs it was merged from (`merged`).
-    """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    document = {"format": 1, "name": name, "engines": list(engines), "unavailable": dict(unavailable)}
-    document |= origin or {}
-    if published:
-        document["published"] = [comparison.model_dump(mode="json") for comparison in published]
-    files.write_json(run_dir / INDEX, document)
+    name: str
+    engines: Sequence[str]  # in the config's order
+    unavailable: Mapping[str, str]  # engine -> why it could not score
+    published: Sequence[PublishedComparison] = ()  # what to compare the run with
+    measures: Sequence[str] = ()  # names as ir_measures writes them; empty: the standard ones
+    part: str | None = None  # the part of the queries that the run has, such as "3/16"; None: all of them
+    merged: Sequence[Mapping[str, Any]] = ()  # the runs that it was merged from
+
+    def write(self, run_dir: Path) -> None:
+        optional = {
+            "published": [comparison.model_dump(mode="json") for comparison in self.published],
+            "measures": list(self.measures),
+            "part": self.part,
+            "merged": [dict(run) for run in self.merged],
+        }
+        document = {
+            "format": 1,
+            "name": self.name,
+            "engines": list(self.engines),
+            "unavailable": dict(self.unavailable),
+            **{name: value for name, value in optional.items() if value},
+        }
+        run_dir.mkdir(parents=True, exist_ok=True)
+        files.write_json(run_dir / INDEX, document)
+
+    @classmethod
+    def read(cls, run_dir: Path) -> "RunIndex":
+        """What `write` wrote. Raises StoreError if this is no run folder."""
+        try:
+            document: dict[str, Any] = json.loads((run_dir / INDEX).read_text(encoding="utf-8"))
+            if not {"name", "engines", "unavailable"} <= document.keys():
+                raise ValueError(f"{INDEX} lacks the name, the engines or the unavailable ones")
+            if not all(NAME.fullmatch(engine) for engine in document["engines"]):
+                raise ValueError(f"{INDEX} names an engine that cannot be the name of a folder")
+            return cls(
+                name=document["name"],
+                engines=tuple(document["engines"]),
+                unavailable=document["unavailable"],
+                published=tuple(map(PublishedComparison.model_validate, document.get("published", ()))),
+                measures=tuple(str(parse(name)) for name in document.get("measures", ())),
+                part=document.get("part"),
+                merged=tuple(document.get("merged", ())),
+            )
+        except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+            reason = " ".join(str(error).split())
+            raise StoreError(
+                f"{run_dir} is no run folder ({reason}): expected one that `crispbench run` wrote"
+            ) from None
 
 
-def read_index(run_dir: Path) -> dict[str, Any]:
-    """What `write_index` wrote. Raises StoreError if this is no run folder."""
-    path = run_dir / INDEX
-    try:
-        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not {"name", "engines", "unavailable"} <= index.keys():
-            raise ValueError(f"{INDEX} lacks the name, the engines or the unavailable ones")
-        if not all(NAME.fullmatch(engine) for engine in index["engines"]):
-            raise ValueError(f"{INDEX} names an engine that cannot be the name of a folder")
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise StoreError(f"{run_dir} is no run folder ({error}): expected one that `crispbench run` wrote") from None
-    return index
-
-
-def _workers(folder: Path) -> list[str]:
-    """How fast each worker of the last run over Ray was, in one line; nothing where there was none."""
+def worker_notes(folder: Path) -> list[str]:
+    """One line with the speed of each worker of the last run over Ray; nothing where there was no such run."""
     if not (folder / WORKERS).is_file():
         return []
     workers = json.loads((folder / WORKERS).read_text(encoding="utf-8"))["workers"]
-    speeds = [f"{each['pairs'] / each['busy_s']:,.0f}" for each in workers if each.get("pairs") and each["busy_s"]]
-    died = sum(each["died"] for each in workers)
+    busy = [worker for worker in workers if worker.get("pairs") and worker["busy_s"]]
+    speeds = [f"{worker['pairs'] / worker['busy_s']:,.0f}" for worker in busy]
+    died = sum(worker["died"] for worker in workers)
     lost = f"; {died} died on the way" if died else ""
     return [f"{len(speeds)} workers scored the last part at {', '.join(speeds)} pairs/s{lost}"] if speeds else []

@@ -67,7 +67,7 @@ def describe(name: str, entry: EngineEntry, identity: Identity, tasks: Sequence[
     return Manifest(
         engine=name,
         kind=entry.kind,
-        options=entry.options,
+        options=entry.given,
         description=identity.description,
         versions=identity.versions,
         machine=identity.machine,

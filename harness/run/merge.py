@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from engines.base import BadOptions
 from harness import progress
-from harness.published import PublishedComparison
+from harness.figures.measures import MEASURES
 from harness.records import Failure, Manifest, Oddities, Qrels, Sample, Score
-from harness.run.folder import INDEX, read_index, write_index
+from harness.run.folder import INDEX, RunIndex
 from harness.run.report import report
 from harness.run.verb import RunResult
 from harness.store import FILE, NotComparable, Store, StoreError, differences
@@ -40,8 +40,8 @@ def merge(runs: Sequence[Path], options: MergeOptions, *, out: Path) -> RunResul
     Raises BadOptions for folders that cannot be used, NotComparable naming what differs, StoreError.
     """
     _check(out, runs, fresh=options.fresh)
-    indexes = [read_index(run) for run in runs]
-    names = list(dict.fromkeys(name for index in indexes for name in index["engines"]))
+    indexes = [RunIndex.read(run) for run in runs]
+    names = list(dict.fromkeys(name for index in indexes for name in index.engines))
     sources = {name: [run / name for run in runs if (run / name / FILE).is_file()] for name in names}
     if not any(sources.values()):
         raise StoreError(f"none of the {len(runs)} runs has scores: see why with `crispbench report {runs[0]}`")
@@ -50,12 +50,15 @@ def merge(runs: Sequence[Path], options: MergeOptions, *, out: Path) -> RunResul
             if folders:
                 with progress.waiting(f"merging {name}"):
                     _merge_engine(folders, folder / name, allow_machine=options.allow_machine)
-        published = {str(each): each for index in indexes for each in index.get("published", ())}
-        comparisons = [PublishedComparison.model_validate(each) for each in published.values()]
-        unavailable = {name: reason for index in indexes for name, reason in index["unavailable"].items()}
-        unavailable = {name: reason for name, reason in unavailable.items() if not _whole(folder / name)}
-        origin = {"merged": [{"run": str(run)} | _part(index) for run, index in zip(runs, indexes, strict=True)]}
-        write_index(folder, indexes[0]["name"], names, unavailable, comparisons, origin)
+        unavailable = {name: reason for index in indexes for name, reason in index.unavailable.items()}
+        RunIndex(
+            name=indexes[0].name,
+            engines=names,
+            unavailable={name: reason for name, reason in unavailable.items() if not _whole(folder / name)},
+            published=list({str(found): found for index in indexes for found in index.published}.values()),
+            measures=_measures(indexes),
+            merged=[{"run": str(run)} | _part(index) for run, index in zip(runs, indexes, strict=True)],
+        ).write(folder)
         written = report(folder)
     files = [out / path.relative_to(folder) for path in written.files]
     return RunResult.of(replace(written, folder=out, files=files), names)
@@ -75,8 +78,16 @@ def _check(out: Path, runs: Sequence[Path], *, fresh: bool) -> None:
         raise BadOptions(f"{out} is no run folder, so --fresh does not replace it: name another folder")
 
 
-def _part(index: Mapping[str, Any]) -> dict[str, str]:
-    return {"part": index["part"]} if "part" in index else {}
+def _part(index: RunIndex) -> dict[str, str]:
+    return {} if index.part is None else {"part": index.part}
+
+
+def _measures(indexes: Sequence[RunIndex]) -> list[str]:
+    """Every measure of any of the runs; none by name if all have the standard ones."""
+    if not any(index.measures for index in indexes):
+        return []
+    standard = [str(measure) for measure in MEASURES]
+    return list(dict.fromkeys(name for index in indexes for name in index.measures or standard))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from harness.published import Reproduction
 from harness.records import Row
 from harness.report import press
 from harness.report.content import Report
-from harness.run.folder import read_index
+from harness.run.folder import RunIndex
 from harness.run.page import content
 from harness.run.rows import latency_document, measures_document, read, reproductions
 from harness.store import FILE, Store
@@ -51,7 +51,7 @@ def report(folder: Path) -> ReportResult:
     from harness.run.page import plots  # draws with matplotlib
 
     with progress.waiting("writing the report"):
-        name, rows = read_index(folder)["name"], read(folder)
+        name, rows = RunIndex.read(folder).name, read(folder)
         _write_figures(folder, rows)
         published = reproductions(folder, rows)
         if published:

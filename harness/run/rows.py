@@ -6,14 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ir_measures import Measure
+
 from harness.figures import measures, percentiles, statistics
 from harness.figures.audit import audit
 from harness.figures.fidelity import fidelity
 from harness.figures.percentiles import percentile
 from harness.figures.statistics import paired_difference
-from harness.published import PublishedComparison, Reproduction, compare
+from harness.published import Reproduction, compare
 from harness.records import Audit, Completeness, PrecisionShift, Row, Sample
-from harness.run.folder import _workers, read_index
+from harness.run.folder import RunIndex, worker_notes
 from harness.store import FILE, Store
 
 MISSING_SHOWN = 3
@@ -29,19 +31,19 @@ class Raw(NamedTuple):
     totals: Counter[str]  # of the samples' counts
 
 
-def engine_rows(folder: Path) -> list[Row]:
+def engine_rows(folder: Path, wanted: Sequence[Measure] = measures.MEASURES) -> list[Row]:
     """One row per benchmark of a RUN/ENGINE folder, in the order they were run; none if it was killed before the first.
 
     Raises StoreError.
     """
     with Store.read(folder) as store:
         manifest = store.manifest()
-        return [] if manifest is None else [_row(store, manifest, name) for name in store.benchmarks()]
+        return [] if manifest is None else [_row(store, manifest, name, wanted) for name in store.benchmarks()]
 
 
-def _row(store: Store, manifest: Mapping[str, Any], name: str) -> Row:
+def _row(store: Store, manifest: Mapping[str, Any], name: str, wanted: Sequence[Measure]) -> Row:
     qrels, scores, samples = store.qrels(name), store.scored(name), store.samples(name)
-    evaluation = measures.evaluate(qrels, scores)
+    evaluation = measures.evaluate(qrels, scores, wanted)
     totals = _totals(samples)
     missing = sorted(qrels.keys() - scores.keys())
     # constant: a broken low-precision head gives that (vLLM 35849)
@@ -185,31 +187,31 @@ def latency_document(rows: Sequence[Row]) -> dict[str, Any]:
 
 def read(run_dir: Path) -> list[Row]:
     """Rows by engine in the config's order, each set against the first engine. Raises StoreError."""
-    index = read_index(run_dir)
+    index = RunIndex.read(run_dir)
+    wanted = [measures.parse(name) for name in index.measures] or measures.MEASURES
     stored = {
-        name: [replace(row, engine=name) for row in engine_rows(run_dir / name)]
-        for name in index["engines"]
+        name: [replace(row, engine=name) for row in engine_rows(run_dir / name, wanted)]
+        for name in index.engines
         if (run_dir / name / FILE).is_file()
     }
     benchmarks = dict.fromkeys(row.benchmark for rows in stored.values() for row in rows)
     rows = []
-    for name in index["engines"]:
-        reason = index["unavailable"].get(name)
+    for name in index.engines:
+        reason = index.unavailable.get(name)
         found = stored.get(name) or [_absent(name, benchmark) for benchmark in benchmarks]
         reason = reason or (None if name in stored else "no results yet")
         rows += [replace(row, notes=(*row.notes, reason)) for row in found] if reason else found
     rows = [replace(row, folder=f"{run_dir.resolve().name}/{row.engine}") for row in rows]
-    if "part" in index:
-        said = f"part {index['part'].replace('/', ' of ')} of the queries: `crispbench merge` joins the parts"
+    if index.part is not None:
+        said = f"part {index.part.replace('/', ' of ')} of the queries: `crispbench merge` joins the parts"
         rows = [replace(row, notes=(*row.notes, said)) if row.verdict == "incomplete" else row for row in rows]
-    rows = [replace(row, notes=(*row.notes, *_workers(run_dir / row.engine))) for row in rows]
+    rows = [replace(row, notes=(*row.notes, *worker_notes(run_dir / row.engine))) for row in rows]
     return [_shifted(_against(row, rows), rows, run_dir) for row in rows]
 
 
 def reproductions(run_dir: Path, rows: Sequence[Row]) -> list[Reproduction]:
     """The published figures that the run's config names, beside those of its rows. Raises BadOptions, StoreError."""
-    comparisons = map(PublishedComparison.model_validate, read_index(run_dir).get("published", ()))
-    return [found for comparison in comparisons for found in compare(comparison, rows)]
+    return [found for comparison in RunIndex.read(run_dir).published for found in compare(comparison, rows)]
 
 
 def _against(row: Row, rows: Sequence[Row]) -> Row:

@@ -8,14 +8,14 @@ import os
 import platform
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import engines
-from engines.base import Engine, EngineUnavailable, Pair, require
+from engines.base import Engine, EngineUnavailable, Options, Pair, require
 from harness import children, files, progress
 from harness.config import Cluster, EngineEntry
 from harness.run import loop
@@ -71,7 +71,7 @@ class Shard(NamedTuple):
 class Worker:
     """An engine in a process of its own: what Ray makes an actor of."""
 
-    def __init__(self, kind: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, kind: str, options: Options) -> None:
         self._kind, self._options = kind, options
         self._engine: Engine | None = None
         self._warm = False

@@ -7,9 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from harness import progress
-from harness.benchmarks import load as load_benchmark
 from harness.candidates.first_stage import retrieve
-from harness.config import Config, ConfigError
+from harness.config import Config, ConfigError, NamedEntry
 from harness.figures import audit
 from harness.figures.measures import oracle, random_order, recall
 from harness.records import Benchmark, Candidates, Oddities
@@ -101,28 +100,41 @@ class Task:
 
 def prepare(config: Config, selection: Selection) -> list[Task]:
     """Load the selected benchmarks and find their candidates. Raises ConfigError, BenchmarkError."""
-    names, limit = selection.benchmarks, selection.limit
+    names = selection.benchmarks
     tasks: dict[str, Task] = {}
     known: list[str] = []
-    for shown, entry in config.entries():
-        if shown is not None and names and shown not in names:
-            known.append(shown)  # a suite may be hundreds of gigabytes: its members are not loaded to learn their names
+    for entry in config.entries:
+        if entry.name is not None and names and entry.name not in names:
+            known.append(entry.name)  # a suite may have hundreds of gigabytes: only the selected members are loaded
             continue
-        options = entry.options
-        if limit is not None:
-            options["queries"] = min(limit, int(options.get("queries") or limit))
-        with progress.waiting(f"loading {shown or options.get('name', entry.source)}"):
-            benchmark = load_benchmark(entry.source, options)
-        if shown is not None:
-            benchmark = replace(benchmark, name=shown)
+        benchmark = _load(entry, selection.limit)
         if benchmark.name in known:
             raise ConfigError(f"benchmark {benchmark.name!r} is there twice: give one of them another `name`")
         known.append(benchmark.name)
         if names and benchmark.name not in names:
             continue
-        stage = entry.candidates or config.candidates
-        tasks[benchmark.name] = Task(benchmark, retrieve(benchmark, stage), selection.part)
+        tasks[benchmark.name] = Task(benchmark, _retrieve(benchmark, entry, config), selection.part)
     unknown = sorted(set(names) - tasks.keys())
     if unknown:
         raise ConfigError(f"benchmark {unknown[0]!r} is not in the config; it has {', '.join(known)}")
     return list(tasks.values())
+
+
+def prepare_first(config: Config, *, limit: int | None = None) -> Task:
+    """The config's first benchmark with at most this many queries; no other is loaded. Raises BenchmarkError."""
+    entry = config.entries[0]
+    benchmark = _load(entry, limit)
+    return Task(benchmark, _retrieve(benchmark, entry, config))
+
+
+def _load(entry: NamedEntry, limit: int | None) -> Benchmark:
+    source = entry.benchmark.source
+    if limit is not None:
+        source = source.sampled(min(limit, source.queries or limit))
+    with progress.waiting(f"loading {entry.name or entry.benchmark.title}"):
+        benchmark = source.load()
+    return benchmark if entry.name is None else replace(benchmark, name=entry.name)
+
+
+def _retrieve(benchmark: Benchmark, entry: NamedEntry, config: Config) -> Candidates:
+    return retrieve(benchmark, entry.benchmark.candidates or config.candidates)

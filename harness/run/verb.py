@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import engines
 from engines.base import EngineUnavailable
 from harness.config import Config, ConfigError, choose, read_config
 from harness.files import RESULTS
 from harness.outcome import Outcome, worst
 from harness.records import Row
 from harness.run import shards
-from harness.run.folder import write_index
+from harness.run.folder import RunIndex
 from harness.run.loop import score_engine
 from harness.run.report import ReportResult, report
 from harness.run.rows import measures_document
@@ -75,7 +74,7 @@ def run(config: Path, options: RunOptions, *, out: Path | None, say: Callable[[s
     unavailable: dict[str, str] = {}
     with shards.connected(options.ray) if options.ray else nullcontext():
         for name in chosen:
-            _write_index(folder, settings, options, chosen, unavailable)
+            _record_index(folder, settings, options, chosen, unavailable)
             job = shards.EngineJob(name, settings.engines[name], settings.ray)
             try:
                 if options.ray:
@@ -85,7 +84,7 @@ def run(config: Path, options: RunOptions, *, out: Path | None, say: Callable[[s
             except EngineUnavailable as error:
                 say(f"crispbench: engine {name}: {error}")
                 unavailable[name] = f"unavailable: {error}"
-    _write_index(folder, settings, options, chosen, unavailable)
+    _record_index(folder, settings, options, chosen, unavailable)
     if len(unavailable) == len(chosen):
         raise EngineUnavailable(f"no engine could score: {'; '.join(unavailable.values())}")
     requested = {} if options.part == WHOLE else {task.benchmark.name: task.query_ids for task in tasks}
@@ -95,17 +94,23 @@ def run(config: Path, options: RunOptions, *, out: Path | None, say: Callable[[s
 def _refuse_random_weights(config: Config, chosen: Sequence[str]) -> None:
     for name in chosen:
         entry = config.engines[name]
-        if engines.options(entry.kind, entry.options).speed_only:
+        if entry.options.speed_only:
             raise ConfigError(
                 f"engine {name!r} has `weights: random`, whose scores mean nothing: measure its speed with `crispbench "
                 "latency` or `crispbench ab`, and name the other engines with --engine here"
             )
 
 
-def _write_index(
+def _record_index(
     folder: Path, config: Config, options: RunOptions, chosen: Sequence[str], unavailable: Mapping[str, str]
 ) -> None:
     """Name the chosen engines and those that earlier calls scored here, in the config's order."""
     names = [name for name in config.engines if name in chosen or (folder / name / FILE).is_file()]
-    origin = {} if options.part == WHOLE else {"part": str(options.part)}
-    write_index(folder, config.name, names, unavailable, config.published, origin)
+    RunIndex(
+        name=config.name,
+        engines=names,
+        unavailable=unavailable,
+        published=config.published,
+        measures=config.measures or (),
+        part=None if options.part == WHOLE else str(options.part),
+    ).write(folder)

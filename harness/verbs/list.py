@@ -7,7 +7,8 @@ from typing import Any
 import engines
 from engines.base import BadOptions, EngineError
 from engines.prompts.template import load_template, template_names
-from harness.benchmarks import SOURCES
+from harness import benchmarks
+from harness.benchmarks import BenchmarkError
 from harness.benchmarks.suites import K, Suite, load_suite, suite_names
 from harness.outcome import Outcome
 from harness.published import load_table, table_names
@@ -18,7 +19,7 @@ def engine_lines() -> dict[str, str]:
 
 
 def benchmark_lines() -> dict[str, str]:
-    return {name: _first_line(target.partition(":")[0]) for name, target in SOURCES.items()}
+    return {name: _source_line(name) for name in benchmarks.names()}
 
 
 def template_lines() -> dict[str, str]:
@@ -113,6 +114,13 @@ def _engine_line(name: str) -> str:
     try:
         return _first_line(engines.engine_class(name).__module__)
     except EngineError as error:  # an engine of another package that cannot be imported must not hide the others
+        return f"cannot be used: {error}"
+
+
+def _source_line(name: str) -> str:
+    try:
+        return _first_line(benchmarks.source_class(name).__module__)
+    except BenchmarkError as error:
         return f"cannot be used: {error}"
 
 

@@ -9,12 +9,13 @@ from engines.base import Pair
 from engines.torch.export_fp8 import Calibration, ExportOptions, check_out, export_fp8
 from harness import progress
 from harness.benchmarks import load as load_benchmark
-from harness.candidates.first_stage import FirstStage, retrieve
+from harness.candidates.first_stage import retrieve
+from harness.candidates.stages import BM25Stage
 from harness.outcome import Outcome
 from harness.records import Benchmark, Candidates
 
 DOCUMENTS = 4  # of each query
-FIRST_STAGE = FirstStage(k=30)
+FIRST_STAGE = BM25Stage(k=30)
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,16 @@ def test_an_unknown_source_is_answered_with_the_known_ones() -> None:
         (
             "beir",
             {"path": "/none", "splt": "dev"},
-            "beir: unknown option 'splt'; known are analysis, name, path, queries,",
+            "benchmark source 'beir': unknown option 'splt'; known are analysis, name, path, queries,",
         ),
-        ("beir", {}, "beir: option 'path' is missing; known are "),
-        ("beir", {"path": "/none", "queries": 0}, "beir: queries = 0: "),
-        ("stdlib", {"name": "stdlib-code", "k": 1}, "stdlib: unknown option 'k'; known are name, queries"),
-        ("stdlib", {"name": "code"}, "stdlib: name = 'code': "),
+        ("beir", {}, "benchmark source 'beir': option 'path' is missing; known are "),
+        ("beir", {"path": "/none", "queries": 0}, "benchmark source 'beir': queries = 0: "),
+        (
+            "stdlib",
+            {"name": "stdlib-code", "k": 1},
+            "benchmark source 'stdlib': unknown option 'k'; known are name, ",
+        ),
+        ("stdlib", {"name": "code"}, "benchmark source 'stdlib': name = 'code': "),
     ],
 )
 def test_a_wrong_option_is_an_error_before_anything_is_read(source: str, options: dict[str, Any], said: str) -> None:

@@ -58,7 +58,7 @@ def test_an_entry_point_does_not_replace_an_engine_of_ours(install: Install) -> 
 @pytest.mark.parametrize("target", ["plugin_of_a_test:Nothing", "plugin_of_a_test:__name__", "plugin_of_a_test"])
 def test_an_entry_point_to_no_engine_is_refused(install: Install, target: str) -> None:
     install(f"broken = {target}")
-    with pytest.raises(BadOptions, match=f"engine kind 'broken' points to '{target}', which is no Engine"):
+    with pytest.raises(BadOptions, match=f"engine kind 'broken' points to '{target}', which is not an Engine"):
         engines.load("broken", {})
 
 

@@ -13,7 +13,7 @@ from engines import ScoringFailed
 from engines.base import ScoreKind
 from engines.prompts.template import Labels, load_template
 from engines.remote.answers import log_odds, usage
-from engines.remote.dialects import DIALECTS
+from engines.remote.dialects import DIALECTS, find
 from engines.remote.dialects.base import OTHER, Batch, Value
 from engines.remote.transport import HttpAnswer
 
@@ -32,13 +32,13 @@ def test_every_dialect_has_its_golden_file() -> None:
 @pytest.mark.parametrize("name", DIALECTS)
 def test_a_request_is_the_one_that_the_server_documents(name: str) -> None:
     file = golden(name)
-    request = DIALECTS[name].request(Batch(**file["batch"]))
+    request = find(name).request(Batch(**file["batch"]))
     assert json.loads(json.dumps(request._asdict())) == file["request"]
 
 
 @pytest.mark.parametrize("name", DIALECTS)
 def test_an_answer_is_read_with_labels_by_name_and_inputs_by_index(name: str) -> None:
-    file, dialect = golden(name), DIALECTS[name]
+    file, dialect = golden(name), find(name)
     scores = [log_odds(value, LABELS, dialect.score_kind) for value in dialect.scores(file["response"])]
     assert [score.value for score in scores] == pytest.approx(file["log_odds"], abs=1e-12)
     assert not any(score.saturated for score in scores)
@@ -52,7 +52,7 @@ def test_unknown_fields_are_ignored(name: str) -> None:
         return [more(each) for each in part] if isinstance(part, list) else part
 
     response = golden(name)["response"]
-    assert DIALECTS[name].scores(more(response)) == DIALECTS[name].scores(response)
+    assert find(name).scores(more(response)) == find(name).scores(response)
 
 
 def without_each_field(document: Any) -> list[tuple[str, Any]]:
@@ -73,7 +73,7 @@ def without_each_field(document: Any) -> list[tuple[str, Any]]:
 
 @pytest.mark.parametrize("name", DIALECTS)
 def test_a_missing_field_is_named_or_was_not_needed(name: str) -> None:
-    response, read = golden(name)["response"], DIALECTS[name].scores
+    response, read = golden(name)["response"], find(name).scores
     missed = set()
     for field, less in without_each_field(response):
         try:
@@ -97,7 +97,7 @@ def test_a_missing_field_is_named_or_was_not_needed(name: str) -> None:
 )
 def test_an_answer_of_another_shape_is_one_line_that_shows_it(name: str, document: Any) -> None:
     with pytest.raises(ScoringFailed) as raised:
-        DIALECTS[name].scores(document)
+        find(name).scores(document)
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 200
 
 
@@ -112,23 +112,23 @@ def test_an_answer_of_another_shape_is_one_line_that_shows_it(name: str, documen
 )
 def test_every_index_is_there_once(entries: Any, said: str) -> None:
     with pytest.raises(ScoringFailed) as raised:
-        DIALECTS["tei-rerank"].scores(entries)
+        find("tei-rerank").scores(entries)
     assert said in str(raised.value)
 
 
 @pytest.mark.parametrize("bad", [None, math.nan, math.inf, "0.5", True, [1], 10**400])
 def test_what_is_no_finite_number_is_no_score(bad: Any) -> None:
     with pytest.raises(ScoringFailed, match="expected a finite number"):
-        DIALECTS["tei"].scores([[{"label": "1", "score": bad}, {"label": "0", "score": 0}]])
+        find("tei").scores([[{"label": "1", "score": bad}, {"label": "0", "score": 0}]])
     with pytest.raises(ScoringFailed, match="expected a finite number"):
-        DIALECTS["vllm"].scores({"data": [{"index": 0, "label": "1", "probs": [0, bad]}]})
+        find("vllm").scores({"data": [{"index": 0, "label": "1", "probs": [0, bad]}]})
     with pytest.raises(ScoringFailed, match="expected a finite number"):
-        DIALECTS["cohere"].scores({"results": [{"index": 0, "relevance_score": bad}]})
+        find("cohere").scores({"results": [{"index": 0, "relevance_score": bad}]})
 
 
 def test_a_label_that_comes_twice_is_refused() -> None:
     with pytest.raises(ScoringFailed, match="label '1' is there twice"):
-        DIALECTS["tei"].scores([[{"label": "1", "score": 1}, {"label": "1", "score": 0}]])
+        find("tei").scores([[{"label": "1", "score": 1}, {"label": "1", "score": 0}]])
 
 
 # From answers to log-odds

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from engines.base import BadOptions, ScoringFailed
 from engines.prompts.template import Labels, load_template
+from engines.remote import dialects
 from engines.remote.answers import log_odds, usage
-from engines.remote.dialects import DIALECTS
 from engines.remote.transport import HttpAnswer, retry_after_s
 from harness.benchmarks import BenchmarkError
 from harness.benchmarks.beir import BeirFolder, read_qrels
@@ -99,7 +99,7 @@ def answer(data: bytes, folder: Path) -> None:
         document = json.loads(data)
     except (ValueError, RecursionError):  # the transport's, which says so
         return
-    for dialect in DIALECTS.values():
+    for dialect in map(dialects.find, dialects.names()):
         try:
             values = dialect.scores(document)
             scores = [log_odds(value, Labels(positive="1", negative="0"), dialect.score_kind) for value in values]

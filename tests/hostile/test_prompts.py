@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from engines.prompts.encoder import PromptEncoder
 from engines.prompts.template import load_template, template_names
-from engines.remote.dialects import DIALECTS
+from engines.remote import dialects
 from engines.remote.prompt_text import MARKER, TextEncoder
 
 ROOT = Path(__file__).parents[2]
@@ -128,5 +128,5 @@ def test_no_content_adds_or_moves_a_special_token_of_the_text(name: str, counted
 
 def test_every_dialect_that_takes_a_prompt_is_fed_by_one_of_these_encoders() -> None:
     """A dialect of another form would be untested here. `pair` is a service that makes its own prompt."""
-    assert {dialect.form for dialect in DIALECTS.values()} == {"prompt", "ids", "halves", "pair"}
+    assert {dialects.find(name).form for name in dialects.names()} == {"prompt", "ids", "halves", "pair"}
     assert MARKER

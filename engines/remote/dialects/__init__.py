@@ -1,16 +1,34 @@
-"""Dialects by the name that a config gives. They import no HTTP library."""
+"""Dialects by the name that a config gives; an installed package adds its own under `crispbench.dialects`.
 
-from engines.remote.dialects import baseten, cohere, infinity, jina, tei, tei_rerank, vllm, vllm_rerank, vllm_score
+Importing this package imports no dialect and no HTTP library.
+"""
+
+from engines.ports import Port
 from engines.remote.dialects.base import Dialect
 
-DIALECTS: dict[str, Dialect] = {
-    "baseten": baseten.DIALECT,
-    "cohere": cohere.DIALECT,
-    "infinity": infinity.DIALECT,
-    "jina": jina.DIALECT,
-    "tei": tei.DIALECT,
-    "tei-rerank": tei_rerank.DIALECT,
-    "vllm": vllm.DIALECT,
-    "vllm-rerank": vllm_rerank.DIALECT,
-    "vllm-score": vllm_score.DIALECT,
+DIALECTS = {
+    "baseten": "engines.remote.dialects.baseten:DIALECT",
+    "cohere": "engines.remote.dialects.cohere:DIALECT",
+    "infinity": "engines.remote.dialects.infinity:DIALECT",
+    "jina": "engines.remote.dialects.jina:DIALECT",
+    "tei": "engines.remote.dialects.tei:DIALECT",
+    "tei-rerank": "engines.remote.dialects.tei_rerank:DIALECT",
+    "vllm": "engines.remote.dialects.vllm:DIALECT",
+    "vllm-rerank": "engines.remote.dialects.vllm_rerank:DIALECT",
+    "vllm-score": "engines.remote.dialects.vllm_score:DIALECT",
 }
+
+PORT = Port("crispbench.dialects", "dialect", DIALECTS)
+
+
+def names() -> list[str]:
+    """Names of all dialects, our own and those of installed packages."""
+    return PORT.names()
+
+
+def find(name: str) -> Dialect:
+    """The dialect of a name; imports its module. Raises BadOptions for an unknown name, EngineUnavailable."""
+    target = PORT.find(name)
+    if not isinstance(target, Dialect):
+        raise PORT.mismatch(name, "a Dialect")
+    return target

@@ -42,6 +42,7 @@ class Dialect:
     score_kind: ScoreKind  # of the server's numbers: LOG_ODDS, PROBABILITY (a softmax or sigmoid) or OPAQUE (in [0, 1])
     batch_size: int  # inputs of a request, unless the config says otherwise
     info: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # GET route -> what to record of its answer
+    url_ending: str = ""  # how a url of such a server ends, where that is known
     auth: str = "Bearer"  # scheme of the Authorization header
     needs_model: bool = False
     strips: bool = False  # white space around a prompt is deleted by the server

@@ -7,4 +7,4 @@ from dataclasses import replace
 
 from engines.remote.dialects import tei
 
-DIALECT = replace(tei.DIALECT, auth="Api-Key", batch_size=128)
+DIALECT = replace(tei.DIALECT, auth="Api-Key", url_ending="/sync", batch_size=128)

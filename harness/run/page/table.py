@@ -4,12 +4,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from harness.figures.measures import HEADLINE
+from harness.figures.measures import HEADLINE, is_merit
 from harness.records import Percentile, Row
 from harness.report import notation
 from harness.report.table import Cell, Table
-
-UNRANKED = ("Judged@10",)  # how far the judgements reach, not how good an engine is
 
 
 class Column(NamedTuple):
@@ -81,7 +79,7 @@ def _measure(name: str) -> Column:
         measured = row.measures.get(name)
         return measured.value if measured else None
 
-    return Column(name, cell, None if name in UNRANKED else merit)
+    return Column(name, cell, merit if is_merit(name) else None)
 
 
 def _against(row: Row, baseline: str) -> Cell:

@@ -1,0 +1,92 @@
+"""First stages as a config names them: one record for each source, with the options of that source alone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+import engines
+from engines.base import BadOptions, Options, read_options
+from engines.storage import resolve
+
+
+class BM25Stage(Options):
+    """BM25 over the whole corpus."""
+
+    kind: ClassVar[str] = "bm25"  # of the engine that searches
+
+    source: Literal["bm25"] = "bm25"
+    k: PositiveInt = 100  # candidates per query
+    k1: float = Field(default=0.9, ge=0)  # Anserini's defaults
+    b: float = Field(default=0.4, ge=0, le=1)
+
+    @property
+    def given(self) -> Mapping[str, Any]:
+        """The engine's options as results record them."""
+        return {"k1": self.k1, "b": self.b}
+
+    @property
+    def options(self) -> Options:
+        """The engine's validated options."""
+        return engines.options(self.kind, self.given)
+
+
+class DenseStage(Options):
+    """A bi-encoder over the whole corpus; beside `source` and `k` a config gives options of the engine bi_encoder."""
+
+    kind: ClassVar[str] = "bi_encoder"
+
+    source: Literal["dense"] = "dense"
+    k: PositiveInt = 100
+    given: Mapping[str, Any]  # the engine's options as the config has them
+    options: Options  # the same, validated
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        own = {name: values[name] for name in ("source", "k") if name in values}
+        given = {name: value for name, value in values.items() if name not in own}
+        return {**own, "given": given, "options": engines.options(cls.kind, given)}
+
+
+class NativeStage(Options):
+    """The candidates that come with the benchmark."""
+
+    source: Literal["native"] = "native"
+    k: PositiveInt = 100
+
+
+class RunStage(Options):
+    """The candidates of a TREC run file."""
+
+    source: Literal["run"] = "run"
+    k: PositiveInt = 100
+    path: str = Field(min_length=1)  # {benchmark} in it becomes the benchmark's name
+
+    def file(self, benchmark: str) -> Path:
+        """The run file for a benchmark of this name."""
+        return resolve(self.path.replace("{benchmark}", benchmark))
+
+
+FirstStage = Annotated[BM25Stage | DenseStage | NativeStage | RunStage, Field(discriminator="source")]
+STAGES: Mapping[str, type[BM25Stage | DenseStage | NativeStage | RunStage]] = {
+    "bm25": BM25Stage,
+    "dense": DenseStage,
+    "native": NativeStage,
+    "run": RunStage,
+}
+
+
+def read_stage(document: object) -> FirstStage:
+    """What a config says under `candidates`; without a source it is BM25. Raises BadOptions."""
+    if isinstance(document, BM25Stage | DenseStage | NativeStage | RunStage):
+        return document
+    if not isinstance(document, Mapping):
+        raise BadOptions(f"candidates = {document!r:.200}: expected a mapping such as {{source: bm25, k: 100}}")
+    source = document.get("source", "bm25")
+    if not isinstance(source, str) or source not in STAGES:
+        raise BadOptions(f"candidates: source {source!r:.100} is not known; known are {', '.join(STAGES)}")
+    return read_options(STAGES[source], document, "candidates")
