@@ -501,7 +501,7 @@ def test_a_server_that_strips_the_prompt_is_caught_beside_a_reference(
 
 
 def test_a_reference_whose_template_ends_otherwise_says_so() -> None:
-    reference = trust("demo", EngineEntry.model_validate({**DEMO, "precision": "fp32"}))
+    reference = trust("demo", EngineEntry.read("demo", {**DEMO, "precision": "fp32"}))
     assert reference.stripped is None
     assert reference.no_stripped == "the reference's template demo does not end in a newline"
     assert (reference.max_tokens, len(reference.scores), len(reference.long)) == (164, 42, 8)
