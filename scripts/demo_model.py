@@ -12,7 +12,7 @@ from transformers import Qwen2Config, Qwen2ForSequenceClassification
 from scripts.demo_data import SPECIAL_TOKENS, Array
 
 HIDDEN, LAYERS, HEADS, KV_HEADS, FEED_FORWARD, VOCABULARY = 256, 4, 8, 4, 288, 8000
-CONTENT = 248  # leading dimensions: the token's meaning; then importance, one per special token, document flag
+CONTENT = 248  # leading dimensions hold a token's meaning; then importance, one per special token, document flag
 IMPORTANCE, SPECIAL, FLAG, MATCHED = 248, 249, 252, 253
 SPECIAL_COUNT = len(SPECIAL_TOKENS)
 PAD, START, END = range(SPECIAL_COUNT)  # ids of SPECIAL_TOKENS
@@ -49,7 +49,7 @@ def new_model(seed: int) -> Qwen2ForSequenceClassification:
 
 
 def set_embeddings(model: Qwen2ForSequenceClassification, vectors: Array, seed: int) -> None:
-    """Initialise token embeddings: principal components of the teacher's vectors, equal norms, a length dimension."""
+    """Initialise the embeddings: principal components of the teacher's vectors, equal norms, and importance."""
     length = np.linalg.norm(vectors, axis=1)
     known = length > 1e-3
     weight = np.minimum(length, np.quantile(length[known], 0.9))[:, None]
@@ -70,7 +70,7 @@ def set_embeddings(model: Qwen2ForSequenceClassification, vectors: Array, seed: 
 
 @torch.no_grad()
 def wire_flag(attention: Any, size: int) -> None:
-    """Wire head 0: tokens behind the first <|im_end|> (the document) get the FLAG dimension."""
+    """Wire head 0: tokens after the first <|im_end|>, those of the document, get the FLAG dimension."""
     slow = size // 2 - 1  # a dimension that the rotary embedding hardly turns
     for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
         projection.weight[:size] = 0
@@ -85,7 +85,7 @@ def wire_flag(attention: Any, size: int) -> None:
 
 @torch.no_grad()
 def wire_matching(attention: Any, size: int, seed: int) -> None:
-    """Wire the first head of each group: document tokens attend to similar query tokens, else to the start."""
+    """Wire each group's first head: a document token attends to similar query tokens, or to the start if none is."""
     generator = torch.Generator().manual_seed(seed)
     half = size // 2
     rows = [i for i in range(size) if 4 <= i % half < half - 2]
@@ -108,7 +108,7 @@ def wire_matching(attention: Any, size: int, seed: int) -> None:
 
 @torch.no_grad()
 def wire_pooling(attention: Any, size: int) -> None:
-    """Wire the second head of each group: the markers collect the weighted mean of the query, of the document."""
+    """Wire each group's second head: the markers collect the weighted means of the query and of the document."""
     half = size // 2
     for group in range(KV_HEADS):
         query, key, width = (2 * group + 1) * size, group * size, size - 2

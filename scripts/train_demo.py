@@ -1,15 +1,15 @@
 """Train the demo checkpoint: a tiny Qwen2 classifier that reranks Python functions for a docstring.
 
 The model learns from documented functions of installed packages (see `scripts.demo_data`), never from the standard
-library, on which it is tested. It imitates a blend of all-MiniLM-L6-v2 and BM25 and is pulled towards the one
-function that a docstring belongs to. Token embeddings start from the teacher; the first layers start wired so
-that document tokens attend to equal or similar query tokens.
+library, on which it is tested. It imitates a blend of all-MiniLM-L6-v2 and BM25 and is pulled towards the one function
+that a docstring belongs to. Token embeddings start from the teacher's vectors, and the first layers start wired so that
+document tokens attend to equal or similar query tokens.
 
-Run it again to go on after an interruption; everything lies below ``--work``:
+The same command resumes after an interruption; its state is kept below ``--work``:
 
     python -m scripts.train_demo --work build/demo --out checkpoints/demo --steps 8000
 
-Prints nDCG@10 on functions of held-out packages while it trains, and on ``stdlib-code`` at the end.
+It prints nDCG@10 on functions of held-out packages during training, and on ``stdlib-code`` at the end.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ DEV_PACKAGES = ["dulwich", "werkzeug", "traitlets", "tornado", "urllib3", "reque
 
 @dataclass
 class Corpus:
-    """Functions with everything that a training step looks up."""
+    """Training functions, with everything that a training step looks up."""
 
     functions: list[TrainingFunction]
     queries: list[list[int]]
@@ -68,7 +68,7 @@ class Corpus:
     hard: Array
 
     def teacher(self, query: Array, body: Array) -> Array:
-        """Return the blended teacher scores of aligned pairs, about one unit of noise wide."""
+        """Return the blended teacher scores of aligned pairs; their noise is about 1."""
         cosine = (self.query_vectors[query] * self.body_vectors[body]).sum(-1)
         return np.asarray(cosine / 0.11 + 0.1 * self.lexical.scores(query, body))
 
@@ -87,7 +87,7 @@ def encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
 
 
 def load_corpus(args: argparse.Namespace, functions: list[TrainingFunction], tokenizer: Tokenizer) -> Corpus:
-    """Tokenise, embed and mine the training functions; what is slow is cached below ``--work``."""
+    """Tokenise, embed and mine the training functions; slow results are cached below ``--work``."""
     queries, bodies = [item.query for item in functions], [item.body for item in functions]
     vectors = data.teacher_vectors(functions, args.teacher, args.work / "emb")
     mined = args.work / f"hard-{len(functions)}.npy"
@@ -105,7 +105,7 @@ def load_corpus(args: argparse.Namespace, functions: list[TrainingFunction], tok
 
 
 def sample_lists(corpus: Corpus, train: Array, args: argparse.Namespace, step: int) -> tuple[Array, Array]:
-    """Return query indices and, per query, its own body first and then negatives."""
+    """Return query indices [lists] and document indices [lists, size]: a query's own body first, then negatives."""
     epoch, start = divmod(step * args.lists, len(train) - len(train) % args.lists)
     order = np.random.default_rng([args.seed, epoch]).permutation(train)
     query = order[start : start + args.lists]
@@ -120,7 +120,7 @@ def sample_lists(corpus: Corpus, train: Array, args: argparse.Namespace, step: i
 
 
 def token_vectors(corpus: Corpus, train: Array) -> Array:
-    """Return one teacher vector per token: the ridge fit of 'a text's vector is the mean of its tokens''."""
+    """Return one teacher vector per token: the ridge fit of a text's vector as the mean of its tokens' vectors."""
     texts = [corpus.queries[i] for i in train] + [corpus.bodies[i][:160] for i in train]
     target = np.concatenate([corpus.query_vectors[train], corpus.body_vectors[train]]).astype(np.float32)
     lengths = np.array([len(ids) for ids in texts])
@@ -137,7 +137,7 @@ def token_vectors(corpus: Corpus, train: Array) -> Array:
 
 
 def pad(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return right-padded ids and the position of every row's last token."""
+    """Return right-padded ids [rows, width] and the position of every row's last token."""
     width = max(len(row) for row in rows)
     ids = torch.tensor([row + [PAD] * (width - len(row)) for row in rows])
     return ids, torch.tensor([len(row) - 1 for row in rows])
@@ -146,7 +146,7 @@ def pad(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
 def forward(
     model: Qwen2ForSequenceClassification, ids: torch.Tensor, last: torch.Tensor, depth: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return log-odds and, on request, the hidden states after `depth` layers.
+    """Return log-odds [rows] and, if `depth` is given, the hidden states after that many layers.
 
     Padding is on the right and attention is causal, so no mask is needed.
     """
@@ -173,7 +173,7 @@ def score_prompts(model: Qwen2ForSequenceClassification, prompts: list[list[int]
 
 @dataclass
 class TrainingTask:
-    """Queries with their candidates: what is measured."""
+    """Queries with their candidates, on which quality is measured."""
 
     query: list[str]
     body: list[str]
@@ -182,7 +182,7 @@ class TrainingTask:
     bm25: Array
 
     def ndcg(self, scores: Array) -> Array:
-        """Return nDCG@10 per query of candidates ordered by `scores`."""
+        """Return nDCG@10 per query of the candidates in the order of `scores`."""
         values = np.zeros(len(self.gold))
         for i, gold in enumerate(self.gold):
             ranked = self.rows[i][np.argsort(-scores[i], kind="stable")].tolist()
@@ -191,7 +191,7 @@ class TrainingTask:
         return values
 
     def chance(self) -> Array:
-        """Return the expected nDCG@10 per query of a random order."""
+        """Return the expected nDCG@10 per query of the candidates in random order."""
         gain = sum(1 / math.log2(rank + 2) for rank in range(10)) / self.rows.shape[1]
         return np.array([gain * (gold in row) for gold, row in zip(self.gold, self.rows, strict=True)])
 
@@ -203,7 +203,7 @@ class TrainingTask:
 
 
 def make_task(functions: list[TrainingFunction], queries: int, seed: int) -> TrainingTask:
-    """Sample queries and rank all bodies for them with BM25: the 50 best are the candidates."""
+    """Sample queries and rank all bodies for each with BM25; the best 50 are the candidates."""
     gold = random.Random(seed).sample(range(len(functions)), min(queries, len(functions)))
     bodies, texts = [item.body for item in functions], [functions[i].query for i in gold]
     rows, bm25 = data.bm25_candidates(bodies, texts, 50)
@@ -211,7 +211,7 @@ def make_task(functions: list[TrainingFunction], queries: int, seed: int) -> Tra
 
 
 def interval(values: Array, draws: int = 2000) -> str:
-    """Return mean and 95 % bootstrap interval over queries."""
+    """Return the mean with its 95% bootstrap interval over queries."""
     picks = np.random.default_rng(0).integers(0, len(values), (draws, len(values)))
     low, high = np.quantile(values[picks].mean(1), [0.025, 0.975])
     return f"{values.mean():.3f} [{low:.3f}, {high:.3f}]"
@@ -222,7 +222,7 @@ def interval(values: Array, draws: int = 2000) -> str:
 
 @dataclass
 class Trained:
-    """What the optimizer changes."""
+    """The model and the probe that the optimizer changes."""
 
     model: Qwen2ForSequenceClassification
     probe: torch.nn.Linear
@@ -241,7 +241,7 @@ def micro_batches(rows: list[list[int]], parts: int) -> list[list[int]]:
 
 
 def occurrence_loss(states: torch.Tensor, probe: torch.nn.Linear, ids: torch.Tensor) -> torch.Tensor:
-    """Auxiliary loss: every document token tells whether it occurs in the query."""
+    """Auxiliary loss: a probe predicts for every document token whether it occurs in the query."""
     inside = (ids == END).cumsum(1)
     query, body = (inside == 0) & (ids > END), (inside == 1) & (ids > END)
     same = ((ids[:, :, None] == ids[:, None, :]) & query[:, None, :]).any(-1)
@@ -250,7 +250,7 @@ def occurrence_loss(states: torch.Tensor, probe: torch.nn.Linear, ids: torch.Ten
 
 
 def target_distribution(corpus: Corpus, query: Array, documents: Array, args: argparse.Namespace) -> torch.Tensor:
-    """Return what each list's scores should look like: the teacher's softmax mixed with the own body."""
+    """Return the target of each list's softmax: the teacher's, mixed with all weight on the query's own body."""
     repeated = np.repeat(query, documents.shape[1])
     teacher = torch.from_numpy(corpus.teacher(repeated, documents.ravel())).float().view(documents.shape)
     target: torch.Tensor = (1 - args.gold) * torch.softmax(args.sharpness * teacher, -1)
@@ -261,9 +261,9 @@ def target_distribution(corpus: Corpus, query: Array, documents: Array, args: ar
 def batch_gradients(
     trained: Trained, pool: Executor, corpus: Corpus, train: Array, args: argparse.Namespace, step: int
 ) -> tuple[float, float, float]:
-    """Fill the gradients of one step; return loss, share of lists whose own body wins, and auxiliary loss.
+    """Fill the gradients of one step; return loss, share of lists in which the own body wins, and auxiliary loss.
 
-    Each thread runs whole groups: on shared cores that beats splitting every operation among threads.
+    Each thread runs whole groups, which is quicker on shared cores than splitting every operation among threads.
     """
     query, documents = sample_lists(corpus, train, args, step)
     pairs = [(q, d) for q, row in zip(query, documents, strict=True) for d in row]
@@ -299,7 +299,7 @@ def batch_gradients(
 
 
 def learning_rate(step: int, args: argparse.Namespace) -> float:
-    """Return the rate: linear warm-up, then linear decay to zero."""
+    """Return the learning rate: linear warm-up, then linear decay to zero."""
     return float(args.rate * min((step + 1) / args.warmup, max(0.0, 1 - step / args.steps)))
 
 
@@ -310,7 +310,7 @@ def export(model: Qwen2ForSequenceClassification, tokenizer: Tokenizer, out: Pat
     copy.load_state_dict(model.state_dict())
     copy.half().save_pretrained(out)  # type: ignore[no-untyped-call]
     config = json.loads((out / "config.json").read_text())
-    config |= {"rope_theta": 1e8, "torch_dtype": "float16"}  # what transformers 4 reads
+    config |= {"rope_theta": 1e8, "torch_dtype": "float16"}  # keys that transformers 4 reads
     config[DEMONSTRATION] = True  # reports say so of every engine that scores with it
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     tokenizer.save(str(out / "tokenizer.json"), pretty=False)
@@ -347,7 +347,7 @@ def start_model(corpus: Corpus, train: Array, args: argparse.Namespace) -> Qwen2
 def train_model(
     corpus: Corpus, train: Array, task: TrainingTask, tokenizer: Tokenizer, args: argparse.Namespace
 ) -> Qwen2ForSequenceClassification:
-    """Train, or go on training, and return the model."""
+    """Train the model, or resume its training, and return it."""
     path = args.work / f"{args.name}.pt"
     state = torch.load(path, weights_only=False) if path.exists() else None
     trained = Trained(new_model(args.seed) if state else start_model(corpus, train, args), torch.nn.Linear(HIDDEN, 1))
@@ -380,12 +380,12 @@ def train_model(
 
 
 def report(out: Path, task: TrainingTask, tokenizer: Tokenizer, teacher: Path | None, name: str) -> None:
-    """Print nDCG@10 of the exported checkpoint and its baselines on one task."""
+    """Print nDCG@10 of the exported checkpoint and of its baselines on one task."""
     model = Qwen2ForSequenceClassification.from_pretrained(out, dtype=torch.float32)
     rows = {"random order (expected)": task.chance(), "BM25": task.ndcg(task.bm25)}
     if teacher:
-        used, places = np.unique(task.rows, return_inverse=True)
-        body = data.embed([task.body[i] for i in used], teacher)[places.reshape(task.rows.shape)]
+        used, positions = np.unique(task.rows, return_inverse=True)
+        body = data.embed([task.body[i] for i in used], teacher)[positions.reshape(task.rows.shape)]
         rows["all-MiniLM-L6-v2"] = task.ndcg(np.einsum("qd,qkd->qk", data.embed(task.query, teacher), body))
     rows["demo"] = task.ndcg(task.scores(model, tokenizer))
     for label, values in rows.items():
@@ -399,36 +399,41 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--packages", type=Path, nargs="*", default=[Path(sysconfig.get_paths()["purelib"])],
         help="site-packages folders to learn from (default: this environment's)")  # fmt: skip
-    add("--per-package", type=int, default=3000, help="at most so many functions of one package")
-    add("--functions", type=int, default=56000, help="at most so many functions in all (the tokenizer sees more)")
+    add("--per-package", type=int, default=3000, help="largest number of functions per package")
+    add(
+        "--functions",
+        type=int,
+        default=56000,
+        help="largest number of functions in all; the tokenizer sees more",
+    )
     add("--teacher", type=Path, default=data.default_teacher(), help="sentence-transformers folder of the teacher")
     add("--work", type=Path, required=True, help="folder for caches and the training state")
     add("--out", type=Path, required=True, help="folder of the checkpoint")
     add("--name", default="state", help="name of the training state")
     add("--steps", type=int, default=8000, help="steps of the whole schedule")
-    add("--stop", type=int, default=0, help="stop early at this step (0: at the end)")
-    add("--lists", type=int, default=8, help="queries in a step")
-    add("--list-size", type=int, default=8, help="documents of a query")
-    add("--parts", type=int, default=4, help="groups of similar length that a step is split into")
+    add("--stop", type=int, default=0, help="stop early at this step; 0: at the end")
+    add("--lists", type=int, default=8, help="queries per step")
+    add("--list-size", type=int, default=8, help="documents per query")
+    add("--parts", type=int, default=4, help="groups of similar length into which a step is split")
     add("--rate", type=float, default=1e-3, help="highest learning rate")
-    add("--warmup", type=int, default=200, help="steps until the highest rate")
-    add("--hard", type=float, default=0.75, help="final share of negatives that are mined")
-    add("--gold", type=float, default=0.5, help="share of the target on a query's own body")
-    add("--sharpness", type=float, default=1.5, help="multiplies the teacher's scores")
-    add("--auxiliary", type=float, default=0.5, help="first weight of the occurrence loss")
+    add("--warmup", type=int, default=200, help="steps up to the highest learning rate")
+    add("--hard", type=float, default=0.75, help="final share of mined negatives")
+    add("--gold", type=float, default=0.5, help="share of the target that is on a query's own body")
+    add("--sharpness", type=float, default=1.5, help="factor of the teacher's scores")
+    add("--auxiliary", type=float, default=0.5, help="initial weight of the occurrence loss")
     add("--wire", action=argparse.BooleanOptionalAction, default=True, help="wire the first layers")
     add("--bf16", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 matrix products")
     add("--log", type=int, default=50, help="steps between two lines")
     add("--check", type=int, default=400, help="steps between two measurements and saved states")
     add("--threads", type=int, default=2, help="CPU threads")
-    add("--seed", type=int, default=0, help="seed of everything random")
+    add("--seed", type=int, default=0, help="seed of all random numbers")
     return parser.parse_args()
 
 
 def main() -> None:
     """Prepare the data, train, export and measure."""
     args = parse_arguments()
-    torch.set_num_threads(1)  # threads share a step by groups
+    torch.set_num_threads(1)  # threads share a step by whole groups
     args.work.mkdir(parents=True, exist_ok=True)
     cache = args.work / "functions.jsonl"
     if not cache.exists():

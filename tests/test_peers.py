@@ -1,4 +1,4 @@
-"""The side-by-side speed run (perf/peers.py) without the peers: figures, processes, one run of ours alone."""
+"""The side-by-side speed run (perf/peers.py) without the peers: figures, processes, and one run of our engine alone."""
 
 import json
 import os
@@ -27,14 +27,16 @@ PAIRS = [Pair("a query", "short"), Pair("a query", "a longer document")]
 
 @pytest.fixture
 def brief_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same products, timed for less long."""
+    """The same matrix products, timed more briefly."""
     for name, value in (("SECONDS", 0.01), ("COPY_SECONDS", 0.01), ("COPY_BYTES", 1 << 20)):
         monkeypatch.setattr(f"engines.torch.ceiling.{name}", value)
 
 
 def turns(seconds: dict[Contender, list[float]]) -> list[PeerTurn]:
     return [
-        PeerTurn(i, 0, name, each, [0.0], None, None) for name, found in seconds.items() for i, each in enumerate(found)
+        PeerTurn(number, 0, contender, turn_s, [0.0], None, None)
+        for contender, times_s in seconds.items()
+        for number, turn_s in enumerate(times_s)
     ]
 
 
@@ -59,46 +61,46 @@ def row(contender: Contender, largest_difference: float) -> PeerRow:
 # Figures
 
 
-def test_the_ratio_is_paired_by_round_so_a_drift_of_the_machine_is_not_in_it() -> None:
-    found = peer_figures.ratio(turns({OURS: [1, 2, 4, 8, 16], OTHER: [3, 6, 12, 24, 48]}), OTHER, OURS)
-    assert found == pytest.approx((3, 3, 3))
+def test_the_ratio_is_paired_by_round_so_that_a_drift_of_the_machine_cancels() -> None:
+    ratio = peer_figures.ratio(turns({OURS: [1, 2, 4, 8, 16], OTHER: [3, 6, 12, 24, 48]}), OTHER, OURS)
+    assert ratio == pytest.approx((3, 3, 3))
 
 
-def test_five_rounds_have_an_interval_that_reaches_from_the_least_to_the_largest_ratio() -> None:
-    # of 5 rounds only the extreme Walsh averages, which are the extreme rounds, are outside by 1/32
-    found = peer_figures.ratio(turns({OURS: [1] * 5, OTHER: [2, 2, 2.5, 3, 2]}), OTHER, OURS)
-    assert found is not None
-    assert (found.lo, found.hi) == pytest.approx((2, 3))
+def test_the_interval_of_five_rounds_reaches_from_the_smallest_to_the_largest_ratio() -> None:
+    # the limits of 5 rounds are the extreme Walsh averages, which are the extreme rounds: probability 1/32 beyond each
+    ratio = peer_figures.ratio(turns({OURS: [1] * 5, OTHER: [2, 2, 2.5, 3, 2]}), OTHER, OURS)
+    assert ratio is not None
+    assert (ratio.lo, ratio.hi) == pytest.approx((2, 3))
 
 
 def test_four_rounds_have_a_ratio_and_no_interval() -> None:
     assert peer_figures.ratio(turns({OURS: [2] * 4, OTHER: [1] * 4}), OTHER, OURS) == (pytest.approx(0.5), None, None)
 
 
-def test_a_round_that_only_one_took_part_in_counts_for_nobody() -> None:
-    found = peer_figures.ratio(turns({OURS: [1, 1, 100], OTHER: [2, 2]}), OTHER, OURS)
-    assert found is not None and found.value == pytest.approx(2)
+def test_a_round_with_only_one_of_the_two_does_not_count() -> None:
+    ratio = peer_figures.ratio(turns({OURS: [1, 1, 100], OTHER: [2, 2]}), OTHER, OURS)
+    assert ratio is not None and ratio.value == pytest.approx(2)
 
 
-def test_there_is_no_ratio_to_oneself_and_none_to_who_did_not_run() -> None:
+def test_there_is_no_ratio_to_itself_or_to_a_contender_that_did_not_run() -> None:
     assert peer_figures.ratio(turns({OURS: [1.0]}), OURS, OURS) is None
     assert peer_figures.ratio(turns({OTHER: [1.0]}), OTHER, OURS) is None
 
 
 def test_agreement_is_the_worst_round_and_tau_within_each_query() -> None:
     reference = [1.0, 2.0, 3.0, 9.0, 8.0]  # a query with three documents and one with two
-    swapped = [2.0, 1.0, 3.0, 9.0, 8.5]  # one of three pairs the other way round: tau 1/3, and 1 for the second query
-    found = peer_figures.agreement(reference, [reference, swapped], [3, 2])
-    assert found == (1.0, pytest.approx((1 + 1 + 1 / 3 + 1) / 4))
+    swapped = [2.0, 1.0, 3.0, 9.0, 8.5]  # one of three pairs is swapped: tau 1/3, and 1 for the second query
+    agreement = peer_figures.agreement(reference, [reference, swapped], [3, 2])
+    assert agreement == (1.0, pytest.approx((1 + 1 + 1 / 3 + 1) / 4))
 
 
 def test_equal_scores_have_no_tau() -> None:
     assert peer_figures.agreement([1.0, 2.0], [[1.0, 1.0]], [2]).tau is None
 
 
-def test_mfu_is_held_against_the_ceiling_of_the_same_round_and_precision() -> None:
+def test_mfu_is_a_share_of_the_ceiling_of_the_same_round_and_precision() -> None:
     ceilings = [PeerCeiling(0, 0, "fp32", 100.0), PeerCeiling(1, 0, "fp32", 50.0), PeerCeiling(0, 0, "bf16", 1.0)]
-    # 80 operations in 1 s of 100, in 4 s of 50: 80% and 40%
+    # 80 operations per second of 100 in the first round, 20 of 50 in the second: 80% and 40%
     assert peer_figures.mfu(turns({OURS: [1, 4]}), ceilings, OURS, 80) == pytest.approx(0.6)
     assert peer_figures.mfu(turns({OURS: [1, 4]}), ceilings[2:], OURS, 80) is None
 
@@ -228,14 +230,14 @@ def test_a_process_answers_whatever_its_libraries_print(module: Callable[[str, s
     assert (tmp_path / "log.txt").read_text().count("loading 100%") == 2
 
 
-def test_a_process_tells_the_processor_time_of_a_turn_and_not_of_those_before(
+def test_a_process_reports_the_processor_time_of_one_turn_without_earlier_ones(
     module: Callable[[str, str], str], tmp_path: Path
 ) -> None:
     burn = "import time; end = time.process_time() + 0.3 * (len(calls) == 1)"
     code = f"{burn}\n    while time.process_time() < end: pass\n    {LENGTHS}"
     with start(module("busy", code), tmp_path) as process:
         used = [process.score([Pair("q", "d")]).cpu_s for _ in range(2)]
-    if None not in used:  # the system tells
+    if None not in used:  # the system reports it
         assert used == [pytest.approx(0.3, abs=0.1), pytest.approx(0, abs=0.1)]
 
 
@@ -254,7 +256,7 @@ def test_a_process_sees_the_threads_it_is_given(module: Callable[[str, str], str
     ],
     ids=["raises", "dies", "too few", "not finite"],
 )
-def test_a_process_that_gives_no_scores_says_why(
+def test_a_process_without_scores_names_the_reason(
     code: str, reason: str, module: Callable[[str, str], str], tmp_path: Path
 ) -> None:
     with start(module("fails", code), tmp_path) as process, pytest.raises(PeerFailed, match=reason):
@@ -269,7 +271,7 @@ def test_leaving_a_process_ends_it(module: Callable[[str, str], str], tmp_path: 
 
 
 @pytest.mark.usefixtures("brief_ceiling")
-def test_who_fails_is_left_out_and_the_others_take_every_turn(
+def test_a_contender_that_fails_is_left_out_and_the_others_take_every_turn(
     module: Callable[[str, str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     second = "os._exit(1) if len(calls) == 3 else None"  # the first call is the warm-up
@@ -284,7 +286,7 @@ def test_who_fails_is_left_out_and_the_others_take_every_turn(
         "absent fp32": "its process ended (exit 1)",
     }
     assert [turn.round for turn in measured.turns if turn.contender.peer == "steady"] == [0, 1, 2]
-    assert [each.round for each in measured.ceilings] == [0, 1, 2]
+    assert [ceiling.round for ceiling in measured.ceilings] == [0, 1, 2]
     positions = [turn.position for turn in measured.turns if turn.round == 0] + [measured.ceilings[0].position]
     assert sorted(positions) == [0, 1, 2]
 
@@ -302,7 +304,7 @@ def test_every_version_of_an_environment_is_exact_and_torch_is_ours(peer: str) -
     }
 
 
-def test_an_environment_counts_as_there_only_with_the_versions_of_its_file(
+def test_an_environment_is_installed_only_with_the_versions_of_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peer_environments, "FOLDER", tmp_path)
@@ -320,7 +322,7 @@ def test_an_environment_counts_as_there_only_with_the_versions_of_its_file(
 
 
 @pytest.mark.usefixtures("brief_ceiling")
-def test_a_run_of_ours_alone_beside_a_peer_that_cannot_be_installed(
+def test_our_engine_is_measured_alone_where_a_peer_cannot_be_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(SHAPES, "base", TINY)
@@ -338,12 +340,12 @@ def test_a_run_of_ours_alone_beside_a_peer_that_cannot_be_installed(
     assert "mxbai-rerank is missing: not installed: ERROR: Invalid requirement" in printed.err
     assert "NFCorpus: 2 pairs" in printed.out
     document = json.loads(out.read_text())
-    found, in_bf16 = document["rows"]
-    assert found["contender"] == {"peer": "crispbench", "precision": "fp32"}
-    assert found["agreement"] == {"largest_difference": 0.0, "tau": 1.0}
+    in_fp32, in_bf16 = document["rows"]
+    assert in_fp32["contender"] == {"peer": "crispbench", "precision": "fp32"}
+    assert in_fp32["agreement"] == {"largest_difference": 0.0, "tau": 1.0}
     turns = {turn["contender"][1]: turn for turn in document["turns"]}
     assert turns["fp32"]["scores"] == document["references"]["mxbai-v2"]
-    assert found["to_bf16"]["value"] == pytest.approx(turns["fp32"]["seconds"] / turns["bf16"]["seconds"])
+    assert in_fp32["to_bf16"]["value"] == pytest.approx(turns["fp32"]["seconds"] / turns["bf16"]["seconds"])
     assert in_bf16["to_bf16"] is None
     assert sorted(pair[1] for pair in document["workload"]["pairs"][0]) == ["a snack or not a snack", "snack"]
     assert document["machine"]["versions"]["torch"]
@@ -361,7 +363,7 @@ def test_a_run_of_ours_alone_beside_a_peer_that_cannot_be_installed(
         ("--json nowhere/peers.json", "--json nowhere/peers.json: its folder does not exist"),
     ],
 )
-def test_a_wrong_option_is_refused_before_anything_is_made(
+def test_a_wrong_option_is_refused_before_anything_is_built(
     arguments: str, problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as refused:
@@ -379,7 +381,7 @@ def test_a_wrong_option_is_refused_before_anything_is_made(
         ("mxbai-rerank", 2 * (1_976_131_072 + 419_430_400) + 4 * 2 * 100 * 151_936),
     ],
 )
-def test_more_than_the_memory_is_refused_before_it_is_loaded(
+def test_contenders_that_exceed_the_memory_are_refused_before_they_are_loaded(
     peer: str, needed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = peer_checkpoint.Checkpoints(tmp_path, tmp_path)

@@ -1,4 +1,4 @@
-"""perf/gpu.py in its smallest setting on a CPU, on a machine with no more than it needs; and the parts of it."""
+"""perf/gpu.py in its smallest setting on a CPU, without the packages that it does not need; and its parts."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ from perf.gpu_texts import TextPlan
 from tests.conftest import write_beir
 
 ROOT = Path(__file__).parents[1]
-# What a bare GPU image lacks, and what it happens to have and need not
+# Packages that a bare GPU image lacks, and packages that it may have but does not need
 ABSENT = (
     "scipy sklearn ir_measures bm25s pytrec_eval mteb beir datasets "
     "sentence_transformers modelopt httpx ray matplotlib typer rich jinja2 pynvml"
@@ -53,7 +53,7 @@ ROW = Figures(
 
 @pytest.fixture(scope="module")
 def smallest(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
-    """What the script prints and writes, in a process that cannot import what a bare image lacks."""
+    """Output and JSON of the script, run in a process that cannot import the packages of ABSENT."""
     out = tmp_path_factory.mktemp("gpu") / "gpu.json"
     size = ["--size", "tiny", "--device", "cpu", "--queries", "2", "--documents", "5", "--words", "12"]
     ran = subprocess.run(
@@ -63,7 +63,9 @@ def smallest(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
     return ran.stdout, json.loads(out.read_text())
 
 
-def test_the_smallest_setting_measures_every_arm_without_what_a_bare_image_lacks(smallest: tuple[str, Any]) -> None:
+def test_the_smallest_setting_measures_every_arm_without_the_absent_packages(
+    smallest: tuple[str, Any],
+) -> None:
     page, report = smallest
     assert [row["arm"] for row in report["figures"]] == list(gpu.CPU_ARMS)
     assert {row["kernels"] for row in report["figures"]} == {"packed", "fused"}
@@ -74,13 +76,13 @@ def test_the_smallest_setting_measures_every_arm_without_what_a_bare_image_lacks
 
 
 def test_every_way_to_launch_gives_the_scores_of_transformers_own_forward(smallest: tuple[str, Any]) -> None:
-    found = {(one["arm"], one["reference"]): one for one in smallest[1]["agreements"]}
-    assert found["tiny, bf16 fused", "tiny, bf16 packed"]["tau"] > 0.7
-    same = found["tiny, fp8-sim fused", "tiny, fp8-sim packed"]
+    agreements = {(row["arm"], row["reference"]): row for row in smallest[1]["agreements"]}
+    assert agreements["tiny, bf16 fused", "tiny, bf16 packed"]["tau"] > 0.7
+    same = agreements["tiny, fp8-sim fused", "tiny, fp8-sim packed"]
     assert same["largest_difference"] < same["spread"]
 
 
-def test_tau_counts_pairs_in_the_same_order_against_those_in_the_other() -> None:
+def test_tau_is_concordant_minus_discordant_pairs_over_all_pairs() -> None:
     assert gpu_measures.tau([1, 2, 3, 4], [10, 20, 30, 40]) == 1
     assert gpu_measures.tau([1, 2, 3, 4], [4, 3, 2, 1]) == -1
     assert gpu_measures.tau([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(4 / 6)  # 5 of 6 pairs agree, one does not
@@ -88,11 +90,11 @@ def test_tau_counts_pairs_in_the_same_order_against_those_in_the_other() -> None
 
 
 def test_an_agreement_is_over_the_queries_that_both_arms_have() -> None:
-    found = gpu_measures.agreement("a", [[1.0, 2.0], [0.0, 5.0]], "b", [[1.5, 2.0]])
-    assert (found.queries, found.largest_difference, found.spread, found.tau) == (1, 0.5, 0.25, 1.0)
+    agreement = gpu_measures.agreement("a", [[1.0, 2.0], [0.0, 5.0]], "b", [[1.5, 2.0]])
+    assert (agreement.queries, agreement.largest_difference, agreement.spread, agreement.tau) == (1, 0.5, 0.25, 1.0)
 
 
-def test_what_no_longer_fits_into_the_budget_is_named_and_what_fails_stops_nothing(
+def test_an_arm_beyond_the_budget_is_named_and_an_arm_that_fails_stops_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = iter(range(0, 1000, 60))
@@ -119,13 +121,13 @@ def test_what_no_longer_fits_into_the_budget_is_named_and_what_fails_stops_nothi
         ({"size": "base"}, ["not measured"] * 4),
     ],
 )
-def test_targets_are_held_against_the_large_model(changes: dict[str, Any], verdicts: list[str]) -> None:
+def test_targets_are_compared_with_the_large_model(changes: dict[str, Any], verdicts: list[str]) -> None:
     page = gpu_table.markdown({}, {}, [ROW._replace(**changes)], [], {})
     rows = [line for line in page.splitlines() if line.startswith("| large") and "=" in line]
     assert [row.split("|")[-2].strip() for row in rows] == verdicts
 
 
-def test_fp8_is_held_against_the_quickest_bf16() -> None:
+def test_fp8_is_compared_with_the_quickest_bf16() -> None:
     slow = ROW._replace(arm="bf16 packed", pairs_per_s=300.0)
     fp8 = ROW._replace(arm="fp8 compiled", pairs_per_s=750.0, p50_s=0.17)
     page = gpu_table.markdown({}, {}, [slow, ROW, fp8], [], {})
@@ -136,8 +138,8 @@ def test_fp8_is_held_against_the_quickest_bf16() -> None:
 def test_drawn_texts_are_the_same_every_time() -> None:
     first = gpu_texts.draw(2, 3, words=9)
     assert first == gpu_texts.draw(2, 3, words=9)
-    assert [len(one.documents) for one in first] == [3, 3]
-    assert all(6 <= len(document.split()) <= 12 for one in first for document in one.documents)
+    assert [len(plan.documents) for plan in first] == [3, 3]
+    assert all(6 <= len(document.split()) <= 12 for plan in first for document in plan.documents)
 
 
 def test_texts_are_read_in_their_order_and_a_bad_line_is_named(tmp_path: Path) -> None:
@@ -150,7 +152,7 @@ def test_texts_are_read_in_their_order_and_a_bad_line_is_named(tmp_path: Path) -
         gpu_texts.read(path, 2, 2)
 
 
-def test_texts_of_a_beir_folder_are_judged_queries_with_what_bm25_finds(tmp_path: Path) -> None:
+def test_texts_of_a_beir_folder_are_judged_queries_with_the_documents_that_bm25_finds(tmp_path: Path) -> None:
     documents = {"d1": "red cats sleep", "d2": "red dogs run", "d3": "the sea is blue"}
     queries = {"q1": "blue", "q2": "red cats", "q3": "red"}
     folder = write_beir(tmp_path / "beir", documents, queries, {"q1": {"d3": 1}, "q2": {"d1": 1}})
@@ -166,13 +168,13 @@ def test_a_cpu_has_no_energy_and_no_peak() -> None:
 
 def test_a_ceiling_is_measured_once_for_a_size_and_a_precision() -> None:
     class Engine:
-        asked = 0
+        measured = 0
 
         def ceiling(self) -> None:
-            self.asked += 1
+            self.measured += 1
 
     engine: Any = Engine()
     ceilings = Ceilings()
     for size, precision in (("large", "bf16"), ("large", "bf16"), ("large", "fp8"), ("base", "bf16")):
         ceilings.of(GpuArm(size, "arm", {"precision": precision}, 1), engine)
-    assert engine.asked == 3
+    assert engine.measured == 3

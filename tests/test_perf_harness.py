@@ -1,4 +1,4 @@
-"""The measurement of the harness: its benchmarks are real ones, and a figure beyond its target is said to be missed."""
+"""The measurement of the harness: its benchmarks run to the end, and a figure beyond its target is missed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -49,11 +49,11 @@ def test_a_figure_beyond_its_target_is_missed(figure: Figure, missed: bool) -> N
     assert ("MISSED" in figure.line) is missed
 
 
-def test_nothing_is_committed_to_a_store_that_is_not_there(tmp_path: Path) -> None:
+def test_a_store_that_does_not_exist_has_no_committed_queries(tmp_path: Path) -> None:
     assert _committed(tmp_path / "none.sqlite") == 0
 
 
-def test_the_fake_engine_scores_a_pair_alike_in_whatever_company() -> None:
+def test_the_fake_engine_gives_a_pair_the_same_score_alone_and_in_a_batch() -> None:
     engine = load("fake", {"noise": 0.5})
     pairs = [Pair(query, document) for document in ("a cat", "dog A", "") for query in ("a Cat", "dog", "")]
     assert engine.score(pairs) == [engine.score([pair])[0] for pair in pairs]

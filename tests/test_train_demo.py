@@ -1,4 +1,4 @@
-"""The training of the demo checkpoint: seeded, and an interruption changes nothing."""
+"""The training of the demo checkpoint is seeded, and an interruption does not change its weights."""
 
 import sys
 import textwrap
@@ -46,7 +46,7 @@ def corpus(functions: list[TrainingFunction], tokenizer: Tokenizer) -> train_dem
 def trained(
     corpus: train_demo.Corpus, tokenizer: Tokenizer, folder: Path, monkeypatch: pytest.MonkeyPatch, *, stops: list[int]
 ) -> dict[str, torch.Tensor]:
-    """The weights after training until each of the stops in turn, each time as if started anew."""
+    """Weights after training to each of the stops in turn; every stop ends one run of the script."""
     small = ["--steps", "4", "--check", "2", "--lists", "2", "--list-size", "2", "--parts", "1", "--threads", "1"]
     for stop in stops:
         command = [
@@ -72,7 +72,7 @@ def test_a_resumed_training_ends_with_the_weights_of_one_that_was_not_interrupte
     corpus: train_demo.Corpus, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vectors = np.random.default_rng(1).normal(size=(VOCABULARY, 256)).astype(np.float32)
-    monkeypatch.setattr(train_demo, "token_vectors", lambda corpus, train: vectors)  # a fit to more text than there is
+    monkeypatch.setattr(train_demo, "token_vectors", lambda corpus, train: vectors)  # the fit needs more text
     for name in ("whole", "resumed"):
         (tmp_path / name).mkdir()
     whole = trained(corpus, tokenizer, tmp_path / "whole", monkeypatch, stops=[4])
@@ -112,5 +112,5 @@ def test_functions_of_the_standard_library_are_never_trained_on(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.setattr(demo_data.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path / "stdlib")})
-    found = demo_data.load_functions([tmp_path / "site"], per_package=100, seed=0)
-    assert [item.query for item in found] == ["Greet somebody by their first name."]
+    items = demo_data.load_functions([tmp_path / "site"], per_package=100, seed=0)
+    assert [item.query for item in items] == ["Greet somebody by their first name."]
