@@ -199,9 +199,9 @@ def test_results_of_another_configuration_are_not_comparable(
 
 
 def test_a_folder_that_is_no_run_has_no_report(tmp_path: Path, crispbench: Crispbench) -> None:
-    assert "is no run folder" in complaint(crispbench("report", tmp_path), 5)
+    assert "is not a run folder" in complaint(crispbench("report", tmp_path), 5)
     (tmp_path / "run.json").write_text('{"cut off')
-    assert "is no run folder" in complaint(crispbench("report", tmp_path), 5)
+    assert "is not a run folder" in complaint(crispbench("report", tmp_path), 5)
 
 
 def test_a_damaged_store_is_said_so_in_one_line(tmp_path: Path, animals: Path, crispbench: Crispbench) -> None:

@@ -125,7 +125,7 @@ def test_scores_that_are_all_equal_are_no_ranking_to_export(
     ("arguments", "code", "said"),
     [
         (("ranx", "results/none"), 2, "'ranx' is no format to export to; known are trec, mteb"),
-        (("trec", "results/none"), 5, "results/none is no run folder"),
+        (("trec", "results/none"), 5, "results/none is not a run folder"),
     ],
 )
 def test_what_cannot_be_exported_is_one_line(

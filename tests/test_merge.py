@@ -192,7 +192,7 @@ def write(tmp_path: Path) -> Write:
             {"benchmarks": {"animals": SETS["animals"] | {"candidates": {"source": "bm25", "sha256": "dd"}}}},
             "benchmarks.animals.candidates.sha256 was 'cc' and is 'dd'",
         ),
-        ({"qrels": QRELS | {"r": {"e": 2}}}, "has other judgements of animals"),
+        ({"qrels": QRELS | {"r": {"e": 2}}}, "the judgements of animals in "),
     ],
 )
 def test_another_configuration_is_refused_by_its_name_and_nothing_is_left(
@@ -214,7 +214,7 @@ def test_queries_that_two_runs_hold_must_have_the_same_scores_to_the_last_bit(
     assert crispbench("merge", tmp_path / "merged", one, same).code == 0
     answer = crispbench("merge", tmp_path / "refused", one, same, other)
     assert answer.code == 4
-    line = f"query 'q' of animals has other scores in {other / 'large'} than in {one / 'large'}"
+    line = f"the scores of query 'q' of animals in {other / 'large'} differ from those in {one / 'large'}"
     assert f"{line} (e 0.25000000000000006, e 0.25): leave one" in answer.err
 
 
@@ -272,11 +272,11 @@ def test_what_cannot_be_merged_to_or_from_is_one_line(write: Write, crispbench: 
     (tmp_path / "mine").mkdir()
     for words, code, phrase in (
         ([tmp_path / "mine", one, two], 2, "mine exists"),
-        ([tmp_path / "mine", one, two, "--fresh"], 2, "is no run folder"),
+        ([tmp_path / "mine", one, two, "--fresh"], 2, "is not a run folder"),
         ([tmp_path / "merged", one, two, one], 2, "one is named twice"),
         ([one, one, two, "--fresh"], 2, "is one of the runs"),
         ([one / "merged", one, two], 2, "lies in one"),
-        ([tmp_path / "merged", one, tmp_path / "mine"], 5, "is no run folder"),
+        ([tmp_path / "merged", one, tmp_path / "mine"], 5, "is not a run folder"),
     ):
         answer = crispbench("merge", *words)
         assert (answer.code, answer.err.count("\n")) == (code, 1) and phrase in answer.err, answer.err

@@ -70,7 +70,7 @@ class Collected:
 def export_trec(run_dir: Path, out: Path) -> ExportResult:
     """OUT/ENGINE/BENCHMARK.trec.gz with scores n, n-1, ..., 1, so that every evaluator keeps our order.
 
-    Raises StoreError if this is no run folder, BenchmarkError for an id that holds white space.
+    Raises StoreError if this is not a run folder, BenchmarkError for an id that holds white space.
     """
     exported = ExportResult([], [])
     for row, store in _rows(run_dir, exported.problems):

@@ -1,4 +1,4 @@
-"""The index of a run folder, run.json: its name, its engines in order, and where its parts came from."""
+"""The index of a run folder, run.json: its name, its engines in order, and the origin of its parts."""
 
 import json
 import re
@@ -13,18 +13,18 @@ from harness.published import PublishedComparison
 from harness.store import StoreError
 
 INDEX = "run.json"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of an engine, which is also its folder's
-WORKERS = "workers.json"  # of an engine whose last run was over Ray
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # name of an engine and of its folder
+WORKERS = "workers.json"  # written for an engine whose last run used Ray
 
 
 @dataclass(frozen=True)
 class RunIndex:
-    """What a report needs to know of a run beside its stores. None of it is part of a store's fingerprint."""
+    """The data of a report that no store holds. Nothing here is part of a store's fingerprint."""
 
     name: str
     engines: Sequence[str]  # in the config's order
     unavailable: Mapping[str, str]  # engine -> why it could not score
-    published: Sequence[PublishedComparison] = ()  # what to compare the run with
+    published: Sequence[PublishedComparison] = ()  # published tables to show beside the run
     measures: Sequence[str] = ()  # names as ir_measures writes them; empty: the standard ones
     part: str | None = None  # the part of the queries that the run has, such as "3/16"; None: all of them
     merged: Sequence[Mapping[str, Any]] = ()  # the runs that it was merged from
@@ -48,13 +48,13 @@ class RunIndex:
 
     @classmethod
     def read(cls, run_dir: Path) -> "RunIndex":
-        """What `write` wrote. Raises StoreError if this is no run folder."""
+        """Raises StoreError if this is not a run folder."""
         try:
             document: dict[str, Any] = json.loads((run_dir / INDEX).read_text(encoding="utf-8"))
             if not {"name", "engines", "unavailable"} <= document.keys():
-                raise ValueError(f"{INDEX} lacks the name, the engines or the unavailable ones")
+                raise ValueError(f"{INDEX} lacks `name`, `engines` or `unavailable`")
             if not all(NAME.fullmatch(engine) for engine in document["engines"]):
-                raise ValueError(f"{INDEX} names an engine that cannot be the name of a folder")
+                raise ValueError(f"{INDEX} names an engine that cannot be a folder name")
             return cls(
                 name=document["name"],
                 engines=tuple(document["engines"]),
@@ -67,7 +67,7 @@ class RunIndex:
         except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
             reason = " ".join(str(error).split())
             raise StoreError(
-                f"{run_dir} is no run folder ({reason}): expected one that `crispbench run` wrote"
+                f"{run_dir} is not a run folder ({reason}): expected one that `crispbench run` wrote"
             ) from None
 
 
@@ -79,5 +79,5 @@ def worker_notes(folder: Path) -> list[str]:
     busy = [worker for worker in workers if worker.get("pairs") and worker["busy_s"]]
     speeds = [f"{worker['pairs'] / worker['busy_s']:,.0f}" for worker in busy]
     died = sum(worker["died"] for worker in workers)
-    lost = f"; {died} died on the way" if died else ""
+    lost = f"; {died} died during the run" if died else ""
     return [f"{len(speeds)} workers scored the last part at {', '.join(speeds)} pairs/s{lost}"] if speeds else []

@@ -1,6 +1,6 @@
-"""The loop: score what has no score yet, one query at a time, and commit after each.
+"""The loop: score every query that has no scores yet, one at a time, and commit after each.
 
-It knows engines by their contract and the store by its methods; it has no idea of reports or of other workers.
+It uses engines by their contract and the store by its methods. It knows nothing of reports or of other workers.
 """
 
 import math
@@ -20,7 +20,7 @@ from harness.store import Store
 
 
 class Identity(NamedTuple):
-    """What an engine says of itself, and where it runs: engines that differ in it never score into one store."""
+    """An engine's description and its environment. Engines that differ in it never score into the same store."""
 
     description: Mapping[str, str]
     versions: Mapping[str, str]
@@ -28,17 +28,17 @@ class Identity(NamedTuple):
 
 
 class ScoredQuery(NamedTuple):
-    """What an engine said to one query's pairs, and what that took."""
+    """The scores of one query's pairs, and their cost."""
 
-    values: Sequence[float] | None  # None: they have no score
-    error: str
-    service_s: float
-    counts: Mapping[str, int]
-    warmup: bool  # the first with pairs that the engine was asked
+    values: Sequence[float] | None  # None if the query failed
+    error: str  # empty unless the query failed
+    service_s: float  # around the one call of the engine
+    counts: Mapping[str, int]  # increase of the engine's counts
+    warmup: bool  # the first query with pairs that this engine scored
 
 
 def score_engine(name: str, entry: EngineEntry, tasks: Sequence[Task], folder: Path, *, fresh: bool) -> None:
-    """Score every task with one engine into its folder; what is scored already stays, unless `fresh`.
+    """Score every task with one engine into its folder. Earlier scores stay, unless `fresh`.
 
     Raises EngineUnavailable before anything is written, NotComparable if the folder holds other results.
     """
@@ -46,17 +46,17 @@ def score_engine(name: str, entry: EngineEntry, tasks: Sequence[Task], folder: P
         loaded = engines.load(entry.kind, entry.options)
     with loaded as engine:
         manifest = describe(name, entry, identify(engine), tasks)
-        # only now: an engine that cannot be loaded must not cost the results of one that could
+        # opened only now: with `fresh`, an engine that cannot be loaded must not delete earlier results
         with Store.open(folder, manifest, fresh=fresh) as store:
-            save_ground(tasks, store)
+            save_judgements(tasks, store)
             for task in tasks:
-                left = left_to_score(task, store)
-                if left:
+                query_ids = unscored(task, store)
+                if query_ids:
                     if engine.prepares != "nothing":
-                        store.prepared(task.benchmark.name, prepare_engine(engine, task, left))
-                    pairs = sum(len(task.candidates.lists[query_id]) for query_id in left)
+                        store.prepared(task.benchmark.name, prepare_engine(engine, task, query_ids))
+                    pairs = sum(len(task.candidates.lists[query_id]) for query_id in query_ids)
                     with progress.bar(f"{name} on {task.benchmark.name}", pairs, "pairs") as done:
-                        score_task(engine, task, left, store, done)
+                        score_task(engine, task, query_ids, store, done)
 
 
 def identify(engine: Engine) -> Identity:
@@ -75,8 +75,8 @@ def describe(name: str, entry: EngineEntry, identity: Identity, tasks: Sequence[
     )
 
 
-def save_ground(tasks: Sequence[Task], store: Store) -> None:
-    """Write what a report needs of every task, before the first is scored: its denominators and its odd texts."""
+def save_judgements(tasks: Sequence[Task], store: Store) -> None:
+    """Write the judgements and odd texts of every task before the first is scored: the denominators of the report."""
     for task in tasks:
         store.save_qrels(task.benchmark.name, task.benchmark.qrels)
     for task in tasks:
@@ -85,20 +85,21 @@ def save_ground(tasks: Sequence[Task], store: Store) -> None:
                 store.save_oddities(task.benchmark.name, task.oddities)
 
 
-def left_to_score(task: Task, store: Store) -> list[str]:
+def unscored(task: Task, store: Store) -> list[str]:
+    """The queries of a task that have no scores yet."""
     done = store.done(task.benchmark.name)
     return [query_id for query_id in task.query_ids if query_id not in done]
 
 
 def prepare_engine(engine: Engine, task: Task, query_ids: Sequence[str]) -> float:
-    """Show the engine the texts that it asks for; the seconds that it took."""
+    """Show the engine the texts that it prepares; returns the seconds that this took."""
     benchmark, lists = task.benchmark, task.candidates.lists
     if engine.prepares == "nothing":
         return 0.0
     documents: Collection[str] = benchmark.documents.values()
     if engine.prepares == "candidates":
-        wanted = dict.fromkeys(doc_id for query_id in query_ids for doc_id in lists[query_id])
-        documents = Picked(benchmark.documents, wanted)
+        doc_ids = dict.fromkeys(doc_id for query_id in query_ids for doc_id in lists[query_id])
+        documents = Picked(benchmark.documents, doc_ids)
     started = time.perf_counter()
     with progress.reading(f"documents of {benchmark.name}", documents) as shown:
         engine.prepare(shown, analysis=benchmark.analysis)
@@ -108,18 +109,18 @@ def prepare_engine(engine: Engine, task: Task, query_ids: Sequence[str]) -> floa
 def score_task(
     engine: Engine, task: Task, query_ids: Sequence[str], store: Store, on_pairs: Callable[[int], None]
 ) -> None:
-    """Score these queries one after the other. A query that fails is recorded and tried again by the next run."""
+    """Score these queries one after the other. A query that fails is recorded, and the next run tries it again."""
     benchmark, documents, warm = task.benchmark, task.benchmark.documents, False
     for query_id in query_ids:
         query, doc_ids = benchmark.queries[query_id], task.candidates.lists[query_id]
         pairs = [Pair(query, documents[doc_id]) for doc_id in doc_ids]
-        record(store, task, query_id, score_query(engine, pairs, warmup=not warm))
+        commit(store, task, query_id, score_query(engine, pairs, warmup=not warm))
         warm = warm or bool(pairs)
         on_pairs(len(pairs))
 
 
 def score_query(engine: Engine, pairs: Sequence[Pair], *, warmup: bool) -> ScoredQuery:
-    """The engine's scores of one query's pairs; without any if it raises ScoringFailed."""
+    """The engine's scores of one query's pairs; no scores if it raises ScoringFailed."""
     before, started = engine.counts(), time.perf_counter()
     try:
         values = checked(engine.score(pairs) if pairs else [], pairs)
@@ -129,24 +130,22 @@ def score_query(engine: Engine, pairs: Sequence[Pair], *, warmup: bool) -> Score
     return ScoredQuery(values, "", service_s, (engine.counts() - before).document(), warmup)
 
 
-def record(store: Store, task: Task, query_id: str, answer: ScoredQuery) -> None:
-    """Commit an answer. A query that failed is tried again by the next run."""
+def commit(store: Store, task: Task, query_id: str, scored: ScoredQuery) -> None:
+    """Commit the scores of a query, or its failure, which the next run tries again."""
     name, doc_ids = task.benchmark.name, task.candidates.lists[query_id]
-    if answer.values is None:
-        store.fail(name, Failure(query_id, answer.error))
+    if scored.values is None:
+        store.fail(name, Failure(query_id, scored.error))
         return
-    sample = Sample(query_id, answer.service_s, len(doc_ids), answer.warmup, answer.counts)
-    ranked = zip(doc_ids, range(1, len(doc_ids) + 1), answer.values, strict=True)
+    sample = Sample(query_id, scored.service_s, len(doc_ids), scored.warmup, scored.counts)
+    ranked = zip(doc_ids, range(1, len(doc_ids) + 1), scored.values, strict=True)
     store.commit(name, sample, list(map(Score._make, ranked)))
 
 
 def checked(values: Sequence[float], pairs: Sequence[tuple[str, str]]) -> list[float]:
-    """The scores, if there is one finite number per pair; else ScoringFailed. Evaluators rank NaN without a word."""
+    """The scores as floats. Raises ScoringFailed unless there is one finite number per pair: NaN would be ranked."""
     if len(values) != len(pairs):
         raise ScoringFailed(f"the engine returned {len(values)} scores for {len(pairs)} pairs")
     if not all(map(math.isfinite, values)):
-        value, (_, document) = next(
-            scored for scored in zip(values, pairs, strict=True) if not math.isfinite(scored[0])
-        )
+        value, (_, document) = next(pair for pair in zip(values, pairs, strict=True) if not math.isfinite(pair[0]))
         raise ScoringFailed(f"score {value!r} for document {document[:60]!r}: expected a finite number")
     return list(map(float, values))  # SQLite would keep a numpy.float32 as four bytes

@@ -1,6 +1,6 @@
-"""Runs of disjoint benchmarks or queries, made on several machines, joined into one run folder.
+"""`crispbench merge`: runs of disjoint benchmarks or queries from several machines, joined into one run folder.
 
-It knows neither engines nor how the work was shared out: what the stores hold is what there is.
+It knows neither engines nor how the work was divided; only the content of the stores counts.
 """
 
 import shutil
@@ -21,7 +21,7 @@ from harness.run.report import report
 from harness.run.verb import RunResult
 from harness.store import FILE, NotComparable, Store, StoreError, differences
 
-DEVICE = "device"  # of an engine's description: the one field of it that is the machine's
+DEVICE = "device"  # the only field of an engine's description that depends on the machine
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def merge(runs: Sequence[Path], options: MergeOptions, *, out: Path) -> RunResul
             name=indexes[0].name,
             engines=names,
             unavailable={name: reason for name, reason in unavailable.items() if not _whole(folder / name)},
-            published=list({str(found): found for index in indexes for found in index.published}.values()),
+            published=list({str(table): table for index in indexes for table in index.published}.values()),
             measures=_measures(indexes),
             merged=[{"run": str(run)} | _part(index) for run, index in zip(runs, indexes, strict=True)],
         ).write(folder)
@@ -65,17 +65,17 @@ def merge(runs: Sequence[Path], options: MergeOptions, *, out: Path) -> RunResul
 
 
 def _check(out: Path, runs: Sequence[Path], *, fresh: bool) -> None:
-    places = [run.resolve() for run in runs]
-    twice = next((run for run, place in zip(runs, places, strict=True) if places.count(place) > 1), None)
+    paths = [run.resolve() for run in runs]
+    twice = next((run for run, path in zip(runs, paths, strict=True) if paths.count(path) > 1), None)
     if twice is not None:
         raise BadOptions(f"run {twice} is named twice: name each run once")
     target = out.resolve()
-    if any(place == target or place in target.parents or target in place.parents for place in places):
+    if any(path == target or path in target.parents or target in path.parents for path in paths):
         raise BadOptions(f"{out} is one of the runs, holds one or lies in one: name another folder for the merged run")
     if out.exists() and not fresh:
         raise BadOptions(f"{out} exists: name a folder that does not, or replace this run with --fresh")
     if out.exists() and not (out / INDEX).is_file():
-        raise BadOptions(f"{out} is no run folder, so --fresh does not replace it: name another folder")
+        raise BadOptions(f"{out} is not a run folder, so --fresh does not replace it: name another folder")
 
 
 def _part(index: RunIndex) -> dict[str, str]:
@@ -83,7 +83,7 @@ def _part(index: RunIndex) -> dict[str, str]:
 
 
 def _measures(indexes: Sequence[RunIndex]) -> list[str]:
-    """Every measure of any of the runs; none by name if all have the standard ones."""
+    """The measures of all runs; empty if every run has the standard ones."""
     if not any(index.measures for index in indexes):
         return []
     standard = [str(measure) for measure in MEASURES]
@@ -92,28 +92,28 @@ def _measures(indexes: Sequence[RunIndex]) -> list[str]:
 
 @contextmanager
 def _draft(out: Path, runs: Sequence[Path], *, fresh: bool) -> Iterator[Path]:
-    """A folder that takes the name of `out` at the end, or is removed. Its own name is that of `out` from the start."""
+    """A folder named as `out` in a temporary folder; it replaces `out` at the end, or is removed on an error."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        yield place / out.name
+        yield temporary / out.name
         _check(out, runs, fresh=fresh)
         if out.exists():
-            out.rename(place / "before")
-        (place / out.name).rename(out)
+            out.rename(temporary / "before")
+        (temporary / out.name).rename(out)
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _merge_engine(folders: Sequence[Path], out: Path, *, allow_machine: bool) -> None:
     documents = {folder: document for folder in folders if (document := _document(folder)) is not None}
-    if not documents:  # all were killed before they wrote the first thing
+    if not documents:  # all runs were killed before they wrote a manifest
         return
     manifest = _manifest(documents, allow_machine=allow_machine)
     with Store.open(out, manifest) as merged:
         for benchmark in manifest.benchmarks:
-            held = [folder for folder, document in documents.items() if benchmark in document["benchmarks"]]
-            _merge_benchmark(benchmark, held, merged)
+            sources = [folder for folder, document in documents.items() if benchmark in document["benchmarks"]]
+            _merge_benchmark(benchmark, sources, merged)
 
 
 def _document(folder: Path) -> dict[str, Any] | None:
@@ -122,34 +122,38 @@ def _document(folder: Path) -> dict[str, Any] | None:
 
 
 def _manifest(documents: Mapping[Path, Mapping[str, Any]], *, allow_machine: bool) -> Manifest:
-    """One for all. Raises NotComparable if they differ in more than their benchmarks, or machines if allowed."""
+    """One manifest for all. Raises NotComparable if more differs than the benchmarks, or the machines if allowed."""
     first, *others = documents
     for other in others:
-        differing = differences(*(_judged(documents[each], allow_machine=allow_machine) for each in (first, other)))
+        differing = differences(
+            *(_compared_fields(documents[folder], allow_machine=allow_machine) for folder in (first, other))
+        )
         if differing:
-            hint = " (--allow-machine merges unlike machines, without their times)" if _of_machine(differing) else ""
+            hint = " (--allow-machine merges different machines, without their times)" if _of_machine(differing) else ""
             raise NotComparable(
-                f"{other} has another configuration than {first}: {'; '.join(differing[:5])}"
+                f"the configuration of {other} differs from that of {first}: {'; '.join(differing[:5])}"
                 f"{f' and {len(differing) - 5} more' if len(differing) > 5 else ''}{hint}"
             )
     whole = dict(documents[first])
     whole.pop("format")
-    whole["benchmarks"] = {name: entry for each in documents.values() for name, entry in each["benchmarks"].items()}
+    whole["benchmarks"] = {
+        name: entry for document in documents.values() for name, entry in document["benchmarks"].items()
+    }
     machines: list[Mapping[str, str]] = []
     for document in documents.values():
-        machines += [each for each in document.get("machines") or [document["machine"]] if each not in machines]
+        recorded = document.get("machines") or [document["machine"]]
+        machines += [machine for machine in recorded if machine not in machines]
     if len(machines) > 1:
-        described = [document["description"] for document in documents.values()]
         whole |= {"machines": machines, "machine": _joined(machines)}
         whole["description"] = {
             **whole["description"],
-            **_joined([{DEVICE: each.get(DEVICE, "")} for each in described]),
+            **_joined([{DEVICE: document["description"].get(DEVICE, "")} for document in documents.values()]),
         }
     return Manifest(**whole)
 
 
-def _judged(document: Mapping[str, Any], *, allow_machine: bool) -> Mapping[str, Any]:
-    """What must be the same in two manifests."""
+def _compared_fields(document: Mapping[str, Any], *, allow_machine: bool) -> Mapping[str, Any]:
+    """The part of a manifest that must be equal in all runs."""
     if not allow_machine:
         return document
     description = {name: value for name, value in document["description"].items() if name != DEVICE}
@@ -161,17 +165,17 @@ def _of_machine(differing: Sequence[str]) -> bool:
 
 
 def _joined(machines: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Each field with all of its values: `NVIDIA H100 | NVIDIA H200`."""
+    """Every field with all of its values: `NVIDIA H100 | NVIDIA H200`."""
     names = dict.fromkeys(name for machine in machines for name in machine)
     values = {name: dict.fromkeys(machine.get(name, "") for machine in machines) for name in names}
-    return {name: " | ".join(filter(None, found)) for name, found in values.items()}
+    return {name: " | ".join(filter(None, distinct)) for name, distinct in values.items()}
 
 
 def _merge_benchmark(benchmark: str, folders: Sequence[Path], merged: Store) -> None:
     sources = {folder: _source(folder, benchmark) for folder in folders}
     _merge_judgements(benchmark, {folder: source.qrels for folder, source in sources.items()}, merged)
     examined = next((source.oddities for source in sources.values() if source.oddities is not None), None)
-    if examined is not None:  # equal candidates and texts have equal oddities: the manifests agree on both
+    if examined is not None:  # the manifests agree on candidates and texts, so the oddities are equal in all
         merged.save_oddities(benchmark, examined)
     for folder, source in sources.items():
         if source.preparation_s is not None:
@@ -183,7 +187,7 @@ def _merge_benchmark(benchmark: str, folders: Sequence[Path], merged: Store) -> 
             elif held[sample.query_id] != scores:
                 first = next(other for other in folders if sample.query_id in _done(other, benchmark))
                 raise NotComparable(
-                    f"query {sample.query_id!r} of {benchmark} has other scores in {folder} than in {first} "
+                    f"the scores of query {sample.query_id!r} of {benchmark} in {folder} differ from those in {first} "
                     f"({_unequal(held[sample.query_id], scores)}): leave one of the runs out"
                 )
     done = merged.done(benchmark)
@@ -192,17 +196,19 @@ def _merge_benchmark(benchmark: str, folders: Sequence[Path], merged: Store) -> 
             merged.fail(benchmark, failure)
 
 
-def _merge_judgements(benchmark: str, found: Mapping[Path, Qrels], merged: Store) -> None:
-    judged = [folder for folder, qrels in found.items() if qrels]  # the others were killed before they saved theirs
+def _merge_judgements(benchmark: str, qrels_of: Mapping[Path, Qrels], merged: Store) -> None:
+    judged = [folder for folder, qrels in qrels_of.items() if qrels]  # the others were killed before saving theirs
     for folder in judged:
-        if found[folder] != found[judged[0]]:
-            raise NotComparable(f"{folder} has other judgements of {benchmark} than {judged[0]}: leave one of them out")
+        if qrels_of[folder] != qrels_of[judged[0]]:
+            raise NotComparable(
+                f"the judgements of {benchmark} in {folder} differ from those in {judged[0]}: leave one of the runs out"
+            )
     if judged:
-        merged.save_qrels(benchmark, found[judged[0]])
+        merged.save_qrels(benchmark, qrels_of[judged[0]])
 
 
 class _Source(NamedTuple):
-    """What one store holds of a benchmark beside its scores."""
+    """The content of one store for a benchmark, without its scores."""
 
     qrels: Qrels
     failures: Sequence[Failure]
@@ -218,9 +224,10 @@ def _source(folder: Path, benchmark: str) -> _Source:
 
 
 def _scored(folder: Path, benchmark: str) -> Iterator[tuple[Sample, list[Score]]]:
-    """In the order of scoring. A generator: so an error of reading names this store, one of writing the other."""
+    """Samples and scores in the order of scoring. A generator, so that a read error names this store."""
     with Store.read(folder) as store:
-        samples, scores = store.samples(benchmark), store.scored(benchmark)  # samples first: a run may go on meanwhile
+        samples = store.samples(benchmark)  # before the scores: the run may still be writing
+        scores = store.scored(benchmark)
         for sample in samples:
             yield sample, scores[sample.query_id]
 

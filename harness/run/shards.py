@@ -1,7 +1,7 @@
-"""Candidates over Ray workers that each own one engine. Only the driver writes, and it commits query by query.
+"""The loop over Ray workers that own one engine each. Only the driver writes, and it commits query by query.
 
-A shard is a few queries of one benchmark with their texts, about as many tokens as any other. A worker gets the next
-one when it is done, so that no plan has to know how fast it is. It asks its engine what the loop of one process asks.
+A shard is a few queries of one benchmark with their texts; shards have about equally many tokens. A worker gets the
+next shard when it is done, so the speed of a worker need not be known. Workers score as the loop of one process does.
 """
 
 import os
@@ -26,15 +26,15 @@ from harness.store import NotComparable, Store
 
 FORMAT = 1  # 1: first version, 2026-11
 SHARD_CHARACTERS = 2**17  # about 32,000 tokens: 0.2 s of a fast GPU, 300 times what a call of Ray costs
-SHARES = 8  # shards of each worker at least, where there are as many queries: the last ones end together
-WAITING = 2  # shards of a worker at a time: one that it scores, one that it finds when that is done
-ATTEMPTS = 3  # workers that may die over a query before the query is given up
-DEATHS = 9  # of workers one after the other without an answer in between: the engine cannot run here
-PATIENCE_S = 120.0  # without any worker, that the cluster may take to start one
+SHARES = 8  # fewest shards per worker, given enough queries, so that all workers end at about the same time
+WAITING = 2  # shards of a worker at a time: the one that it scores, and the next
+ATTEMPTS = 3  # workers that may die while scoring a query before the query fails
+DEATHS = 9  # consecutive deaths of workers without an answer that mean the engine cannot run here
+PATIENCE_S = 120.0  # time for the cluster to start a worker while there is none
 
 
 class EngineJob(NamedTuple):
-    """An engine of the config, and how many workers of what size score with it."""
+    """An engine of the config, and the number and size of its workers."""
 
     name: str
     entry: EngineEntry
@@ -42,26 +42,28 @@ class EngineJob(NamedTuple):
 
 
 class Query(NamedTuple):
+    """A query as a worker receives it."""
+
     query_id: str
     text: str
-    positions: Sequence[int]  # of its candidates among the documents of its shard
+    positions: Sequence[int]  # indices of its candidates in the documents of its shard
 
 
 class Shard(NamedTuple):
-    """What one call of a worker scores. Texts are sent once, however many queries share a document."""
+    """The work of one call of a worker. A document that several queries share is sent once."""
 
     benchmark: str
     analysis: str
     queries: Sequence[Query]
     documents: Sequence[str]
-    deaths: int = 0  # of workers that held it
+    deaths: int = 0  # number of workers that died with it
 
     @property
     def pairs(self) -> int:
         return sum(len(query.positions) for query in self.queries)
 
     def singles(self) -> Iterator["Shard"]:
-        """Its queries one by one, so that one of them that kills workers takes no other with it."""
+        """Its queries as shards of their own, so that a query that kills workers does not affect others."""
         for query in self.queries:
             documents = [self.documents[position] for position in query.positions]
             alone = query._replace(positions=range(len(documents)))
@@ -69,7 +71,7 @@ class Shard(NamedTuple):
 
 
 class Worker:
-    """An engine in a process of its own: what Ray makes an actor of."""
+    """An engine in its own process, as a Ray actor."""
 
     def __init__(self, kind: str, options: Options) -> None:
         self._kind, self._options = kind, options
@@ -77,45 +79,46 @@ class Worker:
         self._warm = False
 
     def load(self) -> tuple[Identity, str]:
-        """Load the engine: what it is, and the node and process that have it.
+        """Load the engine; returns its identity and `NODE:PROCESS`.
 
-        Raises EngineUnavailable and BadOptions; here, as an actor that fails to start hides why.
+        Raises EngineUnavailable and BadOptions. The constructor must not load: an actor that fails to start hides the
+        reason.
         """
         self._engine = engine = engines.load(self._kind, self._options)
         return loop.identify(engine), f"{platform.node()}:{os.getpid()}"
 
     def score(self, shard: Shard) -> list[loop.ScoredQuery]:
-        """An answer for each query of the shard, in its order."""
+        """The scores of every query of the shard, in its order."""
         assert self._engine is not None, "load() comes first"
         if self._engine.prepares == "candidates":
             self._engine.prepare(shard.documents, analysis=shard.analysis)
-        answers = []
+        scored = []
         for query in shard.queries:
             pairs = [Pair(query.text, shard.documents[position]) for position in query.positions]
-            answers.append(loop.score_query(self._engine, pairs, warmup=not self._warm))
+            scored.append(loop.score_query(self._engine, pairs, warmup=not self._warm))
             self._warm = self._warm or bool(pairs)
-        return answers
+        return scored
 
 
 @dataclass
 class ShardWorker:
-    """A worker as the driver sees it."""
+    """A worker from the point of view of the driver."""
 
     actor: Any
-    place: str = ""  # empty until its engine is loaded
-    held: dict[Any, Shard] = field(default_factory=dict)  # Ray's reference to the answers -> what was asked
+    process: str = ""  # NODE:PROCESS; empty until its engine is loaded
+    held: dict[Any, Shard] = field(default_factory=dict)  # Ray's reference to the future scores -> shard
     totals: Counter[str] = field(default_factory=Counter)
     busy_s: float = 0.0
 
-    def count(self, answers: Sequence[loop.ScoredQuery], pairs: int) -> None:
-        self.totals.update({"queries": len(answers), "pairs": pairs})
-        for answer in answers:
-            self.totals.update(answer.counts)
-            self.busy_s += answer.service_s
+    def count(self, scored: Sequence[loop.ScoredQuery], pairs: int) -> None:
+        self.totals.update({"queries": len(scored), "pairs": pairs})
+        for query in scored:
+            self.totals.update(query.counts)
+            self.busy_s += query.service_s
 
 
 class Crew:
-    """The workers of one engine. A context manager: leaving it ends them."""
+    """The workers of one engine. As a context manager, it ends them."""
 
     def __init__(self, job: EngineJob, say: Callable[[str], None]) -> None:
         self._ray = require("ray", extra="ray")
@@ -123,11 +126,11 @@ class Crew:
         self._actor = self._ray.remote(num_cpus=cluster.cpus, num_gpus=cluster.gpus)(Worker)
         self._entry, self._say = job.entry, say
         self._members: list[ShardWorker] = []
-        self._gone: list[ShardWorker] = []  # dead, but what they did counts
+        self._gone: list[ShardWorker] = []  # dead workers, whose work still counts
         self._loading: dict[Any, ShardWorker] = {}
-        self._alone_since = time.monotonic()
+        self._last_worker_s = time.monotonic()
         self.identity: Identity | None = None
-        self.last_words = ""
+        self.last_error = ""
         self._deaths = 0
         self.size = cluster.workers or self._room(cluster)
         for _ in range(self.size):
@@ -141,16 +144,18 @@ class Crew:
             self._ray.kill(member.actor)
 
     def start(self) -> Identity:
-        """Wait for the first worker; the others join while it scores. Raises EngineUnavailable."""
+        """Wait for the first worker; the others join later. Raises EngineUnavailable."""
         while self.identity is None:
             for _ in self.step():
-                raise AssertionError("nothing was asked yet")
+                raise AssertionError("no shard was given yet")
         return self.identity
 
     @property
     def free(self) -> list[ShardWorker]:
         """Members that can hold one more shard, the least busy first."""
-        return sorted((each for each in self._members if len(each.held) < WAITING), key=lambda each: len(each.held))
+        return sorted(
+            (member for member in self._members if len(member.held) < WAITING), key=lambda member: len(member.held)
+        )
 
     @property
     def busy(self) -> bool:
@@ -160,45 +165,45 @@ class Crew:
         member.held[member.actor.score.remote(shard)] = shard
 
     def step(self) -> Iterator[tuple[Shard, list[loop.ScoredQuery] | None]]:
-        """Wait for something to happen; each shard that came back with its answers, None where its worker died."""
+        """Wait for an event; yields every shard that came back with its scores, or with None if its worker died."""
         references = [*self._loading, *(reference for member in self._members for reference in member.held)]
         ready, _ = self._ray.wait(references, num_returns=1, timeout=1.0)
         for reference in ready:
             if reference in self._loading:
                 self._welcome(reference)
                 continue
-            member = next(each for each in self._members if reference in each.held)
+            member = next(member for member in self._members if reference in member.held)
             try:
-                answers = self._ray.get(reference)
+                scored = self._ray.get(reference)
             except self._ray.exceptions.RayError as error:
                 yield from self._bury(member, error)
                 return
             shard = member.held.pop(reference)
-            member.count(answers, shard.pairs)
+            member.count(scored, shard.pairs)
             self._deaths = 0
-            yield shard, answers
+            yield shard, scored
         if self._members or not self._loading:
-            self._alone_since = time.monotonic()
-        elif time.monotonic() - self._alone_since > PATIENCE_S:
+            self._last_worker_s = time.monotonic()
+        elif time.monotonic() - self._last_worker_s > PATIENCE_S:
             raise EngineUnavailable(
                 f"no worker started within {PATIENCE_S:.0f} s, the cluster has {self._ray.cluster_resources()}: "
-                "ask for less under `ray` in the config, or wait for nodes; what was committed is kept"
+                "request less under `ray` in the config, or wait for nodes; committed results are kept"
             )
 
     def document(self, seconds: float) -> dict[str, Any]:
         """The content of workers.json."""
         workers = [
-            {"place": each.place, **each.totals, "busy_s": each.busy_s, "died": each in self._gone}
-            for each in [*self._gone, *self._members]
-            if each.place
+            {"place": member.process, **member.totals, "busy_s": member.busy_s, "died": member in self._gone}
+            for member in [*self._gone, *self._members]
+            if member.process
         ]
         return {"format": FORMAT, "seconds": seconds, "workers": workers}
 
     def _room(self, cluster: Cluster) -> int:
-        """As many workers as the cluster has room for now."""
-        has = self._ray.cluster_resources()
-        asked = {"CPU": cluster.cpus, "GPU": cluster.gpus}
-        return max(int(min(has.get(name, 0) / amount for name, amount in asked.items() if amount)), 1)
+        """The number of workers that the cluster has room for now, at least 1."""
+        resources = self._ray.cluster_resources()
+        needed = {"CPU": cluster.cpus, "GPU": cluster.gpus}  # per worker
+        return max(int(min(resources.get(name, 0) / amount for name, amount in needed.items() if amount)), 1)
 
     def _hire(self) -> None:
         member = ShardWorker(self._actor.remote(self._entry.kind, self._entry.options))
@@ -207,54 +212,56 @@ class Crew:
     def _welcome(self, reference: Any) -> None:
         member = self._loading.pop(reference)
         try:
-            identity, place = self._ray.get(reference)
+            identity, process = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
             if not self._members and not self._loading:
                 raise error.cause from None
-            self._say(f"crispbench: a worker could not load its engine, the others go on: {_line(error)}")
+            self._say(f"crispbench: a worker could not load its engine; the others go on: {_line(error)}")
             return
         except self._ray.exceptions.RayError as error:
             if not self._members and not self._loading:
                 raise EngineUnavailable(f"no worker could start: {_line(error)}") from None
-            self._say(f"crispbench: a worker could not start, the others go on: {_line(error)}")
+            self._say(f"crispbench: a worker could not start; the others go on: {_line(error)}")
             return
         if self.identity is None:
             self.identity = identity
-        unlike = differing(self.identity, identity)
-        if unlike:
+        difference = differing(self.identity, identity)
+        if difference:
             raise NotComparable(
-                f"worker {place} has {unlike}: results of unlike workers never mix; run it on like nodes, "
-                "each kind with its own --out"
+                f"worker {process} has {difference}: results of different workers never mix; run on equal nodes, "
+                "each kind of node with its own --out"
             )
-        member.place = place
+        member.process = process
         self._members.append(member)
 
     def _bury(self, member: ShardWorker, error: Exception) -> Iterator[tuple[Shard, None]]:
-        """End a worker that died, or whose engine broke in a way that no contract knows; start another."""
+        """End a worker that died, or whose engine raised an unexpected error, and start another."""
         self._members.remove(member)
         self._gone.append(member)
         self._ray.kill(member.actor)
         first, *others = member.held.values()
         member.held = {}
-        self.last_words = _line(error)
+        self.last_error = _line(error)
         self._deaths += 1
         if self._deaths >= DEATHS:
-            raise EngineUnavailable(f"{DEATHS} workers died without an answer in between; the last: {self.last_words}")
-        self._say(f"crispbench: worker {member.place} is gone ({self.last_words}): its queries are scored again")
+            raise EngineUnavailable(
+                f"{DEATHS} workers died one after the other without a result; the last: {self.last_error}"
+            )
+        self._say(f"crispbench: worker {member.process} died ({self.last_error}): its queries are scored again")
         self._hire()
         yield first, None
-        for shard in others:  # these had not begun
+        for shard in others:  # the worker had not begun these
             yield shard._replace(deaths=shard.deaths - 1), None
 
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
-    """A Ray cluster: `local` starts one on this machine, anything else is the address of one that runs.
+    """Connect to a Ray cluster: `local` starts one on this machine, anything else is the address of a running one.
 
     Raises EngineUnavailable.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of every run
-    os.environ.setdefault("RAY_AUTH_MODE", "token")  # its own default, of which it would speak each time
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports usage to its makers by default
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray's default, which it would announce each time
     ray = require("ray", extra="ray")
     quiet = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
     paths = _import_paths(ray)
@@ -283,9 +290,9 @@ def _import_paths(ray: Any) -> Any:
 def score_engine(
     job: EngineJob, tasks: Sequence[Task], folder: Path, *, fresh: bool, say: Callable[[str], None]
 ) -> None:
-    """Score every task with the workers of one engine into its folder; the store is that of one process.
+    """Score every task with the workers of one engine into its folder. The store equals that of a single process.
 
-    An engine that has to see a whole corpus scores in this process: it would be built in each worker again.
+    An engine that prepares a whole corpus scores in this process, since every worker would have to repeat that.
     Raises EngineUnavailable before anything is written, NotComparable if workers differ or the folder holds others.
     """
     if engines.engine_class(job.entry.kind).prepares == "corpus":
@@ -296,38 +303,38 @@ def score_engine(
         with progress.waiting(f"loading {job.name}"):
             identity = crew.start()
         with Store.open(folder, loop.describe(job.name, job.entry, identity, tasks), fresh=fresh) as store:
-            loop.save_ground(tasks, store)
+            loop.save_judgements(tasks, store)
             started = time.perf_counter()
             try:
                 for task in tasks:
-                    left = loop.left_to_score(task, store)
-                    pairs = sum(len(task.candidates.lists[query_id]) for query_id in left)
+                    query_ids = loop.unscored(task, store)
+                    pairs = sum(len(task.candidates.lists[query_id]) for query_id in query_ids)
                     with progress.bar(f"{job.name} on {task.benchmark.name}", pairs, "pairs") as done:
-                        _score_task(crew, task, left, store, done)
+                        _score_task(crew, task, query_ids, store, done)
             finally:
                 files.write_json(folder / WORKERS, crew.document(time.perf_counter() - started))
 
 
 def shards(task: Task, query_ids: Iterable[str], *, most: int) -> Iterator[Shard]:
-    """The queries in shards of about SHARD_CHARACTERS to score and of `most` queries, read when they are asked for.
+    """The queries in shards of about SHARD_CHARACTERS characters and at most `most` queries; texts are read lazily.
 
-    Characters stand for tokens: the driver has no tokenizer, and only the sizes of shards depend on it. A corpus may
-    be on disk and larger than memory.
+    Characters approximate tokens, because the driver has no tokenizer; only the sizes of shards depend on that. The
+    corpus may be on disk and larger than memory.
     """
-    benchmark, queries, places = task.benchmark, list[Query](), dict[str, int]()
+    benchmark, queries, index_of = task.benchmark, list[Query](), dict[str, int]()
     documents, size = list[str](), 0
     for query_id in query_ids:
         positions = []
         for doc_id in task.candidates.lists[query_id]:
-            if doc_id not in places:
-                places[doc_id] = len(documents)
+            if doc_id not in index_of:
+                index_of[doc_id] = len(documents)
                 documents.append(benchmark.documents[doc_id])
-            positions.append(places[doc_id])
-            size += len(documents[places[doc_id]])
+            positions.append(index_of[doc_id])
+            size += len(documents[index_of[doc_id]])
         queries.append(Query(query_id, benchmark.queries[query_id], positions))
         if size >= SHARD_CHARACTERS or len(queries) == most:
             yield Shard(benchmark.name, benchmark.analysis, queries, documents)
-            queries, documents, places, size = [], [], {}, 0
+            queries, documents, index_of, size = [], [], {}, 0
     if queries:
         yield Shard(benchmark.name, benchmark.analysis, queries, documents)
 
@@ -335,7 +342,7 @@ def shards(task: Task, query_ids: Iterable[str], *, most: int) -> Iterator[Shard
 def _score_task(
     crew: Crew, task: Task, query_ids: Sequence[str], store: Store, on_pairs: Callable[[int], None]
 ) -> None:
-    """Back-pressure: a shard is read and sent when a worker has room for it, and no sooner."""
+    """Score one task. A shard is read and sent only when a worker has room for it."""
     most = max(len(query_ids) // (SHARES * crew.size), 1)
     new, again = shards(task, query_ids, most=most), deque[Shard]()
     exhausted = False
@@ -348,23 +355,20 @@ def _score_task(
             crew.give(member, shard)
         if not (crew.busy or again or not exhausted):
             break
-        for shard, answers in crew.step():
-            if answers is None and shard.deaths + 1 < ATTEMPTS:
+        for shard, scored in crew.step():
+            if scored is None and shard.deaths + 1 < ATTEMPTS:
                 again.extend(shard.singles())
                 continue
-            if answers is None:
-                answers = [
-                    loop.ScoredQuery(
-                        None, f"{ATTEMPTS} workers died over it; the last: {crew.last_words}", 0.0, {}, False
-                    )
-                ]
-            for query, answer in zip(shard.queries, answers, strict=True):
-                loop.record(store, task, query.query_id, answer)
+            if scored is None:
+                error = f"{ATTEMPTS} workers died while scoring it; the last: {crew.last_error}"
+                scored = [loop.ScoredQuery(None, error, 0.0, {}, warmup=False)]
+            for query, result in zip(shard.queries, scored, strict=True):
+                loop.commit(store, task, query.query_id, result)
             on_pairs(shard.pairs)
 
 
 def differing(one: Identity, other: Identity) -> str:
-    """The first thing that two workers do not share; empty if they are alike."""
+    """The first difference between two workers; empty if they are equal."""
     for part, left, right in zip(Identity._fields, one, other, strict=True):
         for name in sorted(left.keys() | right.keys()):
             if left.get(name) != right.get(name):

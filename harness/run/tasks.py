@@ -1,4 +1,4 @@
-"""What a run has to score: benchmarks with their candidates, as the config and the command line select them."""
+"""The tasks of a run: benchmarks with their candidates, as the config and the command line select them."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -16,22 +16,22 @@ from harness.records import Benchmark, Candidates, Oddities
 
 @dataclass(frozen=True)
 class Part:
-    """One of several equal parts of each benchmark's queries, for one of many machines that do not know each other."""
+    """One of several equal parts of each benchmark's queries, for one of several independent machines."""
 
     number: int  # from 1
     parts: int
 
     @classmethod
     def read(cls, text: str) -> "Part":
-        """The part that `3/16` names. Raises ConfigError."""
-        found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
-        number, parts = map(int, found.groups()) if found else (0, 0)
+        """The part with the name `3/16`. Raises ConfigError."""
+        match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+        number, parts = map(int, match.groups()) if match else (0, 0)
         if not 1 <= number <= parts:
             raise ConfigError(f"part {text!r}: expected NUMBER/PARTS, such as 3/16, with NUMBER from 1 to PARTS")
         return cls(number, parts)
 
     def of(self, query_ids: Iterable[str]) -> frozenset[str]:
-        """Its queries: of all ids in ascending order every `parts`-th, so that nothing but the ids decides."""
+        """The queries of this part: every `parts`-th id in ascending order, so that only the ids decide."""
         return frozenset(sorted(query_ids)[self.number - 1 :: self.parts])
 
     def __str__(self) -> str:
@@ -43,17 +43,17 @@ WHOLE = Part(1, 1)
 
 @dataclass(frozen=True)
 class Selection:
-    """The part of a config that a run takes; nothing named means all."""
+    """The engines, benchmarks and queries of a config to use; an empty list means all."""
 
     engines: Sequence[str] = ()
     benchmarks: Sequence[str] = ()
-    limit: int | None = None  # queries of each benchmark
-    part: Part = WHOLE  # of those
+    limit: int | None = None  # largest number of queries per benchmark
+    part: Part = WHOLE  # part of these queries
 
 
 @dataclass(frozen=True)
 class Task:
-    """A benchmark with its candidates: what every engine of a run has to score."""
+    """A benchmark with its candidates, which every engine of a run scores."""
 
     benchmark: Benchmark
     candidates: Candidates
@@ -71,12 +71,12 @@ class Task:
 
     @cached_property
     def oddities(self) -> dict[str, Oddities]:
-        """What is odd in the texts of each query's candidates; the same for every engine."""
+        """Odd texts among the candidates of every query, which are the same for every engine."""
         return audit.oddities(self.benchmark.documents, self.candidates.lists)
 
     @cached_property
     def entry(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """The entry of this task in the manifest."""
         benchmark, candidates = self.benchmark, self.candidates
         return {
             "revision": benchmark.revision,
@@ -99,7 +99,7 @@ class Task:
 
 
 def prepare(config: Config, selection: Selection) -> list[Task]:
-    """Load the selected benchmarks and find their candidates. Raises ConfigError, BenchmarkError."""
+    """Load the selected benchmarks and retrieve their candidates. Raises ConfigError, BenchmarkError."""
     names = selection.benchmarks
     tasks: dict[str, Task] = {}
     known: list[str] = []
