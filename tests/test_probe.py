@@ -19,10 +19,10 @@ from engines.fake import Fake, FakeOptions
 from engines.prompts.encoder import Prompt, PromptEncoder
 from engines.torch.engine import TorchEngine
 from harness.config import EngineEntry
-from harness.probe import trust
 from harness.probe.canaries import CANARIES, FILLER, GOLDEN_PAIRS, filler_words, long_pairs
 from harness.probe.faults import CHECKS, ProbeCheck, examine
 from harness.probe.subject import ProbedEngine, Reference
+from harness.probe.verb import trust
 
 ROOT = Path(__file__).parents[1]
 DEMO: dict[str, Any] = {"kind": "torch", "model": str(ROOT / "checkpoints/demo"), "template": "demo", "max_tokens": 164}

@@ -1,4 +1,4 @@
-"""Whether two recorded runs may be compared: the same queries, judgements, candidates and template, and all scored."""
+"""Whether two recorded runs may be compared: equal queries, judgements, candidates and template, no gaps."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,19 +11,19 @@ from harness.records import Qrels, Row, Score
 from harness.run.rows import engine_rows
 from harness.store import NotComparable, Store, StoreError
 
-# Of a benchmark's entry in the manifest: what decides which numbers could come out at all.
+# Fields of a benchmark's entry in the manifest that decide its numbers.
 DECISIVE = (("revision",), ("split",), ("remove_self",), ("candidates", "sha256"))
-TEMPLATE = ("template_sha256", "template")  # of a description: the first one that both state decides
-ALLOWANCES = ("template",)  # what may differ on request, although it decides the scores
+TEMPLATE = ("template_sha256", "template")  # fields of a description; the first one that both runs have decides
+ALLOWANCES = ("template",)  # fields that may differ on request, although they decide the scores
 SHOWN = 3
-# Kinds and score kinds whose scores are log-odds of relevance; probabilities of a server are converted to them.
+# Kinds and score kinds with log-odds of relevance as scores; probabilities of a server are converted to log-odds.
 LOG_ODDS = {"torch", "tensorrt_llm", "logit", "logit_diff", "probability"}
 OPAQUE = "opaque"  # the score kind of a service that does not say what its scores are
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """One engine of one run, as its folder holds it."""
+    """One engine of a recorded run."""
 
     folder: Path
     manifest: Mapping[str, Any]
@@ -31,7 +31,7 @@ class Recorded:
 
     @property
     def scale(self) -> str:
-        """Scores of equal scales can be subtracted."""
+        """Name of the score scale. Scores on equal scales can be subtracted."""
         description = self.manifest["description"]
         kind = str(description.get("score_kind") or self.manifest["kind"])
         if kind == OPAQUE:
@@ -52,15 +52,15 @@ class Recorded:
 
 
 class Ground(NamedTuple):
-    """What two runs have in common, and what not."""
+    """The benchmarks that two runs share, and the differences between the runs."""
 
     benchmarks: tuple[str, ...]  # in the reference's order
-    left_out: tuple[str, ...]  # one phrase for each benchmark that only one has
+    left_out: tuple[str, ...]  # one phrase per benchmark that only one run has
     differing: tuple[Field, ...]
 
 
 def read(folder: Path) -> Recorded:
-    """A RUN/ENGINE folder. Raises StoreError if it is none, or holds nothing."""
+    """Read a RUN/ENGINE folder. Raises StoreError if it is not one or is empty."""
     with Store.read(folder) as store:
         manifest = store.manifest()
     rows = {row.benchmark: row for row in engine_rows(folder)}
@@ -70,8 +70,8 @@ def read(folder: Path) -> Recorded:
 
 
 def names(recorded: Sequence[Recorded]) -> list[str]:
-    """The shortest names that tell all of them apart: ENGINE, RUN/ENGINE or the whole path."""
-    paths = [each.folder.resolve() for each in recorded]
+    """The shortest names that are unique: ENGINE, RUN/ENGINE or the whole path."""
+    paths = [run.folder.resolve() for run in recorded]
     for length in (1, 2):
         short = ["/".join(path.parts[-length:]) for path in paths]
         if len(set(short)) == len(short):
@@ -80,7 +80,7 @@ def names(recorded: Sequence[Recorded]) -> list[str]:
 
 
 def ground(reference: Recorded, candidate: Recorded, allow: Sequence[str] = ()) -> Ground:
-    """What the two may be compared on.
+    """The common ground of two runs.
 
     Raises NotComparable, naming the fields, if a common benchmark differs in what decides its numbers, if no
     benchmark is common or if the templates differ; StoreError if a query of a common benchmark has no scores.
@@ -105,17 +105,17 @@ def ground(reference: Recorded, candidate: Recorded, allow: Sequence[str] = ()) 
 
 
 def _template(reference: Recorded, candidate: Recorded, allow: Sequence[str]) -> list[str]:
-    """An engine without a template, as BM25, may be compared with one that has it."""
+    """The obstacle that the templates are. An engine without a template, such as BM25, may be compared with any."""
     one, other = reference.manifest["description"], candidate.manifest["description"]
     stated = next((key for key in TEMPLATE if one.get(key) and other.get(key)), None)
     if stated is None or one[stated] == other[stated] or "template" in allow:
         return []
-    shown = [f"{each.get('template', 'unnamed')} ({each[stated][:12]})" for each in (one, other)]
-    return [f"{stated} is {shown[0]} and {shown[1]} (--allow template compares them all the same)"]
+    shown = [f"{description.get('template', 'unnamed')} ({description[stated][:12]})" for description in (one, other)]
+    return [f"{stated} is {shown[0]} and {shown[1]} (--allow template compares them anyway)"]
 
 
 def _benchmark(name: str, reference: Recorded, candidate: Recorded) -> list[str]:
-    entries = [each.manifest["benchmarks"][name] for each in (reference, candidate)]
+    entries = [run.manifest["benchmarks"][name] for run in (reference, candidate)]
     phrases = []
     for path in DECISIVE:
         one, other = (_at(entry, path) for entry in entries)
@@ -126,8 +126,8 @@ def _benchmark(name: str, reference: Recorded, candidate: Recorded) -> list[str]
     one_qrels, other_qrels = reference.qrels(name), candidate.qrels(name)
     if one_qrels.keys() != other_qrels.keys():
         odd = len(one_qrels.keys() ^ other_qrels.keys())
-        return [f"{name} queries are {len(one_qrels)} and {len(other_qrels)}, {odd} of them in one only"]
-    return [] if one_qrels == other_qrels else [f"{name} qrels have other grades"]
+        return [f"{name} queries are {len(one_qrels)} and {len(other_qrels)}, {odd} of them in one run only"]
+    return [] if one_qrels == other_qrels else [f"{name} qrels have different grades"]
 
 
 def _at(entry: Mapping[str, Any], path: Sequence[str]) -> Any:
@@ -156,7 +156,7 @@ def _differing(reference: Mapping[str, Any], candidate: Mapping[str, Any], commo
 
 
 def _leaves(manifest: Mapping[str, Any], common: Sequence[str]) -> dict[str, str]:
-    """Every field of a manifest by its dotted name, as text; of the benchmarks only the common ones."""
+    """Every field of a manifest by its dotted name, as text; benchmarks that are not common are left out."""
     kept = {**manifest, "benchmarks": {name: manifest["benchmarks"][name] for name in common}}
     return dict(_flat(kept, ""))
 

@@ -9,7 +9,7 @@ from harness.outcome import Outcome, worst
 
 
 class Field(NamedTuple):
-    """A field of the manifests that differs; None where one does not have it."""
+    """A field that differs between two manifests; None where a manifest does not have it."""
 
     name: str
     reference: str | None
@@ -31,7 +31,7 @@ class Effect:
     """The candidate's nDCG@10 minus the reference's, on one benchmark or averaged over several."""
 
     name: str
-    benchmarks: tuple[str, ...]  # more than one: an average
+    benchmarks: tuple[str, ...]  # an average has more than one
     queries: int
     reference: float
     candidate: float
@@ -40,11 +40,11 @@ class Effect:
     wins: int  # queries on which the candidate is better
     ties: int
     losses: int
-    standardised: float | None  # Cohen's d_z; an average has none
+    standardised: float | None  # Cohen's d_z; None for an average
     outcome: Outcome
-    needed: int | None  # queries that would decide, where the outcome is inconclusive
+    needed: int | None  # queries that would decide, if the outcome is INCONCLUSIVE
     note: str = ""
-    p_holm: float | None = None  # adjusted over the units; a member of a unit and an average have none
+    p_holm: float | None = None  # adjusted over the units; None for a member of a unit and for an average
 
     @property
     def is_average(self) -> bool:
@@ -53,12 +53,12 @@ class Effect:
 
 @dataclass(frozen=True)
 class QualityVerdict:
-    """Whether the change cost accuracy, over everything compared."""
+    """Whether the change cost accuracy, over the whole comparison."""
 
     outcome: Outcome
     margin: float
-    gates: tuple[str, ...]  # the effects that have to pass
-    regressions: tuple[str, ...]  # the effects that are a regression also after Holm's adjustment
+    gates: tuple[str, ...]  # names of the effects that have to pass
+    regressions: tuple[str, ...]  # names of the effects that are a regression also after Holm's adjustment
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Loss:
 
     benchmark: str
     query_id: str
-    text: str | None  # None: not recorded, and no config given to load it
+    text: str | None  # None without a config to load it from
     reference: float
     candidate: float
     moves: tuple[Move, ...]  # among the first ten of either order
@@ -79,11 +79,11 @@ class Loss:
 
 @dataclass(frozen=True)
 class BenchmarkFidelity:
-    """What the orders and scores say on one benchmark."""
+    """Changes of orders and scores on one benchmark."""
 
     benchmark: str
     candidate: Fidelity
-    repeated: Fidelity | None  # the noise floor: the reference against its repetition
+    repeated: Fidelity | None  # reference against its repetition: the noise floor
     noise: Noise | None
 
 
@@ -96,14 +96,14 @@ class Comparison:
     verdict: QualityVerdict
     effects: tuple[Effect, ...]  # averages first, then single benchmarks in the order of the run
     fidelity: tuple[BenchmarkFidelity, ...]
-    losses: tuple[Loss, ...]  # the largest first
+    losses: tuple[Loss, ...]  # largest first
     differing: tuple[Field, ...]
-    left_out: tuple[str, ...]  # benchmarks that only one of the two has, one phrase each
+    left_out: tuple[str, ...]  # one phrase per benchmark that only one of the two has
     notes: tuple[str, ...] = ()
 
 
 class Standing(NamedTuple):
-    """An engine in the order of a matrix."""
+    """An engine in a matrix."""
 
     engine: str
     quality: float  # nDCG@10

@@ -1,4 +1,4 @@
-"""Texts of queries, which no store keeps: loaded again from the config of the run, where they are still the same."""
+"""Texts of queries, which stores do not keep: loaded from the config of the run, if they have not changed since."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,8 +8,10 @@ from harness.config import NamedEntry, read_config
 
 
 class QueryTexts(NamedTuple):
+    """Texts of the queries of a comparison."""
+
     queries: Mapping[str, Mapping[str, str]]  # benchmark -> query_id -> text
-    problems: tuple[str, ...]  # benchmarks that the config no longer gives, one phrase each
+    problems: tuple[str, ...]  # one phrase per benchmark that the config no longer gives
 
 
 def query_texts(config: Path, recorded: Mapping[str, Mapping[str, Any]]) -> QueryTexts:
@@ -23,7 +25,7 @@ def query_texts(config: Path, recorded: Mapping[str, Mapping[str, Any]]) -> Quer
 
 
 def _queries(entry: NamedEntry, recorded: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Name and queries, if the benchmark, or the part of it that was run with --limit, has the recorded revision."""
+    """Name and queries, if the benchmark or its part of a run with --limit has the recorded revision."""
     benchmark = entry.benchmark.source.load()
     name = entry.name or benchmark.name
     wanted = recorded.get(name)

@@ -1,7 +1,7 @@
-"""What a probe asks an engine: easy questions, documents too long to fit, pairs whose scores are published.
+"""The pairs of a probe: easy questions, documents too long for a prompt, and pairs with published scores.
 
-The canaries were written for this. A relevant document shares words with its query, so that a lexical engine and
-a small model tell it from the others as well.
+The canaries were written for this purpose. A relevant document shares words with its query, so that a lexical engine
+and a small model recognise it as well.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,15 @@ from engines.base import Pair
 
 
 class Canary(NamedTuple):
+    """A query with one relevant document and others that are obviously irrelevant."""
+
     query: str
     relevant: str
     irrelevant: tuple[str, ...]
 
     @property
     def pairs(self) -> list[Pair]:
-        """The relevant document's pair, then the others."""
+        """The pair of the relevant document first, then the others."""
         return [Pair(self.query, document) for document in (self.relevant, *self.irrelevant)]
 
 
@@ -111,7 +113,7 @@ CANARIES = (
     ),
 )
 
-# What stands behind the beginning of a long document: about nothing that a canary asks.
+# Text that follows the beginning of a long document. It answers no canary's query.
 FILLER = (
     "The meeting began late because two members had missed their bus. The minutes of the last session were read aloud "
     "and approved with one small correction. Mrs Okafor reported that the hall needs a new curtain and that the old "
@@ -120,18 +122,18 @@ FILLER = (
     "talked about the excursion in March, which will go to the museum of clocks if at least twenty people sign up. "
     "It was agreed to ask the neighbours about the noise. The chair thanked all helpers and closed the session."
 )
-LONG_CANARIES = 4  # that many have long versions
-WITHIN, BEYOND = 0.4, 1.25  # words of filler per token of the limit: a word is 1 token or more, about 1.3 on average
-GROWING = (128, 512, 2048, 8192)  # words of filler where the limit is not known
+LONG_CANARIES = 4  # canaries with long versions
+WITHIN, BEYOND = 0.4, 1.25  # words of filler per token of the limit; a word is at least 1 token, about 1.3 on average
+GROWING = (128, 512, 2048, 8192)  # words of filler where the limit is unknown
 
 
 def filler_words(limit_tokens: int | None) -> tuple[int, ...]:
-    """Lengths of filler: one that fits a prompt of that many tokens, then longer ones."""
+    """Lengths of filler in words: one that fits into a prompt of `limit_tokens`, then longer ones."""
     return GROWING if limit_tokens is None else (int(WITHIN * limit_tokens), int(BEYOND * limit_tokens))
 
 
 def long_pairs(canaries: Sequence[Canary], words: int) -> list[Pair]:
-    """Relevant and irrelevant documents in turn, each with that many words of the same filler behind it."""
+    """Relevant and irrelevant documents in turn, each followed by `words` words of the same filler."""
     filler = " ".join(islice(cycle(FILLER.split()), words))
     return [
         Pair(canary.query, f"{document} {filler}")
@@ -140,9 +142,10 @@ def long_pairs(canaries: Sequence[Canary], words: int) -> list[Pair]:
     ]
 
 
-# Log-odds of the two published checkpoints, computed in bf16 by their reference implementation: the outputs that pull
-# request 8 of mixedbread-ai/mxbai-rerank prints with normalize=True, brought back through sigmoid(x - 4.5) for base
-# and sigmoid(x - 6) for large. Query and documents are the quick start's of its README. They hold for GOLDEN_TEMPLATE.
+# Log-odds of the two published checkpoints, computed in bf16 by their reference implementation. They are the outputs
+# that pull request 8 of mixedbread-ai/mxbai-rerank prints with normalize=True, with the inverse of sigmoid(x - 4.5) for
+# base and of sigmoid(x - 6) for large applied. Query and documents come from the quick start in its README. The scores
+# hold for GOLDEN_TEMPLATE.
 GOLDEN_PAIRS = tuple(
     Pair("Who wrote 'To Kill a Mockingbird'?", document)
     for document in (

@@ -1,6 +1,6 @@
-"""What can be wrong with an engine that says it is a model: one function per fault, each of which servers have had.
+"""The faults of an engine that claims to be a model: one check per fault, each known from a real server or conversion.
 
-They see scores only, so an endpoint is examined as a local model is.
+Checks see only scores, so that an endpoint is examined in the same way as a local model.
 """
 
 import random
@@ -20,31 +20,35 @@ from harness.probe.canaries import (
 )
 from harness.probe.subject import ProbedEngine, max_tokens
 
-Verdict = Literal["pass", "fail", "skipped", "unknown"]
+CheckVerdict = Literal["pass", "fail", "skipped", "unknown"]
 
-TAU = 0.98  # Kendall's, with a reference: 1% of the pairs of scores may stand in the other order
+TAU = 0.98  # Kendall's, against a reference: 1% of the pairs of scores may be in the opposite order
 SIGNIFICANT = 0.05  # two-sided
-SATURATED = 1e-7  # from 0 or 1; two float32 numbers lie between 1 - 1e-7 and 1
-SMALLEST_LIMIT = 128  # tokens; with less, prompt and canary leave no room for filler
-KEPT = 1 / 3  # of the lead of relevant documents must be left beyond the limit
-NEAR = 1 / 3  # of the distance between the scores with and without a newline
-JUMP = 0.5  # of the range of short documents' scores: more is another token's score
+SATURATED = 1e-7  # distance from 0 or 1; two float32 numbers lie between 1 - 1e-7 and 1
+SMALLEST_LIMIT = 128  # tokens; below, prompt and canary leave no room for filler
+KEPT = 1 / 3  # share of the lead of relevant documents that must remain beyond the limit
+NEAR = 1 / 3  # share of the distance between the scores with and without a newline
+JUMP = 0.5  # share of the score range of short documents; a larger jump means that another token is read
 
 
 class ProbeCheck(NamedTuple):
+    """The result of one check."""
+
     name: str
-    verdict: Verdict
+    verdict: CheckVerdict
     seen: str  # one line with the numbers
-    meaning: str  # one line: what failing means
+    meaning: str  # one line: the likely cause of a failure
 
 
 class Finding(NamedTuple):
-    verdict: Verdict
+    """What a check returns."""
+
+    verdict: CheckVerdict
     seen: str
 
 
 def examine(subject: ProbedEngine) -> list[ProbeCheck]:
-    """Every check, in the order to read them. What a fault makes meaningless is skipped, the rest goes on."""
+    """Every check, in the order to read them. Checks that a fault makes meaningless are skipped."""
     checks: list[ProbeCheck] = []
     meaningless = ""
     for name, (look, meaning) in CHECKS.items():
@@ -53,10 +57,10 @@ def examine(subject: ProbedEngine) -> list[ProbeCheck]:
         except ScoringFailed as error:
             finding = Finding("fail", f"no score: {error}")
             if name == "finite":
-                meaningless = "says nothing without scores"
+                meaningless = "meaningless without scores"
         checks.append(ProbeCheck(name, *finding, meaning))
         if name == "constant" and finding.verdict == "fail":
-            meaningless = "says nothing when all scores are the same"
+            meaningless = "meaningless when all scores are equal"
     return checks
 
 
@@ -71,7 +75,7 @@ def finite(subject: ProbedEngine) -> Finding:
 
 
 def constant(subject: ProbedEngine) -> Finding:
-    """A score head broken by FP8 gave only zeros (vLLM issue 35849)."""
+    """A score head broken by FP8 returned only zeros (vLLM issue 35849)."""
     scores = list(subject.together.values())
     if subject.spread == 0:
         return Finding("fail", f"all {len(scores)} scores are {scores[0]:g}")
@@ -86,7 +90,7 @@ def repeat(subject: ProbedEngine) -> Finding:
 def twins(subject: ProbedEngine) -> Finding:
     """Reused cache blocks moved the logits of a repeated prompt by up to 0.16 (TensorRT-LLM issue 15503).
 
-    So a prompt must be new at its first time: a query with the next one's document.
+    The first prompt must therefore be new: a query with the document of the next query.
     """
     first, last = {}, {}
     for canary, other in zip(subject.canaries, [*subject.canaries[1:], subject.canaries[0]], strict=True):
@@ -115,35 +119,34 @@ def scale(subject: ProbedEngine) -> Finding:
     if isinstance(subject.engine, Retriever):
         return Finding("skipped", f"{seen}; a retriever scores by similarity")
     if lowest < 0 or highest > 1:
-        return Finding("pass", f"{seen} are no probabilities")
+        return Finding("pass", f"{seen} are not probabilities")
     saturated = sum(min(score, 1 - score) <= SATURATED for score in scores)
     if saturated > 1:
         return Finding("fail", f"{seen}, {saturated} of them within {SATURATED:g} of 0 or 1")
     if lowest < 0.01 and highest > 0.99:
         return Finding("fail", f"{seen}: within 0 and 1 and close to both, as a sigmoid's")
-    return Finding("unknown", f"{seen}: probabilities that do not saturate here, or another measure of that range")
+    return Finding("unknown", f"{seen}: probabilities that do not saturate here, or another measure with this range")
 
 
 def relevance(subject: ProbedEngine) -> Finding:
     signs = _signs(subject)
-    asked = signs.wins + signs.losses
-    seen = (
-        f"relevant above irrelevant in {signs.wins} of {asked} queries, by {signs.mean:.3g} on average, p {signs.p:.2g}"
-    )
+    won = f"{signs.wins} of {signs.wins + signs.losses}"
+    seen = f"relevant above irrelevant in {won} queries, by {signs.mean:.3g} on average, p {signs.p:.2g}"
     if signs.p >= SIGNIFICANT:
         return Finding("fail", f"{seen}: does not tell relevant from irrelevant")
     return Finding("pass", seen) if signs.wins > signs.losses else Finding("fail", f"{seen}: the wrong way round")
 
 
 def long_document(subject: ProbedEngine) -> Finding:
-    """A relevant beginning must count as much when the same filler as before runs over the limit.
+    """A relevant beginning must still count when the filler behind it exceeds the limit.
 
-    A prompt cut from the right is read in the middle of the filler: relevant and irrelevant documents come together,
-    or all scores jump. A model that shows relevance at any token hides this, unless a reference has the same limit.
+    If a prompt is cut at its end, the score is read in the middle of the filler: the scores of relevant and irrelevant
+    documents converge, or all scores jump. A model that shows relevance at any token hides this fault, unless a
+    reference has the same limit.
     """
     limit = max_tokens(subject.engine)
     if isinstance(subject.engine, Retriever):
-        return Finding("skipped", "a retriever has no prompt whose end could be cut off")
+        return Finding("skipped", "a retriever has no prompt that could lose its end")
     if limit is not None and limit < SMALLEST_LIMIT:
         return Finding("skipped", f"a limit of {limit} tokens leaves no room for filler")
     shortest, *longer = filler_words(limit)
@@ -161,16 +164,16 @@ def long_document(subject: ProbedEngine) -> Finding:
 
 
 def newline(subject: ProbedEngine) -> Finding:
-    """infinity strips a request's text, and jinja drops a template's last newline."""
+    """infinity strips the text of a request, and jinja drops the last newline of a template."""
     reference = subject.reference
     if reference is None:
-        return Finding("unknown", "scores alone do not show which token was read; a reference does (--reference NAME)")
+        return Finding("unknown", "scores alone do not show which token is read; a reference does (--reference NAME)")
     if reference.stripped is None:
         return Finding("unknown", reference.no_stripped)
     whole, stripped = (fmean(_gaps(subject.alone, scores)) for scores in (reference.scores, reference.stripped))
     seen = f"mean difference from {reference.name} {whole:.3g} with the newline, {stripped:.3g} without"
     if min(whole, stripped) >= NEAR * fmean(_gaps(reference.stripped, reference.scores)):
-        return Finding("unknown", f"{seen}: near to neither, or the newline makes no difference")
+        return Finding("unknown", f"{seen}: close to neither, or the newline makes no difference")
     return Finding("pass" if whole < stripped else "fail", seen)
 
 
@@ -191,7 +194,7 @@ def parity(subject: ProbedEngine) -> Finding:
 def golden(subject: ProbedEngine) -> Finding:
     if subject.golden is None:
         return Finding(
-            "skipped", "no published scores for this model; if it is one of them, say --golden base or large"
+            "skipped", "no published scores for this model name; if it is a published model, add --golden base or large"
         )
     scores = list(subject.score_alone(GOLDEN_PAIRS).values())
     published = GOLDEN[subject.golden]
@@ -215,7 +218,7 @@ CHECKS: dict[str, tuple[Callable[[ProbedEngine], Finding], str]] = {
     "scale": (scale, "probabilities, which round to the same number for strong candidates; ask for raw scores"),
     "relevance": (relevance, "labels are swapped, weights are random or the prompt template is missing"),
     "long document": (long_document, "a prompt over the limit is refused or loses its end, where the score is read"),
-    "newline": (newline, "the prompt's last newline is stripped, so another token's score is read"),
+    "newline": (newline, "the last newline of the prompt is stripped, so the score of another token is read"),
     "parity": (parity, "another model, template or precision than the reference"),
     "golden": (golden, "not the published checkpoint, or not with its prompt"),
 }
@@ -229,19 +232,21 @@ def _same(subject: ProbedEngine, before: Mapping[Pair, float], after: Mapping[Pa
 
 
 def _gaps(ours: Mapping[Pair, float], theirs: Mapping[Pair, float]) -> list[float]:
-    """How far apart the two are, for every pair of ours."""
+    """Absolute differences, for every pair of `ours`."""
     return [abs(score - theirs[pair]) for pair, score in ours.items()]
 
 
 class _Signs(NamedTuple):
-    wins: int  # queries whose relevant document stands above the mean of the others
+    """A sign test of relevant against irrelevant documents."""
+
+    wins: int  # queries whose relevant document scores above the mean of the others
     losses: int
-    mean: float  # how far above
+    mean: float  # mean lead of the relevant document
     p: float
 
 
 def _signs(subject: ProbedEngine) -> _Signs:
-    """Exact sign test over the queries; equal scores say nothing and are left out."""
+    """Exact sign test over the queries; equal scores are left out."""
     from scipy.stats import binomtest
 
     leads = []
@@ -254,19 +259,19 @@ def _signs(subject: ProbedEngine) -> _Signs:
 
 
 def _survives(subject: ProbedEngine, within: list[float], beyond: list[float], lengths: str) -> Finding:
-    """Scores of the same beginnings, relevant and irrelevant in turn, before less and before more filler."""
+    """Compare scores of the same beginnings, relevant and irrelevant in turn, with less and with more filler."""
     before, after = (fmean(scores[::2]) - fmean(scores[1::2]) for scores in (within, beyond))
     jump = median(late - early for early, late in zip(within, beyond, strict=True))
     seen = f"{lengths}: relevant {before:.3g} and {after:.3g} above irrelevant, scores move by {jump:.3g}"
     if abs(jump) > JUMP * subject.spread:
         return Finding("fail", seen)
     if abs(before) <= subject.limit or _signs(subject).p >= SIGNIFICANT:
-        return Finding("unknown", f"{seen}: relevance does not show within the limit either")
+        return Finding("unknown", f"{seen}: relevance has no effect within the limit either")
     return Finding("pass" if after / before >= KEPT else "fail", seen)
 
 
 def _beside_reference(subject: ProbedEngine, beyond: Mapping[Pair, float], finding: Finding) -> Finding:
-    """The finding, unless a reference with which short documents agree differs on long ones."""
+    """The finding; a failure if the reference agrees on short documents and differs on long ones."""
     reference = subject.reference
     if reference is None or reference.max_tokens != max_tokens(subject.engine):
         return finding

@@ -1,4 +1,4 @@
-"""An engine under examination: its scores of the canaries, each asked for once, and what it is compared with."""
+"""An engine under examination: its scores of the canaries, each computed once, and its reference."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,39 +9,41 @@ from engines.base import Engine, Pair, ScoringFailed
 from harness.probe.canaries import CANARIES, Canary
 from harness.run.loop import checked
 
-SHARE_OF_SPREAD = 0.05  # of the range of the scores, where that is less: a cosine's whole range is about 1
+SHARE_OF_SPREAD = 0.05  # share of the score range that limits the tolerance: a cosine's whole range is about 1
 
 
 class Reference(NamedTuple):
-    """What an engine that is trusted says of the canaries."""
+    """Scores of the canaries by a trusted engine."""
 
     name: str
     scores: Mapping[Pair, float]
-    long: Mapping[Pair, float]  # of documents that run over its limit
+    long: Mapping[Pair, float]  # documents longer than its limit
     max_tokens: int | None
-    stripped: Mapping[Pair, float] | None  # of the prompt without its last newline
-    no_stripped: str = ""  # why there are none
+    stripped: Mapping[Pair, float] | None  # with the prompt without its last newline
+    no_stripped: str = ""  # reason why there are none
 
 
 @dataclass(frozen=True)
 class ProbedEngine:
+    """The engine, its terms, and its scores, computed on first use."""
+
     engine: Engine
-    tolerance: float  # in log-odds: how far two scores of the same pair may lie apart
+    tolerance: float  # largest accepted difference between two scores of a pair, in log-odds
     reference: Reference | None = None
-    golden: str | None = None  # which of the published checkpoints it says it is
-    instructed: bool = False  # its prompt holds an instruction
+    golden: str | None = None  # the published checkpoint that it claims to be: base or large
+    instructed: bool = False  # the prompt contains an instruction
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         """One finite number per pair. Raises ScoringFailed."""
         return checked(self.engine.score(pairs), pairs)
 
     def score_alone(self, pairs: Iterable[Pair]) -> dict[Pair, float]:
-        """One call per pair, so that no score can be given to a wrong one. Raises ScoringFailed."""
+        """One call per pair, so that no score can belong to another pair. Raises ScoringFailed."""
         return {pair: self.score([pair])[0] for pair in pairs}
 
     @cached_property
     def failures(self) -> dict[Canary, str]:
-        """Canaries without scores, and why."""
+        """Canaries without scores, each with the reason."""
         failures = {}
         for canary in CANARIES:
             try:
@@ -52,7 +54,7 @@ class ProbedEngine:
 
     @cached_property
     def canaries(self) -> list[Canary]:
-        """Those that have scores."""
+        """Canaries with scores."""
         return [canary for canary in CANARIES if canary not in self.failures]
 
     @cached_property
@@ -61,11 +63,12 @@ class ProbedEngine:
 
     @cached_property
     def together(self) -> dict[Pair, float]:
-        """All pairs in one call."""
+        """Scores of all pairs in one call."""
         return dict(zip(self.pairs, self.score(self.pairs), strict=True))
 
     @cached_property
     def alone(self) -> dict[Pair, float]:
+        """Scores of every pair in a call of its own."""
         return self.score_alone(self.pairs)
 
     @property
@@ -74,7 +77,7 @@ class ProbedEngine:
 
     @property
     def limit(self) -> float:
-        """How far two of its own scores of the same pair may lie apart."""
+        """The largest accepted difference between two of the engine's own scores of a pair."""
         return min(self.tolerance, SHARE_OF_SPREAD * self.spread)
 
 

@@ -225,7 +225,7 @@ def test_without_pandas_the_error_names_what_to_install(
 def test_a_wrong_config_and_a_folder_without_a_run_raise(tmp_path: Path) -> None:
     with pytest.raises(crispbench.ConfigError, match="cannot be read"):
         crispbench.run(tmp_path / "none.yaml")
-    with pytest.raises(crispbench.StoreError, match="no run folder"):
+    with pytest.raises(crispbench.StoreError, match="not a run folder"):
         crispbench.read_run(tmp_path)
 
 
