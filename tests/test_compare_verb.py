@@ -68,7 +68,7 @@ def test_json_is_one_document_and_files_are_written_only_when_asked(
     assert json.loads(plain.out)["outcome"] == "regression" and plain.err == ""
     assert sorted(tmp_path.rglob("*")) == before
     written = crispbench(*arguments, "--out", tmp_path / "out", "--config", tmp_path / "config.yaml")
-    assert (answer.code, answer.err) == (1, "")
+    assert (written.code, written.err) == (1, "")
     document = json.loads(written.out)
     assert document == json.loads((tmp_path / "out/compare.json").read_text(encoding="utf-8"))
     assert document["comparisons"][0]["losses"][0]["text"].startswith("thing ")
