@@ -13,7 +13,7 @@ import engines
 from harness.cli import app
 from harness.config import read_config
 from harness.run.tasks import Selection, prepare
-from tests.test_layers import DEEPER, SHARED
+from tests.test_layers import DEEPER, LINES_OF_A_FUNCTION, LINES_OF_A_MODULE, SHARED
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "checkpoints/demo/README.md"])
@@ -171,11 +171,12 @@ def test_a_long_page_says_how_to_use_it_on_one_screen_then_how_it_decides_then_w
     assert len(sections[0].splitlines()) <= SCREEN
 
 
-def test_the_architecture_names_every_exception_of_the_layers() -> None:
+def test_the_architecture_names_every_exception_of_the_layers_and_their_limits() -> None:
     page = text(ROOT / "ARCHITECTURE.md")
     names = {*SHARED - {"engines"}, *DEEPER, *(module for modules in DEEPER.values() for module in modules)}
-    paths = {module: f"{module.replace('.', '/')}" for module in names}
+    paths = {module: module.replace(".", "/") for module in names}
     assert sorted(module for module, path in paths.items() if not re.search(rf"`{path}(\.py|/)?`", page)) == []
+    assert f"at most {LINES_OF_A_MODULE} lines and a function at most {LINES_OF_A_FUNCTION}" in page
 
 
 def test_the_numbers_of_lines_in_contributing_are_about_those_of_the_files() -> None:
