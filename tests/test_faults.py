@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from engines.torch.export_fp8 import check_out
-from engines.torch.faults import lost_device_told
+from engines.torch.faults import lost_device_reported
 from harness.run.page import plots
 from harness.run.rows import engine_rows
 from harness.store import FILE, Store
@@ -257,7 +257,7 @@ def test_a_gpu_that_fails_ends_the_run_and_the_same_command_resumes(
 ) -> None:
     error: BaseException = GPU_ERROR
     if guarded:
-        with pytest.raises(Exception) as raised, lost_device_told():
+        with pytest.raises(Exception) as raised, lost_device_reported():
             raise GPU_ERROR
         error = raised.value
     command = ["run", small, "--engine", "moody", "--out", tmp_path / "out"]

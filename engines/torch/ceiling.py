@@ -1,7 +1,7 @@
-"""What this machine reaches in a model's matrix products and in a copy of memory, measured in seconds with torch.
+"""Speed of a model's matrix products and of a memory copy on this machine, measured with torch in a few seconds.
 
 Each matrix of the model's own shape is multiplied with as many tokens as a forward has, in the engine's arithmetic.
-Imports torch; engines import this when they are asked for their ceiling or for their shape.
+Imports torch; engines import this module only for their ceiling or their shape.
 """
 
 import math
@@ -20,30 +20,30 @@ from engines.torch import quantized
 from engines.torch.forward import cpu
 from engines.torch.work import Shape
 
-# Tokens of one product, of which each matrix takes the quicker. Large ones stay longer in step on a GPU, small ones
-# stay in a CPU's cache.
+# Tokens of one product; the quicker size counts for each matrix. Large products use a GPU better, small ones stay in a
+# CPU's cache.
 TOKENS = {"cpu": (256, 1024), "cuda": (4096, 16384)}
-SECONDS = 1.0  # of all products together, where each is quick enough to be timed in its share of them
+SECONDS = 1.0  # time for all products together, if each is quick enough to be timed in its share
 KEYS_AND_VALUES = ("k_proj", "v_proj")  # in Qwen2, Qwen3 and Llama
 COPY_SECONDS = 0.15
-COPY_BYTES = 1 << 28  # beyond every cache
-CALLS = 20  # between two waits for a GPU, which take about 20 microseconds
-REPEATS = 2  # at least
-SPREAD = 0.05  # of the random numbers: a GPU draws less power for zeros, and clocks higher
+COPY_BYTES = 1 << 28  # larger than every cache
+CALLS = 20  # calls between two waits for a GPU; a wait takes about 20 microseconds
+REPEATS = 2  # smallest number of repeats
+SPREAD = 0.05  # standard deviation of the factors: for zeros a GPU draws less power and clocks higher
 
 Product = Callable[[], object]
 
 
 def shape_of(model: nn.Module, config: Any, *, weight_bytes: int, activation_bytes: int) -> Shape | None:
-    """Shape of a transformer's blocks; None where the blocks of its config are not those that it holds.
+    """Shape of a transformer's blocks; None if the model does not hold the blocks that its config names.
 
-    `config` is that of transformers. To be asked before 8-bit layers take the place of linear ones.
+    `config` is the model's config of transformers. Call this before 8-bit layers replace the linear ones.
     """
     linear = [(name.split("."), layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
     layers: int = getattr(config, "num_hidden_layers", 0)
     heads: int = getattr(config, "num_attention_heads", 0)
     if not heads or {_block(name) for name, _ in linear} - {None} != set(range(layers)):
-        return None  # ALBERT has one block that it uses 12 times
+        return None  # ALBERT uses one block 12 times
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     sides = [(name, (layer.out_features, layer.in_features)) for name, layer in linear if _block(name) is not None]
     return Shape(
@@ -57,24 +57,24 @@ def shape_of(model: nn.Module, config: Any, *, weight_bytes: int, activation_byt
 
 
 def _block(name: Sequence[str]) -> int | None:
-    """Number of the block that a layer of this name is a part of."""
+    """Number of the block to which a layer of this name belongs."""
     return next((int(part) for part in name if part.isdigit()), None)
 
 
 @torch.inference_mode()
 def measure(shape: Shape, *, precision: str, dtype: torch.dtype, device: torch.device) -> Ceiling | None:
-    """The ceiling of these matrices, each as often as the model has it; None on a device whose work has no clock here.
+    """The ceiling of these matrices, each as often as the model has it; None on a device that cannot be timed here.
 
-    `precision` is a name of quantized.ARITHMETIC, or else `dtype` says all. Each product is repeated and the
-    quickest counts: on a machine with other load that is still a little low.
+    `precision` is a name in quantized.ARITHMETIC; for any other name `dtype` decides. Each product is repeated and the
+    quickest repeat counts: on a machine with other load the result is still a little low.
     """
     sizes = TOKENS.get(device.type)
     if sizes is None:
         return None
-    counted = Counter(shape.matrices)
-    share_s = SECONDS / (len(counted) * len(sizes))
+    matrices = Counter(shape.matrices)
+    share_s = SECONDS / (len(matrices) * len(sizes))
     spent_s = operations = 0.0
-    for (outputs, inputs), times in counted.items():
+    for (outputs, inputs), times in matrices.items():
         flops = 2.0 * outputs * inputs
         per_s = max(
             flops * tokens / _best_s(products, share_s, device)
@@ -95,7 +95,7 @@ def measure(shape: Shape, *, precision: str, dtype: torch.dtype, device: torch.d
 def _products(
     outputs: int, inputs: int, tokens: int, precision: str, dtype: torch.dtype, device: torch.device
 ) -> Iterator[Product]:
-    """The ways to multiply here: the layer as the engine runs it, and the bare product of numbers or codes."""
+    """The candidate products: the layer as the engine runs it, and the bare product of values or codes."""
     generator = torch.Generator(device).manual_seed(0)
 
     def random(rows: int, columns: int) -> Tensor:
@@ -131,7 +131,7 @@ def _codes(values: Tensor) -> Tensor:
 
 
 def _factors(precision: str, dtype: torch.dtype) -> str:
-    """What the products multiply: fp8-sim has 8-bit numbers and multiplies them as float32."""
+    """Type of the factors: fp8-sim has 8-bit codes and multiplies them as float32."""
     names = {"int8": "int8", "fp8": "float8_e4m3fn", "fp8-sim": "float32"}
     return names.get(precision, str(dtype).removeprefix("torch."))
 
@@ -141,9 +141,9 @@ def _best_s(products: Sequence[Product], share_s: float, device: torch.device) -
 
 
 def _seconds(work: Product, share_s: float, device: torch.device) -> float:
-    """Of one call, the quickest of those that `share_s` seconds have room for; two at least, after one for nothing.
+    """Seconds of the quickest call within `share_s` seconds: at least two calls, after one that does not count.
 
-    Not torch.utils.benchmark: its blocks are means, and other load on a machine stops one call in many.
+    torch.utils.benchmark would not do: its blocks are means, and other load on a machine delays one call in many.
     """
     wait: Callable[[], object] = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
     calls = CALLS if device.type == "cuda" else 1

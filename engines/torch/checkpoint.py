@@ -31,8 +31,8 @@ from engines.torch.forward import packed
 from engines.torch.memory import give_back
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8", "fp8-sim"]
-# Of all that is not 8 bit: embeddings, norms, attention, what flows between the layers. On a CPU float32 costs int8 no
-# time: its products are converted from int32 either way.
+# Type of everything that is not 8 bit: embeddings, norms, attention, activations between the layers. On a CPU float32
+# costs int8 no time: its products are converted from int32 either way.
 DTYPES = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
@@ -41,15 +41,15 @@ DTYPES = {
     "fp8": torch.bfloat16,
     "fp8-sim": torch.bfloat16,
 }
-CAST_ROWS = 8192  # of a weight at a time
-# What would change the scores and is not computed here; None or absent in Qwen2, Qwen3 and Llama.
+CAST_ROWS = 8192  # rows of a weight that are cast at a time
+# Settings that change the scores and are not computed here; None or absent in Qwen2, Qwen3 and Llama.
 UNSUPPORTED = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "logit_scale")
 
 
 class Checkpoint(NamedTuple):
     architecture: str
-    max_tokens: int | None  # the positions that the model knows
-    backbone: nn.Module  # ids to hidden states, with packed attention
+    max_tokens: int | None  # number of positions that the model knows
+    backbone: nn.Module  # from ids to hidden states, with packed attention
     head: Tensor | None  # float32 [hidden]: row of the positive label minus row of the negative one
     embedding: Tensor | None  # a causal checkpoint's output rows [vocabulary, hidden], until its head is read
     tokenizer: Tokenizer
@@ -59,7 +59,7 @@ class Checkpoint(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A whole model as its checkpoint has it, and the text that goes with it."""
+    """A whole model as its checkpoint has it, and its tokenizer."""
 
     model: Any  # a PreTrainedModel in the checkpoint's own dtype on the CPU
     architecture: str
@@ -69,7 +69,7 @@ class Opened(NamedTuple):
 
 
 def open_model(model: str, revision: str | None) -> Opened:
-    """A checkpoint whose weights are all there, from safetensors only. Raises EngineUnavailable."""
+    """A checkpoint with all of its weights, from safetensors only. Raises EngineUnavailable."""
     try:
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
@@ -77,10 +77,10 @@ def open_model(model: str, revision: str | None) -> Opened:
         auto = _auto_class(architecture)
         exported = _forget_export(config, model)
         with _unexpected_weights_unmentioned(exported):
-            found: Any = auto.from_pretrained(
+            opened: Any = auto.from_pretrained(
                 model, revision=revision, dtype="auto", use_safetensors=True, config=config, output_loading_info=True
             )
-        loaded, report = found
+        loaded, report = opened
         scales = _read_scales(model, revision, f"{loaded.base_model_prefix}.") if exported else {}
         tokenizer = load_tokenizer(model, revision)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -100,7 +100,7 @@ def open_model(model: str, revision: str | None) -> Opened:
 
 
 def load(model: str, revision: str | None, labels: Labels) -> Checkpoint:
-    """What scoring needs of a checkpoint, in its own dtype on the CPU. Raises EngineUnavailable."""
+    """The parts of a checkpoint that scoring needs, in its own dtype on the CPU. Raises EngineUnavailable."""
     opened = open_model(model, revision)
     loaded, config = opened.model, opened.model.config
     refuse_unsupported(config, model)
@@ -120,26 +120,26 @@ def load(model: str, revision: str | None, labels: Labels) -> Checkpoint:
 
 
 def refuse_unsupported(config: Any, model: str) -> None:
-    """Raise EngineUnavailable for what the packed forward would compute otherwise than the model."""
+    """Raise EngineUnavailable for a model whose scores the packed forward would change."""
     for feature in UNSUPPORTED:
         if getattr(config, feature, None) is not None:
             raise EngineUnavailable(f"model {model!r} sets {feature}, which the packed forward does not support")
 
 
 def _forget_export(config: Any, model: str) -> bool:
-    """Whether this is ModelOpt's FP8 export, of which transformers is told nothing: it reads the codes as numbers.
+    """Whether this is ModelOpt's FP8 export. Its entry is removed from the config: transformers reads codes as numbers.
 
     Raises EngineUnavailable for any other quantised checkpoint.
     """
-    told = getattr(config, "quantization_config", None)
-    if told is None:
+    settings = getattr(config, "quantization_config", None)
+    if settings is None:
         return False
-    method, kind = told.get("quant_method"), told.get("quant_algo")
-    if (method, kind) != ("modelopt", "FP8") or told.get("kv_cache_scheme") is not None:
-        cache = " with an 8-bit KV cache" if told.get("kv_cache_scheme") is not None else ""
+    method, kind = settings.get("quant_method"), settings.get("quant_algo")
+    if (method, kind) != ("modelopt", "FP8") or settings.get("kv_cache_scheme") is not None:
+        cache = " with an 8-bit KV cache" if settings.get("kv_cache_scheme") is not None else ""
         raise EngineUnavailable(
             f"model {model!r} is quantised by {method!r} to {kind!r}{cache}: expected full weights, or FP8 of "
-            "modelopt as `crispbench quantize` makes it"
+            "modelopt as `crispbench quantize` writes it"
         )
     del config.quantization_config
     return True
@@ -147,7 +147,7 @@ def _forget_export(config: Any, model: str) -> bool:
 
 @contextmanager
 def _unexpected_weights_unmentioned(exported: bool) -> Iterator[None]:
-    """transformers would print a table of the scales, which it does not know."""
+    """Keep transformers from printing a table of the scales, which it does not know."""
     before = logging.get_verbosity()
     if exported:
         logging.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -158,13 +158,13 @@ def _unexpected_weights_unmentioned(exported: bool) -> Iterator[None]:
 
 
 def _read_scales(model: str, revision: str | None, prefix: str) -> dict[str, Tensor]:
-    """All scales of an export by their names below the backbone; one of weights has one of inputs."""
+    """All scales of an export, by their names below the backbone: one of weights and one of inputs per layer."""
     index = find_file(model, revision, "model.safetensors.index.json")
     files = set(json.loads(index.read_text())["weight_map"].values()) if index else {"model.safetensors"}
     scales: dict[str, Tensor] = {}
     for name in sorted(files):
         with safe_open(str(cached_file(model, name, revision=revision)), framework="pt") as file:
-            for key in file.keys():  # no mapping, it only has this method
+            for key in file.keys():  # not a mapping: it has only this method
                 if key.endswith("_scale"):
                     scales[key.removeprefix(prefix)] = file.get_tensor(key).float()
     weights = {key.removesuffix(".weight_scale") for key in scales if key.endswith(".weight_scale")}
@@ -179,15 +179,15 @@ def _read_scales(model: str, revision: str | None, prefix: str) -> dict[str, Ten
 
 
 def find_file(model: str, revision: str | None, name: str) -> Path | None:
-    """A file of a checkpoint, from its folder or the hub; None if it has none of that name."""
-    found = cached_file(model, name, revision=revision, _raise_exceptions_for_missing_entries=False)
-    return Path(found) if found else None
+    """A file of a checkpoint, from its folder or the hub; None if there is no file of that name."""
+    path = cached_file(model, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+    return Path(path) if path else None
 
 
 def place(backbone: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The backbone on its device with its weights in `dtype`.
 
-    Buffers keep theirs: rotary frequencies in 16 bit would turn long prompts by whole radians.
+    Buffers keep their dtype: rotary frequencies in 16 bit would rotate long prompts by whole radians.
     """
     for parameter in backbone.parameters():
         if parameter.dtype != dtype:
@@ -196,19 +196,19 @@ def place(backbone: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.M
 
 
 def _cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """In parts, so that an embedding of 150,000 tokens is in memory only once."""
-    made = torch.empty_like(weight, dtype=dtype)
-    for into, rows in zip(torch.split(made, CAST_ROWS), torch.split(weight, CAST_ROWS), strict=True):
+    """Cast in parts, so that an embedding of 150,000 tokens is in memory only once."""
+    cast = torch.empty_like(weight, dtype=dtype)
+    for into, rows in zip(torch.split(cast, CAST_ROWS), torch.split(weight, CAST_ROWS), strict=True):
         into.copy_(rows)
         give_back(rows)
-    return made
+    return cast
 
 
 def load_tokenizer(model: str, revision: str | None) -> Tokenizer:
-    """The tokenizer of tokenizer.json as it stands there.
+    """The tokenizer exactly as tokenizer.json defines it.
 
-    Not AutoTokenizer: for every checkpoint of model type qwen2 transformers 5 puts Qwen2's own normaliser and
-    pre-tokeniser in the place of the file's (tokenization_auto.py, MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS).
+    AutoTokenizer would not do: for every checkpoint of model type qwen2 transformers 5 replaces the file's normaliser
+    and pre-tokeniser by Qwen2's (tokenization_auto.py, MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS).
     """
     path = cached_file(model, "tokenizer.json", revision=revision)
     try:
@@ -228,7 +228,7 @@ def _auto_class(architecture: str) -> type[AutoModelForCausalLM] | type[AutoMode
 def classifier_head(model: PreTrainedModel, labels: Labels) -> Tensor:
     """The row whose product with a hidden state is the log-odds: float32 [hidden].
 
-    Two labels are found by name, in either order; a single label's row is the log-odds itself, as vLLM's
+    Two labels are found by name, in either order. A single label's row is the log-odds itself, as vLLM's
     from_2_way_softmax conversion makes it. Raises EngineUnavailable for any other set of labels.
     """
     score = getattr(model, "score", None)
@@ -247,7 +247,7 @@ def classifier_head(model: PreTrainedModel, labels: Labels) -> Tensor:
 
 
 def pick_precision(name: Precision, device: torch.device, *, allow_slow: bool) -> str:
-    """The precision to run in. `auto`: bf16 where the device computes it fast, else fp16 on a GPU, fp32 on a CPU."""
+    """The precision to run in. `auto`: bf16 where the device computes it fast, otherwise fp16 on a GPU and fp32 on a CPU."""
     if name == "fp16" and device.type == "cpu" and not allow_slow:
         # 21 to 45 GFLOP/s against about 600 in bf16 and 131 in fp32, on 2 AVX512-BF16 cores
         raise BadOptions("precision fp16 on a CPU is about 15 times slower than bf16: use bf16 or fp32, or allow_slow")
@@ -258,12 +258,12 @@ def pick_precision(name: Precision, device: torch.device, *, allow_slow: bool) -
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if device.type == "mps":
         return "fp16"
-    # bf16 is 0.2 to 4.5 times as fast as fp32 depending on the CPU's instructions: ask the CPU, not a table
+    # bf16 is 0.2 to 4.5 times as fast as fp32, depending on the CPU's instructions: measured, not looked up
     return "bf16" if _product_s(torch.bfloat16) * 1.5 < _product_s(torch.float32) else "fp32"
 
 
 def _product_s(dtype: torch.dtype) -> float:
-    """Seconds of one 512 x 512 matrix product on the CPU, the best of some that take about 25 ms together."""
+    """Seconds of one 512 x 512 matrix product on the CPU: the best of the products that fit into 25 ms."""
     matrix = torch.ones(512, 512, dtype=dtype)
     multiply: Callable[[], Tensor] = lambda: matrix @ matrix  # noqa: E731
     multiply()
@@ -276,5 +276,5 @@ def _product_s(dtype: torch.dtype) -> float:
 
 
 def size_bytes(backbone: "nn.Module") -> int:
-    """What the weights take in memory, without the score head's one row."""
+    """Bytes of the weights in memory, without the one row of the score head."""
     return sum(tensor.nbytes for tensor in (*backbone.parameters(), *backbone.buffers()))

@@ -36,15 +36,15 @@ class TorchOptions(Options):
     template: str = "mxbai-v2-seq"
     instruction: str = ""
     device: str = "auto"
-    max_tokens: PositiveInt = 8192  # of the whole prompt; the document is cut to fit
+    max_tokens: PositiveInt = 8192  # limit of the whole prompt; the document is cut to fit
     token_budget: PositiveInt | None = None  # tokens of one packed forward; None: 2048 on a CPU, 16384 elsewhere
     allow_slow: bool = False  # fp16 on a CPU
-    kernels: Literal["auto", "compiled", "fused", "packed"] = "auto"  # auto: compiled on a GPU, else packed
+    kernels: Literal["auto", "compiled", "fused", "packed"] = "auto"  # auto: compiled on a GPU, otherwise packed
     cuda_graphs: bool = False  # small packs are replayed instead of launched
-    fast_accumulation: bool = False  # fp8 products keep about 14 bits of a sum; fp8-sim knows no such thing
-    cache_tokens: bool = True  # documents are tokenised before they are scored, once; False: anew with every query
-    weights: Literal["checkpoint", "random"] = "checkpoint"  # random: the model's shape alone, to measure its speed
-    tokenizer: str | None = None  # of random weights, a folder or a name on the hub; None: the model's
+    fast_accumulation: bool = False  # fp8 products keep about 14 bits of a sum; fp8-sim always keeps all
+    cache_tokens: bool = True  # tokenise every document once, before scoring; False: with every query
+    weights: Literal["checkpoint", "random"] = "checkpoint"  # random: only the model's shape, to measure its speed
+    tokenizer: str | None = None  # for random weights: a folder or a name on the hub; None: the model's
 
     @model_validator(mode="after")
     def _template_takes_the_instruction(self) -> Self:
@@ -54,7 +54,7 @@ class TorchOptions(Options):
     @model_validator(mode="after")
     def _tokenizer_is_the_checkpoints(self) -> Self:
         if self.tokenizer is not None and self.weights != "random":
-            raise ValueError("option tokenizer is for weights: random; a checkpoint is scored with its own")
+            raise ValueError("option tokenizer is for weights: random; a checkpoint has its own tokenizer")
         return self
 
     @model_validator(mode="after")
@@ -69,12 +69,12 @@ class TorchOptions(Options):
 
 
 class Launched(NamedTuple):
-    """One query whose scores may still be in the making."""
+    """One query whose scores may not be computed yet."""
 
     query: str
     prompt: Prompt
     scores: "Tensor"  # [documents], on the device
-    computed: int  # tokens
+    computed: int  # tokens that went through the model
 
 
 class TorchEngine(Engine):
@@ -150,11 +150,11 @@ class TorchEngine(Engine):
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         from engines.torch.forward import stream
 
-        with faults.lost_device_told():
-            launched = [self._launch(query, documents) for query, documents in by_query(pairs)]
-            fetched = stream.fetch([one.scores for one in launched])
-        for one, scores in zip(launched, fetched, strict=True):
-            self._check(one, scores)
+        with faults.lost_device_reported():
+            launched = [self._launch(text, documents) for text, documents in by_query(pairs)]
+            fetched = stream.fetch([query.scores for query in launched])
+        for query, scores in zip(launched, fetched, strict=True):
+            self._check(query, scores)
         return [score for scores in fetched for score in scores]
 
     def describe(self) -> Description:
@@ -169,8 +169,8 @@ class TorchEngine(Engine):
     def close(self) -> None:
         from engines.torch import memory
 
-        self._backbone.to("meta")  # frees the weights, whoever still holds the engine
-        self._launcher = self._launcher._replace(score=self._again)  # which holds none
+        self._backbone.to("meta")  # frees the weights even if someone still holds the engine
+        self._launcher = self._launcher._replace(score=self._again)  # holds no weights
         self._encoder.close()
         memory.give_back_holes()
 
@@ -182,7 +182,7 @@ class TorchEngine(Engine):
         return positive - negative
 
     def _launch(self, query: str, documents: Sequence[str]) -> "Launched":
-        """On a GPU this returns before the scores are there, so that the next query is tokenised meanwhile."""
+        """On a GPU this returns before the scores are computed, so that the next query is tokenised meanwhile."""
         prompt = self._encoder.encode(query, documents)
         fitted = faults.fit(partial(self._launcher.score, prompt), self._budget)
         self._budget = fitted.budget
@@ -190,7 +190,7 @@ class TorchEngine(Engine):
         return Launched(query, prompt, *fitted.result)
 
     def _check(self, launched: "Launched", scores: Sequence[float]) -> None:
-        """Raise ScoringFailed for a score that is no number; else count the work."""
+        """Raise ScoringFailed for a score that is not finite; otherwise count the work."""
         query, prompt, _, computed = launched
         if not all(map(isfinite, scores)):
             bad = next(score for score in scores if not isfinite(score))
@@ -200,7 +200,7 @@ class TorchEngine(Engine):
         self._counts += Counts(truncated=prompt.truncated, special_text=prompt.special_text)
 
     def _overflow(self, prompt: Prompt) -> str:
-        """Which layer was the first without a finite output, and what to do."""
+        """The first layer without a finite output, and what to do about it."""
         from engines.torch.faults import first_overflow
 
         layer = first_overflow(self._backbone, partial(self._again, prompt, budget=self._budget)) or "the score head"

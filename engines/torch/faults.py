@@ -1,20 +1,20 @@
-"""What a device does wrong while it computes: memory that runs out, a GPU that is lost. It knows nothing of models."""
+"""Faults of a device while it computes: memory that runs out, a GPU that is lost. Knows no model."""
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from engines.base import EngineError, ScoringFailed
+from engines.base import EngineError, ScoringFailed, first_line
 
 if TYPE_CHECKING:
     from torch import nn
 
-LEAST_TOKENS = 128  # of one forward: with less, a document is alone in it anyway
-# torch's words on a GPU, on a CPU, of the GPU's driver and of cuBLAS, which asks for memory of its own
+LEAST_TOKENS = 128  # smallest budget of one forward: with less, a document is alone in it anyway
+# Messages of torch on a GPU, torch on a CPU, cuBLAS, which allocates its own memory, and C++
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "std::bad_alloc")
-# After these a process computes nothing more: CUDA refuses every later call, and oneDNN, where it once found no memory,
-# makes no kernel any more, however much there is then (torch 2.13)
+# After these errors a process computes nothing more: CUDA refuses every later call, and oneDNN, once it ran out of
+# memory, makes no kernel any more, however much memory is free later (torch 2.13).
 LOST = ("CUDA error", "could not create a primitive")
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -22,14 +22,14 @@ log = logging.getLogger(__name__)
 
 class Fitted(NamedTuple, Generic[T]):
     result: T
-    budget: int  # tokens of one forward that memory sufficed for
+    budget: int  # tokens of one forward for which memory sufficed
     halvings: int
 
 
 def fit(score: Callable[..., T], budget: int) -> Fitted[T]:
-    """`score(budget=budget)`, with half the budget as often as memory runs out, of which one line is logged.
+    """The result of `score(budget=budget)`. Each time that memory runs out, the budget is halved; one line is logged.
 
-    Raises ScoringFailed where LEAST_TOKENS are too many.
+    Raises ScoringFailed if memory runs out with LEAST_TOKENS.
     """
     halvings = 0
     while True:
@@ -38,24 +38,24 @@ def fit(score: Callable[..., T], budget: int) -> Fitted[T]:
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
-            said = _line(error)
-        else:  # outside of the handler: until it ends, the traceback holds the tensors of the forward that failed
+            message = first_line(error)
+        else:  # outside the handler: until it ends, the traceback holds the tensors of the forward that failed
             if halvings:
-                log.warning("crispbench: memory ran out, the token budget is %d from now on: %s", budget, said)
+                log.warning("crispbench: memory ran out, the token budget is %d from now on: %s", budget, message)
             return Fitted(result, budget, halvings)
         if budget <= LEAST_TOKENS:
             raise ScoringFailed(
-                f"memory ran out with {budget} tokens at a time ({said}): lower max_tokens, or free memory"
+                f"memory ran out with {budget} tokens at a time ({message}): lower max_tokens, or free memory"
             )
         budget, halvings = max(budget // 2, LEAST_TOKENS), halvings + 1
         _free_cached_memory()
 
 
 @contextmanager
-def lost_device_told() -> Iterator[None]:
+def lost_device_reported() -> Iterator[None]:
     """Raises EngineError, which ends a run, for an error after which this process can compute nothing more.
 
-    Errors of GPU kernels are told at a later call, so the block holds the reading of the results too.
+    Errors of GPU kernels appear in a later call, so the block must include the reading of the results.
     """
     try:
         yield
@@ -63,8 +63,8 @@ def lost_device_told() -> Iterator[None]:
         if not any(words in str(error) for words in LOST):
             raise
         raise EngineError(
-            f"the device takes no more work from this process ({_line(error)}); what was committed is kept: repeat the "
-            "command, and look for a broken GPU or short memory if it comes again"
+            f"the device takes no more work from this process ({first_line(error)}); committed scores are kept: repeat the "
+            "command, and look for a broken GPU or too little memory if it happens again"
         ) from error
 
 
@@ -73,31 +73,27 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _free_cached_memory() -> None:
-    """Blocks of other sizes that torch keeps for itself."""
+    """Free the blocks of other sizes that torch keeps for reuse."""
     import torch
 
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
 
 
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-
-
 def first_overflow(backbone: "nn.Module", forward: Callable[[], object]) -> str | None:
-    """Name of the first module that gave an infinity or a NaN in `forward`, which is run once more for this.
+    """Name of the first module that gives an infinity or a NaN in `forward`, which runs once more for this.
 
-    None if all of them were finite. A module that contains others is done after them, so the name is the innermost.
+    None if all outputs are finite. A module ends after the modules that it contains, so the name is the innermost.
     """
     from torch import Tensor
 
-    found: list[str] = []
+    overflowing: list[str] = []
 
     def watch(name: str) -> Callable[..., None]:
         def look(module: "nn.Module", inputs: Any, output: Any) -> None:
             tensor = output[0] if isinstance(output, tuple) else output
             if isinstance(tensor, Tensor) and not tensor.isfinite().all():
-                found.append(name)
+                overflowing.append(name)
 
         return look
 
@@ -107,4 +103,4 @@ def first_overflow(backbone: "nn.Module", forward: Callable[[], object]) -> str 
     finally:
         for hook in hooks:
             hook.remove()
-    return found[0] if found else None
+    return overflowing[0] if overflowing else None

@@ -1,7 +1,4 @@
-"""Linear layers whose weights lie as oneDNN's products read them, so that no product has to reorder them first.
-
-Knows nothing of models.
-"""
+"""Linear layers with weights in oneDNN's layout, so that no product has to reorder them first. Knows no model."""
 
 from collections.abc import Callable
 from functools import cache
@@ -10,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-SMALLEST = 16_384  # elements of a weight; products with smaller ones are over before the layout matters
+SMALLEST = 16_384  # elements of a weight; smaller products end before the layout matters
 
 
 class PrepackedLinear(nn.Module):
-    """`nn.Linear` in fp32 or bf16 on a CPU. Its weight can be computed with and freed, but not moved or cast."""
+    """`nn.Linear` in fp32 or bf16 on a CPU. Its weight can be multiplied with and freed, but not moved or cast."""
 
     weight: Tensor
 
@@ -34,13 +31,13 @@ class PrepackedLinear(nn.Module):
 
 
 def free_if_moved(module: nn.Module, name: str, fn: Callable[[Tensor], Tensor]) -> None:
-    """Free a buffer in oneDNN's layout if `fn` moves tensors to the device meta, which knows no such layout."""
+    """Free a buffer in oneDNN's layout if `fn` moves tensors to the device meta, which does not know this layout."""
     if fn(torch.empty(0)).is_meta and getattr(module, name).is_mkldnn:
         setattr(module, name, torch.empty(0))
 
 
 def can_prepack(weight: Tensor) -> bool:
-    """Whether oneDNN computes with this weight here, and it is large enough to gain by it."""
+    """Whether oneDNN computes with this weight here, and the weight is large enough to gain from it."""
     if weight.numel() < SMALLEST or not weight.is_cpu:
         return False
     return has_bf16_products() if weight.dtype == torch.bfloat16 else weight.dtype == torch.float32 and has_onednn()
@@ -53,6 +50,6 @@ def has_bf16_products() -> bool:
 
 
 def has_onednn() -> bool:
-    """Whether torch was built with it."""
+    """Whether torch was built with oneDNN."""
     available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return available

@@ -1,6 +1,6 @@
 """A model of a checkpoint's shape with random weights: as fast as the real one, with scores that mean nothing.
 
-Needs a config.json and a tokenizer.json, no weights. Imports torch and transformers.
+Needs config.json and tokenizer.json, no weights. Imports torch and transformers.
 """
 
 import hashlib
@@ -17,28 +17,28 @@ from engines.torch.checkpoint import Checkpoint, load_tokenizer, refuse_unsuppor
 from engines.torch.forward import packed
 
 SEED = 0
-_from_config: Callable[..., Any] = AutoModel.from_config  # it has no types
+_from_config: Callable[..., Any] = AutoModel.from_config  # transformers gives it no types
 SPREAD = 0.02  # standard deviation of the weights, Qwen2's initializer_range: activations stay finite in 16 bit
 
 
 def build(
     model: str, revision: str | None, tokenizer: str | None, *, dtype: torch.dtype, device: torch.device
 ) -> Checkpoint:
-    """The shape of `model` filled on the device in `dtype`; nothing larger is ever made. Raises EngineUnavailable."""
+    """The shape of `model`, filled on the device in `dtype` without a larger copy. Raises EngineUnavailable."""
     try:
         config: Any = AutoConfig.from_pretrained(model, revision=revision)
         refuse_unsupported(config, model)
         demonstration = vars(config).pop(DEMONSTRATION, False) is True  # it is no part of the shape
         shape = hashlib.sha256(config.to_json_string().encode()).hexdigest()
         words = load_tokenizer(tokenizer or model, None if tokenizer else revision)
-        config.quantization_config = None  # of a shape, the precision is the engine's option
+        config.quantization_config = None  # the engine's option `precision` decides, not the checkpoint's
         with no_init_weights(), torch.device(device):
             backbone: Any = _from_config(config, dtype=dtype, attn_implementation=packed.NAME)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise EngineUnavailable(
             f"the shape of model {model!r} cannot be read: {reason} Expected a folder with config.json and "
-            "tokenizer.json, or a name on the hub; option tokenizer names another place for the second"
+            "tokenizer.json, or a name on the hub; option tokenizer names another source of tokenizer.json"
         ) from None
     if words.get_vocab_size() > config.vocab_size:
         raise EngineUnavailable(
@@ -63,7 +63,7 @@ def build(
 
 @torch.no_grad()
 def fill(backbone: torch.nn.Module, generator: torch.Generator) -> None:
-    """Norms become one, biases zero, everything else normal. Buffers, as the rotary frequencies, stay."""
+    """Norms become one, biases zero, all other weights normal. Buffers such as the rotary frequencies stay."""
     for name, parameter in backbone.named_parameters():
         if parameter.ndim > 1:
             parameter.normal_(std=SPREAD, generator=generator)

@@ -1,4 +1,4 @@
-"""How much arithmetic and memory traffic a model's forward takes: formulas over its shape and lengths, no clock.
+"""Arithmetic and memory traffic of a model's forward: formulas over its shape and the lengths, without a clock.
 
 flops = 2 x numbers in the layers' matrices x tokens + 4 x layers x heads x head_dim x keys, where `keys` adds up how
 many keys each token attends to: a product and a sum per number, and per key once for its logit and once for its
@@ -14,14 +14,14 @@ from engines.base import Counts
 
 
 class Shape(NamedTuple):
-    """What of a model decides its work."""
+    """The sizes of a model that decide its work."""
 
     matrices: tuple[tuple[int, int], ...]  # (outputs, inputs) of every linear layer of every block
     attention: int  # blocks x heads x head_dim
-    weight_bytes: int  # of one number in a matrix
-    activation_bytes: int  # of one number between the layers
+    weight_bytes: int  # bytes of one number in a matrix
+    activation_bytes: int  # bytes of one number between the layers
     blocks: int = 1
-    at_ends: tuple[tuple[int, int], ...] = ()  # those of the last block that only tokens with a score need: not K, V
+    at_ends: tuple[tuple[int, int], ...] = ()  # matrices of the last block that only scored tokens need: all but K and V
 
     def flops(self, tokens: int, keys: int) -> int:
         return 2 * tokens * sum(outputs * inputs for outputs, inputs in self.matrices) + 4 * self.attention * keys
@@ -33,16 +33,16 @@ class Shape(NamedTuple):
 
 
 def causal_keys(tokens: int, behind: int = 0) -> int:
-    """Keys that `tokens` tokens see which follow `behind` others: each all before it and itself."""
+    """Keys that `tokens` tokens attend to after `behind` others: each token sees all tokens before it and itself."""
     return tokens * behind + tokens * (tokens + 1) // 2
 
 
 def packed(shape: Shape | None, prefix: int, tails: Sequence[int], computed: int, *, ends_only: bool) -> Counts:
     """Counts of causal prompts `prefix` + tail. `computed` tokens went through the model: tails, one prefix per pack.
 
-    Without a prefix the packs cannot be told from the tokens, and the matrices count as read once. Without a shape
-    only tokens are counted. With `ends_only` the last block computed K and V of all tokens, and the rest of it for
-    the last token of each prompt, from which scores are read.
+    Without a prefix the number of packs is unknown, and the matrices count as read once. Without a shape only tokens
+    are counted. With `ends_only` the last block computed K and V for all tokens, and everything else only for the last
+    token of each prompt, from which scores are read.
     """
     useful = [prefix + tail for tail in tails]
     counts = Counts(tokens=sum(useful), computed_tokens=computed, padded_tokens=0)
@@ -66,7 +66,7 @@ def packed(shape: Shape | None, prefix: int, tails: Sequence[int], computed: int
 def padded(shape: Shape | None, lengths: Sequence[int], width: int, *, causal: bool) -> Counts:
     """Counts of one batch of prompts, padded to `width` tokens; without a shape only tokens.
 
-    Without `causal` every token attends to all of its prompt, or of its padded row.
+    Without `causal` every token attends to its whole prompt or its whole padded row.
     """
     rows, useful = len(lengths), sum(lengths)
     counts = Counts(tokens=useful, computed_tokens=rows * width, padded_tokens=rows * width - useful)

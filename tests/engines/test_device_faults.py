@@ -9,7 +9,7 @@ import torch
 
 from engines import Engine, Pair, ScoringFailed, load
 from engines.base import EngineError
-from engines.torch.faults import LEAST_TOKENS, fit, lost_device_told
+from engines.torch.faults import LEAST_TOKENS, fit, lost_device_reported
 from engines.torch.forward import packed
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ def test_another_error_is_not_tried_again(error: Exception) -> None:
 @pytest.mark.parametrize("error", [LOST, OF_CUBLAS, OF_ONEDNN])
 def test_a_lost_device_is_one_line_with_the_next_step(error: RuntimeError) -> None:
     with pytest.raises(EngineError, match=r"takes no more work .*repeat the command") as raised:
-        with lost_device_told():
+        with lost_device_reported():
             raise error
     assert str(error).splitlines()[0] in str(raised.value) and "\n" not in str(raised.value)
     assert not isinstance(raised.value, ScoringFailed)  # else the run would ask the lost GPU for the next query
@@ -79,7 +79,7 @@ def test_a_lost_device_is_one_line_with_the_next_step(error: RuntimeError) -> No
 
 def test_an_error_that_is_not_the_gpus_stays_what_it_is() -> None:
     for error in (ScoringFailed("no"), RuntimeError("shapes do not fit"), ValueError("CUDA error")):
-        with pytest.raises(type(error)) as raised, lost_device_told():
+        with pytest.raises(type(error)) as raised, lost_device_reported():
             raise error
         assert raised.value is error
 

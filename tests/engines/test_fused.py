@@ -118,9 +118,9 @@ def test_scores_and_tokens_are_those_of_the_packed_forward(prefix: int, tails: l
 def test_the_forward_is_fused_where_that_gives_the_model_s_own_numbers(name: str) -> None:
     backbone, prompt = make(name), prompt_of(10, [20, 30, 5])
     expected, _ = packed.score(make(name), HEAD, prompt, budget=60)
-    chosen = launcher.choose(backbone, HEAD, 60, ForwardSettings(kernels="fused"))
+    chosen = launcher.choose(backbone, HEAD, ForwardSettings(kernels="fused"))
     assert chosen.how["kernels"].partition(":")[0] == MODELS[name][2]
-    assert torch.allclose(chosen.score(prompt)[0], expected, atol=1e-4)
+    assert torch.allclose(chosen.score(prompt, budget=60)[0], expected, atol=1e-4)
 
 
 def test_products_share_memory_with_the_layers_that_they_are_made_of() -> None:
@@ -156,18 +156,18 @@ def test_calibrated_scales_of_an_export_are_used_and_must_be_shared() -> None:
 
 
 def test_int8_is_left_to_the_packed_forward() -> None:
-    chosen = launcher.choose(make("qwen2", "int8"), HEAD, 60, ForwardSettings(kernels="fused"))
+    chosen = launcher.choose(make("qwen2", "int8"), HEAD, ForwardSettings(kernels="fused"))
     assert chosen.how["kernels"].startswith("packed")
 
 
 def test_the_packed_forward_is_the_choice_on_a_cpu() -> None:
-    assert launcher.choose(make(), HEAD, 60, ForwardSettings()).how == {"attention": "products by rows"}
+    assert launcher.choose(make(), HEAD, ForwardSettings()).how == {"attention": "products by rows"}
 
 
 @pytest.mark.parametrize("kernels", ["packed", "fused"])
 def test_graphs_are_refused_where_there_can_be_none(kernels: launcher.Kernels) -> None:
     with pytest.raises(EngineUnavailable, match=f"cuda_graphs on device cpu with kernels {kernels}: expected a CUDA"):
-        launcher.choose(make(), HEAD, 60, ForwardSettings(kernels, cuda_graphs=True))
+        launcher.choose(make(), HEAD, ForwardSettings(kernels, cuda_graphs=True))
 
 
 # The engine
@@ -248,7 +248,7 @@ def test_a_score_that_is_no_number_names_its_layer_with_either_forward(
 def test_one_function_serves_every_layer_and_every_length(monkeypatch: pytest.MonkeyPatch) -> None:
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("eager")
-    monkeypatch.setattr(gpu, "compiled", partial(gpu.compiled, backend=counter))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
     made, name = launcher.compile_or_not(fusing("fp8-sim"))
     assert (name, counter.frame_count) == ("compiled", 3)  # before attention, behind it, behind it for one tail
     for tails in ([20, 30, 5, 60, 1], [2, 3], [7], [100] * 3, [9] * 9):
@@ -267,15 +267,13 @@ def test_a_second_engine_of_another_shape_is_compiled_as_if_it_were_the_first(mo
         return graph.forward
 
     torch._dynamo.reset()
-    monkeypatch.setattr(gpu, "compiled", partial(gpu.compiled, backend=backend))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     library: Any = transformers
     for hidden in (64, 128, 192, 256, 320):  # a compiler keeps 8 versions of a function
         backbone = library.Qwen2Model(library.Qwen2Config(**{**SIZES, "hidden_size": hidden}))
         backbone.set_attn_implementation(packed.NAME)
         varying.append([])
-        assert (
-            launcher.choose(backbone.eval(), HEAD, 60, ForwardSettings(kernels="compiled")).how["kernels"] == "compiled"
-        )
+        assert launcher.choose(backbone.eval(), HEAD, ForwardSettings(kernels="compiled")).how["kernels"] == "compiled"
     # before attention: tokens of the hidden states, of two rotations, keys; behind it: of the hidden states, attention
     assert varying == [[4, 2, 0]] * 5
 
@@ -285,12 +283,12 @@ def test_a_machine_that_cannot_compile_says_why_and_scores(monkeypatch: pytest.M
         raise RuntimeError("no C compiler\nsecond line")
 
     torch._dynamo.reset()
-    monkeypatch.setattr(gpu, "compiled", partial(gpu.compiled, backend=refuse))
-    chosen = launcher.choose(make(), HEAD, 60, ForwardSettings(kernels="compiled"))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=refuse))
+    chosen = launcher.choose(make(), HEAD, ForwardSettings(kernels="compiled"))
     assert chosen.how["kernels"].startswith("fused, not compiled: ")
     assert "\n" not in chosen.how["kernels"]
     prompt = prompt_of(10, [20, 30])
-    assert torch.equal(chosen.score(prompt)[0], score(fusing(), prompt, 60))
+    assert torch.equal(chosen.score(prompt, budget=60)[0], score(fusing(), prompt, 60))
 
 
 # Nothing waits for the device
@@ -350,7 +348,7 @@ def test_the_kernel_is_asked_for_causal_attention_in_the_words_of_its_torch(
 
 
 def test_a_kernel_without_a_scale_of_its_own_computes_no_other() -> None:
-    with pytest.raises(RuntimeError, match=r"takes no scale, and 0\.3 is not its own"):
+    with pytest.raises(RuntimeError, match=r"takes no scale, and 0\.3 is not 1 / sqrt"):
         varlen.settings(frozenset({"is_causal"}), 0.3, 16)
 
 

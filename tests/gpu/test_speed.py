@@ -89,11 +89,11 @@ def test_fp8_gives_the_scores_of_its_simulation(fast: bool, open_engine: Open) -
 def test_nothing_waits_for_the_device_inside_a_pack(precision: str, layout: str, open_engine: Open) -> None:
     engine = open_engine(precision=precision, **LAYOUTS[layout])
     prompt = engine._encoder.encode("a search", [pair.document for pair in PAIRS])
-    expected, _ = engine._launcher.score(prompt)  # captures what is to be captured
+    expected, _ = engine._launcher.score(prompt, budget=engine._budget)  # captures what is to be captured
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        found, _ = engine._launcher.score(prompt)
+        found, _ = engine._launcher.score(prompt, budget=engine._budget)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(found, expected)

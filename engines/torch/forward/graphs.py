@@ -1,7 +1,7 @@
 """CUDA graphs for small packs, one per bucket of sizes: a pack is padded to its bucket and replayed without launches.
 
-A layer is about a dozen kernels. In a small pack each is over before the host has launched the next, so the host is
-what takes the time; a graph launches all of them at once. Padding is a segment of its own: no score depends on it.
+A layer is about a dozen kernels. In a small pack each kernel ends before the host has launched the next, so the host
+limits the speed; a graph launches all kernels at once. Padding is a separate segment: no score depends on it.
 """
 
 from collections.abc import Callable
@@ -15,22 +15,23 @@ from engines.torch.forward import stream
 from engines.torch.forward.gpu import Place
 from engines.torch.forward.stream import Sheet
 
-LARGEST = 4096  # tokens; from about there on the kernels take longer than their launches
-MOST = 64  # graphs; packs of further buckets are launched
-WARM_UPS = 2  # forwards before a capture: what allocates or chooses at its first call must not do so in a graph
+LARGEST = 4096  # tokens; in larger packs the kernels take longer than their launches
+MOST = 64  # graphs; packs of further buckets are launched kernel by kernel
+WARM_UPS = 2  # forwards before a capture: allocations and choices at the first call must not happen in a graph
 
 
 class Bucket(NamedTuple):
     tokens: int
     keys: int
     segments: int
-    longest: int  # queries of a segment
+    longest: int  # queries of the longest segment
 
 
 def bucket(sheet: Sheet) -> Bucket | None:
-    """The smallest bucket that holds this pack; None: too large to gain by a graph.
+    """The smallest bucket that holds this pack; None for a pack that is too large to gain from a graph.
 
-    Tokens, which cost products, are rounded up by an eighth at most; the others, which cost little, to powers of two.
+    Tokens, which cost products, are rounded up by at most an eighth; the other sizes cost little and are rounded up to
+    powers of two.
     """
     if sheet.tokens > LARGEST:
         return None
@@ -45,12 +46,12 @@ def bucket(sheet: Sheet) -> Bucket | None:
 
 
 def _power(size: int) -> int:
-    """The next power of two."""
+    """The smallest power of two that is not below `size`."""
     return 1 << (size - 1).bit_length()
 
 
 def pad(sheet: Sheet, to: Bucket) -> Sheet:
-    """The same pack with one segment of padding behind it, and empty segments after that."""
+    """The same pack, followed by one segment of padding and empty segments."""
     ids, positions, key_index, query_starts, key_starts, ends = np.split(sheet.numbers.numpy(), sheet.ends[:-1])
     parts = [
         _fill(ids, to.tokens, 0),
@@ -74,13 +75,13 @@ def _fill(
 
 
 class Captured(NamedTuple):
-    numbers: Tensor  # what a replay reads
+    numbers: Tensor  # input of a replay
     graph: torch.cuda.CUDAGraph
-    ends: Tensor  # what it writes: [segments - 1, hidden]
+    ends: Tensor  # output of a replay, [segments - 1, hidden]
 
 
 class Graphs:
-    """A forward of sheets that captures a graph at the first pack of each bucket and replays it for all later ones."""
+    """A forward of sheets that captures a graph at the first pack of each bucket and replays it for later packs."""
 
     def __init__(self, forward: Callable[[Place], Tensor], device: torch.device) -> None:
         self._forward, self._device = forward, device
@@ -88,16 +89,16 @@ class Graphs:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, sheet: Sheet) -> Tensor:
-        found = bucket(sheet)
-        if found is None or (found not in self._captured and len(self._captured) == MOST):
+        size = bucket(sheet)
+        if size is None or (size not in self._captured and len(self._captured) == MOST):
             return self._forward(stream.place(sheet, self._device))
-        padded = pad(sheet, found)
-        if found not in self._captured:
-            self._captured[found] = self._capture(padded)
-        captured = self._captured[found]
+        padded = pad(sheet, size)
+        if size not in self._captured:
+            self._captured[size] = self._capture(padded)
+        captured = self._captured[size]
         captured.numbers.copy_(padded.numbers.pin_memory(), non_blocking=True)
         captured.graph.replay()
-        return captured.ends[: sheet.tails].clone()  # the next replay writes there again
+        return captured.ends[: sheet.tails].clone()  # the next replay overwrites them
 
     def _capture(self, sheet: Sheet) -> Captured:
         numbers = stream.send(sheet.numbers, self._device).clone()

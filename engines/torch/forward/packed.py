@@ -1,11 +1,11 @@
 """The packed forward: one sequence holds a query's prefix once and many documents behind it, without padding.
 
-Sequence: [prefix | tail 1 | tail 2 | ...]. Positions restart after the prefix; each tail attends to the prefix
-and to itself, so every score equals that of its prompt alone. Scores are read at each tail's last token from one
-row of the head; full-vocabulary logits are never formed.
+Sequence: [prefix | tail 1 | tail 2 | ...]. Positions restart after the prefix; each tail attends to the prefix and to
+itself, so every score equals that of its prompt alone. Scores are read at each tail's last token from one row of the
+head; full-vocabulary logits are never formed.
 
-Attention is variable-length attention: segment i has its own queries and its own keys, causal with the last
-query aligned to the last key. On a CPU `decoder` computes models made as Qwen2, Qwen3 and Llama are. All others go
+Attention is variable-length attention: segment i has its own queries and its own keys, causal with the last query
+aligned to the last key. On a CPU `cpu` computes models with the modules of Qwen2, Qwen3 and Llama. All others go
 through transformers' own forward: on CUDA in 16 bit torch's `varlen_attn` attends in one kernel, elsewhere one
 `scaled_dot_product_attention` per block of a segment's queries does.
 """
@@ -24,8 +24,8 @@ from engines.torch.forward import cpu, packs, varlen
 from engines.torch.quantized import QuantizedLinear
 
 NAME = "crispbench_packed"
-ROWS = 512  # queries of one attention call without the kernel: a mask of 512 x 32,768 is 16 MB, a square one 1 GB
-KEYS_PER_TOKEN = 8  # keys are gathered per tail, the prefix again for each: bounds their memory under a long query
+ROWS = 512  # queries per attention call without the kernel: a mask of 512 x 32,768 is 16 MB, a square one 1 GB
+KEYS_PER_TOKEN = 8  # bounds the memory of gathered keys under a long query: each tail gathers the prefix again
 
 
 class PackLayout(NamedTuple):
@@ -33,13 +33,13 @@ class PackLayout(NamedTuple):
 
     ids: Tensor  # [1, tokens]
     positions: Tensor  # [1, tokens]
-    query_starts: Tensor  # [segments + 1], int32: segment i asks with tokens query_starts[i] : query_starts[i + 1]
+    query_starts: Tensor  # [segments + 1], int32: segment i has queries query_starts[i] : query_starts[i + 1]
     key_starts: Tensor  # [segments + 1], int32, into key_index
     key_index: Tensor  # token of each gathered key: the prefix again for every tail, then the tail itself
     ends: Tensor  # [tails]: last token of each tail
-    query_bounds: list[tuple[int, int]]  # the starts again, on the host, for the loop over segments
+    query_bounds: list[tuple[int, int]]  # the same bounds on the host, for the loop over segments
     key_bounds: list[tuple[int, int]]
-    mask: Tensor | None  # [rows, longest keys], True where a token may look, of which blocks take the lower right
+    mask: Tensor | None  # [rows, longest keys], True where a token attends; blocks take its lower right part
 
 
 def lay_out(prefix: Sequence[int], tails: Sequence[Sequence[int]], device: torch.device, *, kernel: bool) -> PackLayout:
@@ -75,7 +75,7 @@ def has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def attention_name(backbone: nn.Module) -> str:
-    """How attention is computed for this backbone, where it is now."""
+    """How attention is computed for this backbone on its present device."""
     parameter = next(backbone.parameters())
     if has_kernel(parameter.device, parameter.dtype):
         return "varlen_attn"
@@ -93,7 +93,7 @@ def attention(
     scaling: float | None = None,
     **_: Any,  # transformers passes dropout, sliding_window, position_ids and more, none of which apply here
 ) -> tuple[Tensor, None]:
-    """Attention over a packed sequence in the form that transformers calls; returns [1, tokens, heads, head_dim]."""
+    """Attention over a packed sequence, with the signature of transformers; returns [1, tokens, heads, head_dim]."""
     key, value = key[:, :, layout.key_index], value[:, :, layout.key_index]
     attend = _attend_by_segment if layout.mask is not None else _attend_by_kernel
     return attend(query, key, value, layout, scaling), None
@@ -132,17 +132,16 @@ AttentionInterface.register(NAME, attention)
 
 @torch.inference_mode()
 def score(backbone: nn.Module, head: Tensor, prompt: Prompt, *, budget: int, threads: int = 1) -> tuple[Tensor, int]:
-    """Scores of all tails of a prompt, and how many tokens were computed for them.
+    """Scores of all tails of a prompt, float32 [tails] on the device, and the number of computed tokens.
 
     `backbone` maps ids to hidden states with the attention `NAME`; `head` [hidden] is float32, on its device. With
-    `threads`, of a backbone on a CPU that `decoder` computes, several packs are computed at once. Returns float32
-    [tails] on the device.
+    `threads`, which are for a backbone that `cpu` computes, several packs are computed at once.
     """
     parameter = next(backbone.parameters())
     kernel = has_kernel(parameter.device, parameter.dtype)
     forward = _forward_own if not kernel and fits(backbone) else _forward_generic
 
-    @torch.inference_mode()  # a thread has a mode of its own
+    @torch.inference_mode()  # inference mode is per thread
     def score_pack(pack: list[int]) -> tuple[Tensor, int]:
         layout = lay_out(prompt.prefix, [prompt.tails[i] for i in pack], parameter.device, kernel=kernel)
         return forward(backbone, layout).float() @ head, layout.ids.numel()
@@ -151,8 +150,8 @@ def score(backbone: nn.Module, head: Tensor, prompt: Prompt, *, budget: int, thr
     planned = packs.spread(costs, len(prompt.prefix), budget, threads)
     scores = torch.empty(len(prompt.tails), device=parameter.device)
     computed = 0
-    for pack, (found, tokens) in zip(planned.packs, packs.compute(score_pack, planned), strict=True):
-        scores[pack] = found
+    for pack, (values, tokens) in zip(planned.packs, packs.compute(score_pack, planned), strict=True):
+        scores[pack] = values
         computed += tokens
     return scores, computed
 
@@ -162,16 +161,16 @@ def _forward_own(backbone: nn.Module, layout: PackLayout) -> Tensor:
 
 
 def _forward_generic(backbone: nn.Module, layout: PackLayout) -> Tensor:
-    """transformers' own forward, whose attention is `attention`."""
+    """transformers' own forward with the attention of this module."""
     hidden = backbone(input_ids=layout.ids, position_ids=layout.positions, use_cache=False, layout=layout)
     last: Tensor = hidden.last_hidden_state[0, layout.ends]
     return last
 
 
 def fits(backbone: nn.Module) -> bool:
-    """Whether `decoder` computes this backbone: it has the parts, and it gives the same numbers for a small pack.
+    """Whether `cpu` computes this backbone: it has the modules, and it gives the same numbers for a small pack.
 
-    Parts alone do not tell: models share them and differ in a factor or in which dimensions turn together.
+    Equal modules do not suffice: models share them and differ in a factor or in which dimensions rotate together.
     """
     if backbone not in _FITS:
         _FITS[backbone] = _agrees(backbone)
@@ -186,13 +185,13 @@ def _agrees(backbone: nn.Module) -> bool:
     parameter = next(backbone.parameters())
     if not parameter.is_cpu or not cpu.has_parts(backbone):
         return False
-    known = backbone.get_parameter("embed_tokens.weight").shape[0]
-    tokens = [token % known for token in range(1, 24)]
+    vocabulary = backbone.get_parameter("embed_tokens.weight").shape[0]
+    tokens = [token % vocabulary for token in range(1, 24)]
     layout = lay_out(tokens[:5], [tokens[5:20], tokens[20:]], parameter.device, kernel=False)
     expected = _forward_generic(backbone, layout).float()
     try:
-        found = _forward_own(backbone, layout).float()
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):  # parts of these names, and other shapes
+        own = _forward_own(backbone, layout).float()
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):  # modules of these names with other shapes
         return False
     exact = parameter.dtype == torch.float32 and not any(isinstance(m, QuantizedLinear) for m in backbone.modules())
-    return bool((found - expected).norm() <= (1e-4 if exact else 0.05) * expected.norm())
+    return bool((own - expected).norm() <= (1e-4 if exact else 0.05) * expected.norm())

@@ -1,7 +1,7 @@
 """Which documents share a packed sequence, and how a CPU computes several sequences at once. Knows no model.
 
-Threads that share the products of one sequence wait for each other between any two of them, and have little to share in
-all that is done there. A sequence for each thread needs no waiting; what it costs is the query's prefix once more.
+Threads that share the products of one sequence wait for each other after every product, and the work between products
+splits badly. One sequence per thread needs no waiting; its price is the query's prefix once more per sequence.
 """
 
 import heapq
@@ -11,21 +11,20 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
-# Of the time of one sequence, what threads that share it do not share (Amdahl 1967): by two threads' times 2% in bf16
-# and 7% in int8 (docs/LOG.md).
-UNSHARED = 0.05
+# Serial fraction of one forward (Amdahl 1967): two threads' times show 2% in bf16 and 7% in int8 (docs/LOG.md).
+SERIAL_FRACTION = 0.05
 AT_ONCE = 8  # sequences of the whole budget; more threads get smaller ones, so that memory stays bounded
 
 T = TypeVar("T")
 
 
 class PackPlan(NamedTuple):
-    packs: list[list[int]]  # indices of the documents of each sequence
-    threads: int  # that compute a pack each; 1: one pack after the other, by all threads together
+    packs: list[list[int]]  # indices of the documents in each sequence
+    threads: int  # packs computed at a time, each by one thread; 1: one pack after the other, by all threads together
 
 
 def plan(costs: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices of the tails of each pack: similar ones together, `budget` tokens at most unless one costs more."""
+    """Indices of the tails in each pack: tails of similar cost, at most `budget` tokens unless one tail costs more."""
     packs: list[list[int]] = []
     used = 0
     for index in sorted(range(len(costs)), key=lambda i: costs[i]):
@@ -38,19 +37,19 @@ def plan(costs: Sequence[int], budget: int) -> list[list[int]]:
 
 
 def spread(costs: Sequence[int], prefix_tokens: int, budget: int, threads: int) -> PackPlan:
-    """Packs for so many threads: one for each at a time, if that should end sooner than one after the other."""
+    """Packs for this number of threads: one per thread if the estimate is quicker, else one after the other."""
     together = plan(costs, budget)
     if threads == 1 or len(costs) < 2:
         return PackPlan(together, 1)
     apart = even(costs, max(min(budget, budget * AT_ONCE // threads), 1), threads)
     longest = max(sum(costs[index] for index in pack) for pack in apart)
-    apart_tokens = -(-len(apart) // threads) * (prefix_tokens + longest)  # of the thread that has the most
-    together_tokens = (len(together) * prefix_tokens + sum(costs)) * (UNSHARED + (1 - UNSHARED) / threads)
+    apart_tokens = -(-len(apart) // threads) * (prefix_tokens + longest)  # of the busiest thread
+    together_tokens = (len(together) * prefix_tokens + sum(costs)) * (SERIAL_FRACTION + (1 - SERIAL_FRACTION) / threads)
     return PackPlan(apart, min(threads, len(apart))) if apart_tokens < together_tokens else PackPlan(together, 1)
 
 
 def even(costs: Sequence[int], budget: int, threads: int) -> list[list[int]]:
-    """Packs alike in cost, a multiple of `threads` where there are as many tails; `budget` holds as in `plan`."""
+    """Packs of about equal cost within `budget`. Their number is a multiple of `threads` if there are enough tails."""
     count = threads * -(-sum(costs) // (budget * threads))
     while True:
         packs = _longest_first(costs, count)
@@ -60,7 +59,7 @@ def even(costs: Sequence[int], budget: int, threads: int) -> list[list[int]]:
 
 
 def _longest_first(costs: Sequence[int], count: int) -> list[list[int]]:
-    """Graham's rule (1969): the next longest goes where there is least so far, which is within 4/3 of the best."""
+    """Longest processing time first (Graham 1969): at most 4/3 of the optimal longest pack."""
     filled: list[tuple[int, int, list[int]]] = [(0, number, []) for number in range(min(count, len(costs)))]
     for index in sorted(range(len(costs)), key=lambda i: -costs[i]):
         used, number, pack = heapq.heappop(filled)
@@ -69,7 +68,7 @@ def _longest_first(costs: Sequence[int], count: int) -> list[list[int]]:
 
 
 def compute(score: Callable[[list[int]], T], planned: PackPlan) -> list[T]:
-    """`score` of every pack, in their order."""
+    """`score` of every pack, in the order of the packs."""
     if planned.threads == 1:
         return [score(pack) for pack in planned.packs]
     shared = torch.get_num_threads()
@@ -77,4 +76,4 @@ def compute(score: Callable[[list[int]], T], planned: PackPlan) -> list[T]:
         with ThreadPoolExecutor(planned.threads, "pack", torch.set_num_threads, (1,)) as pool:
             return list(pool.map(score, planned.packs))
     finally:
-        torch.set_num_threads(shared)  # a thread's own number was set above, and with it that of threads to come
+        torch.set_num_threads(shared)  # the pool's threads have set it for threads that start later

@@ -1,7 +1,7 @@
-"""Packs to a device and back: one copy in per pack from pinned memory, no copy out, no wait for the device between.
+"""Packs on their way to a device and back: one copy per pack from pinned memory, and no wait for the device.
 
 On a GPU a launch returns before the work is done, so the host tokenises and lays out the next pack, of this query or
-the next, while the device computes. Scores stay there until somebody reads them.
+the next, while the device computes. Scores stay on the device until `fetch` reads them.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,10 +19,10 @@ from engines.torch.forward.packs import plan
 
 
 class Sheet(NamedTuple):
-    """One pack on the host: all numbers of a `Place` behind each other, and where each part ends."""
+    """One pack on the host: the parts of a `Place` as one array, and the end of each part."""
 
     numbers: Tensor  # int32
-    ends: list[int]  # of the parts, in the order of Place
+    ends: list[int]  # end of each part in `numbers`, in the order of Place
     longest: tuple[int, int]
 
     @property
@@ -61,26 +61,26 @@ def lay_out(prefix: Sequence[int], tails: Sequence[Sequence[int]]) -> Sheet:
 
 
 def place(sheet: Sheet, device: torch.device) -> Place:
-    """The pack on the device, on its way there when this returns."""
+    """The pack on the device. The copy may still be under way when this returns."""
     return view(send(sheet.numbers, device), sheet)
 
 
 def view(numbers: Tensor, sheet: Sheet) -> Place:
-    """The parts of a sheet's numbers, wherever they lie."""
+    """The parts of a sheet's numbers, on the device of `numbers`."""
     parts = [numbers[start:end] for start, end in pairwise([0, *sheet.ends])]
     return Place(*parts, sheet.longest)  # type: ignore[call-arg, arg-type]
 
 
 def send(numbers: Tensor, device: torch.device) -> Tensor:
-    """A copy to a GPU goes through pinned memory, or the host would wait for all that was launched before."""
+    """A copy on the device, through pinned memory: otherwise the host waits for everything launched before."""
     return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers.to(device)
 
 
 @torch.inference_mode()
 def score(forward: Forward, head: Tensor, prompt: Prompt, *, budget: int) -> tuple[Tensor, int]:
-    """Scores of all tails of a prompt, and how many tokens were computed for them, as `packed.score` gives them.
+    """Scores of all tails of a prompt and the number of computed tokens, as `packed.score` gives them.
 
-    `head` [hidden] is float32, on the device. Returns float32 [tails] there, which may not be computed yet.
+    `head` [hidden] is float32, on the device. Returns float32 [tails] on the device, which may not be computed yet.
     """
     before = len(prompt.prefix)
     costs = [max(len(tail), (before + len(tail)) // KEYS_PER_TOKEN) for tail in prompt.tails]
@@ -96,12 +96,12 @@ def score(forward: Forward, head: Tensor, prompt: Prompt, *, budget: int) -> tup
 
 
 def fetch(scores: Sequence[Tensor]) -> list[list[float]]:
-    """The one wait: all scores of several prompts in one copy."""
+    """Scores of several prompts on the host, by one copy: the only wait for the device."""
     if not scores:
         return []
     values: list[float] = torch.cat(list(scores)).tolist()
-    found, start = [], 0
+    scores_of_prompts, start = [], 0
     for part in scores:
-        found.append(values[start : start + len(part)])
+        scores_of_prompts.append(values[start : start + len(part)])
         start += len(part)
-    return found
+    return scores_of_prompts
