@@ -341,6 +341,16 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     return f"{name} = {problem['input']!r:.200}: {message}" if name else message
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, at most 200 characters; the name of its type if the message is empty."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def not_utf8(error: Exception) -> ScoringFailed:
+    """The failure of a text that has no bytes in UTF-8, such as a lone surrogate."""
+    return ScoringFailed(f"a text cannot be encoded as UTF-8: {error}")
+
+
 def require(package: str, *, extra: str) -> Any:
     """Import an optional package, or raise EngineUnavailable with the extra that brings it."""
     try:

@@ -1,11 +1,13 @@
-"""Where a model lies: a folder, a name on the hub, or a folder inside an installed package."""
+"""A model's files: where they are, which revision they have, and whether tokenizer and labels fit the weights."""
 
 import hashlib
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.base import BadOptions, EngineUnavailable
+from engines.prompts.template import Labels
 from engines.storage import resolve
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ DEMONSTRATION = "crispbench_demonstration"  # key of config.json: true for a mod
 
 
 def locate(model: str) -> str:
-    """What to open for a model or a tokenizer of a config: its folder, or a name on the hub as it stands.
+    """The folder of a model or tokenizer in a config, or its name on the hub unchanged.
 
     A folder is a path, or `package:NAME/FOLDER` inside an installed package. Raises EngineUnavailable, BadOptions.
     """
@@ -33,7 +35,7 @@ def locate(model: str) -> str:
 
 
 def weights_revision(folder: str) -> str:
-    """`sha256:` and 16 hex digits over the folder's safetensors files in path order; empty if it holds none."""
+    """`sha256:` and 16 hex digits over the folder's safetensors files in path order; empty without such files."""
     files = sorted(Path(folder).rglob("*.safetensors"))
     digest = hashlib.sha256()
     for path in files:
@@ -48,6 +50,24 @@ def is_demonstration(config: object) -> bool:
 
 
 def hub_commit(model: "nn.Module") -> str | None:
-    """The hub's commit that a part of the model was loaded from; None for a folder."""
+    """The commit on the hub from which a part of the model was loaded; None for a folder."""
     configs = (getattr(module, "config", None) for module in model.modules())
     return next((commit for config in configs if (commit := getattr(config, "_commit_hash", None))), None)
+
+
+def check_vocabulary(model: str, known: int, used: int, *, next_step: str = "") -> None:
+    """Raise EngineUnavailable for a tokenizer with more tokens (`used`) than the model knows."""
+    if used > known:
+        problem = f"model {model!r} knows {known} tokens and its tokenizer has {used}: another model's?"
+        raise EngineUnavailable(f"{problem} {next_step}".rstrip())
+
+
+def label_rows(id2label: Mapping[object, object] | None, labels: Labels) -> tuple[int, int]:
+    """Rows of the positive and the negative label in a classifier's head, by name. Raises EngineUnavailable."""
+    rows = {str(name): int(str(row)) for row, name in (id2label or {}).items()}
+    if set(rows) != {labels.positive, labels.negative}:
+        raise EngineUnavailable(
+            f"the checkpoint's labels are {sorted(rows)}, expected {labels.positive!r} and {labels.negative!r}: "
+            "set id2label in its config.json, or use a template with these labels"
+        )
+    return rows[labels.positive], rows[labels.negative]

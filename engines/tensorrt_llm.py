@@ -1,7 +1,7 @@
-"""Causal rerankers in NVIDIA's TensorRT-LLM: one step of generation, of whose logits the two labels' are read.
+"""Causal rerankers in NVIDIA's TensorRT-LLM: one step of generation, from which the two labels' logits are read.
 
-Written for TensorRT-LLM 1.2 (LLM API, PyTorch backend). A classifier conversion takes the encode-only route, which
-later versions have.
+Written for TensorRT-LLM 1.2 (LLM API, PyTorch backend). A classifier conversion takes the encode-only route of later
+versions.
 """
 
 import importlib
@@ -47,11 +47,11 @@ class TensorRTLLMOptions(Options):
     revision: str | None = None
     template: str = "mxbai-v2-seq"
     instruction: str = ""
-    max_tokens: PositiveInt = 8192  # of the whole prompt; the document is cut to fit
-    max_batch_size: PositiveInt = 64  # prompts of one forward
-    max_num_tokens: PositiveInt = 16384  # tokens of one forward; no prompt may be longer, so documents are cut to it
-    cache_tokens: bool = True  # documents are tokenised before they are scored, once; False: anew with every query
-    kv_cache_fraction: float = Field(default=0.5, gt=0, le=1)  # of the GPU memory that the weights leave free
+    max_tokens: PositiveInt = 8192  # limit of the whole prompt; the document is cut to fit
+    max_batch_size: PositiveInt = 64  # prompts per forward
+    max_num_tokens: PositiveInt = 16384  # tokens per forward, which also limit one prompt: documents are cut to fit
+    cache_tokens: bool = True  # tokenise every document once, before scoring; False: with every query
+    kv_cache_fraction: float = Field(default=0.5, gt=0, le=1)  # share of the GPU memory that the weights leave free
 
     @model_validator(mode="after")
     def _template_takes_the_instruction(self) -> Self:
@@ -60,13 +60,13 @@ class TensorRTLLMOptions(Options):
 
 
 class Files(NamedTuple):
-    """A checkpoint as it lies on disk, before any weight is read."""
+    """A checkpoint on disk, before any weight is read."""
 
     name: str
     revision: str
     folder: Path
     config: Mapping[str, Any]
-    weights: str  # how they are quantized, "none" if they are not
+    weights: str  # how the weights are quantized; "none" for full weights
     tokenizer: "Tokenizer"
 
     @property
@@ -88,16 +88,16 @@ class Files(NamedTuple):
 
 
 class Head(NamedTuple):
-    """What the logits of one prompt are: how many, and which of them are the labels'."""
+    """The logits of one prompt: their number, and which of them belong to the labels."""
 
     width: int
     positive: int
-    negative: int | None  # None: a single label, whose logit is the log-odds
+    negative: int | None  # None for a single label, whose logit is the log-odds
 
     def log_odds(self, logits: "Tensor | None") -> float:
         """Positive minus negative logit of one prompt, from [1, 1, width], [1, width] or [width].
 
-        Raises ScoringFailed for any other shape. May be infinite or no number.
+        Raises ScoringFailed for any other shape. The result may be infinite or NaN.
         """
         # 2 dimensions in 1.2 (its tests/unittest/_torch/sampler/test_return_logits.py), 3 in a report on 1.3
         shape = None if logits is None else tuple(logits.shape)
@@ -127,7 +127,7 @@ class TensorRTLLM(Engine):
             _classifier_head(files, template.labels) if files.is_classifier else _causal_head(files, self._encoder)
         )
         self._encode_only = files.is_classifier
-        # The LLM holds no tokenizer, so an end has to be named; it is ignored, for one token is asked for
+        # The LLM has no tokenizer, so it needs an end id. The id has no effect: only one token is generated.
         self._sampling = package.SamplingParams(
             max_tokens=1,
             temperature=0.0,
@@ -194,8 +194,8 @@ class TensorRTLLM(Engine):
         if self._encode_only:
             arguments["encode_only"] = True
         else:
-            # Reused blocks give other logits than computed ones: NVIDIA/TensorRT-LLM issue 15503, up to 0.16.
-            # "auto" is the checkpoint's own type, and _open lets no 8-bit one through.
+            # Reused blocks change the logits by up to 0.16: NVIDIA/TensorRT-LLM issue 15503.
+            # "auto" is the checkpoint's own type, which is never 8 bit: _open refuses it.
             arguments["kv_cache_config"] = package.KvCacheConfig(
                 enable_block_reuse=False, dtype="auto", free_gpu_memory_fraction=self.options.kv_cache_fraction
             )
@@ -204,7 +204,7 @@ class TensorRTLLM(Engine):
                 return package.LLM(**arguments)
         except (OSError, RuntimeError, TypeError, ValueError) as error:
             raise EngineUnavailable(
-                f"TensorRT-LLM {package.version} cannot load {files.name!r} ({files.architecture}): {_line(error)}"
+                f"TensorRT-LLM {package.version} cannot load {files.name!r} ({files.architecture}): {first_line(error)}"
             ) from None
 
     def _score_query(self, query: str, documents: Sequence[str]) -> list[float]:
@@ -213,7 +213,7 @@ class TensorRTLLM(Engine):
         try:
             logits = self._encode(prompts) if self._encode_only else self._generate(prompts)
         except (RuntimeError, TypeError, ValueError) as error:
-            raise ScoringFailed(f"TensorRT-LLM failed at query {query[:60]!r}: {_line(error)}") from None
+            raise ScoringFailed(f"TensorRT-LLM failed at query {query[:60]!r}: {first_line(error)}") from None
         scores = [self._head.log_odds(row) for row in logits]
         bad = next((score for score in scores if not math.isfinite(score)), None)
         if bad is not None:
@@ -242,7 +242,7 @@ class TensorRTLLM(Engine):
 
 
 class Package(NamedTuple):
-    """What is used of tensorrt_llm."""
+    """The parts of tensorrt_llm that are used here."""
 
     version: str
     LLM: Any
@@ -260,7 +260,7 @@ def _package() -> Package:
         package = importlib.import_module("tensorrt_llm")
         api = importlib.import_module("tensorrt_llm.llmapi")
     except (ImportError, OSError, RuntimeError) as error:  # a missing CUDA library is an OSError or a RuntimeError
-        raise EngineUnavailable(f"tensorrt_llm cannot be imported ({_line(error)}): {INSTALL}") from None
+        raise EngineUnavailable(f"tensorrt_llm cannot be imported ({first_line(error)}): {INSTALL}") from None
     version = str(package.__version__)
     if tuple(map(int, version.split(".")[:2])) < (1, 2):
         raise EngineUnavailable(f"tensorrt_llm is {version}, expected 1.2 or later: {INSTALL}")
@@ -275,7 +275,7 @@ def _gpu() -> GPU:
 
 
 def _open(model: str, revision: str | None) -> Files:
-    """The checkpoint's folder and what its files say. Raises EngineUnavailable."""
+    """The checkpoint's folder and the contents of its files. Raises EngineUnavailable."""
     from engines.torch.checkpoint import load_tokenizer
 
     hub = require("huggingface_hub", extra="torch")
@@ -289,7 +289,7 @@ def _open(model: str, revision: str | None) -> Files:
         tokenizer = load_tokenizer(str(folder), None)
     except (OSError, ValueError, KeyError) as error:
         raise EngineUnavailable(
-            f"model {model!r} cannot be read: {_line(error)}; expected a folder with a checkpoint, or a name on the hub"
+            f"model {model!r} cannot be read: {first_line(error)}; expected a folder with a checkpoint, or a hub name"
         ) from None
     settings = {**(config.get("quantization_config") or {}), **quantized}
     cache = settings.get("kv_cache_quant_algo") or settings.get("kv_cache_scheme")
@@ -304,11 +304,11 @@ def _open(model: str, revision: str | None) -> Files:
 
 
 def _check_fits(files: Files, capability: tuple[int, int], package: Package) -> None:
-    """Raises EngineUnavailable for a checkpoint that this version or this GPU cannot run."""
+    """Raise EngineUnavailable for a checkpoint that this version or this GPU cannot run."""
     if files.is_classifier and not hasattr(package.LLM, "encode"):
         raise EngineUnavailable(
             f"model {files.name!r} is a classifier ({files.architecture}), which TensorRT-LLM {package.version} does "
-            "not run: name its causal checkpoint, as mixedbread-ai/mxbai-rerank-large-v2 is one, or use kind torch"
+            "not run: name its causal checkpoint, such as mixedbread-ai/mxbai-rerank-large-v2, or use kind torch"
         )
     if not files.is_classifier and not files.architecture.endswith("ForCausalLM"):
         raise EngineUnavailable(f"architecture {files.architecture!r}: expected ...ForCausalLM")
@@ -321,28 +321,18 @@ def _check_fits(files: Files, capability: tuple[int, int], package: Package) -> 
 
 
 def _causal_head(files: Files, encoder: PromptEncoder) -> Head:
-    known, used = int(files.config["vocab_size"]), files.tokenizer.get_vocab_size()
-    if used > known:
-        raise EngineUnavailable(
-            f"model {files.name!r} knows {known} tokens and its tokenizer has {used}: another model's?"
-        )
+    known = int(files.config["vocab_size"])
+    check_vocabulary(files.name, known, files.tokenizer.get_vocab_size())
     return Head(known, *encoder.label_ids())
 
 
 def _classifier_head(files: Files, labels: Labels) -> Head:
-    names = {str(name): int(index) for index, name in (files.config.get("id2label") or {}).items()}
-    if len(names) == 1:
-        return Head(1, 0, None)
-    if set(names) != {labels.positive, labels.negative}:
-        raise EngineUnavailable(
-            f"the checkpoint's labels are {sorted(names)}, expected {labels.positive!r} and {labels.negative!r}: "
-            "set id2label in its config.json, or use a template with these labels"
-        )
-    return Head(2, names[labels.positive], names[labels.negative])
+    id2label = files.config.get("id2label") or {}
+    return Head(1, 0, None) if len(id2label) == 1 else Head(2, *label_rows(id2label, labels))
 
 
 def _check_order(prompts: list[list[int]], outputs: Sequence[Any]) -> None:
-    """Raises ScoringFailed unless output i is prompt i's."""
+    """Raise ScoringFailed unless output i belongs to prompt i."""
     if len(outputs) != len(prompts):
         raise ScoringFailed(f"TensorRT-LLM gave {len(outputs)} outputs for {len(prompts)} prompts")
     for index, (ids, output) in enumerate(zip(prompts, outputs, strict=True)):
@@ -351,7 +341,7 @@ def _check_order(prompts: list[list[int]], outputs: Sequence[Any]) -> None:
 
 
 def _batches(prompts: list[list[int]], most: int, most_tokens: int) -> Iterator[list[list[int]]]:
-    """Consecutive prompts, as many as one forward takes."""
+    """Consecutive prompts in batches that one forward takes."""
     batch: list[list[int]] = []
     for ids in prompts:
         if batch and (len(batch) == most or sum(map(len, batch)) + len(ids) > most_tokens):
@@ -363,7 +353,7 @@ def _batches(prompts: list[list[int]], most: int, most_tokens: int) -> Iterator[
 
 @contextmanager
 def _stdout_kept_clean() -> Iterator[None]:
-    """What the library and its worker processes print goes to stderr: stdout belongs to `--json`."""
+    """Send the output of the library and its worker processes to stderr: stdout belongs to `--json`."""
     sys.stdout.flush()
     before = os.dup(1)
     os.dup2(2, 1)
@@ -373,7 +363,3 @@ def _stdout_kept_clean() -> Iterator[None]:
     finally:
         os.dup2(before, 1)
         os.close(before)
-
-
-def _line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

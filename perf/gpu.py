@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from engines import EngineError
+from engines.base import first_line
 from perf import gpu_measures, gpu_texts
 from perf.gpu_measures import Ceilings, Figures, GpuArm, Meter, Result, ScoreAgreement
 from perf.gpu_table import markdown
@@ -145,7 +146,7 @@ def run(
         try:
             results[key] = gpu_measures.measure(arm, plans, ceilings, meter)
         except (EngineError, RuntimeError, OSError) as error:
-            left_out[key] = (str(error).strip() or type(error).__name__).splitlines()[0]
+            left_out[key] = first_line(error)
         took_s = time.perf_counter() - began_s
         longest_s = max(longest_s, took_s)
         print(f"{key}: {left_out.get(key, 'done')}, {took_s:.1f} s", file=sys.stderr, flush=True)

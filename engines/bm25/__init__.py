@@ -1,1 +1,1 @@
-"""The BM25 engine: its index on disk and its analysis of text. The code here decides which candidates it finds."""
+"""The BM25 engine: its index on disk and its analysis of text. Stored candidates depend on the code in this room."""

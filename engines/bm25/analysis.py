@@ -1,8 +1,8 @@
-"""How a text is cut into index terms, by the name of its language. It knows nothing of indexes or scores.
+"""From a text to its index terms, by the name of its language. It knows nothing of indexes or scores.
 
-`english` and `code` are Lucene's EnglishAnalyzer, the second with identifiers taken apart. A language for which
-PyStemmer has a stemmer: its words, stemmed. `chinese`, `japanese`, `thai`, which put no space between words: pairs
-of neighbouring characters, as Lucene's CJKAnalyzer, and words of other scripts whole. `simple`: words.
+`english` and `code` are Lucene's EnglishAnalyzer; `code` also splits identifiers. Languages with a stemmer in PyStemmer
+have stemmed words. `chinese`, `japanese` and `thai`, which put no space between words, have pairs of neighbouring
+characters, as Lucene's CJKAnalyzer, and whole words of other scripts. `simple` has words.
 """
 
 import re
@@ -22,16 +22,16 @@ STOP_WORDS = frozenset(
     "a an and are as at be but by for if in into is it no not of on or such that the their then there these they "
     "this to was will with".split()
 )
-# camelCase, PascalCase, HTTPServer, snake_case: borders inside an identifier; sha256 stays one word
+# Borders inside an identifier: camelCase, PascalCase, HTTPServer, snake_case; sha256 stays one word
 IDENTIFIER_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_+")
 # Han with its iteration marks, hiragana, katakana and its extensions
 CJK = r"\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3040-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff"
 CJK += r"\U00016fe0-\U00016ff1\U0001aff0-\U0001b16f\U00020000-\U0003ffff"
-# a letter with the vowel before it and the marks and vowels after it (Theeramunkong et al. 2000, "Character cluster
-# based Thai information retrieval"); XQuAD nDCG@10 with pairs of these 0.971, of single code points 0.918
+# A letter with the vowel before it and the marks and vowels after it (Theeramunkong et al. 2000, "Character cluster
+# based Thai information retrieval"). XQuAD nDCG@10 is 0.971 with pairs of these and 0.918 with single code points.
 THAI = r"[\u0e40-\u0e44]?[\u0e01-\u0e3a\u0e40-\u0e4e][\u0e30-\u0e3a\u0e45\u0e47-\u0e4e]*"
 CHARACTER = {"chinese": f"[{CJK}]", "japanese": f"[{CJK}]", "thai": THAI}
-# of MIRACL and Mr.TyDi, without a stemmer in Snowball; each is what `simple` is
+# Languages of MIRACL and Mr.TyDi without a stemmer in Snowball, analysed like `simple`
 UNSTEMMED = ("bengali", "korean", "simple", "swahili", "telugu", "vietnamese", "yoruba")
 JOINERS = "\u200c\u200d"  # zero-width; inside words of Persian and Indic scripts
 
@@ -39,7 +39,7 @@ Analyzer = Callable[[str], list[str]]
 
 
 def names() -> list[str]:
-    """Every analysis that there is, English and code first."""
+    """Names of all analyses, `english` and `code` first."""
     return ["english", "code", *sorted({*_snowball(), *CHARACTER, *UNSTEMMED} - {"english"})]
 
 
@@ -50,7 +50,7 @@ def terms(text: str, analysis: str) -> list[str]:
 
 @cache
 def analyzer(analysis: str) -> Analyzer:
-    """The function from text to terms behind a name. Raises BadOptions, EngineUnavailable."""
+    """The function from text to terms by the name of an analysis. Raises BadOptions, EngineUnavailable."""
     if analysis == "english":
         return _english
     if analysis == "code":
@@ -63,7 +63,7 @@ def analyzer(analysis: str) -> Analyzer:
         return _stemmed(analysis)
     raise BadOptions(
         f"analysis {analysis!r} is not known to BM25; known are {', '.join(names())}: "
-        "take simple for a language with spaces and no entry"
+        "take simple for any other language with spaces"
     )
 
 
@@ -79,52 +79,52 @@ def _english(text: str) -> list[str]:
 
 def _stemmed(language: str) -> Analyzer:
     stem = _stem(language)
-    if language == "turkish":  # whose I is the capital of ı, and İ of i: `lower` knows English
+    if language == "turkish":  # its capitals of ı and i are I and İ, while `lower` follows English
         return lambda text: list(stem(_words(text.translate({ord("I"): "ı", ord("İ"): "i"}))))
     return lambda text: list(stem(_words(text)))
 
 
 @cache
 def _stem(algorithm: str) -> Callable[[list[str]], list[str]]:
-    found: Callable[[list[str]], list[str]] = require("Stemmer", extra="bm25").Stemmer(algorithm).stemWords
-    return found
+    stem: Callable[[list[str]], list[str]] = require("Stemmer", extra="bm25").Stemmer(algorithm).stemWords
+    return stem
 
 
 def _words(text: str) -> list[str]:
-    """Runs of letters, digits and marks in lower case; composed, so that é is one character however it was typed."""
+    """Runs of letters, digits and marks in lower case; in NFC, so that é is one character however it was typed."""
     return _word().findall(unicodedata.normalize("NFC", text).lower())
 
 
 def _paired(character: str) -> Analyzer:
-    """Pairs of neighbouring characters in a run of a script, the character itself in a run of one.
+    """Pairs of neighbouring characters in a run of a script; a single character stays alone.
 
-    Compatibility forms are made equal: full-width Latin and half-width katakana are the same words.
+    Compatibility forms are equal: full-width Latin and half-width katakana give the same words as the usual forms.
     """
-    run, one = re.compile(f"(?:{character})+"), re.compile(character)
+    run, single = re.compile(f"(?:{character})+"), re.compile(character)
 
     def cut(text: str) -> list[str]:
-        found: list[str] = []
+        terms: list[str] = []
         text = unicodedata.normalize("NFKC", text).lower()
         end = 0
         for match in run.finditer(text):
-            found += _word().findall(text, end, match.start())
-            characters, end = one.findall(match[0]), match.end()
-            found += ["".join(characters[at : at + 2]) for at in range(max(1, len(characters) - 1))]
-        return found + _word().findall(text, end)
+            terms += _word().findall(text, end, match.start())
+            characters, end = single.findall(match[0]), match.end()
+            terms += ["".join(characters[start : start + 2]) for start in range(max(1, len(characters) - 1))]
+        return terms + _word().findall(text, end)
 
     return cut
 
 
 @cache
 def _word() -> re.Pattern[str]:
-    r"""A run of `\w` and of marks, which `\w` leaves out: vowel signs of Hindi, Thai and Arabic would cut words."""
+    r"""Runs of `\w` and of marks, which `\w` excludes: vowel signs of Hindi, Thai and Arabic would cut words."""
     marks = (number for number in range(sys.maxunicode + 1) if unicodedata.category(chr(number))[0] == "M")
     ranges = "".join(f"{chr(first)}-{chr(last)}" for first, last in _runs(marks))
     return re.compile(rf"\w[\w{ranges}{JOINERS}]*")
 
 
 def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """First and last of each run of consecutive numbers, which come in ascending order."""
+    """First and last number of each run of consecutive numbers; the numbers ascend."""
     grouped = groupby(enumerate(numbers), key=lambda item: item[1] - item[0])
     runs = [[number for _, number in group] for _, group in grouped]
     return [(run[0], run[-1]) for run in runs]

@@ -1,4 +1,4 @@
-"""BM25 by bm25s: the first stage, and as an engine over its own candidates the baseline row of every table."""
+"""BM25 by bm25s: the first stage of a run, and as an engine the baseline row of every table."""
 
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, ClassVar
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class BM25Options(Options):
     k1: float = Field(default=0.9, ge=0)  # Anserini's defaults
     b: float = Field(default=0.4, ge=0, le=1)
-    analysis: str | None = None  # see engines/bm25/analysis.py; None: what the collection is said to be
+    analysis: str | None = None  # a name in engines/bm25/analysis.py; None: the benchmark's
 
     @field_validator("analysis")
     @classmethod
@@ -32,7 +32,7 @@ class BM25Options(Options):
 
 
 class BM25(Retriever):
-    """Scores any pair whose document was in the prepared corpus, whose statistics it uses."""
+    """Scores pairs whose documents were in the prepared corpus, by the statistics of that corpus."""
 
     options_type: ClassVar[type[Options]] = BM25Options
     options: BM25Options
@@ -62,14 +62,14 @@ class BM25(Retriever):
         import numpy as np
 
         scores = self._all_scores(query)
-        found = np.flatnonzero(scores)
-        if k < len(found):  # only what can be among the best is sorted
-            found = found[scores[found] >= np.partition(scores[found], -k)[-k]]
-        best = found[np.argsort(-scores[found], kind="stable")][:k]
+        positions = np.flatnonzero(scores)
+        if k < len(positions):  # only documents that can be among the best are sorted
+            positions = positions[scores[positions] >= np.partition(scores[positions], -k)[-k]]
+        best = positions[np.argsort(-scores[positions], kind="stable")][:k]
         return [int(position) for position in best]
 
     def close(self) -> None:
-        self._index = None  # with which its memory maps go
+        self._index = None  # closes its memory maps
 
     def describe(self) -> Description:
         settings = self.options
@@ -93,5 +93,5 @@ class BM25(Retriever):
 
     def _prepared(self) -> "Index":
         if self._index is None:
-            raise ScoringFailed("BM25 was not shown a corpus: call prepare first")
+            raise ScoringFailed("BM25 has no corpus: call prepare first")
         return self._index

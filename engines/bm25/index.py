@@ -1,8 +1,8 @@
-"""BM25 indexes on disk: built in memory that does not grow with text, and found again by what they were built from.
+"""BM25 indexes on disk, built in memory that does not grow with the text and reused for the same documents.
 
-An index is a folder below `cache_folder("bm25")`, named by the hash of its documents in their order and of all that
-decides a weight. It holds the arrays of bm25s in that library's own files, which stay on disk and are memory-mapped,
-and the places of terms and documents. Old ones stay: whoever needs the space deletes any of the folders, or all.
+An index is a folder below `cache_folder("bm25")`, named by the hash of its documents in their order and of everything
+that decides a weight. It holds the arrays of bm25s in that library's own files, which are memory-mapped, and the
+positions of terms and documents. Old indexes stay: to free space, delete any or all of the folders.
 """
 
 import hashlib
@@ -30,8 +30,8 @@ from engines.bm25 import analysis
 from engines.storage import cache_folder
 
 FORMAT = 1  # 1: first version, 2026-11
-RUN = 2**20  # terms of text, and then postings, that are sorted at once: about 60 MB
-DIGEST_BYTES = 16  # of sha256; among 10^8 texts two share these with a chance of 10^-23
+RUN = 2**20  # terms of text, and later postings, that are sorted at once: about 60 MB
+DIGEST_BYTES = 16  # first bytes of sha256; a collision among 10^8 texts has a probability of 10^-23
 DIGEST = f"S{DIGEST_BYTES}"
 ABSENT = -1
 MANIFEST = "manifest.json"
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """What decides the weights of given documents. k1 and b do, for the stored weights are those of the scores."""
+    """The settings that decide the weights of given documents; the stored weights include k1 and b."""
 
     analysis: str
     k1: float
@@ -51,66 +51,66 @@ class IndexSettings:
 
 
 class Index:
-    """An index that lies in a folder, memory-mapped: the folder may vanish, and its space is free after `close`."""
+    """A memory-mapped index in a folder. The folder may be deleted; its space is free once the index is dropped."""
 
     def __init__(self, folder: Path) -> None:
         self._bm25 = require("bm25s", extra="bm25").BM25.load(folder, mmap=True, load_vocab=False)
         self._size = int(self._bm25.scores["num_docs"])
-        self._terms, self._documents = _Places(folder, "terms"), _Places(folder, "documents")
+        self._terms, self._documents = _Positions(folder, "terms"), _Positions(folder, "documents")
 
     def scores(self, terms: Sequence[str]) -> NDArray[np.float32]:
-        """Of every document, in their order; a term that no document holds adds nothing."""
+        """Scores of all documents, in their order; a term that no document holds adds nothing."""
         known = [int(term) for term in self._terms.find(terms) if term != ABSENT]
         if not known:  # bm25s fails on a query without terms
             return np.zeros(self._size, dtype=np.float32)
-        found: NDArray[np.float32] = self._bm25.get_scores(known)
-        return found
+        scores: NDArray[np.float32] = self._bm25.get_scores(known)
+        return scores
 
     def positions(self, documents: Sequence[str]) -> NDArray[np.int64]:
-        """The first position of each among the indexed documents; ABSENT where it is none of them."""
+        """The first position of each document in the index; ABSENT for a document that is not in it."""
         return self._documents.find(documents)
 
 
-class _Places:
-    """Where each of many texts stands among them, on disk: their digests in ascending order, and the place of each."""
+class _Positions:
+    """Positions of many texts, on disk: digests of the texts in ascending order, and the position of each text."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._digests = np.load(folder / f"{name}.digests.npy", mmap_mode="r")
-        self._places = np.load(folder / f"{name}.places.npy", mmap_mode="r")
+        self._positions = np.load(folder / f"{name}.positions.npy", mmap_mode="r")
 
     @staticmethod
     def save(folder: Path, name: str, digests: bytearray) -> None:
-        found = np.frombuffer(digests, dtype=DIGEST)
-        order = np.argsort(found, kind="stable")  # of equal texts the first is found
-        np.save(folder / f"{name}.digests.npy", found[order])
-        np.save(folder / f"{name}.places.npy", order.astype(np.int32))
+        keys = np.frombuffer(digests, dtype=DIGEST)
+        order = np.argsort(keys, kind="stable")  # the first of equal texts comes first
+        np.save(folder / f"{name}.digests.npy", keys[order])
+        np.save(folder / f"{name}.positions.npy", order.astype(np.int32))
 
     def find(self, texts: Sequence[str]) -> NDArray[np.int64]:
         wanted = np.array([_digest(text)[:DIGEST_BYTES] for text in texts], dtype=DIGEST)
-        found = np.full(len(texts), ABSENT, dtype=np.int64)
+        positions = np.full(len(texts), ABSENT, dtype=np.int64)
         if len(self._digests):
             nearest = np.minimum(np.searchsorted(self._digests, wanted), len(self._digests) - 1)
             there = self._digests[nearest] == wanted
-            found[there] = self._places[nearest[there]]
-        return found
+            positions[there] = self._positions[nearest[there]]
+        return positions
 
 
 def _digest(text: str) -> bytes:
-    """32 bytes; of a lone surrogate too, which is no text, but nothing that BM25 must refuse."""
+    """sha256 of a text, 32 bytes. A lone surrogate has one too: BM25 need not refuse it."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def open_index(documents: Collection[str], settings: IndexSettings) -> Index:
-    """The stored index of these documents, which are read once, or a new one, for which they are read again.
+    """The stored index of these documents, which are read once, or a new index, for which they are read again.
 
-    Processes that want the same new index wait for the one that builds it. Where the cache folder cannot be written,
-    the index lies in a temporary folder until it is closed. Raises EngineUnavailable if there is no room either.
+    Processes that need the same new index wait for the one that builds it. If the cache folder cannot be written, the
+    index is in a temporary folder until it is closed. Raises EngineUnavailable if that cannot be written either.
     """
     identity = _identity(documents, settings)
     folder = cache_folder("bm25") / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    found = _stored(folder, identity)
-    if found is not None:
-        return found
+    stored = _stored(folder, identity)
+    if stored is not None:
+        return stored
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _locked(folder.with_suffix(".lock")):
@@ -118,9 +118,9 @@ def open_index(documents: Collection[str], settings: IndexSettings) -> Index:
     except OSError as error:
         log.warning("crispbench: the BM25 index is kept until the end of the run only: %s", error)
     try:
-        with tempfile.TemporaryDirectory() as place:
-            _build(Path(place), documents, settings, identity)
-            return Index(Path(place))
+        with tempfile.TemporaryDirectory() as temporary:
+            _build(Path(temporary), documents, settings, identity)
+            return Index(Path(temporary))
     except OSError as error:
         raise EngineUnavailable(
             f"the BM25 index cannot be written: {error}; set CRISPBENCH_CACHE or TMPDIR to a folder with room"
@@ -129,25 +129,25 @@ def open_index(documents: Collection[str], settings: IndexSettings) -> Index:
 
 def _identity(documents: Iterable[str], settings: IndexSettings) -> Identity:
     """Everything that decides an index."""
-    size, whole = 0, hashlib.sha256()
+    size, corpus = 0, hashlib.sha256()
     for document in documents:
         size += 1
-        whole.update(_digest(document))
+        corpus.update(_digest(document))
     code = b"".join(Path(__file__).with_name(name).read_bytes() for name in ("analysis.py", "index.py"))
     return {
         "format": FORMAT,
         "documents": size,
-        "sha256": whole.hexdigest(),
+        "sha256": corpus.hexdigest(),
         **asdict(settings),
         "bm25s": require("bm25s", extra="bm25").__version__,
         "PyStemmer": require("Stemmer", extra="bm25").version(),
-        "unicode": unicodedata.unidata_version,  # says what a letter is
+        "unicode": unicodedata.unidata_version,  # decides which characters are letters
         "code": hashlib.sha256(code).hexdigest(),
     }
 
 
 def _stored(folder: Path, identity: Identity) -> Index | None:
-    """The index in a folder, or None if it is not there or not as it was written: every byte is hashed, 1 s per GB."""
+    """The index in a folder; None if it is missing or has changed. Every byte is hashed, 1 s per GB."""
     try:
         if (folder / MANIFEST).read_bytes() != _manifest(folder, identity):
             return None
@@ -167,19 +167,19 @@ def _manifest(folder: Path, identity: Identity) -> bytes:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Held by one process at a time; whoever is killed holds it no longer."""
+    """A lock for one process at a time; a killed process releases it."""
     with path.open("wb") as file:
         flock(file, LOCK_EX)
         yield
 
 
 def _renewed(folder: Path, documents: Iterable[str], settings: IndexSettings, identity: Identity) -> Index:
-    """Build beside the folder and rename, so that what has the folder's name is whole. The lock is held."""
+    """Build beside the folder and rename, so that a folder of this name is always complete. The lock is held."""
     if folder.exists():
-        log.warning("crispbench: the BM25 index in %s is not as it was written: it is built anew", folder)
+        log.warning("crispbench: the BM25 index in %s has changed since it was written: it is built again", folder)
         shutil.rmtree(folder)
     draft = folder.with_suffix(".draft")
-    shutil.rmtree(draft, ignore_errors=True)  # what a killed build left
+    shutil.rmtree(draft, ignore_errors=True)  # left by a killed build
     draft.mkdir()
     try:
         _build(draft, documents, settings, identity)
@@ -189,7 +189,7 @@ def _renewed(folder: Path, documents: Iterable[str], settings: IndexSettings, id
 
 
 def _build(folder: Path, documents: Iterable[str], settings: IndexSettings, identity: Identity) -> None:
-    """Raises OSError where there is no room, ScoringFailed for documents that change."""
+    """Raises OSError if the disk is full, ScoringFailed if the second reading gives other documents."""
     with tempfile.TemporaryDirectory(dir=folder) as drafts:
         text = _read(documents, analysis.analyzer(settings.analysis), Path(drafts))
         if text.sha256 != identity["sha256"]:
@@ -197,24 +197,24 @@ def _build(folder: Path, documents: Iterable[str], settings: IndexSettings, iden
                 f"the second reading gave other documents ({len(text.lengths)}) than the first "
                 f"({identity['documents']}): BM25 needs a collection that can be read twice"
             )
-        _Places.save(folder, "documents", text.documents)
-        _Places.save(folder, "terms", text.terms)
+        _Positions.save(folder, "documents", text.documents)
+        _Positions.save(folder, "terms", text.terms)
         _merge(text, folder, settings)
     parameters = {"k1": settings.k1, "b": settings.b, "method": "lucene", "num_docs": len(text.lengths)}
     (folder / "params.index.json").write_text(json.dumps(parameters), encoding="utf-8")
     (folder / MANIFEST).write_bytes(_manifest(folder, identity))
 
 
-# Building. Text becomes runs of postings (term, document, count), each sorted and small enough for memory; then runs
-# are merged a range of terms at a time. All is written from front to back: a full disk is an OSError, where filling a
-# memory-mapped file would end in SIGBUS.
+# Building. Text becomes runs of postings (term, document, count), each sorted and small enough for memory. Then the
+# runs are merged, one range of terms at a time. Files are written from front to back: a full disk is then an OSError, while
+# filling a memory-mapped file would end in SIGBUS.
 
 
 class _Text(NamedTuple):
-    """What a reading of the documents leaves."""
+    """The result of reading the documents."""
 
     sha256: str
-    documents: bytearray  # digests
+    documents: bytearray  # digests, in the order of the documents
     terms: bytearray  # digests, in the order of their numbers
     lengths: NDArray[np.int32]  # terms of each document
     runs: "list[_Run]"
@@ -227,13 +227,13 @@ class _Run(NamedTuple):
 
 def _read(documents: Iterable[str], terms_of: analysis.Analyzer, drafts: Path) -> _Text:
     numbers: defaultdict[str, int] = defaultdict(count().__next__)
-    whole, digests = hashlib.sha256(), bytearray()
+    corpus, digests = hashlib.sha256(), bytearray()
     lengths, terms = array("i"), array("i")
-    first, bounds = 0, [0]  # `terms` are those of the documents from `first` on; a run lies between two bounds
+    first, bounds = 0, [0]  # `terms` belong to the documents from `first` on; a run lies between two bounds
     with (drafts / "keys").open("wb") as keys, (drafts / "counts").open("wb") as counts:
         for document in documents:
             digest = _digest(document)
-            whole.update(digest)
+            corpus.update(digest)
             digests += digest[:DIGEST_BYTES]
             before = len(terms)
             terms.extend(map(numbers.__getitem__, terms_of(document)))
@@ -246,28 +246,28 @@ def _read(documents: Iterable[str], terms_of: analysis.Analyzer, drafts: Path) -
     for term in numbers:
         known += _digest(term)[:DIGEST_BYTES]
     runs = _open_runs(drafts, bounds) if known else []
-    return _Text(whole.hexdigest(), digests, known, np.array(lengths, dtype=np.int32), runs)
+    return _Text(corpus.hexdigest(), digests, known, np.array(lengths, dtype=np.int32), runs)
 
 
 def _write_run(
     keys: BufferedWriter, counts: BufferedWriter, terms: "array[int]", lengths: "array[int]", first: int
 ) -> int:
     documents = np.repeat(np.arange(first, len(lengths)), lengths[first:])
-    found, times = np.unique(np.array(terms, dtype=np.int64) << 32 | documents, return_counts=True)
-    keys.write(found.tobytes())
+    postings, times = np.unique(np.array(terms, dtype=np.int64) << 32 | documents, return_counts=True)
+    keys.write(postings.tobytes())
     counts.write(times.astype(np.int32).tobytes())
-    return len(found)
+    return len(postings)
 
 
 def _open_runs(drafts: Path, bounds: Sequence[int]) -> list[_Run]:
-    """Two maps for all runs: a map of each would need as many open files."""
+    """Two memory maps for all runs: one map per run would need as many open files."""
     keys, counts = np.memmap(drafts / "keys", np.int64, "r"), np.memmap(drafts / "counts", np.int32, "r")
     return [_Run(keys[start:end], counts[start:end]) for start, end in pairwise(bounds)]
 
 
 def _merge(text: _Text, folder: Path, settings: IndexSettings) -> None:
-    """Postings by term and document, with their weights, as bm25s saves them."""
-    frequencies = np.zeros(len(text.terms) // DIGEST_BYTES, dtype=np.int64)  # documents of each term
+    """Write the postings by term and document, with their weights, as bm25s saves them."""
+    frequencies = np.zeros(len(text.terms) // DIGEST_BYTES, dtype=np.int64)  # number of documents with each term
     for run in text.runs:
         frequencies += np.bincount(run.keys >> 32, minlength=len(frequencies))
     starts = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(frequencies)])
@@ -284,7 +284,7 @@ def _merge(text: _Text, folder: Path, settings: IndexSettings) -> None:
 
 
 def _ranges(starts: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """First term and the one behind the last, of ranges of at most RUN postings, or of a single term."""
+    """Ranges of terms [first, last) with at most RUN postings each, or with a single term."""
     first = 0
     while first < len(starts) - 1:
         last = max(first + 1, int(np.searchsorted(starts, starts[first] + RUN, side="right")) - 1)
@@ -293,24 +293,24 @@ def _ranges(starts: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 
 
 def _between(runs: Sequence[_Run], low: int, high: int) -> _Run:
-    """Of all runs the postings whose keys are in [low, high), as one run in memory."""
+    """The postings of all runs with keys in [low, high), as one run in memory."""
     bounds = [slice(*np.searchsorted(run.keys, [low, high])) for run in runs]
     keys = np.concatenate([run.keys[part] for run, part in zip(runs, bounds, strict=True)])
     counts = np.concatenate([run.counts[part] for run, part in zip(runs, bounds, strict=True)])
-    order = np.argsort(keys, kind="stable")  # which merges what is sorted in parts
+    order = np.argsort(keys, kind="stable")  # a stable sort merges sorted parts quickly
     return _Run(keys[order], counts[order])
 
 
 class _Weights:
-    """Formulas and float types are those of bm25s."""
+    """Weights of postings, with the formulas and float types of bm25s."""
 
     def __init__(self, lengths: NDArray[np.int32], frequencies: NDArray[np.int64], settings: IndexSettings) -> None:
         self._scoring = require("bm25s.scoring", extra="bm25")
         self._lengths, self._settings = lengths, settings
         self._mean_length = lengths.mean() if len(lengths) else 0
         idf = self._scoring._select_idf_scorer("lucene")
-        distinct, places = np.unique(frequencies, return_inverse=True)
-        self._idf = np.array([idf(int(each), N=len(lengths)) for each in distinct], dtype=np.float32)[places]
+        distinct, index = np.unique(frequencies, return_inverse=True)
+        self._idf = np.array([idf(int(value), N=len(lengths)) for value in distinct], dtype=np.float32)[index]
 
     def of(
         self, terms: NDArray[np.int64], documents: NDArray[np.int64], counts: NDArray[np.int32]

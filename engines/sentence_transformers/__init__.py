@@ -1,1 +1,1 @@
-"""Engines that score with models of sentence-transformers, and the store of their document vectors."""
+"""Engines for models of sentence-transformers, and the store of document vectors."""

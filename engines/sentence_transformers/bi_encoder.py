@@ -1,7 +1,7 @@
-"""Bi-encoders by sentence-transformers: cosine of normalised embeddings, each document encoded once per model.
+"""Bi-encoders in sentence-transformers: cosine of normalised embeddings, each document encoded once per model.
 
-As an engine it is shown the candidates; shown a whole corpus it is a first stage that searches all of it. Either way
-the documents' vectors are kept on disk, where the next engine of the same model finds them.
+Prepared with candidates it scores them; prepared with a whole corpus it is a first stage that searches the corpus. In
+both cases the documents' vectors are kept on disk, where the next engine with the same model finds them.
 """
 
 import hashlib
@@ -33,10 +33,20 @@ if TYPE_CHECKING:
     from engines.sentence_transformers.vectors import Rows, Vectors, VectorStore
 
 
-CHUNK = 512  # documents that prepare encodes and stores at once: a kill costs at most these
-BLOCK = 512  # vectors that search reads at once: they fit the cache
-PACKAGES = ("torch", "transformers", "tokenizers", "sentence-transformers")  # whose versions change last bits
-SETTINGS = {".json", ".txt", ".model", ".py"}  # configurations, vocabularies, code: what is no weights in a folder
+CHUNK = 512  # documents that `prepare` encodes and stores at once: the most that a kill costs
+BLOCK = 512  # vectors that `search` reads at once: they fit into the cache
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "sentence-transformers",
+)  # their versions change a vector's last bits
+SETTINGS = {
+    ".json",
+    ".txt",
+    ".model",
+    ".py",
+}  # configurations, vocabularies and code: all files in a model's folder except weights
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -44,7 +54,7 @@ class BiEncoderOptions(Options):
     model: str  # a folder, a name on the hub, or package:NAME/FOLDER for a model that an installed package carries
     revision: str | None = None
     device: str = "auto"
-    query_prompt: str = ""  # put before each query, as E5 and BGE want it
+    query_prompt: str = ""  # put before each query, as E5 and BGE expect it
     document_prompt: str = ""
     max_tokens: PositiveInt | None = None  # None: the model's own limit
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -71,15 +81,13 @@ class BiEncoder(Retriever):
                 model_kwargs={"dtype": DTYPES[options.precision], "use_safetensors": True},
             )
         except (OSError, ValueError, RuntimeError) as error:
-            raise EngineUnavailable(
-                f"model {options.model!r} cannot be loaded: {str(error).strip().splitlines()[0]}"
-            ) from None
+            raise EngineUnavailable(f"model {options.model!r} cannot be loaded: {first_line(error)}") from None
         if options.max_tokens is not None:
             self._model.max_seq_length = options.max_tokens
         self._counts = Counts(encoded_texts=0, reused_vectors=0)
         self._store: VectorStore | None = None  # opened by the first prepare
-        self._rows: Rows | None = None  # of the store, rising: those of the documents of `prepare`, ...
-        self._places: Rows  # ... and for each document the place of its row among them
+        self._rows: Rows | None = None  # rows of the prepared documents in the store, ascending
+        self._positions: Rows  # for each document the position of its row in `_rows`
         revision = weights_revision(path) or hub_commit(self._model)
         self._identity = self._identify(path, revision) if revision else None
         self._description = Description(
@@ -101,28 +109,28 @@ class BiEncoder(Retriever):
         waiting = iter(documents)
         while chunk := list(islice(waiting, CHUNK)):
             rows.append(self._keep(chunk, store))
-        self._rows, self._places = np.unique(np.concatenate(rows), return_inverse=True)
+        self._rows, self._positions = np.unique(np.concatenate(rows), return_inverse=True)
 
     def search(self, query: str, k: int) -> list[int]:
-        """Exact: the cosine with every document, block by block."""
+        """Exact search: the cosine with every document, block by block."""
         import numpy as np
 
         if self._rows is None or self._store is None:
-            raise ScoringFailed("the bi-encoder was not shown a corpus: call prepare first")
+            raise ScoringFailed("the bi-encoder has no corpus: call prepare first")
         if not len(self._rows):
             return []
-        asked = self._encode([query], self.options.query_prompt)[0]
+        query_vector = self._encode([query], self.options.query_prompt)[0]
         blocks = (self._rows[start : start + BLOCK] for start in range(0, len(self._rows), BLOCK))
-        distinct = np.concatenate([_cosines(self._store.read(block), asked) for block in blocks])
-        scores = distinct[self._places]  # the same text twice has the same score
-        found = np.arange(len(scores))
-        if k < len(scores):  # only what can be among the best is sorted
-            found = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
-        best = found[np.argsort(-scores[found], kind="stable")][:k]
+        distinct = np.concatenate([_cosines(self._store.read(block), query_vector) for block in blocks])
+        scores = distinct[self._positions]  # equal texts have equal scores
+        positions = np.arange(len(scores))
+        if k < len(scores):  # only documents that can be among the best are sorted
+            positions = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
+        best = positions[np.argsort(-scores[positions], kind="stable")][:k]
         return [int(position) for position in best]
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """A document that was never prepared is encoded here, each time: the clock runs, so nothing is written."""
+        """Documents that were not prepared are encoded in every call and not stored: the clock is running."""
         rows = {text: row for row, text in enumerate(dict.fromkeys(document for _, document in pairs))}
         vectors = self._vectors(list(rows))
         scores: list[float] = []
@@ -138,7 +146,7 @@ class BiEncoder(Retriever):
         return self._counts
 
     def close(self) -> None:
-        self._model.to("meta")  # frees the weights, whoever still holds the engine
+        self._model.to("meta")  # frees the weights even if someone still holds the engine
         if self._store is not None:
             self._store.close()
         self._store = self._rows = None
@@ -163,7 +171,7 @@ class BiEncoder(Retriever):
         return VectorStore(self._identity, dimensions)
 
     def _keep(self, documents: Sequence[str], store: "VectorStore") -> "Rows":
-        """Rows of the documents in the store; those that it lacks are encoded and stored."""
+        """Rows of the documents in the store; documents that it lacks are encoded and stored."""
         import numpy as np
 
         from engines.sentence_transformers.vectors import ABSENT
@@ -179,7 +187,7 @@ class BiEncoder(Retriever):
         return np.array([rows[digest] for digest in digests], dtype=np.int64)
 
     def _vectors(self, documents: Sequence[str]) -> "Vectors":
-        """From the store, or encoded now."""
+        """Vectors of the documents, from the store or encoded now."""
         import numpy as np
 
         from engines.sentence_transformers.vectors import ABSENT
@@ -190,7 +198,7 @@ class BiEncoder(Retriever):
         vectors = self._store.read(rows)
         absent = np.flatnonzero(rows == ABSENT).tolist()
         if absent:
-            vectors[absent] = self._encode([documents[place] for place in absent], self.options.document_prompt)
+            vectors[absent] = self._encode([documents[index] for index in absent], self.options.document_prompt)
         return vectors
 
     def _encode(self, texts: Sequence[str], prompt: str) -> "Vectors":
@@ -205,8 +213,8 @@ class BiEncoder(Retriever):
                 convert_to_tensor=True,
                 show_progress_bar=False,
             )
-        except (UnicodeEncodeError, TypeError) as error:  # a lone surrogate is no text
-            raise _no_text(error) from None
+        except (UnicodeEncodeError, TypeError) as error:
+            raise not_utf8(error) from None
         if not vectors.isfinite().all():
             raise ScoringFailed(f"the model's embeddings in {self.options.precision} are not finite: use bf16 or fp32")
         embedded: Vectors = vectors.float().cpu().numpy()
@@ -219,15 +227,11 @@ def _digests(documents: Sequence[str]) -> list[bytes]:
     try:
         return [digest(document) for document in documents]
     except UnicodeEncodeError as error:
-        raise _no_text(error) from None
-
-
-def _no_text(error: Exception) -> ScoringFailed:
-    return ScoringFailed(f"a text cannot be encoded as UTF-8: {error}")
+        raise not_utf8(error) from None
 
 
 def _cosines(documents: "Vectors", query: "Vectors") -> "NDArray[np.float32]":
-    """[documents]. Not `@`, whose last bits depend on a row's place: equal vectors would no longer be ties."""
+    """Cosines [documents]. With `@` the last bits depend on a row's position, so equal vectors would not tie."""
     import numpy as np
 
     cosines: NDArray[np.float32] = np.einsum("ij,j->i", documents, query)
@@ -235,7 +239,7 @@ def _cosines(documents: "Vectors", query: "Vectors") -> "NDArray[np.float32]":
 
 
 def _settings_hash(folder: str) -> str:
-    """Over the files that decide with the weights what a text becomes; of a hub's model, none: its commit says it."""
+    """Hash of the files that decide a vector beside the weights; of no file for a hub model, whose commit decides."""
     digest = hashlib.sha256()
     for path in sorted(path for path in Path(folder).rglob("*") if path.suffix in SETTINGS and path.is_file()):
         digest.update(str(path.relative_to(folder)).encode() + b"\0")

@@ -1,4 +1,4 @@
-"""Cross-encoders by sentence-transformers: the raw logit of a classifier with one label, in float32."""
+"""Cross-encoders in sentence-transformers: the raw logit of a classifier with one label, in float32."""
 
 import json
 from collections import deque
@@ -37,15 +37,15 @@ class CrossEncoderOptions(Options):
     revision: str | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     device: str = "auto"
-    max_tokens: PositiveInt | None = None  # of query and document together; None: the model's own limit
+    max_tokens: PositiveInt | None = None  # limit of query and document together; None: the model's own limit
     batch_size: PositiveInt = 32
 
 
 class CrossEncoder(Engine):
-    """The activation that a checkpoint names is not applied, the head runs in float32.
+    """The checkpoint's own activation is not applied, and the head runs in float32.
 
-    mxbai-rerank-base-v2 ships a sigmoid in bf16 that rounds every strong candidate to 1.0, so that ties keep the
-    first stage's order: MAP 0.661, and 0.742 with logits (ggozad/haiku.rag, pull request 529).
+    mxbai-rerank-base-v2 ships a sigmoid in bf16 that rounds every strong candidate to 1.0, so ties keep the first
+    stage's order: MAP 0.661 against 0.742 with logits (ggozad/haiku.rag, pull request 529).
     """
 
     options_type: ClassVar[type[Options]] = CrossEncoderOptions
@@ -69,10 +69,9 @@ class CrossEncoder(Engine):
                 model_kwargs={"dtype": DTYPES[options.precision], "use_safetensors": True},
             )
         except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise EngineUnavailable(f"model {options.model!r} cannot be loaded: {reason}") from None
+            raise EngineUnavailable(f"model {options.model!r} cannot be loaded: {first_line(error)}") from None
         self._check_labels()
-        if not self._causal:  # whose head may be its embedding
+        if not self._causal:  # a causal model's head may be its embedding
             _refuse_random_head(path, self._model.model, options)
         self._head_in_float32()
         library_of_tensors = require("torch", extra="sentence-transformers")
@@ -101,8 +100,8 @@ class CrossEncoder(Engine):
                 convert_to_tensor=True,
                 show_progress_bar=False,
             )
-        except (UnicodeEncodeError, TypeError) as error:  # a lone surrogate is no text
-            raise ScoringFailed(f"a text cannot be encoded as UTF-8: {error}") from None
+        except (UnicodeEncodeError, TypeError) as error:
+            raise not_utf8(error) from None
         if not logits.isfinite().all():
             raise ScoringFailed(f"the model's logits in {self.options.precision} are not finite: use bf16 or fp32")
         return [float(logit) for logit in logits.float().cpu()]
@@ -120,10 +119,10 @@ class CrossEncoder(Engine):
         return None if self._shape is None else self._ceiling(self._shape)
 
     def close(self) -> None:
-        self._model.to("meta")  # frees the weights, whoever still holds the engine
+        self._model.to("meta")  # frees the weights even if someone still holds the engine
 
     def _measure_work(self, dtype: "torch.dtype") -> None:
-        """From now on keep the lengths of each batch that the model is given, and know the model's shape."""
+        """Read the model's shape, and from now on keep the lengths of every batch that the model receives."""
         from engines.torch import ceiling
 
         model, size = self._model.model, dtype.itemsize
@@ -141,7 +140,7 @@ class CrossEncoder(Engine):
             self._batches.append((mask.sum(-1), mask.shape[-1]))
 
     def _count_cut(self, pairs: Sequence[tuple[str, str]]) -> None:
-        """Texts that will be cut. A causal model puts its own template around the pair: there it is not known."""
+        """Count the texts that will be cut; unknown for a causal model, which puts its own template around the pair."""
         if self._causal:
             return
         queries, documents = map(list, zip(*pairs, strict=True))
@@ -155,24 +154,24 @@ class CrossEncoder(Engine):
         if self._model.num_labels != 1:
             labels = ", ".join(str(label) for label in config.id2label.values())
             raise EngineUnavailable(
-                f"model {model!r} is a classifier with {self._model.num_labels} labels ({labels}), and one score is "
-                'needed: use `kind: torch`, which takes logit("1") - logit("0") by name'
+                f"model {model!r} is a classifier with {self._model.num_labels} labels ({labels}); expected one label: "
+                'use `kind: torch`, which computes logit("1") - logit("0") by name'
             )
         padding = self._model.tokenizer.pad_token_id
         if hasattr(self._model.model, "score") and config.pad_token_id != padding:
             # transformers reads the score at the last token that is not config.pad_token_id
             raise EngineUnavailable(
                 f"model {model!r} pads with token {padding} and its config.json has pad_token_id "
-                f"{config.pad_token_id}: the score of a short pair would be read at its padding; make the two equal"
+                f"{config.pad_token_id}: the score of a short pair would be read at its padding; make both equal"
             )
         if self._causal and self.options.precision != "fp32":
             raise BadOptions(
                 f"precision {self.options.precision!r}: sentence-transformers subtracts the two logits of the causal "
-                f"model {model!r} in 16 bit, which makes ties: use precision fp32, or `kind: torch`"
+                f"model {model!r} in 16 bit, which creates ties: use precision fp32, or `kind: torch`"
             )
 
     def _head_in_float32(self) -> None:
-        """A logit near 18 in bf16 has a step of about 0.07, so many documents would tie."""
+        """Near 18 the step between bf16 numbers is about 0.07, so the logits of many documents would be equal."""
         torch = require("torch", extra="sentence-transformers")
         if self.options.precision == "fp32":
             return
@@ -183,14 +182,14 @@ class CrossEncoder(Engine):
 
 
 def _refuse_guesses(path: str, options: CrossEncoderOptions) -> None:
-    """sentence-transformers takes "yes" and "no" for a causal model, and random numbers for a head that is missing."""
+    """Refuse models for which sentence-transformers would guess: labels "yes" and "no", or a random score head."""
     transformers = require("transformers", extra="sentence-transformers")
     config = transformers.AutoConfig.from_pretrained(path, revision=options.revision, trust_remote_code=False)
     architecture = (config.architectures or ["none"])[0]
     if architecture.endswith("ForCausalLM"):
         raise EngineUnavailable(
-            f"model {options.model!r} is a {architecture} that does not say which tokens mean relevant and not "
-            "relevant (it has no modules.json): use `kind: torch` with a template, which names them"
+            f"model {options.model!r} is a {architecture} without modules.json, so the tokens that mean relevant and "
+            "not relevant are unknown: use `kind: torch` with a template, which names them"
         )
     if not architecture.endswith("ForSequenceClassification"):
         raise EngineUnavailable(
@@ -200,7 +199,7 @@ def _refuse_guesses(path: str, options: CrossEncoderOptions) -> None:
 
 
 def _refuse_random_head(path: str, model: "nn.Module", options: CrossEncoderOptions) -> None:
-    """transformers fills weights that the file lacks with random numbers, and says so in a log only."""
+    """Refuse a head that the file lacks: transformers fills it with random numbers and only logs a warning."""
     stored = _stored_names(path, options.revision)
     body = f"{model.base_model_prefix}."
     missing = [name for name in model.state_dict() if not name.startswith(body) and name not in stored]
@@ -212,16 +211,16 @@ def _refuse_random_head(path: str, model: "nn.Module", options: CrossEncoderOpti
 
 
 def _stored_names(path: str, revision: str | None) -> set[str]:
-    """Names of the weights in a checkpoint's safetensors files; none if it has none."""
+    """Names of the weights in a checkpoint's safetensors files; empty without such files."""
     hub = require("transformers.utils.hub", extra="sentence-transformers")
     safetensors = require("safetensors", extra="sentence-transformers")
     for file in (SAFE_WEIGHTS, f"{SAFE_WEIGHTS}.index.json"):
-        found = hub.cached_file(path, file, revision=revision, _raise_exceptions_for_missing_entries=False)
-        if found is not None and file == SAFE_WEIGHTS:
-            with safetensors.safe_open(found, "pt") as weights:
+        location = hub.cached_file(path, file, revision=revision, _raise_exceptions_for_missing_entries=False)
+        if location is not None and file == SAFE_WEIGHTS:
+            with safetensors.safe_open(location, "pt") as weights:
                 return set(weights.keys())
-        if found is not None:
-            return set(json.loads(Path(found).read_text(encoding="utf-8"))["weight_map"])
+        if location is not None:
+            return set(json.loads(Path(location).read_text(encoding="utf-8"))["weight_map"])
     return set()
 
 

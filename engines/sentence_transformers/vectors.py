@@ -1,8 +1,8 @@
-"""Vectors of texts, kept on disk: what one engine, benchmark, run or process has computed, none computes again.
+"""Vectors of texts, kept on disk, so that no engine, benchmark, run or process computes a vector twice.
 
-A store is a folder with two files of equally many rows, written one behind the other and never changed: `keys` (digest
-of the text; CRC-32 of digest and vector) and `vectors` (float32). A row is there once both files hold the whole of it:
-what a kill left of one is written over by the next. In memory are the digests only, 24 bytes of each.
+A store is a folder with two append-only files with the same number of rows: `keys` (digest of the text; CRC-32 of
+digest and vector) and `vectors` (float32). A row exists once both files hold all of it: the next append overwrites what
+a kill left. Only the digests are in memory, 24 bytes per row.
 """
 
 import hashlib
@@ -27,8 +27,8 @@ from engines.storage import cache_folder, replacing
 FORMAT = 1  # 1: first version, 2026-11
 DIGEST_BYTES = 16
 KEY = np.dtype([("digest", f"V{DIGEST_BYTES}"), ("checksum", "<u4")])
-UNSORTED = 2**18  # rows that are looked up in a dictionary, 150 bytes each, before all are sorted again
-SPAN = 2**48  # rows of the temporary files are numbered from here
+UNSORTED = 2**18  # rows in a dictionary, 150 bytes per row, before all rows are sorted again
+SPAN = 2**48  # number of the first row of the temporary files
 ABSENT = -1
 
 Rows = NDArray[np.int64]
@@ -38,16 +38,15 @@ log = logging.getLogger(__name__)
 
 
 def digest(text: str) -> bytes:
-    """What a text is known by. Raises UnicodeEncodeError for a lone surrogate, which is no text."""
+    """The key of a text. Raises UnicodeEncodeError for a lone surrogate, which has no bytes."""
     return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
 
 
 class VectorStore:
-    """The vectors that one model gave to texts.
+    """The vectors of texts by one model.
 
-    `identity` holds, in words, everything that decides a vector; its hash names the folder. None if that is not known:
-    then, and from the moment that the folder cannot be written, vectors go to temporary files, which no kill leaves
-    behind.
+    `identity` holds everything that decides a vector, as strings; its hash names the folder. With None, and as soon as
+    the folder cannot be written, vectors go to temporary files, which vanish even if the process is killed.
     """
 
     def __init__(self, identity: Mapping[str, str] | None, dimensions: int) -> None:
@@ -64,28 +63,28 @@ class VectorStore:
             self._go_on_without(error)
 
     def find(self, digests: Sequence[bytes]) -> Rows:
-        """The row of each; ABSENT where there is none, or none whose checksum is right."""
+        """The row of each digest; ABSENT where there is no row with a correct checksum."""
         rows = np.full(len(digests), ABSENT, dtype=np.int64)
         for number, part in enumerate(self._parts):
             missing = np.flatnonzero(rows == ABSENT)
-            found = part.find([digests[place] for place in missing.tolist()])
-            rows[missing] = np.where(found == ABSENT, ABSENT, found + number * SPAN)
+            rows_in_part = part.find([digests[index] for index in missing.tolist()])
+            rows[missing] = np.where(rows_in_part == ABSENT, ABSENT, rows_in_part + number * SPAN)
         return rows
 
     def read(self, rows: Rows) -> Vectors:
         """A copy of the rows that `find` gave; NaN for ABSENT."""
-        found = np.full((len(rows), self._dimensions), np.nan, dtype=np.float32)
+        vectors = np.full((len(rows), self._dimensions), np.nan, dtype=np.float32)
         for number, part in enumerate(self._parts):
             here = rows // SPAN == number
             if here.all():
                 return part.vectors[rows % SPAN]
-            found[here] = part.vectors[rows[here] % SPAN]
-        return found
+            vectors[here] = part.vectors[rows[here] % SPAN]
+        return vectors
 
     def append(self, digests: Sequence[bytes], vectors: Vectors) -> Rows:
-        """The rows that hold the vectors from now on; those that another process has written meanwhile stay its own.
+        """The rows that hold the vectors; rows that another process has written meanwhile are used as they are.
 
-        Raises EngineUnavailable if there is no room in temporary files either.
+        Raises EngineUnavailable if temporary files have no room either.
         """
         try:
             return self._parts[-1].append(digests, vectors) + (len(self._parts) - 1) * SPAN
@@ -123,36 +122,36 @@ class VectorStore:
 
 
 class _Part:
-    """One pair of files."""
+    """One pair of files, `keys` and `vectors`."""
 
     def __init__(self, keys: FileIO, vectors: FileIO, dimensions: int) -> None:
         self._files = keys, vectors
         self._dimensions = dimensions
         self._warned = False
-        self._size = 0  # rows that are known
+        self._size = 0  # number of rows read so far
         self._keys = np.empty(0, dtype=KEY)
         self.vectors: Vectors = np.empty((0, dimensions), dtype=np.float32)
-        self._sorted = np.empty(0, dtype=f"S{DIGEST_BYTES}")  # the digests of the first rows ...
-        self._order: Rows = np.empty(0, dtype=np.int64)  # ... and which rows these are
-        self._recent: dict[bytes, int] = {}  # of the others
+        self._sorted = np.empty(0, dtype=f"S{DIGEST_BYTES}")  # digests of the oldest rows, ascending
+        self._order: Rows = np.empty(0, dtype=np.int64)  # the rows of `_sorted`
+        self._recent: dict[bytes, int] = {}  # digests and rows of the others
 
     def find(self, digests: Sequence[bytes]) -> Rows:
         self._refresh()
         rows = self._newest(digests)
-        for place in np.flatnonzero(rows != ABSENT).tolist():
-            row = rows[place]
-            if _checksum(digests[place], self.vectors[row]) != self._keys["checksum"][row]:
-                rows[place] = ABSENT
+        for index in np.flatnonzero(rows != ABSENT).tolist():
+            row = rows[index]
+            if _checksum(digests[index], self.vectors[row]) != self._keys["checksum"][row]:
+                rows[index] = ABSENT
                 self._warn()
         return rows
 
     def append(self, digests: Sequence[bytes], vectors: Vectors) -> Rows:
-        """Raises OSError where nothing can be written, or not be read again."""
+        """Raises OSError if nothing can be written, or if it cannot be read again."""
         with self._locked():
             new = np.flatnonzero(self.find(digests) == ABSENT).tolist()
-            keys = np.array([(digests[place], _checksum(digests[place], vectors[place])) for place in new], dtype=KEY)
+            keys = np.array([(digests[index], _checksum(digests[index], vectors[index])) for index in new], dtype=KEY)
             _write(self._files[1], vectors[new].tobytes(), self._size * 4 * self._dimensions)
-            _write(self._files[0], keys.tobytes(), self._size * KEY.itemsize)  # last: they say that vectors are there
+            _write(self._files[0], keys.tobytes(), self._size * KEY.itemsize)  # last: a key promises its vector
             rows = self.find(digests)
         if (rows == ABSENT).any():
             raise OSError(f"{self._files[1].name!r} does not keep what is written")
@@ -160,7 +159,7 @@ class _Part:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """No other process appends meanwhile; also not by another engine of this one."""
+        """Keep other processes, and other engines in this process, from appending meanwhile."""
         if not all(file.writable() for file in self._files):
             raise PermissionError(f"{self._files[1].name!r} can only be read")
         flock(self._files[0], LOCK_EX)
@@ -170,7 +169,7 @@ class _Part:
             flock(self._files[0], LOCK_UN)
 
     def _refresh(self) -> None:
-        """Learn of rows that were appended since, by whichever process."""
+        """Read the keys of rows that any process has appended since."""
         sizes = [os.fstat(file.fileno()).st_size for file in self._files]
         known, size = self._size, min(sizes[0] // KEY.itemsize, sizes[1] // (4 * self._dimensions))
         if size <= known:
@@ -187,27 +186,27 @@ class _Part:
         self._sorted = digests.view(self._sorted.dtype)[self._order]
 
     def _newest(self, digests: Sequence[bytes]) -> Rows:
-        """Of rows with the same digest the last counts: it was written because the others are damaged."""
-        rows = np.array([self._recent.get(each, ABSENT) for each in digests], dtype=np.int64)
+        """The last row with each digest: it was written because the earlier ones are damaged."""
+        rows = np.array([self._recent.get(digest, ABSENT) for digest in digests], dtype=np.int64)
         if len(self._order):
-            asked = np.array(digests, dtype=self._sorted.dtype)
-            places = np.searchsorted(self._sorted, asked, side="right") - 1
-            sorted_rows = np.where(self._sorted[places] == asked, self._order[places], ABSENT)
+            wanted = np.array(digests, dtype=self._sorted.dtype)
+            positions = np.searchsorted(self._sorted, wanted, side="right") - 1
+            sorted_rows = np.where(self._sorted[positions] == wanted, self._order[positions], ABSENT)
             rows = np.maximum(rows, sorted_rows)
         return rows
 
     def _warn(self) -> None:
         if not self._warned:
-            log.warning("crispbench: %s is damaged: what is lost is computed again", self._files[1].name)
+            log.warning("crispbench: %s is damaged: lost vectors are computed again", self._files[1].name)
         self._warned = True
 
 
 def _no_room(error: OSError) -> EngineUnavailable:
-    return EngineUnavailable(f"embeddings find no room on disk: {error}; set TMPDIR to a folder with room")
+    return EngineUnavailable(f"embeddings cannot be written to disk: {error}; set TMPDIR to a folder with room")
 
 
 def _opened(path: Path) -> FileIO:
-    """To read and write, or only to read where nothing can be written."""
+    """A file opened to read and write, or only to read where it cannot be written."""
     try:
         return open(path, "r+b", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o666))
     except OSError:

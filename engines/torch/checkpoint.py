@@ -84,17 +84,12 @@ def open_model(model: str, revision: str | None) -> Opened:
         scales = _read_scales(model, revision, f"{loaded.base_model_prefix}.") if exported else {}
         tokenizer = load_tokenizer(model, revision)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise EngineUnavailable(
-            f"model {model!r} cannot be loaded: {reason} Expected a folder with a checkpoint, or a name on the hub"
+            f"model {model!r} cannot be loaded: {first_line(error)} Expected a folder with a checkpoint, or a hub name"
         ) from None
     if report["missing_keys"]:  # transformers would fill them with random numbers
         raise EngineUnavailable(f"model {model!r} lacks the weights {', '.join(sorted(report['missing_keys']))}")
-    known = loaded.get_input_embeddings().num_embeddings
-    if tokenizer.get_vocab_size() > known:
-        raise EngineUnavailable(
-            f"model {model!r} knows {known} tokens and its tokenizer has {tokenizer.get_vocab_size()}: another model's?"
-        )
+    check_vocabulary(model, loaded.get_input_embeddings().num_embeddings, tokenizer.get_vocab_size())
     commit = getattr(config, "_commit_hash", None) or weights_revision(model)
     return Opened(loaded, architecture, tokenizer, commit, scales)
 
@@ -237,17 +232,12 @@ def classifier_head(model: PreTrainedModel, labels: Labels) -> Tensor:
     weight = score.weight.detach().float()
     if len(weight) == 1:
         return weight[0]
-    names = {name: int(index) for index, name in (model.config.id2label or {}).items()}
-    if set(names) != {labels.positive, labels.negative}:
-        raise EngineUnavailable(
-            f"the checkpoint's labels are {sorted(names)}, expected {labels.positive!r} and {labels.negative!r}: "
-            "set id2label in its config.json, or use a template with these labels"
-        )
-    return weight[names[labels.positive]] - weight[names[labels.negative]]
+    positive, negative = label_rows(model.config.id2label, labels)
+    return weight[positive] - weight[negative]
 
 
 def pick_precision(name: Precision, device: torch.device, *, allow_slow: bool) -> str:
-    """The precision to run in. `auto`: bf16 where the device computes it fast, otherwise fp16 on a GPU and fp32 on a CPU."""
+    """The precision to run in. `auto`: bf16 where the device computes it fast, or else fp16 on a GPU, fp32 on a CPU."""
     if name == "fp16" and device.type == "cpu" and not allow_slow:
         # 21 to 45 GFLOP/s against about 600 in bf16 and 131 in fp32, on 2 AVX512-BF16 cores
         raise BadOptions("precision fp16 on a CPU is about 15 times slower than bf16: use bf16 or fp32, or allow_slow")

@@ -63,8 +63,8 @@ def lost_device_reported() -> Iterator[None]:
         if not any(words in str(error) for words in LOST):
             raise
         raise EngineError(
-            f"the device takes no more work from this process ({first_line(error)}); committed scores are kept: repeat the "
-            "command, and look for a broken GPU or too little memory if it happens again"
+            f"the device takes no more work from this process ({first_line(error)}); committed scores are kept: repeat "
+            "the command, and look for a broken GPU or too little memory if it happens again"
         ) from error
 
 

@@ -35,16 +35,11 @@ def build(
         with no_init_weights(), torch.device(device):
             backbone: Any = _from_config(config, dtype=dtype, attn_implementation=packed.NAME)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise EngineUnavailable(
-            f"the shape of model {model!r} cannot be read: {reason} Expected a folder with config.json and "
+            f"the shape of model {model!r} cannot be read: {first_line(error)} Expected a folder with config.json and "
             "tokenizer.json, or a name on the hub; option tokenizer names another source of tokenizer.json"
         ) from None
-    if words.get_vocab_size() > config.vocab_size:
-        raise EngineUnavailable(
-            f"model {model!r} knows {config.vocab_size} tokens and its tokenizer has {words.get_vocab_size()}: "
-            "another model's? Set option tokenizer"
-        )
+    check_vocabulary(model, config.vocab_size, words.get_vocab_size(), next_step="Set option tokenizer")
     generator = torch.Generator(device).manual_seed(SEED)
     fill(backbone, generator)
     head = torch.empty(config.hidden_size, device=device).normal_(std=SPREAD, generator=generator)

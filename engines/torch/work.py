@@ -21,7 +21,7 @@ class Shape(NamedTuple):
     weight_bytes: int  # bytes of one number in a matrix
     activation_bytes: int  # bytes of one number between the layers
     blocks: int = 1
-    at_ends: tuple[tuple[int, int], ...] = ()  # matrices of the last block that only scored tokens need: all but K and V
+    at_ends: tuple[tuple[int, int], ...] = ()  # the last block's, computed for scored tokens only: not K, V
 
     def flops(self, tokens: int, keys: int) -> int:
         return 2 * tokens * sum(outputs * inputs for outputs, inputs in self.matrices) + 4 * self.attention * keys

@@ -132,7 +132,7 @@ def test_an_analysis_that_bm25_does_not_know_is_refused() -> None:
 def test_without_a_corpus_there_is_no_score() -> None:
     engine = load("bm25", {})
     assert isinstance(engine, BM25)
-    with pytest.raises(ScoringFailed, match="was not shown a corpus: call prepare first"):
+    with pytest.raises(ScoringFailed, match="has no corpus: call prepare first"):
         engine.score([Pair("cat", "a cat")])
     with pytest.raises(ScoringFailed, match="call prepare first"):
         engine.search("cat", 10)

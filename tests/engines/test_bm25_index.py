@@ -175,13 +175,13 @@ def edit(file: Path) -> None:
 FILES = [
     "data.csc.index.npy",
     "documents.digests.npy",
-    "documents.places.npy",
+    "documents.positions.npy",
     "indices.csc.index.npy",
     "indptr.csc.index.npy",
     "manifest.json",
     "params.index.json",
     "terms.digests.npy",
-    "terms.places.npy",
+    "terms.positions.npy",
 ]
 
 
@@ -199,7 +199,10 @@ def test_a_damaged_index_is_noticed_and_built_anew(
     damage(stored(folder)[0] / name)
     assert open_index(CORPUS, SIMPLE).scores(["dog", "cat"]).tolist() == good
     (message,) = caplog.messages
-    assert message == f"crispbench: the BM25 index in {stored(folder)[0]} is not as it was written: it is built anew"
+    assert (
+        message
+        == f"crispbench: the BM25 index in {stored(folder)[0]} has changed since it was written: it is built again"
+    )
     open_index(CORPUS, SIMPLE)
     assert len(caplog.messages) == 1
 

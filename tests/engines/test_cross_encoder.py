@@ -104,7 +104,7 @@ def test_its_ceiling_is_that_of_its_own_precision(bert: str, monkeypatch: pytest
 
 
 def test_a_causal_checkpoint_is_refused_because_its_tokens_would_be_a_guess(causal: str) -> None:
-    with pytest.raises(EngineUnavailable, match=r"Qwen2ForCausalLM that does not say which tokens.*`kind: torch`"):
+    with pytest.raises(EngineUnavailable, match=r"Qwen2ForCausalLM without modules.json, so the tokens.*`kind: torch`"):
         load("cross_encoder", {"model": causal, "device": "cpu"})
 
 
@@ -124,7 +124,7 @@ def test_a_causal_checkpoint_in_16_bit_is_refused_because_its_difference_would_t
 
 
 def test_a_classifier_with_two_labels_is_refused_with_their_names(classifier: str) -> None:
-    with pytest.raises(EngineUnavailable, match=r"2 labels \(0, 1\), and one score is needed: use `kind: torch`"):
+    with pytest.raises(EngineUnavailable, match=r"2 labels \(0, 1\); expected one label: use `kind: torch`"):
         load("cross_encoder", {"model": classifier, "device": "cpu"})
 
 

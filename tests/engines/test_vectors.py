@@ -202,7 +202,7 @@ def test_damage_while_a_store_is_open_is_noticed_and_told_once(
     assert encode(store, TEXTS) == 2
     (record,) = caplog.records
     assert record.getMessage() == (
-        f"crispbench: {folder(cache) / 'vectors'} is damaged: what is lost is computed again"
+        f"crispbench: {folder(cache) / 'vectors'} is damaged: lost vectors are computed again"
     )
 
 
@@ -254,7 +254,7 @@ def test_a_disk_that_fills_up_costs_a_warning_and_no_vector(
     try:
         assert encode(store, ["four"]) == 1
         assert holds(store, ["four", *TEXTS])
-        with pytest.raises(EngineUnavailable, match=r"find no room on disk: .*; set TMPDIR"):
+        with pytest.raises(EngineUnavailable, match=r"cannot be written to disk: .*; set TMPDIR"):
             encode(store, ["five", "six", "seven", "eight"])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -267,7 +267,7 @@ def test_a_disk_that_fills_up_costs_a_warning_and_no_vector(
 
 def test_no_room_anywhere_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
-    with pytest.raises(EngineUnavailable, match=r"find no room on disk: .*; set TMPDIR") as raised:
+    with pytest.raises(EngineUnavailable, match=r"cannot be written to disk: .*; set TMPDIR") as raised:
         VectorStore(None, DIMENSIONS)
     assert "\n" not in str(raised.value)
 

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from engines.base import EngineUnavailable
+from engines.base import EngineUnavailable, first_line
 from engines.torch.forward import cpu, gpu, packed, stream
 from engines.torch.forward.gpu import Fused
 from engines.torch.forward.graphs import Graphs
@@ -120,5 +120,5 @@ def compile_or_not(made: Fused) -> tuple[Fused, str]:
             for some in ([*tails, *tails[:2]], tails[1:2]):
                 _forward(fast, device, stream.lay_out(prefix[1:], some))
     except Exception as error:  # compilers raise errors of any type: no gcc, no Triton, a full disk
-        return made, f"fused, not compiled: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+        return made, f"fused, not compiled: {first_line(error)}"
     return fast, "compiled"
