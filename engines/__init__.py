@@ -1,7 +1,7 @@
 """Engines turn (query, document) pairs into scores. They know nothing of the harness.
 
-`load("torch", {"model": ...})` returns one by name; another package adds its own under the entry point
-group `crispbench.engines`. Importing this package imports no torch.
+`load("torch", {"model": ...})` returns an engine by name. Other packages add engines under the entry point group
+`crispbench.engines`. Importing this package does not import torch.
 """
 
 from collections.abc import Mapping

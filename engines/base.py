@@ -1,4 +1,4 @@
-"""All that an engine author must read: the pair, what an engine says of itself, the engine contract and the errors.
+"""Everything that an engine author must read: pairs, descriptions and counts, the engine contract and the errors.
 
 An engine turns (query, document) pairs into scores. It knows nothing of benchmarks, measures or reports.
 
@@ -28,38 +28,38 @@ class Pair(NamedTuple):
 
 
 class Ceiling(NamedTuple):
-    """What a machine reaches in the matrix products of an engine's model: measured just now, from no data sheet."""
+    """Speed of a machine in the matrix products of an engine's model: measured now, not taken from a data sheet."""
 
-    flops_per_s: float  # best of some repeats at the model's own shapes, each as often as a forward has it
-    bytes_per_s: float  # read and written by a large copy in the device's memory
-    dtype: str  # of the factors
-    how: str  # device, threads, tokens of one product
+    flops_per_s: float  # best of several repeats, over the model's own matrices in the proportions of a forward
+    bytes_per_s: float  # bytes read and written by a large copy in the device's memory
+    dtype: str  # type of the factors
+    how: str  # device, threads, tokens per product
 
 
 class Call(NamedTuple):
-    """What an engine knows of one call of `score` beyond its scores; None for what it does not know."""
+    """Time and tokens of one call of `score`; None for a value that the engine does not know."""
 
-    first_byte_s: float | None = None  # when its first answer began to come, on the clock `time.perf_counter`
-    tokens: int | None = None  # of all its prompts, each pair alone
+    first_byte_s: float | None = None  # arrival of the first byte of an answer, on the clock `time.perf_counter`
+    tokens: int | None = None  # tokens of all prompts, every pair alone
 
 
 class ScoreKind(StrEnum):
-    """What a score is; the values are those of recorded runs."""
+    """The kind of a score; recorded runs hold these values."""
 
     OWN = "own"  # the engine's own scale, such as BM25's or a cosine: comparable with engines of the same kind only
     LOG_ODDS = "logit_diff"  # logit of the positive label minus logit of the negative one
-    LOGIT = "logit"  # the one logit of a classifier with a single label, which is the log-odds itself
+    LOGIT = "logit"  # the logit of a classifier with a single label, which is the log-odds itself
     PROBABILITY = "probability"  # log-odds computed from a server's probabilities
-    OPAQUE = "opaque"  # a service's own number, whose meaning it does not publish
+    OPAQUE = "opaque"  # a service's number with an unpublished meaning
 
     @property
     def is_log_odds(self) -> bool:
-        """Whether scores of this kind can be subtracted from those of any other model's log-odds."""
+        """Whether scores of this kind are log-odds, which can be subtracted between models."""
         return self in (ScoreKind.LOG_ODDS, ScoreKind.LOGIT, ScoreKind.PROBABILITY)
 
 
 class Truncation(StrEnum):
-    """Who shortens what is too long; the values are those of recorded runs."""
+    """Who cuts texts that are too long; recorded runs hold these values."""
 
     HERE = "of the document, here"
     BY_SERVER = "by the server, unknown"
@@ -68,17 +68,17 @@ class Truncation(StrEnum):
 
 @dataclass(frozen=True)
 class Device:
-    """Where the arithmetic runs."""
+    """The device that computes."""
 
     kind: Literal["cpu", "mps", "gpu"]
-    name: str = ""  # of a GPU, as its driver gives it
+    name: str = ""  # name of a GPU, as its driver gives it
 
     def __str__(self) -> str:
         return self.name or self.kind
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """The device that `str` gave: every name but `cpu` and `mps` is a GPU's."""
+        """The inverse of `str`: every text except `cpu` and `mps` is the name of a GPU."""
         if text == "cpu":
             return cls("cpu")
         return cls("mps") if text == "mps" else cls("gpu", text)
@@ -86,24 +86,24 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What a reader needs to repeat a run. Only `details` may hold what no program decides by."""
+    """What a reader needs to repeat a run. No program makes a decision by `details`; all else has a field."""
 
     model: str = ""
     revision: str = ""
     precision: str = ""
     template: str = ""  # name of the prompt template
     template_sha256: str = ""
-    max_tokens: int | None = None  # of the whole prompt; None: the engine does not know
-    device: Device | None = None  # None: the arithmetic does not run on a device of this machine that is known
-    random_seed: int | None = None  # of random weights, whose scores mean nothing; None: trained weights
-    weights_mb: float | None = None  # 10^6 bytes in memory
+    max_tokens: int | None = None  # limit of the whole prompt; None: unknown
+    device: Device | None = None  # None: unknown, or not on this machine
+    random_seed: int | None = None  # seed of random weights, whose scores mean nothing; None: trained weights
+    weights_mb: float | None = None  # size of the weights in memory, in 10^6 bytes
     truncation: Truncation | None = None  # None: not stated
     score_kind: ScoreKind = ScoreKind.OWN
-    demonstration: bool = False  # the model says of itself that it only shows how the harness works
+    demonstration: bool = False  # the model declares that it only shows how the harness works
     details: Mapping[str, str] = field(default_factory=dict)  # for readers only: versions, kernels, settings
 
     def document(self) -> dict[str, str]:
-        """The flat mapping of strings that manifests and recordings hold. What is unset is left out."""
+        """The flat mapping of strings that manifests and recordings hold, without unset fields."""
         values = {
             "model": self.model,
             "revision": self.revision,
@@ -123,7 +123,7 @@ class Description:
 
     @classmethod
     def read(cls, document: Mapping[str, str]) -> Self:
-        """The description that `document` wrote. A value that does not fit its field stays what it was, a detail."""
+        """The inverse of `document`. A value that does not fit its field becomes a detail."""
         values: dict[str, Any] = {}
         details: dict[str, str] = {}
         for name, text in document.items():
@@ -139,7 +139,7 @@ def _seed(text: str) -> int:
     return int(text.removeprefix("random, seed "))
 
 
-# Key of a description's document -> the field that it fills, and how the text is read.
+# Key of a description's document -> its field, and the function that parses its text.
 _FIELDS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "model": ("model", str),
     "revision": ("revision", str),
@@ -158,36 +158,36 @@ _FIELDS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Totals of an engine's work. None means that the engine does not count it, which is never a zero."""
+    """Totals of an engine's work. None means that the engine does not count this; it is never treated as zero."""
 
     truncated: int | None = None  # documents cut to fit
     special_text: int | None = None  # texts that contained special-token strings
-    tokens: int | None = None  # of all prompts, each pair alone
-    computed_tokens: int | None = None  # through the model: fewer where pairs share a prefix, more where padded
-    padded_tokens: int | None = None  # padding alone
+    tokens: int | None = None  # tokens of all prompts, every pair alone
+    computed_tokens: int | None = None  # tokens through the model: fewer with shared prefixes, more with padding
+    padded_tokens: int | None = None  # padding only
     flops: int | None = None  # floating-point operations of `tokens`; engines.torch.work has the formulas
     computed_flops: int | None = None  # floating-point operations of `computed_tokens`
-    computed_bytes: int | None = None  # the least that these move through memory
-    budget_halvings: int | None = None  # times that memory ran out and the token budget was halved
+    computed_bytes: int | None = None  # lower bound of the bytes that these move through memory
+    budget_halvings: int | None = None  # how often memory ran out and the token budget was halved
     requests: int | None = None  # HTTP requests that were answered
     retries: int | None = None  # HTTP requests that were repeated
     splits: int | None = None  # HTTP requests that were too large and were split
-    saturated: int | None = None  # scores that were a probability of 0 or 1
+    saturated: int | None = None  # scores from a probability of 0 or 1
     encoded_texts: int | None = None  # texts that became vectors
     reused_vectors: int | None = None  # vectors that were read from disk
-    server_compute_us: int | None = None  # a server's own times, summed over its requests
+    server_compute_us: int | None = None  # this and the next four: a server's own times, summed over requests
     server_queue_us: int | None = None
     server_tokenization_us: int | None = None
     server_inference_us: int | None = None
     server_total_us: int | None = None
 
     def document(self) -> dict[str, int]:
-        """The counts that are known, by name."""
+        """The known counts by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
     @classmethod
     def read(cls, document: Mapping[str, int]) -> Self:
-        """The counts that `document` wrote; names that this version does not know are left out."""
+        """The inverse of `document`; names that this version does not know are left out."""
         return cls(**{name: document[name] for name in COUNT_NAMES if name in document})
 
     def __add__(self, other: "Counts") -> "Counts":
@@ -195,11 +195,11 @@ class Counts:
         return Counts(**(other.document() | both))
 
     def __sub__(self, earlier: "Counts") -> "Counts":
-        """What was counted since `earlier`; a count that was unknown then began at zero."""
+        """The counts since `earlier`; a count that was unknown then started at zero."""
         return Counts(**{name: value - (getattr(earlier, name) or 0) for name, value in self.document().items()})
 
 
-COUNT_NAMES = tuple(each.name for each in fields(Counts))
+COUNT_NAMES = tuple(count.name for count in fields(Counts))
 
 
 class CrispbenchError(Exception):
@@ -207,7 +207,7 @@ class CrispbenchError(Exception):
 
 
 class EngineError(CrispbenchError):
-    """Base of everything that an engine raises on purpose."""
+    """Base of every error that an engine raises on purpose."""
 
 
 class BadOptions(EngineError):
@@ -223,22 +223,22 @@ class ScoringFailed(EngineError):
 
 
 class Options(BaseModel):
-    """An engine's own settings: frozen, and an unknown name is an error."""
+    """An engine's own settings: frozen; an unknown name is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     @property
     def speed_only(self) -> bool:
-        """Whether the scores mean nothing by choice, so that times are all that may be reported."""
+        """Whether only times may be reported, because the scores mean nothing by choice."""
         return False
 
 
 class Engine(ABC):
-    """Turns pairs into scores. A context manager: leaving it closes, also after an error.
+    """Turns pairs into scores. A context manager: leaving the block closes the engine, also after an error.
 
-    `options_type` lists what the config may set. `prepares` says which texts the harness shows to
-    `prepare` before the first pair of a benchmark: none, every candidate document, or the corpus.
-    `concurrent` says whether several calls of `score` at a time are answered at a time.
+    `options_type` has the options of a config. `prepares` says which texts `prepare` receives before the first pair of
+    a benchmark: none, every candidate document, or the corpus. `concurrent` says whether calls of `score` from several
+    threads are answered at the same time.
     """
 
     options_type: ClassVar[type[Options]] = Options
@@ -246,44 +246,44 @@ class Engine(ABC):
     concurrent: ClassVar[bool] = False
 
     def __init__(self, options: Any) -> None:
-        """Load whatever the options name. `options` is a validated instance of the class's own `options_type`."""
+        """Load the model that the options name. `options` is a validated instance of the class's own `options_type`."""
         self.options = options
 
     @abstractmethod
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """One finite raw score per pair, in the order of the pairs; higher is more relevant.
 
-        A plain `(query, document)` tuple is accepted wherever a `Pair` is: unpack it, or group by `by_query`.
+        A plain `(query, document)` tuple is accepted wherever a `Pair` is: unpack it, or group pairs by `by_query`.
 
-        Log-odds `logit("1") - logit("0")` in float32 or better for models that have them, never a
-        probability for ranking. Consecutive pairs of one query belong together: an engine may share
-        their work. Raises ScoringFailed if any pair has no score: a guess or a zero is never returned.
+        Models with two labels give the log-odds `logit("1") - logit("0")` in float32 or better, never a probability.
+        Consecutive pairs of one query belong together: an engine may share their work. Raises ScoringFailed if any pair
+        has no score: a guess or a zero is never returned.
         """
 
     def prepare(self, documents: Collection[str], *, analysis: str) -> None:
-        """See the documents before they are scored; called again for the next benchmark.
+        """Read the documents before they are scored; called once per benchmark.
 
-        They may be read more than once, and be more than memory holds: keep no text. `analysis` says what kind of
-        text they are (english, code, ...) to engines that cut text into terms.
+        They may be read more than once, and they may exceed memory: keep no text. `analysis` names the kind of text
+        (english, code, ...) for engines that split text into terms.
         """
 
     def describe(self) -> Description:
-        """What a reader needs to repeat the run, and all that the harness may decide by.
+        """What a reader needs to repeat the run, and everything by which the harness may decide.
 
         Constant for the life of the engine; it becomes part of the fingerprint of the results.
         """
         return Description()
 
     def counts(self) -> Counts:
-        """Running totals since the start, of whatever the engine counts."""
+        """Running totals since the engine was made."""
         return Counts()
 
     def last_call(self) -> Call:
-        """Of the last call of `score` that this thread made and that gave scores."""
+        """Time and tokens of this thread's last successful call of `score`."""
         return Call()
 
     def ceiling(self) -> Ceiling | None:
-        """What this machine reaches in this engine's arithmetic, measured now in a few seconds; None: not known."""
+        """Speed of this machine in this engine's arithmetic, measured now in a few seconds; None if unknown."""
         return None
 
     def close(self) -> None:
@@ -299,7 +299,7 @@ class Engine(ABC):
 
 
 class Retriever(Engine):
-    """An engine that can also search the documents it was prepared with: a first stage."""
+    """An engine that can also search the prepared documents: a first stage."""
 
     prepares: ClassVar[Literal["nothing", "candidates", "corpus"]] = "corpus"
 
@@ -307,12 +307,12 @@ class Retriever(Engine):
     def search(self, query: str, k: int) -> list[int]:
         """Positions (in the order of `prepare`) of at most k documents, best first.
 
-        Equal scores keep the order of `prepare`; a document without any evidence is left out.
+        Equal scores keep the order of `prepare`; documents without any match are left out.
         """
 
 
 def by_query(pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
-    """The query and the documents of every run of consecutive pairs that have the same query, in order."""
+    """The query and the documents of every run of consecutive pairs with the same query, in order."""
     for query, group in groupby(pairs, key=itemgetter(0)):
         yield query, [document for _, document in group]
 
@@ -321,7 +321,7 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 
 
 def read_options(model: type[OptionsT], options: Mapping[str, Any], owner: str) -> OptionsT:
-    """Validated options, or BadOptions in one line that names the value and the known names."""
+    """Validated options. Raises BadOptions in one line with the value and the known names."""
     try:
         return model.model_validate(dict(options))
     except ValidationError as error:
@@ -352,7 +352,7 @@ def not_utf8(error: Exception) -> ScoringFailed:
 
 
 def require(package: str, *, extra: str) -> Any:
-    """Import an optional package, or raise EngineUnavailable with the extra that brings it."""
+    """Import an optional package. Raises EngineUnavailable with the extra that installs it."""
     try:
         return importlib.import_module(package)
     except ImportError as error:

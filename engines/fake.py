@@ -1,7 +1,7 @@
-"""A deterministic engine for tests and dry runs: it can be slow, fail, return NaN, tie and disagree on request.
+"""A deterministic engine for tests and dry runs: on request it is slow, fails, returns NaN, ties or disagrees.
 
-Without options a pair's score is the share of the query's words that the document holds, plus a small part
-decided by a hash, so that orders are stable and almost free of ties.
+Without options a pair's score is the share of the query's words that the document holds, plus a small part from a hash,
+so that orders are stable and almost free of ties.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ from engines.base import Counts, Description, Engine, Options, ScoringFailed, by
 
 
 class FakeOptions(Options):
-    delay_s: float = 0.0  # per call
+    delay_s: float = 0.0  # time of one call
     fail_on: str = ""  # a query that holds this text raises ScoringFailed
-    die_on: str = ""  # a query that holds this text kills the process, as a driver's fault does
+    die_on: str = ""  # a query that holds this text kills the process, like a fault in a driver
     nan_on: str = ""  # a document that holds this text scores NaN
-    constant: bool = False  # every score is 0.0, as a broken low-precision head gives
-    decimals: int | None = None  # round the scores: fewer decimals, more ties
-    noise: float = 0.0  # standard deviation of a disagreement with the engine of noise 0
+    constant: bool = False  # every score is 0.0, like those of a broken low-precision head
+    decimals: int | None = None  # round scores: fewer decimals give more ties
+    noise: float = 0.0  # standard deviation of the disagreement with an engine without noise
     seed: int = 0
 
 
@@ -39,7 +39,7 @@ class Fake(Engine):
             time.sleep(self.options.delay_s)
         return [
             score
-            for query, documents in by_query(pairs)  # which share the query's words and hash
+            for query, documents in by_query(pairs)  # pairs of one query share its words and hash
             for score in self._scores(query, documents)
         ]
 
@@ -56,7 +56,7 @@ class Fake(Engine):
         if options.die_on and options.die_on in query:
             os.kill(os.getpid(), signal.SIGKILL)
         words = query.lower().split()
-        asked = frozenset(words)
+        distinct = frozenset(words)
         order, radius, angle = (self._uniform(purpose, query) for purpose in ("order", "radius", "angle"))
         tokens: int | None = None
         for document in documents:
@@ -67,7 +67,7 @@ class Fake(Engine):
             else:
                 held = document.lower().split()
                 tokens = (tokens or 0) + len(words) + len(held)
-                score = len(asked.intersection(held)) / max(len(asked), 1) + 0.01 * order(document)
+                score = len(distinct.intersection(held)) / max(len(distinct), 1) + 0.01 * order(document)
                 if options.noise:  # Box and Muller, 1958
                     length = math.sqrt(-2 * math.log(1 - radius(document)))
                     score += options.noise * (length * math.cos(2 * math.pi * angle(document)))
@@ -75,7 +75,7 @@ class Fake(Engine):
         self._counts += Counts(tokens=tokens)
 
     def _uniform(self, purpose: str, query: str) -> Callable[[str], float]:
-        """document -> a number from 0 to 1, the same for the same pair."""
+        """A function from a document to a number in [0, 1), the same for the same pair."""
         begun = hashlib.blake2b(_bytes("\0".join([str(self.options.seed), purpose, query, ""])), digest_size=8)
 
         def draw(document: str) -> float:

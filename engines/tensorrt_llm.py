@@ -26,6 +26,7 @@ from engines.base import (
     ScoreKind,
     ScoringFailed,
     by_query,
+    first_line,
     require,
 )
 from engines.model_files import DEMONSTRATION, locate, weights_revision

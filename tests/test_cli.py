@@ -63,8 +63,8 @@ def test_a_config_that_is_not_there_is_said_so(tmp_path: Path, crispbench: Crisp
     ("text", "said"),
     [
         ("name: [", "line 1, column 8"),
-        ("name: a\nname: b\n", "line 2: key 'name' is there twice"),
-        ("engines:\n  a: {kind: fake}\n  a: {kind: bm25}\n", "line 3: key 'a' is there twice"),
+        ("name: a\nname: b\n", "line 2: key 'name' occurs twice"),
+        ("engines:\n  a: {kind: fake}\n  a: {kind: bm25}\n", "line 3: key 'a' occurs twice"),
         ("? [a, b]\n: c\n", "unhashable"),
         ("", "expected a mapping"),
         ("- name\n", "expected a mapping"),

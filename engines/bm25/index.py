@@ -206,8 +206,8 @@ def _build(folder: Path, documents: Iterable[str], settings: IndexSettings, iden
 
 
 # Building. Text becomes runs of postings (term, document, count), each sorted and small enough for memory. Then the
-# runs are merged, one range of terms at a time. Files are written from front to back: a full disk is then an OSError, while
-# filling a memory-mapped file would end in SIGBUS.
+# runs are merged, one range of terms at a time. Files are written from front to back: a full disk is then an OSError,
+# while filling a memory-mapped file would end in SIGBUS.
 
 
 class _Text(NamedTuple):

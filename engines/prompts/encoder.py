@@ -1,4 +1,4 @@
-"""A template bound to a tokenizer: from a (query, document) pair to token ids, cut to the length limit."""
+"""A template bound to a tokenizer: from (query, document) pairs to token ids, cut to the length limit."""
 
 import hashlib
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, NamedTuple
 
-from engines.base import EngineUnavailable, ScoringFailed
+from engines.base import EngineUnavailable, ScoringFailed, not_utf8
 from engines.prompts.template import SLOT, Template
 from engines.prompts.token_cache import TokenCache, is_text
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-CHUNK = 2**20  # characters of documents that are encoded and kept at once: a kill costs at most these
+CHUNK = 2**20  # characters of documents that are encoded and stored at once: the most that a kill costs
 
 
 class Prompt(NamedTuple):
@@ -22,17 +22,17 @@ class Prompt(NamedTuple):
 
     prefix: list[int]
     tails: list[list[int]]
-    truncated: int  # documents that were cut
-    special_text: int  # texts that held a special-token string
+    truncated: int  # number of documents that were cut
+    special_text: int  # number of texts that held a special-token string
 
 
 class PromptEncoder:
-    """A template bound to a tokenizer and a length limit. Documents that were prepared are not tokenised again."""
+    """A template bound to a tokenizer and a length limit. Prepared documents are not tokenised again."""
 
     def __init__(self, template: Template, tokenizer: "Tokenizer", *, max_tokens: int, instruction: str = "") -> None:
         self.template = template
-        self.max_tokens = max_tokens  # of the whole prompt
-        self.tokenizer_sha256 = _sha256(tokenizer)  # as it came
+        self.max_tokens = max_tokens  # limit of the whole prompt
+        self.tokenizer_sha256 = _sha256(tokenizer)  # with its own settings
         self._tokenizer = own = _without_settings(tokenizer)
         document = template.document_piece
         self._head = template.pieces[:document]
@@ -40,7 +40,7 @@ class PromptEncoder:
         labels = template.labels.positive, template.labels.negative
         fixed = [piece for piece in template.pieces if not SLOT.search(piece)]
         self._fixed = {text: list(own.encode(text, add_special_tokens=False).ids) for text in (*fixed, *labels)}
-        own.encode_special_tokens = True  # as text: what is encoded from here on is content
+        own.encode_special_tokens = True  # special tokens as text: from here on only content is encoded
         added = tokenizer.get_added_tokens_decoder().values()
         specials = sorted((token.content for token in added if token.special), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, specials)) or r"(?!)")
@@ -48,7 +48,7 @@ class PromptEncoder:
         self._cache: TokenCache | None = None  # opened by the first prepare
         self._after_ids = self._encode_content([self._after])[0]
         self._suffix = self._encode_pieces(template.pieces[document + 1 :], "")
-        template.instruction_line(instruction)  # raises now rather than at the first query
+        template.instruction_line(instruction)  # fails now and not at the first query
 
     def label_ids(self) -> tuple[int, int]:
         """Token ids of the positive and the negative label. Raises EngineUnavailable if one is not a single token."""
@@ -61,7 +61,7 @@ class PromptEncoder:
         return ids[0], ids[1]
 
     def encode(self, query: str, documents: Sequence[str]) -> Prompt:
-        """Token ids for one query and its documents; raises ScoringFailed if the query leaves no room."""
+        """Token ids of one query and its documents. Raises ScoringFailed if the query leaves no room."""
         prefix = self._encode_pieces(self._head, query)
         room = self.max_tokens - len(prefix) - len(self._suffix)
         if room <= len(self._after_ids) + len(self._encode_content([self._before])[0]):
@@ -70,26 +70,28 @@ class PromptEncoder:
                 f"max_tokens = {self.max_tokens}: raise max_tokens"
             )
         ids = self._encode_documents(documents, self._after)
-        long = [i for i, found in enumerate(ids) if len(found) > room]
-        if self._after:  # which a cut document is tokenised without
+        long = [i for i, tail in enumerate(ids) if len(tail) > room]
+        if self._after:  # a cut document is tokenised without it
             for i, whole in zip(long, self._encode_documents([documents[i] for i in long], ""), strict=True):
                 ids[i] = whole
         for i in long:
             ids[i] = ids[i][: room - len(self._after_ids)] + self._after_ids
-        tails = [found + self._suffix for found in ids]
+        tails = [tail + self._suffix for tail in ids]
         if not all(tails):
-            raise ScoringFailed(f"template {self.template.name} gives an empty document no token to read a score from")
+            raise ScoringFailed(
+                f"template {self.template.name} leaves an empty document without a token from which a score is read"
+            )
         special_text = sum(bool(self._special.search(text)) for text in (query, *documents))
         return Prompt(prefix, tails, len(long), special_text)
 
     def prepare(self, documents: Iterable[str]) -> None:
-        """Keep the ids of documents on disk, where `encode` finds them, as any encoder of this tokenizer does.
+        """Store the ids of documents on disk, where `encode` of any encoder with this tokenizer finds them.
 
-        They are read once, a chunk at a time. Where nothing can be kept, none are encoded; what is no text is left to
-        `encode`, whose query it fails.
+        Documents are read once, a chunk at a time. If nothing can be stored, nothing is encoded. A document that is not
+        valid text is left to `encode`, where its query fails.
         """
         self._cache = self._cache or self._open_cache()
-        prefix = self._encode_pieces(self._head, "")  # a query leaves less room; most are short
+        prefix = self._encode_pieces(self._head, "")  # a query leaves less room, but most are short
         room = self.max_tokens - len(prefix) - len(self._suffix)
         for chunk in _chunks(document for document in documents if is_text(document)):
             if not self._cache.keeps:
@@ -113,7 +115,7 @@ class PromptEncoder:
         return ids
 
     def _encode_documents(self, documents: Sequence[str], after: str) -> list[list[int]]:
-        """Ids with what stands before them, and `after` behind. What was not prepared is not kept: the clock runs."""
+        """Ids of documents and the text around them. New ids are not stored: the clock is running."""
         texts = [self._before + document + after for document in documents]
         known = self._cache.find(texts) if self._cache else {}
         new = [text for text in dict.fromkeys(texts) if text not in known]
@@ -130,7 +132,7 @@ class PromptEncoder:
         )
 
     def _keep(self, cache: TokenCache, documents: Sequence[str], after: str) -> dict[str, int]:
-        """Keep the ids of those that are not kept yet; how many tokens each has."""
+        """Store the ids of documents that are not stored yet; returns the tokens of each document."""
         texts = {self._before + document + after: document for document in documents}
         ids = cache.find(list(texts))
         new = [text for text in texts if text not in ids]
@@ -143,15 +145,15 @@ class PromptEncoder:
     def _encode_content(self, texts: list[str]) -> list[list[int]]:
         try:
             encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        except (UnicodeEncodeError, TypeError) as error:  # a lone surrogate is no text
-            raise ScoringFailed(f"a text cannot be encoded as UTF-8: {error}") from None
+        except (UnicodeEncodeError, TypeError) as error:
+            raise not_utf8(error) from None
         return [list(encoding.ids) for encoding in encoded]
 
 
 def _without_settings(tokenizer: "Tokenizer") -> "Tokenizer":
-    """Another tokenizer of the same ids, which neither truncates nor pads.
+    """Another tokenizer with the same ids, which neither truncates nor pads.
 
-    Both have one model in memory, nearly all that a tokenizer takes: a copy of Qwen2's adds 110 MB.
+    Both share the tokenizer's model, which takes nearly all of the memory: a copy of Qwen2's adds 110 MB.
     """
     from tokenizers import Tokenizer
 

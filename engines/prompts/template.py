@@ -1,8 +1,8 @@
 """Templates: from a (query, document) pair to pieces of text and to token ids.
 
-A template is data (configs/templates/*.yaml). Each of its pieces is tokenised alone; pieces with a slot hold
-content, in which special-token strings are plain text. Only the document is ever truncated, so the suffix
-from which the score is read survives.
+A template is data (configs/templates/*.yaml). Each of its pieces is tokenised alone; pieces with a slot hold content,
+in which special-token strings are plain text. Only the document is ever truncated, so the suffix, from which the score
+is read, survives.
 """
 
 import hashlib
@@ -10,7 +10,6 @@ import json
 import re
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
 from pydantic import ValidationError, field_validator, model_validator
@@ -19,11 +18,8 @@ from engines.base import BadOptions, Options, explain
 from engines.storage import resolve
 from engines.yaml_file import read_yaml
 
-if TYPE_CHECKING:
-    pass
-
 SLOT = re.compile(r"\{(query|document|instruction)\}")
-# In a wheel the templates lie inside this package, in a checkout beside it.
+# In a wheel the templates are inside the package `engines`, in a checkout beside it.
 FOLDERS = (Path(__file__).parents[1] / "templates", Path(__file__).parents[2] / "configs" / "templates")
 
 
@@ -35,7 +31,7 @@ class Labels(Options):
 class Template(Options):
     """A prompt as an ordered list of pieces with the slots {query}, {document} and {instruction}.
 
-    `instruction` is what the slot {instruction} becomes when there is one; without one it becomes nothing.
+    `instruction` is the line that fills the slot {instruction}; without an instruction the slot stays empty.
     """
 
     name: str
@@ -58,28 +54,28 @@ class Template(Options):
     @model_validator(mode="after")
     def _instruction_has_its_slot(self) -> "Template":
         if ("{instruction}" in self.instruction) != any("{instruction}" in piece for piece in self.pieces):
-            raise ValueError("a template with an {instruction} slot needs `instruction`, and the other way round")
+            raise ValueError("a template needs both an {instruction} slot and `instruction`, or neither")
         return self
 
     @property
     def sha256(self) -> str:
-        """Hash of all that decides the ids and the score: pieces, instruction line, labels."""
+        """Hash of everything that decides ids and score: pieces, instruction line, labels."""
         labels = {"positive": self.labels.positive, "negative": self.labels.negative}
         decisive = {"pieces": self.pieces, "instruction": self.instruction, "labels": labels}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     @property
     def document_piece(self) -> int:
-        """Index of the piece that holds the document; all before it is shared by a query's documents."""
+        """Index of the piece with the document; a query's documents share the pieces before it."""
         return next(i for i, piece in enumerate(self.pieces) if "{document}" in piece)
 
     def fill(self, piece: str, query: str = "", document: str = "", instruction: str = "") -> str:
-        """One piece with its slots filled; text that looks like a slot inside the content stays as it is."""
+        """One piece with filled slots; content that looks like a slot stays as it is."""
         values = {"query": query, "document": document, "instruction": self.instruction_line(instruction)}
         return SLOT.sub(lambda slot: values[slot[1]], piece)
 
     def instruction_line(self, instruction: str) -> str:
-        """What stands in the prompt for this instruction. Raises ValueError for a newline, as the card asserts."""
+        """The line of the prompt for this instruction. Raises ValueError for a newline, as the model card asserts."""
         if "\n" in instruction:
             raise ValueError(f"instruction {instruction!r} holds a newline; it must be one line")
         if instruction and not self.instruction:
@@ -98,7 +94,7 @@ def template_names() -> list[str]:
 
 @cache
 def load_template(name: str) -> Template:
-    """A shipped template by name, or one's own by the path of its YAML file. Raises BadOptions."""
+    """A shipped template by name, or any other by the path of its YAML file. Raises BadOptions."""
     shipped = [folder / f"{name}.yaml" for folder in FOLDERS]
     path = next((path for path in [*shipped, resolve(name)] if path.is_file()), None)
     if path is None:
@@ -108,13 +104,13 @@ def load_template(name: str) -> Template:
     except ValidationError as error:
         raise BadOptions(f"template {path}: {explain(error, Template)}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadOptions(f"template {path} is no YAML: {' '.join(str(error).split())}") from None
+        raise BadOptions(f"template {path} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def create_mxbai_v2_reranker_prompt_template(query: str, document: str, instruction: str = "") -> str:
     """The prompt of the mxbai-rerank-v2 model card, byte for byte.
 
-    Raises TypeError for a query or document that is no text, ValueError for a newline in the instruction.
+    Raises TypeError for a query or document that is not text, ValueError for a newline in the instruction.
     """
     for name, text in (("query", query), ("document", document)):
         if not isinstance(text, str):

@@ -1,7 +1,7 @@
-"""Token ids of texts, kept on disk: what one engine, query, run or process has encoded, none encodes again.
+"""Token ids of texts, kept on disk, so that no engine, query, run or process encodes a text twice.
 
-A cache is one SQLite file below `cache_folder("tokens")`, named by the hash of all that decides an id. No score depends
-on it: what is lost or damaged is encoded again, and where nothing can be written, everything is. It knows no template.
+A cache is one SQLite file below `cache_folder("tokens")`, named by the hash of everything that decides an id. No score
+depends on it: lost or damaged ids are encoded again, and so is every text if nothing can be written.
 """
 
 import hashlib
@@ -17,12 +17,12 @@ from engines.storage import cache_folder
 
 FORMAT = 1  # 1: first version, 2026-11
 DIGEST_BYTES = 16
-ASKED = 1000  # texts of one SELECT; SQLite takes 32,766 at most
-WAIT_S = 60.0  # for another process that writes
+TEXTS_PER_SELECT = 1000  # SQLite allows at most 32,766
+WAIT_S = 60.0  # how long to wait for another process that writes
 DAMAGED = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}  # ERROR: no such table
 
-# Pages of 16 KB: ids of a document are about 1.5 KB, which fill pages of 4 KB badly (NFCorpus: 5.7 MB, not 6.6).
-# No write-ahead log: with one, a file in a folder without permission to write could not be read.
+# Pages of 16 KB: the ids of a document take about 1.5 KB and fill pages of 4 KB badly (NFCorpus: 5.7 MB, not 6.6).
+# No write-ahead log: with one, a file in a read-only folder could not be read.
 SCHEMA = """
 PRAGMA page_size=16384;
 BEGIN IMMEDIATE;
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 def is_text(text: str) -> bool:
-    """False for what holds a lone surrogate: it has no bytes, so no ids."""
+    """False for a text with a lone surrogate, which has no bytes and so no ids."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -45,36 +45,36 @@ def is_text(text: str) -> bool:
 
 
 class TokenCache:
-    """The ids that one tokenizer gives to texts. `identity` holds, in words, everything that decides an id.
+    """The ids that one tokenizer gives to texts. `identity` holds everything that decides an id, as strings.
 
-    One warning is given for a damaged file, which is made anew, and one for a disk that takes nothing more.
+    A damaged file is replaced by a new one, with one warning. A disk that cannot be written gives one warning, too.
     """
 
     def __init__(self, identity: Mapping[str, str]) -> None:
         self._identity = {"format": str(FORMAT), **identity}
         name = hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode()).hexdigest()
         self.path = cache_folder("tokens") / f"{name}.sqlite"
-        self.keeps = True  # whether what `keep` is given will be found
+        self.keeps = True  # whether `keep` still stores ids
         self._warned = self._renewed = False
         self._connection: sqlite3.Connection | None = None
         with self._survived():
             self._open()
 
     def find(self, texts: Sequence[str]) -> dict[str, Ids]:
-        """The ids of those texts that are kept, if their checksum is right."""
+        """The ids of those texts that are stored with a correct checksum."""
         digests = {_digest(text): text for text in texts if is_text(text)}
-        asked, found = list(digests), dict[str, Ids]()
+        wanted, ids = list(digests), dict[str, Ids]()
         with self._survived():
-            for start in range(0, len(asked), ASKED):
-                for digest, checksum, packed in self._rows(asked[start : start + ASKED]):
+            for start in range(0, len(wanted), TEXTS_PER_SELECT):
+                for digest, checksum, packed in self._rows(wanted[start : start + TEXTS_PER_SELECT]):
                     if digest in digests and isinstance(packed, bytes) and checksum == _checksum(digest, packed):
-                        found[digests[digest]] = list(struct.unpack(f"<{len(packed) // 4}I", packed))
+                        ids[digests[digest]] = list(struct.unpack(f"<{len(packed) // 4}I", packed))
                     else:
                         self._warn_of_damage()
-        return found
+        return ids
 
     def keep(self, ids: Mapping[str, Sequence[int]]) -> None:
-        """Keep the ids of texts that are none of those without bytes; a row that is there is written over."""
+        """Store the ids of texts, all of them valid text; existing rows are overwritten."""
         rows = []
         for text, numbers in ids.items():
             digest, packed = _digest(text), struct.pack(f"<{len(numbers)}I", *numbers)
@@ -91,10 +91,10 @@ class TokenCache:
 
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # a load generator scores in another thread than the one that prepared; SQLite takes its calls one by one
+        # a load generator prepares in one thread and scores in another; SQLite serialises the calls
         connection = sqlite3.connect(self.path, timeout=WAIT_S, isolation_level="IMMEDIATE", check_same_thread=False)
         self._connection = connection
-        connection.execute("PRAGMA synchronous=OFF")  # a kill loses nothing by it; a power cut may, which is noticed
+        connection.execute("PRAGMA synchronous=OFF")  # a kill loses nothing; damage by a power cut is noticed
         with closing(connection.execute("PRAGMA user_version")) as version:
             if version.fetchone() == (FORMAT,):
                 return
@@ -106,14 +106,14 @@ class TokenCache:
     def _rows(self, digests: Sequence[bytes]) -> list[tuple[bytes, int, bytes]]:
         if self._connection is None:
             return []
-        places = ", ".join("?" * len(digests))
+        marks = ", ".join("?" * len(digests))
         return self._connection.execute(
-            f"SELECT digest, checksum, ids FROM texts WHERE digest IN ({places})", digests
+            f"SELECT digest, checksum, ids FROM texts WHERE digest IN ({marks})", digests
         ).fetchall()
 
     @contextmanager
     def _survived(self) -> Iterator[None]:
-        """Whatever the disk does costs one warning and what the block was to do, and no more."""
+        """Errors of the disk cost one warning and the work of this block, and nothing more."""
         try:
             yield
         except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
@@ -124,7 +124,7 @@ class TokenCache:
                 self._go_on_without(error)
 
     def _renew(self) -> None:
-        """An empty file in the place of a damaged one; a process that still has that one open may damage it again."""
+        """Replace a damaged file by an empty one. A process that still has the old file open may damage it again."""
         self.close()
         self.keeps = self._renewed = True
         with self._survived():
@@ -133,14 +133,14 @@ class TokenCache:
             self._open()
 
     def _go_on_without(self, error: Exception) -> None:
-        """What is kept may still be read."""
+        """Store nothing from now on; stored ids may still be read."""
         if self.keeps:
-            log.warning("crispbench: new token ids are not kept on disk, at %s: %s", self.path, error)
+            log.warning("crispbench: new token ids are not stored on disk, at %s: %s", self.path, error)
         self.keeps = False
 
     def _warn_of_damage(self) -> None:
         if not self._warned:
-            log.warning("crispbench: %s is damaged: what is lost is encoded again", self.path)
+            log.warning("crispbench: %s is damaged: lost ids are encoded again", self.path)
         self._warned = True
 
 

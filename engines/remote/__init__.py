@@ -1,1 +1,1 @@
-"""The remote engine: scores over HTTP. `dialects` holds what differs between servers."""
+"""The remote engine: scores over HTTP. `dialects` holds the differences between servers."""

@@ -1,4 +1,4 @@
-"""From what a server answers to the log-odds of the positive label."""
+"""From a server's answer to the log-odds of the positive label, and to the counts that it states."""
 
 import math
 import re
@@ -9,16 +9,16 @@ from engines.prompts.template import Labels
 from engines.remote.dialects.base import OTHER, Value
 from engines.remote.transport import HttpAnswer
 
-# Smallest positive number and largest one below 1. TEI, infinity (the transformers pipeline) and vLLM compute their
-# softmax and sigmoid in float32. Of a service nothing is known but JSON's numbers, which are read as float64. A
-# saturated score so lies beyond every other one that the server can express, and the order survives.
+# Smallest positive number and largest number below 1. TEI, infinity (the transformers pipeline) and vLLM compute their
+# softmax and sigmoid in float32. A service's arithmetic is unknown; its JSON numbers are read as float64. With these
+# bounds a saturated score lies beyond every other score that the server can express, so the order survives.
 FLOAT32 = (2.0**-149, 1 - 2.0**-24)
 FLOAT64 = (2.0**-1074, 1 - 2.0**-53)
 
 
 class LogOdds(NamedTuple):
     value: float
-    saturated: bool  # a probability was 0 or 1, and the value is a bound
+    saturated: bool  # a probability was 0 or 1, so the value is a bound
 
 
 def log_odds(answer: Value, labels: Labels, kind: ScoreKind) -> LogOdds:
@@ -33,9 +33,9 @@ def log_odds(answer: Value, labels: Labels, kind: ScoreKind) -> LogOdds:
     if kind is ScoreKind.LOG_ODDS:
         difference = positive - negative
         if not math.isfinite(difference):
-            raise ScoringFailed(f"logits {positive} and {negative} differ by more than a number can hold")
+            raise ScoringFailed(f"logits {positive} and {negative} differ by more than float64 can hold")
         return LogOdds(difference, False)
-    # softmax_1 / softmax_0 = exp(logit_1 - logit_0); better than one of them alone, of which few digits are left near 1
+    # softmax_1 / softmax_0 = exp(logit_1 - logit_0). One of them alone would keep few digits near 1.
     if abs(_probability(positive) + _probability(negative) - 1) > 0.01:
         raise ScoringFailed(
             f"probabilities {positive} and {negative} do not add up to 1: expected a softmax of two labels"
@@ -45,10 +45,10 @@ def log_odds(answer: Value, labels: Labels, kind: ScoreKind) -> LogOdds:
 
 
 def _by_name(answer: dict[str, float], labels: Labels) -> tuple[float, float]:
-    """Values of the positive and the negative label; one of them may be nameless.
+    """Values of the positive and the negative label; one of them may be unnamed.
 
-    LABEL_0 and LABEL_1 are refused: they are what a configuration without names is given, and say nothing of which
-    row is which token.
+    LABEL_0 and LABEL_1 are refused: a configuration without names gets them, and they do not say which row belongs to
+    which token.
     """
     known = {labels.positive, labels.negative}
     named = answer.keys() & known
@@ -65,7 +65,7 @@ def _by_name(answer: dict[str, float], labels: Labels) -> tuple[float, float]:
 
 def _probability(value: float) -> float:
     if not 0 <= value <= 1:
-        raise ScoringFailed(f"score {value} is no probability, expected one in [0, 1]: does the server send logits?")
+        raise ScoringFailed(f"score {value} is no probability in [0, 1]: does the server send logits?")
     return value
 
 
@@ -75,7 +75,7 @@ def usage(answer: HttpAnswer) -> Counts:
     def time_us(name: str) -> int | None:
         return _microseconds(answer.headers.get(f"x-{name}-time", ""))
 
-    # TEI's headers, in milliseconds; those of a batch are means over its texts
+    # TEI's headers, in milliseconds; for a batch they are means over its texts
     return Counts(
         tokens=_tokens(answer),
         server_compute_us=time_us("compute"),
@@ -91,12 +91,12 @@ def _microseconds(milliseconds: str) -> int | None:
 
 
 def _tokens(answer: HttpAnswer) -> int | None:
-    """From `usage` (infinity, vLLM, Jina), `meta.tokens` (Cohere) or the header of TEI."""
+    """Tokens from `usage` (infinity, vLLM, Jina), `meta.tokens` (Cohere) or TEI's header."""
     document = answer.document if isinstance(answer.document, dict) else {}
     meta = document.get("meta")
-    told = document.get("usage") or (meta.get("tokens") if isinstance(meta, dict) else None)
-    if isinstance(told, dict):
-        counts = (told.get(name) for name in ("prompt_tokens", "input_tokens", "total_tokens"))
+    usage_document = document.get("usage") or (meta.get("tokens") if isinstance(meta, dict) else None)
+    if isinstance(usage_document, dict):
+        counts = (usage_document.get(name) for name in ("prompt_tokens", "input_tokens", "total_tokens"))
         return next((count for count in counts if type(count) is int and count >= 0), None)
     header = answer.headers.get("x-compute-tokens", "")
     return int(header) if re.fullmatch(r"\d{1,12}", header) else None

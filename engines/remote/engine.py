@@ -1,4 +1,4 @@
-"""Scores over HTTP: one engine for every server; what differs between them is a dialect."""
+"""Scores over HTTP: one engine for all servers, with one dialect per server."""
 
 import hashlib
 import os
@@ -19,6 +19,7 @@ from engines.base import (
     ScoringFailed,
     Truncation,
     by_query,
+    not_utf8,
     require,
 )
 from engines.prompts.encoder import Prompt, PromptEncoder
@@ -32,7 +33,7 @@ from engines.remote.transport import Budget, Limits, TooLarge, Transport
 
 
 class RequestJob(NamedTuple):
-    """One request, and the pairs that it is about."""
+    """One request, and the pairs whose scores it gives."""
 
     batch: Batch
     pairs: Sequence[tuple[str, str]]
@@ -41,8 +42,8 @@ class RequestJob(NamedTuple):
         return RequestJob(self.batch._replace(inputs=self.batch.inputs[first:last]), self.pairs[first:last])
 
 
-class Heard:
-    """What the answers to one call of `score` told, as they came."""
+class CallRecord:
+    """Times and tokens of the answers to one call of `score`, in the order of their arrival."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
@@ -70,7 +71,7 @@ class Remote(Engine):
         self._template = load_template(options.template or TEMPLATE)
         self._counts = Counts()
         self._counting = threading.Lock()
-        self._heard = threading.local()  # several threads may call at a time, each asks about its own call
+        self._last = threading.local()  # several threads may call at a time; `last_call` is per thread
         self._description = _described(options, self._dialect)
         self._anyio: Any = require("anyio", extra="remote")
         self._transport = Transport(
@@ -88,15 +89,15 @@ class Remote(Engine):
             self._open = stack.pop_all()
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        jobs, heard = list(self._jobs(pairs)), Heard(Budget(self.options.retry_budget_s))
-        future = self._portal.start_task_soon(self._ask_all, jobs, heard)
+        jobs, record = list(self._jobs(pairs)), CallRecord(Budget(self.options.retry_budget_s))
+        future = self._portal.start_task_soon(self._request_all, jobs, record)
         try:
             scores: list[LogOdds] = future.result()
-        except BaseException:  # an interrupt: what runs is stopped, what waits never starts
+        except BaseException:  # an interrupt stops running requests and drops waiting ones
             future.cancel()
             raise
         self._count(Counts(saturated=sum(score.saturated for score in scores)))
-        self._heard.call = heard.call()
+        self._last.call = record.call()
         return [score.value for score in scores]
 
     def describe(self) -> Description:
@@ -106,14 +107,14 @@ class Remote(Engine):
         return replace(self._counts, retries=self._transport.retries)
 
     def last_call(self) -> Call:
-        call: Call = getattr(self._heard, "call", Call())
+        call: Call = getattr(self._last, "call", Call())
         return call
 
     def close(self) -> None:
         self._open.close()
 
     def _make_encoder(self) -> PromptEncoder | TextEncoder | None:
-        """What turns pairs into prompts, None where the service does; adds to the description."""
+        """The encoder that turns pairs into prompts; None if the service does. Adds to the description."""
         options, dialect, template = self.options, self._dialect, self._template
         if dialect.form == "pair":
             return None
@@ -142,7 +143,7 @@ class Remote(Engine):
             try:
                 document = self._portal.call(self._transport.get, path, budget)
             except ScoringFailed as error:
-                raise EngineUnavailable(f"{error}; start the server, or mend url, api_key_env or verify") from None
+                raise EngineUnavailable(f"{error}; start the server, or correct url, api_key_env or verify") from None
             entry = _entry(document, self.options.model)
             found |= {f"server_{name}": self._transport.line(str(entry[name])) for name in names if name in entry}
         model = self.options.model or found.get("server_model_id") or description.model
@@ -151,8 +152,8 @@ class Remote(Engine):
     def _jobs(self, pairs: Sequence[tuple[str, str]]) -> Iterator[RequestJob]:
         size = self.options.batch_size or self._dialect.batch_size
         batches = [self._batch(query, documents) for query, documents in by_query(pairs)]
-        if self._dialect.form in ("prompt", "ids") and batches:  # whose inputs need not be of one query
-            inputs: list[Any] = [each for batch in batches for each in batch.inputs]
+        if self._dialect.form in ("prompt", "ids") and batches:  # one request may mix queries
+            inputs: list[Any] = [text for batch in batches for text in batch.inputs]
             batches = [batches[0]._replace(inputs=inputs)]
         start = 0
         for batch in batches:
@@ -161,7 +162,7 @@ class Remote(Engine):
             start += len(batch.inputs)
 
     def _batch(self, query: str, documents: Sequence[str]) -> Batch:
-        """One query's documents as this dialect sends them."""
+        """One query's documents in the form of this dialect."""
         model = self.options.model
         for text in (query, *documents):
             _check_encodable(text)
@@ -175,40 +176,40 @@ class Remote(Engine):
             return Batch(encoded.tails, encoded.prefix, model)
         return Batch([encoded.prefix + tail for tail in encoded.tails], model=model)
 
-    async def _ask_all(self, jobs: Sequence[RequestJob], heard: Heard) -> list[LogOdds]:
-        """Scores in the order of the jobs. The first that fails stops the others."""
+    async def _request_all(self, jobs: Sequence[RequestJob], record: CallRecord) -> list[LogOdds]:
+        """Scores in the order of the jobs. The first failure stops the other requests."""
         scores: list[list[LogOdds]] = [[] for _ in jobs]
 
-        async def ask(index: int) -> None:
+        async def request(index: int) -> None:
             async with self._slots:
-                scores[index] = await self._ask(jobs[index], heard)
+                scores[index] = await self._request(jobs[index], record)
 
         try:
             async with self._anyio.create_task_group() as group:
                 for index in range(len(jobs)):
-                    group.start_soon(ask, index)
+                    group.start_soon(request, index)
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
         return [score for part in scores for score in part]
 
-    async def _ask(self, job: RequestJob, heard: Heard) -> list[LogOdds]:
-        """One score per pair of the job, in two requests if one is too large for the server."""
+    async def _request(self, job: RequestJob, record: CallRecord) -> list[LogOdds]:
+        """One score per pair of the job. A request that is too large for the server is split in two."""
         path, body = self._dialect.request(job.batch)
         try:
-            answer = await self._transport.post(path, body, heard.budget)
+            answer = await self._transport.post(path, body, record.budget)
         except TooLarge as error:
             if len(job.pairs) == 1:
                 query, document = job.pairs[0]
                 raise ScoringFailed(f"{error}, for query {query[:60]!r} and document {document[:60]!r}") from None
             self._count(Counts(splits=1))
             middle = len(job.pairs) // 2
-            first = await self._ask(job.part(0, middle), heard)
-            return first + await self._ask(job.part(middle, len(job.pairs)), heard)
+            first = await self._request(job.part(0, middle), record)
+            return first + await self._request(job.part(middle, len(job.pairs)), record)
         counts = replace(usage(answer), requests=1)
-        if not self._dialect.tells_tokens:
+        if not self._dialect.counts_tokens:
             counts = replace(counts, tokens=None)
         self._count(counts)
-        heard.add(answer.first_byte_s, counts.tokens)
+        record.add(answer.first_byte_s, counts.tokens)
         try:
             values = self._dialect.scores(answer.document)
             if len(values) != len(job.pairs):
@@ -218,12 +219,12 @@ class Remote(Engine):
             raise ScoringFailed(self._transport.line(f"{self.options.url}{path}: {error}")) from None
 
     def _count(self, counts: Counts) -> None:
-        with self._counting:  # the event loop and every thread that calls score add to them
+        with self._counting:  # the event loop and all threads that call `score` add to them
             self._counts += counts
 
 
 def _described(options: RemoteOptions, dialect: Dialect) -> Description:
-    """What is known before the server is asked."""
+    """The description before the first request."""
     beyond = Truncation.BY_SERVER if dialect.cuts else Truncation.REFUSED
     return Description(
         model=options.model or options.url,
@@ -243,7 +244,7 @@ _INPUTS = {
     "prompt": "prompt as text",
     "ids": "prompt as token ids",
     "halves": "prompt as text in two halves",
-    "pair": "query and document as they are, the prompt is the service's",
+    "pair": "query and document as they are; the service makes the prompt",
 }
 
 
@@ -265,7 +266,7 @@ def _authorization(options: RemoteOptions, dialect: Dialect) -> str:
 
 
 def _entry(document: Any, model: str) -> Mapping[str, Any]:
-    """The object that an info route gives, or of a list below `data` the one of this model."""
+    """The object that an info route returns; for a list below `data` its entry of this model."""
     entries = document.get("data") if isinstance(document, dict) else None
     if isinstance(entries, list):
         return next((entry for entry in entries if isinstance(entry, dict) and entry.get("id") == model), {})
@@ -275,5 +276,5 @@ def _entry(document: Any, model: str) -> Mapping[str, Any]:
 def _check_encodable(text: str) -> None:
     try:
         text.encode()
-    except UnicodeEncodeError as error:  # a lone surrogate is no text
-        raise ScoringFailed(f"a text cannot be encoded as UTF-8: {error}") from None
+    except UnicodeEncodeError as error:
+        raise not_utf8(error) from None

@@ -1,4 +1,4 @@
-"""What a config may say of a remote endpoint, checked before anything is sent."""
+"""Options of a remote endpoint, checked before anything is sent."""
 
 import re
 from ipaddress import ip_address
@@ -18,20 +18,20 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 class RemoteOptions(Options):
     dialect: str
-    url: str  # below which the dialect's routes lie; without a user, a query or a fragment
+    url: str  # base of the dialect's routes, without a user, a query or a fragment
     model: str = ""  # the name under which the server serves it
-    template: str | None = None  # None: mxbai-v2-seq, or the service's own for cohere and jina
+    template: str | None = None  # None: mxbai-v2-seq; cohere and jina have their own prompt
     instruction: str = ""
-    tokenizer: str | None = None  # a folder with tokenizer.json, or a name on the hub; None: no text is cut here
-    max_tokens: PositiveInt | None = None  # of the whole prompt; None: 8192
-    final_newline: Literal["auto", "keep", "protect"] = "auto"  # protect: put the pad token behind it
-    batch_size: PositiveInt | None = None  # inputs of a request; None: the dialect's
+    tokenizer: str | None = None  # a folder with tokenizer.json, or a name on the hub; None: nothing is cut here
+    max_tokens: PositiveInt | None = None  # limit of the whole prompt; None: 8192
+    final_newline: Literal["auto", "keep", "protect"] = "auto"  # protect: append the pad token
+    batch_size: PositiveInt | None = None  # inputs per request; None: the dialect's
     concurrency: PositiveInt = 4  # requests at a time
-    timeout_s: Seconds = 120.0  # of one attempt, from its start to the last byte
+    timeout_s: Seconds = 120.0  # limit of one attempt, from its start to the last byte
     attempts: PositiveInt = 5
-    retry_budget_s: Seconds = 120.0  # of failed attempts and waits, over all requests for one query
+    retry_budget_s: Seconds = 120.0  # limit of failed attempts and waits, over all requests for one query
     api_key_env: str | None = None  # the environment variable that holds the key
-    verify: str | None = None  # a PEM file of certificate authorities in the place of the public ones
+    verify: str | None = None  # a PEM file of certificate authorities instead of the public ones
 
     @field_validator("dialect")
     @classmethod
@@ -46,7 +46,7 @@ class RemoteOptions(Options):
 
     @model_validator(mode="after")
     def _keeps_the_key(self) -> Self:
-        """Raises for a url or a name that may hold a secret, without repeating it: errors are written to files."""
+        """Refuse a url or a name that may hold a secret, without repeating it: errors are written to files."""
         if self.api_key_env is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.api_key_env):
             raise ValueError(
                 "api_key_env must be the name of an environment variable (A-Z, 0-9, _), not the key itself"
@@ -73,13 +73,13 @@ class RemoteOptions(Options):
                     raise ValueError(f"{name} has no effect: the service behind {self.dialect} makes its own prompt")
             return self
         if self.max_tokens and not self.tokenizer:
-            raise ValueError(f"max_tokens = {self.max_tokens} needs `tokenizer`, the model's, to count and cut")
+            raise ValueError(f"max_tokens = {self.max_tokens} needs the model's `tokenizer` to count and cut")
         load_template(self.template or TEMPLATE).instruction_line(self.instruction)
         return self
 
 
 def _split(url: str) -> SplitResult:
-    """The parts of a url that names a server and nothing else. Raises ValueError, which does not repeat it."""
+    """The parts of a url that names a server and nothing else. Raises ValueError, which does not repeat the url."""
     expected = "expected http(s)://HOST[:PORT][/PATH] in ASCII"
     try:
         parts = urlsplit(url)

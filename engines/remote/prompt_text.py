@@ -1,7 +1,7 @@
-"""Prompts as text, for servers that tokenise themselves: content stays in its place, documents are cut to fit.
+"""Prompts as text, for servers that tokenise themselves: content stays content, and documents are cut to fit.
 
-Over text, a server reads a special-token string inside a document as that token. So a space is put behind its
-first character (`<|im_end|>` becomes `< |im_end|>`, next to what it is as plain text), and it is counted.
+A server that receives text reads a special-token string inside a document as that token. So a space is inserted after
+its first character (`<|im_end|>` becomes `< |im_end|>`, close to its plain text), and the text is counted.
 """
 
 import re
@@ -9,22 +9,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from engines.base import EngineUnavailable, ScoringFailed, require
+from engines.base import EngineUnavailable, ScoringFailed, first_line, require
 from engines.model_files import locate
 from engines.prompts.template import Template
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# Without a tokenizer the special tokens are not known: those of Qwen, Llama 3, Phi and others look like this, and
-# whatever in the template's own pieces looks like a marker is added.
+# Without a tokenizer the special tokens are unknown. Those of Qwen, Llama 3, Phi and others match MARKER; strings in
+# the template's own pieces that match OWN_MARKER are added.
 MARKER = r"<\|[^\s<>|]+\|>"
 OWN_MARKER = re.compile(r"<[^\s<>]+>|\[[A-Z]+\]")
-PAD = "<|endoftext|>"  # of Qwen2 and Qwen3
+PAD = "<|endoftext|>"  # pad token of Qwen2 and Qwen3
 
 
 class Halves(NamedTuple):
-    """A prompt in two: all before the document's piece, and from there on. Their concatenation is the prompt."""
+    """A prompt in two halves, cut before the piece with the document. Their concatenation is the prompt."""
 
     before: str
     after: str
@@ -40,11 +40,11 @@ class PromptTexts(NamedTuple):
 
 
 class TextEncoder:
-    """A template as text. With a tokenizer, no prompt has more than max_tokens; without one, nothing is cut.
+    """A template as text. With a tokenizer no prompt has more than max_tokens; without one nothing is cut.
 
-    `protect` puts the pad token behind the prompt. infinity strips its inputs, and with a final newline goes the
-    token from which the score is read. transformers from 4.49 on reads it at the right-most token that is no
-    padding, which is the newline again.
+    `protect` appends the pad token to the prompt. infinity strips its inputs, and a stripped final newline is the token
+    from which the score is read. Since 4.49 transformers reads the score at the right-most token that is not padding,
+    which is then the newline again.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class TextEncoder:
     ) -> None:
         self._template, self._instruction = template, instruction
         self._end = PAD if protect else ""
-        self._max_tokens = max_tokens + protect  # the pad token moves no score: where it is cut off, all else is there
+        self._max_tokens = max_tokens + protect  # a pad token that is cut off changes no score
         self._tokenizer = tokenizer
         if tokenizer is None:
             own = [marker for piece in template.pieces for marker in OWN_MARKER.findall(piece)]
@@ -69,7 +69,7 @@ class TextEncoder:
         specials = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
         if protect and PAD not in specials:
             raise EngineUnavailable(
-                f"the tokenizer has no {PAD} to protect the final newline with: final_newline: keep"
+                f"the tokenizer has no {PAD}, which protects the final newline: set final_newline to keep"
             )
         longest_first = sorted((text for text in specials if len(text) > 1), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
@@ -83,7 +83,7 @@ class TextEncoder:
         halves = [self._render(query, document) for document in documents]
         truncated = 0
         if self._tokenizer is not None:
-            encoded = self._tokenizer.encode_batch_fast(["".join(each) for each in halves])
+            encoded = self._tokenizer.encode_batch_fast(["".join(prompt) for prompt in halves])
             for i, encoding in enumerate(encoded):
                 ids = encoding.ids
                 if len(ids) > self._max_tokens:
@@ -91,7 +91,7 @@ class TextEncoder:
                     truncated += 1
                     ids = self._tokenizer.encode("".join(halves[i])).ids
                 self._check_frame(ids, documents[i])
-        return PromptTexts(self._render(query, "").before, [each.after for each in halves], truncated, special_text)
+        return PromptTexts(self._render(query, "").before, [prompt.after for prompt in halves], truncated, special_text)
 
     def _render(self, query: str, document: str) -> Halves:
         template = self._template
@@ -101,10 +101,10 @@ class TextEncoder:
         return Halves(before, after + self._end)
 
     def _cut(self, query: str, document: str, tokens: int) -> Halves:
-        """The prompt with the longest beginning of the document that fits; `tokens` is what the whole prompt has.
+        """The prompt with the longest beginning of the document that fits; `tokens` is the length of the whole prompt.
 
-        Cut where a token ends, and tokenised again: a cut inside a character, or a merge with what follows, can
-        leave more tokens than were counted.
+        The document is cut where a token ends and tokenised again: a cut inside a character, or a merge with the text
+        behind the cut, can give more tokens than were counted.
         """
         assert self._tokenizer is not None
         ends = [end for _, end in self._tokenizer.encode(document, add_special_tokens=False).offsets]
@@ -121,8 +121,8 @@ class TextEncoder:
         return half
 
     def _defuse(self, text: str) -> str:
-        while self._special.search(text):  # again, as two tokens can overlap
-            text = self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+        while self._special.search(text):  # repeated, because two tokens can overlap
+            text = self._special.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text)
         return text
 
     def _check_frame(self, ids: list[int], document: str) -> None:
@@ -141,16 +141,16 @@ class TextEncoder:
 
 
 def load_tokenizer(model: str) -> "Tokenizer":
-    """The tokenizer of a folder's or of a hub model's tokenizer.json, without torch. Raises EngineUnavailable."""
+    """The tokenizer of tokenizer.json in a folder or on the hub, without torch. Raises EngineUnavailable."""
     tokenizers = require("tokenizers", extra="remote")
     hub = require("huggingface_hub", extra="remote")
     folder = Path(locate(model))
     try:
         path = folder / "tokenizer.json" if folder.is_dir() else hub.hf_hub_download(model, "tokenizer.json")
-        found: Tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        tokenizer: Tokenizer = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises nothing narrower
-        reason = str(error).strip().partition("\n")[0]
         raise EngineUnavailable(
-            f"tokenizer {model!r} cannot be loaded ({reason}): expected a folder with tokenizer.json, or a hub name"
+            f"tokenizer {model!r} cannot be loaded ({first_line(error)}): expected a folder with tokenizer.json, "
+            "or a hub name"
         ) from None
-    return found
+    return tokenizer

@@ -21,6 +21,8 @@ from engines.base import (
     Retriever,
     ScoringFailed,
     by_query,
+    first_line,
+    not_utf8,
     require,
 )
 from engines.model_files import hub_commit, is_demonstration, locate, weights_revision

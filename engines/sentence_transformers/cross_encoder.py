@@ -19,6 +19,8 @@ from engines.base import (
     Options,
     ScoreKind,
     ScoringFailed,
+    first_line,
+    not_utf8,
     require,
 )
 from engines.model_files import hub_commit, is_demonstration, locate, weights_revision

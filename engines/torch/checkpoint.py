@@ -23,8 +23,8 @@ from transformers import (
 from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
-from engines.base import BadOptions, EngineUnavailable
-from engines.model_files import is_demonstration, weights_revision
+from engines.base import BadOptions, EngineUnavailable, first_line
+from engines.model_files import check_vocabulary, is_demonstration, label_rows, weights_revision
 from engines.prompts.template import Labels
 from engines.torch import quantized
 from engines.torch.forward import packed
@@ -54,7 +54,7 @@ class Checkpoint(NamedTuple):
     embedding: Tensor | None  # a causal checkpoint's output rows [vocabulary, hidden], until its head is read
     tokenizer: Tokenizer
     revision: str
-    scales: Mapping[str, Tensor]  # of a ModelOpt export, whose weights are codes: "layers.0.mlp.up_proj.weight_scale"
+    scales: Mapping[str, Tensor]  # for a ModelOpt export, whose weights are codes: "layers.0.mlp.up_proj.weight_scale"
     demonstration: bool = False  # its config.json says that it only shows how the harness works
 
 

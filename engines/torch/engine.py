@@ -113,8 +113,8 @@ class TorchEngine(Engine):
         self._backbone = checkpoint.place(loaded.backbone, device, dtype)
         self._budget = options.token_budget or (2048 if device.type == "cpu" else 16384)
         settings = launcher.ForwardSettings(options.kernels, options.cuda_graphs, options.fast_accumulation)
-        self._launcher = launcher.choose(self._backbone, self._head, self._budget, settings)
-        self._again = partial(packed.score, self._backbone, self._head, budget=self._budget)
+        self._launcher = launcher.choose(self._backbone, self._head, settings)
+        self._again = partial(packed.score, self._backbone, self._head)
         self._counts = Counts()
         self._description = Description(
             model=options.model,

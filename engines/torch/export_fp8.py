@@ -1,8 +1,8 @@
-"""FP8 post-training quantisation by NVIDIA's ModelOpt: a full checkpoint and calibration pairs in, a unified one out.
+"""FP8 post-training quantisation by NVIDIA's ModelOpt: from a full checkpoint and calibration pairs to an FP8 one.
 
-One E4M3 scale for each weight matrix and one for each matrix of activations, the latter from the largest magnitude
-that the calibration prompts show. The head that scores (`score`, `lm_head`), embeddings and the KV cache stay as
-they are. It knows nothing of benchmarks: who calls says where the pairs are from.
+Every weight matrix and every matrix of activations gets one E4M3 scale; scales of activations come from the largest
+magnitude in the calibration prompts. The score head (`score`, `lm_head`), embeddings and the KV cache stay unchanged.
+It knows nothing of benchmarks: the caller says where the pairs come from.
 """
 
 import copy
@@ -28,9 +28,9 @@ from engines.prompts.encoder import PromptEncoder
 from engines.prompts.template import load_template
 
 REPORT = "quantization_report.json"
-# ModelOpt leaves lm_head out by itself, but of a classifier it would quantise the two rows that make the score.
+# ModelOpt leaves lm_head out, but it would quantise the two rows of a classifier that make the score.
 HEAD = {"quantizer_name": "*score*", "enable": False}
-# What tells text from ids, copied byte for byte: saved by transformers 5 a tokenizer of type qwen2 is another one.
+# Copied byte for byte: transformers 5 changes a tokenizer of type qwen2 when it saves one.
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -48,25 +48,25 @@ class ExportOptions(Options):
     revision: str | None = None
     template: str = "mxbai-v2-seq"
     instruction: str = ""
-    max_tokens: PositiveInt = 8192  # of the whole prompt; the document is cut to fit
+    max_tokens: PositiveInt = 8192  # limit of the whole prompt; the document is cut to fit
 
 
 class Calibration(NamedTuple):
-    """Pairs whose prompts show what activations are like, and where they come from."""
+    """Pairs whose prompts give typical activations, and their source."""
 
     pairs: Sequence[tuple[str, str]]
-    source: Mapping[str, Any]  # for the report
+    source: Mapping[str, Any]  # copied into the report
 
 
 def export_fp8(options: ExportOptions, calibration: Calibration, out: Path, *, on_prompt: Callable[[int], None]) -> Any:
     """Write the FP8 checkpoint with its report to the new folder `out`; returns the report.
 
-    `out` appears when all of it is there. `on_prompt` is told of each prompt that has been read. Raises BadOptions if
-    `out` exists or there is nothing to calibrate with, EngineUnavailable, ScoringFailed for a prompt that has no ids.
+    `out` appears once it is complete. `on_prompt(1)` is called after each prompt. Raises BadOptions if `out` exists or
+    there are no pairs, EngineUnavailable, and ScoringFailed for a prompt without ids.
     """
     check_out(out)
     if not calibration.pairs:
-        raise BadOptions("no pairs to calibrate with: take a benchmark whose first stage finds candidates")
+        raise BadOptions("no pairs to calibrate with: choose a benchmark whose first stage finds candidates")
     template = load_template(options.template)
     with _quiet():
         quantization, export = (require(f"modelopt.torch.{part}", extra="fp8") for part in ("quantization", "export"))
@@ -77,7 +77,7 @@ def export_fp8(options: ExportOptions, calibration: Calibration, out: Path, *, o
     model = locate(options.model)
     opened = checkpoint.open_model(model, options.revision)
     if opened.scales:
-        raise BadOptions(f"model {options.model!r} is FP8 already: expected a full checkpoint")
+        raise BadOptions(f"model {options.model!r} is already in FP8: expected a full checkpoint")
     known = getattr(opened.model.config, "max_position_embeddings", None) or options.max_tokens
     encoder = PromptEncoder(
         template, opened.tokenizer, max_tokens=min(options.max_tokens, known), instruction=options.instruction
@@ -91,8 +91,8 @@ def export_fp8(options: ExportOptions, calibration: Calibration, out: Path, *, o
             )  # weights are divided in it
         find = partial(checkpoint.find_file, model, options.revision)
         for name in TOKENIZER_FILES:
-            if found := find(name):
-                shutil.copyfile(found, folder / name)
+            if source := find(name):
+                shutil.copyfile(source, folder / name)
         _complete_config(find("config.json"), folder / "config.json")
         report = {
             "format": 1,
@@ -114,7 +114,7 @@ def export_fp8(options: ExportOptions, calibration: Calibration, out: Path, *, o
 
 
 def check_out(out: Path) -> None:
-    """Raise BadOptions if there is something at `out` already: no checkpoint is overwritten."""
+    """Raise BadOptions if `out` exists: no checkpoint is overwritten."""
     if out.exists():
         raise BadOptions(f"{out} exists: name a folder that does not, or remove this one")
 
@@ -124,7 +124,7 @@ class Prompts(NamedTuple):
     truncated: int
 
     def document(self) -> dict[str, Any]:
-        """What the report says of them; the hash is of the ids as JSON, one prompt a line."""
+        """The report's entries; `ids_sha256` is the hash of the ids as JSON, one prompt a line."""
         lines = "".join(json.dumps(ids) + "\n" for ids in self.ids)
         return {
             "prompts": len(self.ids),
@@ -167,10 +167,10 @@ def _quantize(modelopt: Any, model: Any, prompts: Sequence[Sequence[int]], on_pr
 
 
 def _complete_config(source: Path | None, exported: Path) -> None:
-    """Give the export what the source's config says beside it, and what transformers 4 and TensorRT-LLM look for.
+    """Add the source config's other entries to the export, and the entries that transformers 4 and TensorRT-LLM read.
 
-    Version 5 writes `rope_parameters` and `dtype` only; without `rope_theta` version 4 takes 10,000 and every score
-    is wrong.
+    transformers 5 writes only `rope_parameters` and `dtype`. Without `rope_theta` version 4 assumes 10,000, and every
+    score is wrong.
     """
     config = json.loads(exported.read_text(encoding="utf-8"))
     for name, value in (json.loads(source.read_text(encoding="utf-8")) if source else {}).items():
@@ -184,38 +184,38 @@ def _complete_config(source: Path | None, exported: Path) -> None:
 
 
 def _examine(folder: Path) -> dict[str, Any]:
-    """What the written checkpoint holds. Raises ScoringFailed for a scale that no code can be read with."""
+    """Contents of the written checkpoint, for the report. Raises ScoringFailed for a scale that decodes nothing."""
     from safetensors import safe_open
 
-    told = json.loads((folder / "hf_quant_config.json").read_text(encoding="utf-8"))["quantization"]
+    quantization = json.loads((folder / "hf_quant_config.json").read_text(encoding="utf-8"))["quantization"]
     scales: dict[str, float] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(str(path), framework="pt") as file:
-            names = [name for name in file.keys() if name.endswith("_scale")]  # no mapping, it only has this method
+            names = [name for name in file.keys() if name.endswith("_scale")]  # not a mapping: it has only this method
             scales |= {name: float(file.get_tensor(name)) for name in names}
     broken = next((name for name, scale in scales.items() if not (math.isfinite(scale) and scale > 0)), None)
     if broken is not None:
         raise ScoringFailed(f"{broken} = {scales[broken]}: expected a finite number over 0; are its weights all zero?")
     document: dict[str, Any] = {
-        "quantization": told["quant_algo"],
-        "kv_cache": told["kv_cache_quant_algo"],
-        "excluded_modules": told["exclude_modules"],
+        "quantization": quantization["quant_algo"],
+        "kv_cache": quantization["kv_cache_quant_algo"],
+        "excluded_modules": quantization["exclude_modules"],
     }
     for kind in ("weight_scale", "input_scale"):
-        found = [scale for name, scale in scales.items() if name.endswith(kind)]
-        document[kind] = {"count": len(found), "min": min(found), "max": max(found)}
+        values = [scale for name, scale in scales.items() if name.endswith(kind)]
+        document[kind] = {"count": len(values), "min": min(values), "max": max(values)}
     return document
 
 
 @contextmanager
 def _partial(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its name at the end, or is removed."""
+    """A folder beside `out` that is renamed to `out` at the end, or removed after an error."""
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         yield folder
         check_out(out)
-        folder.chmod(0o755)  # mkdtemp's and safetensors' are for their owner only
+        folder.chmod(0o755)  # mkdtemp and safetensors write for their owner only
         for path in folder.iterdir():
             path.chmod(0o644)
         folder.rename(out)
@@ -225,7 +225,7 @@ def _partial(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """ModelOpt prints what it does to standard output and warns of every newer transformers."""
+    """Silence ModelOpt, which prints its progress to standard output and warns of every newer transformers."""
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

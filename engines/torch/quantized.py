@@ -1,8 +1,8 @@
-"""Linear layers in 8 bit: E4M3 on a GPU (fp8), the same numbers anywhere (fp8-sim), integers on a CPU (int8).
+"""Linear layers in 8 bit: E4M3 on a GPU (fp8), the same numbers on any device (fp8-sim), integers on a CPU (int8).
 
-A matrix becomes codes and scales, a product is one of codes that is scaled afterwards. Embeddings, norms, attention
-and the score head are no part of it. Scales are found here (weights by output row, activations by token as they
-come) or are those of a ModelOpt export (one per matrix, activations calibrated).
+A matrix becomes codes and scales; codes are multiplied and the product is scaled. Embeddings, norms, attention and the
+score head keep their precision. Scales are computed here (one per output row of weights, one per token of activations)
+or come from a ModelOpt export (one per matrix, calibrated for activations).
 """
 
 from collections import Counter
@@ -18,19 +18,19 @@ from engines.base import EngineUnavailable
 from engines.torch.memory import give_back
 from engines.torch.prepacked import free_if_moved, has_onednn
 
-ROWS = 256  # tokens of one product on a CPU: its float32 result stays in cache, 1.7 times the speed of 2,048 at once
-CAPABILITY = (8, 9)  # Ada and Hopper: the first with E4M3 tensor cores
-TINIEST = 2.0**-24  # an activation row below it counts as zero; ModelOpt's bound (tensor_quant.py)
-MIDDLE = 128  # the code of 0 where all rows have the same: oneDNN then takes it into account at no cost
-ROUNDING = 1.5 * 2.0**23  # float32 numbers around it are whole: a sum is rounded, ties to even, into its lowest bits
-SIXTEEN = 16  # scaled_mm takes matrices whose sides are multiples of it
+ROWS = 256  # tokens per product on a CPU: its float32 result stays in cache, 1.7 times as fast as 2,048 at once
+CAPABILITY = (8, 9)  # Ada and Hopper are the first GPUs with E4M3 tensor cores
+TINIEST = 2.0**-24  # activation rows below this count as zero; ModelOpt's bound (tensor_quant.py)
+MIDDLE = 128  # the code of 0, if it is the same in all rows: oneDNN then subtracts it at no cost
+ROUNDING = 1.5 * 2.0**23  # float32 numbers near it are integers: adding it rounds to the lowest bits, ties to even
+SIXTEEN = 16  # the sides of scaled_mm's matrices must be multiples of 16
 
 
 class Codes(NamedTuple):
-    """A matrix as 8-bit numbers: its values are `codes * scale`."""
+    """A matrix in 8 bit: its values are `codes * scale`."""
 
     codes: Tensor  # [rows, columns], float8_e4m3fn or int8
-    scale: Tensor  # float32, [rows, 1] or [] for one of the whole matrix
+    scale: Tensor  # float32, [rows, 1], or [] for one scale of the whole matrix
 
     @property
     def is_by_row(self) -> bool:
@@ -38,7 +38,7 @@ class Codes(NamedTuple):
 
 
 class Arithmetic(NamedTuple):
-    """What a precision computes with. `multiply` gives `tokens @ weight.T` [tokens, out] in a dtype."""
+    """Codes and products of a precision. `multiply` gives `tokens @ weight.T` [tokens, out] in a dtype."""
 
     code: torch.dtype
     largest: float  # the code of the largest value
@@ -47,7 +47,7 @@ class Arithmetic(NamedTuple):
 
 
 def encode(values: Tensor, scale: Tensor, arithmetic: Arithmetic) -> Codes:
-    """The nearest codes, ties to even, saturating: a cast to E4M3 alone would make NaN of what is over 448."""
+    """The nearest codes, ties to even, saturating: a plain cast to E4M3 turns values over 448 into NaN."""
     scaled = values.float() / scale
     if not arithmetic.code.is_floating_point:
         scaled = scaled.round_()
@@ -55,18 +55,18 @@ def encode(values: Tensor, scale: Tensor, arithmetic: Arithmetic) -> Codes:
 
 
 def encode_by_row(values: Tensor, arithmetic: Arithmetic) -> Codes:
-    """Each row with the scale that makes its largest magnitude the largest code. NaN stays NaN."""
+    """Codes with one scale per row: the row's largest magnitude gets the largest code. NaN stays NaN."""
     scale = values.abs().amax(-1, keepdim=True).float().clamp_(min=TINIEST).div_(arithmetic.largest)
     return encode(values, scale, arithmetic)
 
 
 def _multiply_e4m3(tokens: Codes, weight: Codes, dtype: torch.dtype) -> Tensor:
-    """In E4M3 on tensor cores. Without fast accumulation, which keeps about 14 bits: fp8-sim has no such thing."""
+    """E4M3 on tensor cores without fast accumulation, which keeps only about 14 bits; fp8-sim keeps all."""
     return scaled_mm(tokens, weight, dtype, fast=False)
 
 
 def scaled_mm(tokens: Codes, weight: Codes, dtype: torch.dtype, *, fast: bool) -> Tensor:
-    """Both with scales by row, or both with one. Not F.scaled_mm, which is younger: torch has had this since 2.5."""
+    """Both with scales per row, or both with a single scale. torch has `_scaled_mm` since 2.5, F.scaled_mm later."""
     scale = weight.scale.T.contiguous() if weight.is_by_row else weight.scale
     return torch._scaled_mm(
         tokens.codes, weight.codes.T, scale_a=tokens.scale, scale_b=scale, out_dtype=dtype, use_fast_accum=fast
@@ -74,7 +74,7 @@ def scaled_mm(tokens: Codes, weight: Codes, dtype: torch.dtype, *, fast: bool) -
 
 
 def _multiply_e4m3_in_fp32(tokens: Codes, weight: Codes, dtype: torch.dtype) -> Tensor:
-    """The same codes as float32 numbers: products of two are exact there, and sums are what the tensor cores keep."""
+    """The same codes as float32 numbers: products are exact, and sums are as precise as on tensor cores."""
     product = tokens.codes.float() @ weight.codes.float().T
     return product.mul_(tokens.scale).mul_(weight.scale.reshape(1, -1)).to(dtype)
 
@@ -85,37 +85,37 @@ def _multiply_int8(tokens: Codes, weight: Codes, dtype: torch.dtype) -> Tensor:
 
 
 class Bytes(NamedTuple):
-    """Rows as oneDNN's int8 products take them: their values are `codes * scale + lowest`."""
+    """Rows in the form of oneDNN's int8 products: their values are `codes * scale + lowest`."""
 
     codes: Tensor  # uint8 [rows, columns]
     scale: Tensor  # float32 [rows, 1]
-    lowest: Tensor | None  # float32 [rows, 1], the value of code 0; None: MIDDLE is the code of 0 in every row
-    dtype: torch.dtype  # of the values
+    lowest: Tensor | None  # float32 [rows, 1], the value of code 0; None: the code of 0 is MIDDLE in every row
+    dtype: torch.dtype  # type of the values
 
 
 def encode_by_range(values: Tensor) -> Bytes:
-    """Each row with 256 codes from its smallest to its largest value.
+    """Rows with 256 codes from the smallest to the largest value of the row.
 
-    A few dimensions of a transformer's activations are large, all of one sign: of codes around 0 half may be unused.
-    Infinities show in the scale, and so does a row of NaN alone; a NaN among numbers is taken for one of them.
+    A few dimensions of a transformer's activations are large and of one sign: half of the codes around 0 may be unused.
+    Infinities show in the scale, and so does a row of NaN only; a NaN among numbers becomes a number.
     """
-    # fbgemm's one pass over a row in cache, made for embeddings: 120 microseconds for 241 x 4,864; in torch's own
-    # operations 280. Scale and lowest value follow the codes of each row.
+    # fbgemm, made for embeddings, passes once over a row in cache: 120 microseconds for 241 x 4,864, against 280 with
+    # torch's operations. Scale and lowest value follow the codes of each row.
     fused: Tensor = torch.ops.quantized.embedding_bag_byte_prepack(values.float())
     columns = values.shape[1]
-    ends = fused[:, columns:].clone(memory_format=torch.contiguous_format).view(torch.float32)  # aligned now
+    ends = fused[:, columns:].clone(memory_format=torch.contiguous_format).view(torch.float32)  # the clone is aligned
     return Bytes(fused[:, :columns], ends[:, :1], ends[:, 1:], values.dtype)
 
 
 def encode_around_zero(values: Tensor) -> Bytes:
-    """Each row with codes of both signs alike, whose product is over sooner: oneDNN takes a common zero into account.
+    """Rows with codes symmetric around 0, whose product is quicker: oneDNN subtracts a common zero itself.
 
-    Computed in the memory of float32 values, which are gone afterwards. NaN and infinities show in the scale.
+    The codes take the memory of float32 values, which are lost. NaN and infinities show in the scale.
     """
     largest = torch.maximum(values.amax(-1, keepdim=True), values.amin(-1, keepdim=True).neg_())
     scale = largest.float().clamp_(min=TINIEST).div_(MIDDLE - 1)
     rounded = values.float().mul_(scale.reciprocal()).add_(MIDDLE + ROUNDING).view(torch.int32)
-    # torch casts to int8 7 times as fast as to uint8; the bits are the same
+    # torch casts to int8 7 times as fast as to uint8, with the same bits
     return Bytes(rounded.to(torch.int8).view(torch.uint8), scale, None, values.dtype)
 
 
@@ -129,23 +129,23 @@ def _multiply_bytes(codes: Tensor, weight: Tensor, scale: Tensor, dtype: torch.d
 
 @cache
 def _zeros(count: int) -> Tensor:
-    """Of weights, which have none: oneDNN asks for them."""
+    """Zero points of weights, which are all 0: oneDNN requires them."""
     return torch.zeros(count, dtype=torch.int32)
 
 
 @cache
 def has_integer_products() -> bool:
-    """Whether oneDNN multiplies bytes exactly here: without VNNI its sums of two products end at 32,767."""
+    """Whether oneDNN multiplies bytes exactly here: without VNNI its sums of two products saturate at 32,767."""
     if not has_onednn():
         return False
     codes, weight = torch.full((16, 64), 255, dtype=torch.uint8), torch.full((16, 64), 127, dtype=torch.int8)
     try:
         packed = torch.ops.onednn.qlinear_prepack(weight, list(codes.shape))
-        found = _multiply_bytes(codes, packed, torch.ones(16), torch.float32)
+        product = _multiply_bytes(codes, packed, torch.ones(16), torch.float32)
         encode_by_range(weight)
-    except (RuntimeError, AttributeError):  # torch was built without one of them
+    except (RuntimeError, AttributeError):  # this torch lacks one of the operations
         return False
-    return bool((found == 255 * 127 * 64).all())
+    return bool((product == 255 * 127 * 64).all())
 
 
 ARITHMETIC = {
@@ -160,7 +160,7 @@ class QuantizedLinear(nn.Module):
 
     codes: Tensor
     scale: Tensor
-    input_scale: Tensor | None  # float32 []; None: by token, as they come
+    input_scale: Tensor | None  # float32 []; None: one scale per token, computed from the token
 
     def __init__(
         self, weight: Codes, bias: nn.Parameter | None, arithmetic: Arithmetic, *, input_scale: Tensor | None = None
@@ -174,9 +174,9 @@ class QuantizedLinear(nn.Module):
         self.out_features = len(weight.codes)
 
     def encode(self, tokens: Tensor, *, around_zero: bool = False) -> Tensor | Bytes:
-        """What `forward` takes instead of these tokens [tokens, in], so that layers with the same input share it.
+        """Input of `forward` in place of these tokens [tokens, in], so that layers with the same input share it.
 
-        Bytes around zero take the tokens' memory. No others show a NaN among numbers: see `convert`.
+        Codes around zero take the tokens' memory. Only they show a NaN among numbers; see `convert`.
         """
         if not self.is_prepacked:
             return tokens
@@ -187,9 +187,9 @@ class QuantizedLinear(nn.Module):
             return self._multiply_prepacked(tokens)
         rows = tokens.flatten(0, -2)
         if self.is_prepacked:
-            found = encode_by_range(rows)
-            found.scale.add_(rows.sum(-1, keepdim=True), alpha=0)  # NaN where the row has one
-            return self._multiply_prepacked(found).reshape(*tokens.shape[:-1], -1)
+            encoded = encode_by_range(rows)
+            encoded.scale.add_(rows.sum(-1, keepdim=True), alpha=0)  # NaN if the row holds one
+            return self._multiply_prepacked(encoded).reshape(*tokens.shape[:-1], -1)
         blocks = [self._multiply(block) for block in torch.split(rows, ROWS if rows.is_cpu else len(rows))]
         product = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
         if self.bias is not None:
@@ -197,11 +197,11 @@ class QuantizedLinear(nn.Module):
         return product.reshape(*tokens.shape[:-1], -1)
 
     def prepack(self) -> None:
-        """Put the codes into oneDNN's layout, if it computes int8 here: the same products, faster."""
+        """Put the codes into oneDNN's layout, if oneDNN computes int8 here: the same products, faster."""
         if self.arithmetic.code == torch.int8 and self.codes.is_cpu and has_integer_products():
             inputs = self.codes.shape[1]
             self.codes = torch.ops.onednn.qlinear_prepack(self.codes, [ROWS, inputs])
-            ones = torch.ones(1, inputs, dtype=torch.uint8)  # `codes.sum` makes a copy with 8 bytes for each
+            ones = torch.ones(1, inputs, dtype=torch.uint8)  # `codes.sum` would make a copy with 8 bytes per code
             self.scales = self.scale.flatten()
             self.sums = _multiply_bytes(ones, self.codes, self.scales, torch.float32)[0]
 
@@ -214,7 +214,7 @@ class QuantizedLinear(nn.Module):
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def multiply_codes(self, tokens: Bytes) -> Tensor:
-        """`tokens.codes @ weight.T`, the weight's values and not its codes: the product alone, for a ceiling."""
+        """`tokens.codes @ weight.T` with the weight's values: the bare product, also for `ceiling`."""
         zero = MIDDLE if tokens.lowest is None else 0
         return _multiply_bytes(tokens.codes, self.codes, self.scales, tokens.dtype, zero=zero)
 
@@ -233,13 +233,13 @@ class QuantizedLinear(nn.Module):
 
 
 def require_device(precision: str, device: torch.device) -> None:
-    """Raise EngineUnavailable where an 8-bit precision cannot be computed; the line says what can."""
+    """Raise EngineUnavailable for an 8-bit precision that this device cannot compute; the message names another."""
     if precision == "fp8":
         has = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
         if has is None or has < CAPABILITY:
             here = f"compute capability {has[0]}.{has[1]}" if has else f"device {device.type}"
             raise EngineUnavailable(
-                f"precision fp8 needs a CUDA device of compute capability 8.9 or more, this is {here}: take fp8-sim, "
+                f"precision fp8 needs a CUDA device of compute capability 8.9 or more, this is {here}: use fp8-sim, "
                 "the same numbers on any device, without the speed"
             )
     if precision == "int8" and device.type != "cpu":
@@ -249,17 +249,17 @@ def require_device(precision: str, device: torch.device) -> None:
 
 
 def convert(backbone: nn.Module, precision: str, scales: Mapping[str, Tensor]) -> None:
-    """Put 8-bit layers in the place of the backbone's linear ones, if that is what the precision asks for.
+    """Replace the backbone's linear layers by 8-bit layers, if `precision` is an 8-bit one.
 
-    `scales` are those of a ModelOpt export, by their names below the backbone, whose weights are codes already;
-    a layer that it left out stays as it is. None in it: the checkpoint is full, and every layer is converted.
-    Raises EngineUnavailable for an export in any other precision than E4M3, in int8 for weights that are not finite.
+    `scales` are those of a ModelOpt export, by their names below the backbone; its weights are already codes, and
+    layers without a scale stay unchanged. If `scales` is empty the checkpoint is full, and every layer is converted.
+    Raises EngineUnavailable for an export in another precision than E4M3, and in int8 for weights that are not finite.
     """
     arithmetic = ARITHMETIC.get(precision)
     if scales and (arithmetic is None or arithmetic.code != torch.float8_e4m3fn):
         raise EngineUnavailable(
-            f"the checkpoint holds FP8 weights, not computed in {precision}: take precision fp8 or fp8-sim, or the "
-            "checkpoint that it was made of"
+            f"the checkpoint holds FP8 weights, which {precision} does not compute: use precision fp8 or fp8-sim, or "
+            "the full checkpoint"
         )
     if arithmetic is None:
         return
@@ -271,7 +271,7 @@ def convert(backbone: nn.Module, precision: str, scales: Mapping[str, Tensor]) -
             continue
         if arithmetic.code.is_floating_point and any(side % SIXTEEN for side in layer.weight.shape):
             sides = " x ".join(map(str, layer.weight.shape))
-            raise EngineUnavailable(f"{name} is {sides}: {precision} takes multiples of 16 only, use bf16")
+            raise EngineUnavailable(f"{name} is {sides}: {precision} takes multiples of 16 only: use bf16")
         backbone.set_submodule(name, _converted(name, layer, arithmetic, scales))
         give_back(layer.weight)
     if precision == "int8":
@@ -279,12 +279,12 @@ def convert(backbone: nn.Module, precision: str, scales: Mapping[str, Tensor]) -
 
 
 def _require_finite(backbone: nn.Module) -> None:
-    """Raise EngineUnavailable for weights of which `encode_by_range` could lose a NaN. Scales show their matrix's."""
+    """Raise EngineUnavailable for NaN, which `encode_by_range` could lose, or infinity. Scales show their matrix's."""
     scales = ((name, tensor) for name, tensor in backbone.named_buffers() if name.endswith(".scale"))
     for name, tensor in chain(backbone.named_parameters(), scales):
         if not torch.stack(torch.aminmax(tensor)).isfinite().all():  # `isfinite` of an embedding would take 136 MB
             weight = name.removesuffix(".scale")
-            raise EngineUnavailable(f"{weight} has NaN or infinities; int8 needs finite weights: mend the checkpoint")
+            raise EngineUnavailable(f"{weight} has NaN or infinities; int8 needs finite weights: repair the checkpoint")
 
 
 def _converted(name: str, layer: nn.Linear, arithmetic: Arithmetic, scales: Mapping[str, Tensor]) -> QuantizedLinear:
@@ -296,8 +296,10 @@ def _converted(name: str, layer: nn.Linear, arithmetic: Arithmetic, scales: Mapp
 
 
 def _encode_weight(weight: Tensor, arithmetic: Arithmetic) -> Codes:
-    """`encode_by_row`, some rows at a time into codes that are there before: what is made and freed in between leaves
-    holes in a heap, 1.2 GB of them in a 0.5B model."""
+    """`encode_by_row`, some rows at a time, into preallocated codes.
+
+    Temporary copies of whole matrices would leave holes in the heap, 1.2 GB in a 0.5B model.
+    """
     codes = torch.empty_like(weight, dtype=arithmetic.code)
     scale = weight.new_empty(len(weight), 1, dtype=torch.float32)
     for into, scales, rows in zip(*(torch.split(part, ROWS) for part in (codes, scale, weight)), strict=True):
@@ -308,7 +310,7 @@ def _encode_weight(weight: Tensor, arithmetic: Arithmetic) -> Codes:
 
 
 def describe(backbone: nn.Module) -> dict[str, str]:
-    """What a backbone's 8-bit layers are, counted in the model itself; empty if it has none."""
+    """Kinds and numbers of a backbone's 8-bit layers, counted in the model itself; empty if it has none."""
     layers = [module for module in backbone.modules() if isinstance(module, QuantizedLinear)]
     if not layers:
         return {}

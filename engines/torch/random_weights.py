@@ -11,8 +11,8 @@ import torch
 from transformers import AutoConfig, AutoModel
 from transformers.initialization import no_init_weights
 
-from engines.base import EngineUnavailable
-from engines.model_files import DEMONSTRATION
+from engines.base import EngineUnavailable, first_line
+from engines.model_files import DEMONSTRATION, check_vocabulary
 from engines.torch.checkpoint import Checkpoint, load_tokenizer, refuse_unsupported
 from engines.torch.forward import packed
 

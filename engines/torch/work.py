@@ -64,7 +64,7 @@ def packed(shape: Shape | None, prefix: int, tails: Sequence[int], computed: int
 
 
 def padded(shape: Shape | None, lengths: Sequence[int], width: int, *, causal: bool) -> Counts:
-    """Counts of one batch of prompts, padded to `width` tokens; without a shape only tokens.
+    """Counts of one batch of prompts, padded to `width` tokens. Without a shape only tokens are counted.
 
     Without `causal` every token attends to its whole prompt or its whole padded row.
     """

@@ -117,7 +117,7 @@ def test_a_causal_checkpoint_in_16_bit_is_refused_because_its_difference_would_t
     module.tokenizer.pad_token = "<|endoftext|>"
     module.tokenizer.chat_template = "{% for message in messages %}{{ message.content }}{% endfor %}"
     CrossEncoder(modules=[module, LogitScore(true_token_id=5, false_token_id=6)], device="cpu").save(str(tmp_path))
-    with pytest.raises(BadOptions, match=r"'bf16': .* in 16 bit, which makes ties: use precision fp32"):
+    with pytest.raises(BadOptions, match=r"'bf16': .* in 16 bit, which creates ties: use precision fp32"):
         load("cross_encoder", {"model": str(tmp_path), "device": "cpu", "precision": "bf16"})
     with load("cross_encoder", {"model": str(tmp_path), "device": "cpu"}) as engine:
         assert len(set(engine.score(PAIRS))) > 1  # it says which tokens it means

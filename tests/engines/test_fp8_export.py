@@ -215,7 +215,7 @@ def test_an_export_is_not_computed_in_what_it_is_not(
     exported: Path, precision: str, open_engine: Callable[..., Engine]
 ) -> None:
     with pytest.raises(
-        EngineUnavailable, match=r"holds FP8 weights, not computed in .*: take precision fp8 or fp8-sim"
+        EngineUnavailable, match=r"holds FP8 weights, which .* does not compute: use precision fp8 or fp8-sim"
     ):
         open_engine(exported, precision)
 

@@ -340,7 +340,7 @@ def test_a_file_of_something_else_is_made_anew_with_one_warning(
     assert reopened() == {}
     assert reopened() == IDS
     (record,) = caplog.records
-    assert record.getMessage() == f"crispbench: {cache.path} is damaged: what is lost is encoded again"
+    assert record.getMessage() == f"crispbench: {cache.path} is damaged: lost ids are encoded again"
 
 
 def test_damage_while_a_cache_is_open_costs_what_was_kept_and_one_warning(
@@ -383,7 +383,7 @@ def test_a_folder_that_cannot_be_made_costs_one_warning_and_no_score(
     assert "a document" not in tokenised  # nobody would find it
     assert encoder.encode("query", ["a document", "other"]) == expected
     (record,) = caplog.records
-    assert record.getMessage().startswith(f"crispbench: new token ids are not kept on disk, at {folder}")
+    assert record.getMessage().startswith(f"crispbench: new token ids are not stored on disk, at {folder}")
     assert "Not a directory" in record.getMessage()
 
 

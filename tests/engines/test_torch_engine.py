@@ -624,7 +624,7 @@ def test_random_weights_are_as_large_and_as_much_work_as_the_checkpoint(classifi
 def test_a_shape_without_a_tokenizer_or_with_a_larger_one_is_refused(
     shape: str, tmp_path: Path, classifier: str, open_engine: Open
 ) -> None:
-    with pytest.raises(EngineUnavailable, match=r"the shape of model .* option tokenizer names another place"):
+    with pytest.raises(EngineUnavailable, match=r"the shape of model .* option tokenizer names another source"):
         open_engine(shape, weights="random")
     config = json.loads(Path(shape, "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "vocab_size": 100}))

@@ -1,7 +1,7 @@
-"""What a dialect is: how one server is asked for scores, and how its answer is read. Nothing here does I/O.
+"""The contract of a dialect: how to request scores from one server, and how to read its answer. Nothing here does I/O.
 
-A dialect is a small file with two pure functions, `request(batch)` and `scores(document)`, and a `Dialect` that
-says what else differs between servers. Unknown fields of an answer are ignored, missing ones raise ScoringFailed.
+A dialect is a small file with two pure functions, `request(batch)` and `scores(document)`, and a `Dialect` with the
+other differences between servers. Unknown fields of an answer are ignored; missing fields raise ScoringFailed.
 """
 
 import math
@@ -13,31 +13,31 @@ from typing import Any, Literal, NamedTuple
 from engines.base import ScoreKind, ScoringFailed
 
 # prompt: the whole prompt as text · ids: the whole prompt as token ids · halves: the prompt's text, cut before the
-# document, for servers that put query and document one behind the other · pair: query and document as they are
+# document, for servers that concatenate query and document · pair: query and document as they are
 Form = Literal["prompt", "ids", "halves", "pair"]
-# A score without labels is of the positive one; a labelled one names all labels of the model, OTHER for the one
-# that the server left unnamed.
+# A plain number is the score of the positive label. A dictionary has a score for every label of the model; OTHER is the
+# name of a label that the server left unnamed.
 Value = float | dict[str, float]
 OTHER = ""
 
 
 class Batch(NamedTuple):
-    """What one request asks scores for."""
+    """The inputs of one request for scores."""
 
     inputs: Sequence[str] | Sequence[list[int]]  # prompts, or documents (their halves of the prompt)
-    query: str = ""  # of all inputs; empty where an input is a whole prompt
+    query: str = ""  # query of all inputs; empty if an input is a whole prompt
     model: str = ""  # the name under which the server serves it
 
 
 class DialectRequest(NamedTuple):
-    path: str  # below the engine's url
+    path: str  # relative to the engine's url
     body: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dialect:
     request: Callable[[Batch], DialectRequest]
-    scores: Callable[[Any], list[Value]]  # one per input, in their order
+    scores: Callable[[Any], list[Value]]  # one score per input, in the order of the inputs
     form: Form
     score_kind: ScoreKind  # of the server's numbers: LOG_ODDS, PROBABILITY (a softmax or sigmoid) or OPAQUE (in [0, 1])
     batch_size: int  # inputs of a request, unless the config says otherwise
@@ -45,17 +45,17 @@ class Dialect:
     url_ending: str = ""  # how a url of such a server ends, where that is known
     auth: str = "Bearer"  # scheme of the Authorization header
     needs_model: bool = False
-    strips: bool = False  # white space around a prompt is deleted by the server
-    tells_tokens: bool = True  # its `usage` counts tokens
-    cuts: bool = False  # the server cuts what is too long, where others refuse it
+    strips: bool = False  # the server deletes white space around a prompt
+    counts_tokens: bool = True  # `usage` in the answer counts tokens
+    cuts: bool = False  # the server cuts texts that are too long; False: it refuses them
 
 
 def take(document: Any, name: str, kind: type) -> Any:
-    """The field of a JSON object; raises ScoringFailed that names the field and what came instead."""
-    found = document.get(name) if isinstance(document, dict) else None
-    if not isinstance(found, kind) or isinstance(found, bool):  # to Python, true is an integer
+    """The field of a JSON object. Raises ScoringFailed, which names the field and shows the answer."""
+    value = document.get(name) if isinstance(document, dict) else None
+    if not isinstance(value, kind) or isinstance(value, bool):  # in Python, True is an integer
         raise ScoringFailed(f"the answer has no {name!r} ({_JSON_NAMES[kind]}), it is {short(document)}")
-    return found
+    return value
 
 
 def items(document: Any) -> list[Any]:
@@ -69,26 +69,26 @@ def number(value: Any, name: str) -> float:
     try:
         if not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value):
             return float(value)
-    except OverflowError:  # an integer beyond every float
+    except OverflowError:  # an integer beyond the range of float
         pass
     raise ScoringFailed(f"{name} is {short(value)}, expected a finite number")
 
 
 def labelled(answer: Any) -> Value:
-    """[{"score": 0.98, "label": "1"}, ...] in any order. One label alone is the score itself."""
+    """Scores by label from [{"score": 0.98, "label": "1"}, ...] in any order; the plain score of a single label."""
     values: dict[str, float] = {}
     for entry in items(answer):
         label = take(entry, "label", str)
         if label in values:
-            raise ScoringFailed(f"label {label!r} is there twice in {short(answer)}")
+            raise ScoringFailed(f"label {label!r} occurs twice in {short(answer)}")
         values[label] = number(entry.get("score"), "score")
     if not values:
-        raise ScoringFailed("an answer without any label, expected a score for each")
+        raise ScoringFailed("an answer without labels, expected a score for each label")
     return values if len(values) > 1 else next(iter(values.values()))
 
 
 def indexed(entries: list[Any], read: Callable[[dict[str, Any]], Value]) -> list[Value]:
-    """Values in the order of their `index`, which must be 0 to n - 1, each once."""
+    """Values in the order of their `index`. Every index from 0 to n - 1 must occur once."""
     values: dict[int, Value] = {}
     for entry in entries:
         index = take(entry, "index", int)
@@ -101,12 +101,12 @@ def indexed(entries: list[Any], read: Callable[[dict[str, Any]], Value]) -> list
 
 
 def ranked(entries: list[Any], name: str) -> list[Value]:
-    """Plain scores of a list of {"index": 1, name: 0.5}, in whatever order."""
+    """Plain scores from a list of {"index": 1, name: 0.5} in any order."""
     return indexed(entries, lambda entry: number(entry.get(name), name))
 
 
 def short(value: Any) -> str:
-    """The beginning of a value, however large or deep it is: `repr` would recurse, and write all of it first."""
+    """The beginning of a value of any size and depth: `repr` would recurse and write the whole value first."""
     text = _SHORT.repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 

@@ -1,4 +1,4 @@
-"""Baseten Embeddings Inference: TEI's /predict behind a url that ends in /sync, with its own kind of key.
+"""Baseten Embeddings Inference: TEI's /predict behind a url that ends in /sync, with its own authorization scheme.
 
 https://github.com/basetenlabs/truss-examples: `Authorization: Api-Key KEY`; its client sends 128 texts at once.
 """

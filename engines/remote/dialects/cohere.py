@@ -1,4 +1,4 @@
-"""Cohere's POST /v2/rerank (https://api.cohere.com): the service owns prompt, tokenizer and truncation."""
+"""Cohere's POST /v2/rerank (https://api.cohere.com): the service decides on prompt, tokenizer and truncation."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ DIALECT = Dialect(
     scores=scores,
     form="pair",
     score_kind=ScoreKind.OPAQUE,
-    batch_size=1000,  # documents of one request, as Cohere advises; 10,000 are refused
+    batch_size=1000,  # documents per request, as Cohere advises; 10,000 are refused
     info={"/v1/models": ()},
     needs_model=True,
     cuts=True,

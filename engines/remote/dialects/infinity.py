@@ -1,6 +1,6 @@
 """infinity (michaelfeil/infinity), POST /classify: label probabilities of the transformers pipeline.
 
-`raw_scores` is accepted and ignored by 0.0.78, so it is sent as false and the log-odds come from the probabilities.
+Version 0.0.78 accepts and ignores `raw_scores`, so it is sent as false and log-odds come from the probabilities.
 """
 
 from typing import Any
@@ -26,6 +26,6 @@ DIALECT = Dialect(
     info={"/models": ("id", "backend", "dtype", "device")},
     needs_model=True,
     strips=True,  # fastapi_schemas: StringConstraints(strip_whitespace=True)
-    tells_tokens=False,  # without --lengths-via-tokenize it counts characters: 78,197 of 16,828 tokens
+    counts_tokens=False,  # without --lengths-via-tokenize it counts characters: 78,197 for 16,828 tokens
     cuts=True,  # the pipeline is called with truncation=True
 )

@@ -1,4 +1,4 @@
-"""Jina's POST /v1/rerank (https://api.jina.ai): as Cohere's, without the documents in the answer."""
+"""Jina's POST /v1/rerank (https://api.jina.ai): like Cohere's, without the documents in the answer."""
 
 from dataclasses import replace
 

@@ -12,8 +12,8 @@ INFO = ("model_id", "model_sha", "model_dtype", "version", "max_input_length", "
 
 
 def request(batch: Batch) -> DialectRequest:
-    # Each text alone in a list: ["a", "b"] would be one pair. Not truncated: TEI cuts the prompt's end, from which
-    # the score is read, and since 1.9 does so unless told otherwise.
+    # Every text is a list of its own: ["a", "b"] would be one pair. TEI would cut the prompt's end, from which the
+    # score is read; since 1.9 it does so by default.
     inputs = [[text] for text in batch.inputs]
     return DialectRequest("/predict", {"inputs": inputs, "raw_scores": True, "truncate": False})
 
@@ -27,6 +27,6 @@ DIALECT = Dialect(
     scores=scores,
     form="prompt",
     score_kind=ScoreKind.LOG_ODDS,
-    batch_size=32,  # --max-client-batch-size; more is an error 422
+    batch_size=32,  # --max-client-batch-size; more inputs give status 422
     info={"/info": INFO},
 )

@@ -1,7 +1,7 @@
 """text-embeddings-inference, POST /rerank, for models with one label: the prompt as a pair of texts.
 
-TEI gives query and text to the tokenizer as a pair and knows no template. For tokenizers that put nothing between
-the two (Qwen2) the ids are those of the prompt if the tokenizer always cuts where the document's piece begins.
+TEI gives query and text to the tokenizer as a pair and applies no template. Tokenizers that put nothing between the two
+(Qwen2) give the ids of the prompt if they always split where the document's piece begins.
 """
 
 from typing import Any

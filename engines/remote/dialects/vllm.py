@@ -1,4 +1,4 @@
-"""vLLM, POST /classify with token ids: raw logits, and the only remote route on which no text is tokenised again."""
+"""vLLM, POST /classify with token ids: raw logits, and the only remote route on which the server tokenises no text."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def request(batch: Batch) -> DialectRequest:
         "model": batch.model,
         "input": list(batch.inputs),
         "add_special_tokens": False,
-        "use_activation": False,  # then `probs` holds logits
+        "use_activation": False,  # `probs` then holds logits
     }
     return DialectRequest("/classify", body)
 
@@ -23,7 +23,7 @@ def scores(document: Any) -> list[Value]:
 
 
 def _logits(entry: dict[str, Any]) -> Value:
-    """One or two logits. `label` names the larger one, so the other is known as well, whatever their order."""
+    """One or two logits. `label` names the larger one, so both are known in either order."""
     logits = [number(value, "probs") for value in take(entry, "probs", list)]
     if len(logits) == 1:
         return logits[0]

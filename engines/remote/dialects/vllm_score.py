@@ -1,7 +1,7 @@
 """vLLM, POST /score, for models with one label and a server without a chat template.
 
-Such a server tokenises query + document as one string, so the prompt arrives whole. With a template on the server
-(--chat-template, or one that the model's configuration declares) there would be a prompt inside of a prompt.
+Such a server tokenises query + document as one string, so the prompt arrives intact. A template on the server
+(--chat-template, or one in the model's configuration) would put a prompt inside a prompt.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from engines.remote.dialects.base import Batch, Dialect, DialectRequest, Value, 
 
 
 def request(batch: Batch) -> DialectRequest:
-    # text_1 and text_2 are understood by old versions as well, `queries` and `documents` are not
+    # old versions understand text_1 and text_2, but not `queries` and `documents`
     body = {"model": batch.model, "text_1": batch.query, "text_2": list(batch.inputs), "use_activation": False}
     return DialectRequest("/score", body)
 
