@@ -244,7 +244,7 @@ _INPUTS = {
     "prompt": "prompt as text",
     "ids": "prompt as token ids",
     "halves": "prompt as text in two halves",
-    "pair": "query and document as they are; the service makes the prompt",
+    "pair": "query and document as they are, the prompt is the service's",
 }
 
 

@@ -322,11 +322,11 @@ def test_int8_takes_any_width() -> None:
 
 
 def test_fp8_needs_a_recent_gpu_and_names_what_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(EngineUnavailable, match=r"capability 8\.9 or more, this is device cpu: take fp8-sim"):
+    with pytest.raises(EngineUnavailable, match=r"capability 8\.9 or more, this is device cpu: use fp8-sim"):
         quantized.require_device("fp8", torch.device("cpu"))
     capability = [(8, 6)]
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability[0])
-    with pytest.raises(EngineUnavailable, match=r"this is compute capability 8\.6: take fp8-sim"):
+    with pytest.raises(EngineUnavailable, match=r"this is compute capability 8\.6: use fp8-sim"):
         quantized.require_device("fp8", torch.device("cuda"))
     for capability[0] in ((8, 9), (9, 0), (10, 0)):
         quantized.require_device("fp8", torch.device("cuda"))

@@ -26,7 +26,7 @@ DEMO = load_template("demo")
 PAIRS = [Pair("a query", f"document {i}") for i in range(8)]
 TRUTH = [truth(DEMO.render(*pair)) for pair in PAIRS]
 PERMANENT = {
-    "400": "400 .*is it the right dialect and model",
+    "400": "400 .*are dialect and model right",
     "401": "401 .*is api_key_env the right key",
     "403": "403 .*is api_key_env the key of this model",
     "404": "404 .*is this the right url, dialect and model",
@@ -49,10 +49,10 @@ GIVES_UP = {
     "502": "502 .*injected",
     "503": "503 .*injected",
     "504": "504 .*injected",
-    "page": "no JSON but '<html>Please wait</html>'",
-    "half": "no JSON but",
-    "nested": "no JSON but",
-    "empty": "no JSON but ''",
+    "page": "not JSON but '<html>Please wait</html>'",
+    "half": "not JSON but",
+    "nested": "not JSON but",
+    "empty": "not JSON but ''",
 }
 SLOW = ("hang", "trickle body", "trickle header")
 
@@ -136,7 +136,7 @@ def test_every_fault_of_the_server_is_tried_here() -> None:
 def test_a_server_that_is_never_silent_and_never_done_meets_the_deadline(fault: str, server: Server) -> None:
     server.plan = lambda call: fault
     line = failure(server, timeout_s=0.3, attempts=1)
-    assert "no whole answer within timeout_s = 0.3 (attempts = 1)" in line
+    assert "no complete answer within timeout_s = 0.3 (attempts = 1)" in line
 
 
 def test_a_server_may_say_when_to_come_back(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

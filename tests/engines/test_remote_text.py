@@ -162,7 +162,7 @@ def test_a_query_that_leaves_no_room_has_no_score(tokenizer: Tokenizer) -> None:
 
 
 def test_a_tokenizer_without_the_pad_token_cannot_protect() -> None:
-    with pytest.raises(EngineUnavailable, match="final_newline: keep"):
+    with pytest.raises(EngineUnavailable, match="set final_newline to keep"):
         TextEncoder(DEMO, Tokenizer(models.BPE()), max_tokens=9, protect=True)
 
 

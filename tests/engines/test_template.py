@@ -306,8 +306,8 @@ def test_an_unknown_template_names_the_known_ones() -> None:
         ({"pieces": ["{query}"]}, "found query"),
         ({"pieces": ["{query}{query}", "{document}"]}, "found query, query, document"),
         ({"pieces": ["{query} {document}"]}, "the piece with {document} must hold no other slot"),
-        ({"pieces": ["{instruction}{query}", "{document}"]}, "needs `instruction`, and the other way round"),
-        ({"instruction": "{instruction}"}, "needs `instruction`, and the other way round"),
+        ({"pieces": ["{instruction}{query}", "{document}"]}, "needs both an {instruction} slot"),
+        ({"instruction": "{instruction}"}, "needs both an {instruction} slot"),
         ({"labels": {"positive": 1, "negative": 0}}, "labels.positive = 1: input should be a valid string"),
         (
             {"colour": "red"},
