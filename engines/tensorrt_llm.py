@@ -29,7 +29,7 @@ from engines.base import (
     first_line,
     require,
 )
-from engines.model_files import DEMONSTRATION, locate, weights_revision
+from engines.model_files import DEMONSTRATION, check_vocabulary, label_rows, locate, weights_revision
 from engines.prompts.encoder import PromptEncoder
 from engines.prompts.template import Labels, load_template
 

@@ -61,7 +61,7 @@ class RemoteOptions(Options):
 
     @model_validator(mode="after")
     def _fits_the_dialect(self) -> Self:
-        """Raises for what the dialect needs and for what would have no effect."""
+        """Refuse a missing option that the dialect needs, and an option that would have no effect."""
         dialect = dialects.find(self.dialect)
         if dialect.needs_model and not self.model:
             raise ValueError(f"dialect {self.dialect} needs `model`, the name under which the server serves it")

@@ -88,7 +88,7 @@ def export_fp8(options: ExportOptions, calibration: Calibration, out: Path, *, o
             _quantize(quantization, opened.model, prompts.ids, on_prompt)
             export.export_hf_checkpoint(
                 opened.model, dtype=torch.float32, export_dir=folder
-            )  # weights are divided in it
+            )  # weights are divided by their scales in it
         find = partial(checkpoint.find_file, model, options.revision)
         for name in TOKENIZER_FILES:
             if source := find(name):

@@ -127,7 +127,7 @@ def test_what_is_no_finite_number_is_no_score(bad: Any) -> None:
 
 
 def test_a_label_that_comes_twice_is_refused() -> None:
-    with pytest.raises(ScoringFailed, match="label '1' is there twice"):
+    with pytest.raises(ScoringFailed, match="label '1' occurs twice"):
         find("tei").scores([[{"label": "1", "score": 1}, {"label": "1", "score": 0}]])
 
 

@@ -387,7 +387,7 @@ def test_full_precisions_describe_no_8_bit_layers(classifier: str, open_engine: 
 
 
 def test_fp8_without_its_gpu_is_refused_before_loading_and_names_the_simulation(open_engine: Open) -> None:
-    with pytest.raises(EngineUnavailable, match=r"this is device cpu: take fp8-sim"):
+    with pytest.raises(EngineUnavailable, match=r"this is device cpu: use fp8-sim"):
         open_engine("there is no such model", precision="fp8")
 
 

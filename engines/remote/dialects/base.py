@@ -39,9 +39,9 @@ class Dialect:
     request: Callable[[Batch], DialectRequest]
     scores: Callable[[Any], list[Value]]  # one score per input, in the order of the inputs
     form: Form
-    score_kind: ScoreKind  # of the server's numbers: LOG_ODDS, PROBABILITY (a softmax or sigmoid) or OPAQUE (in [0, 1])
-    batch_size: int  # inputs of a request, unless the config says otherwise
-    info: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # GET route -> what to record of its answer
+    score_kind: ScoreKind  # the server's numbers: LOG_ODDS, PROBABILITY (a softmax or sigmoid) or OPAQUE (in [0, 1])
+    batch_size: int  # inputs per request, unless the config sets another number
+    info: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # GET route -> fields of its answer to record
     url_ending: str = ""  # how a url of such a server ends, where that is known
     auth: str = "Bearer"  # scheme of the Authorization header
     needs_model: bool = False
