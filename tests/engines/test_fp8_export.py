@@ -290,7 +290,7 @@ def test_a_layer_of_zeros_has_no_scale_and_is_named(make_checkpoint: Any, export
 
 
 def test_an_export_is_not_quantised_again(exported: Path, export: Export) -> None:
-    with pytest.raises(BadOptions, match="is FP8 already: expected a full checkpoint"):
+    with pytest.raises(BadOptions, match="is already in FP8: expected a full checkpoint"):
         export(str(exported))
 
 
