@@ -56,7 +56,7 @@ class RemoteOptions(Options):
             raise ValueError(f"the key of {self.api_key_env} is not sent in the clear to {parts.hostname}: use https")
         ending = dialects.find(self.dialect).url_ending
         if not self.url.rstrip("/").endswith(ending):
-            raise ValueError(f"url {self.url!r}: expected one that ends in {ending}, as those of {self.dialect} do")
+            raise ValueError(f"url {self.url!r}: expected a url that ends in {ending}, as those of {self.dialect} do")
         return self
 
     @model_validator(mode="after")

@@ -42,7 +42,7 @@ class Dialect:
     score_kind: ScoreKind  # the server's numbers: LOG_ODDS, PROBABILITY (a softmax or sigmoid) or OPAQUE (in [0, 1])
     batch_size: int  # inputs per request, unless the config sets another number
     info: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # GET route -> fields of its answer to record
-    url_ending: str = ""  # how a url of such a server ends, where that is known
+    url_ending: str = ""  # ending of every url of such a server; empty: any
     auth: str = "Bearer"  # scheme of the Authorization header
     needs_model: bool = False
     strips: bool = False  # the server deletes white space around a prompt
