@@ -123,7 +123,7 @@ def test_an_engine_that_takes_one_call_at_a_time_is_refused(
     path = config_for({"fake": {"kind": "fake"}}, scenario=["single-stream", scenario], slo_ms=100)
     answer = crispbench("latency", path, "--out", tmp_path / "run")
     assert (answer.code, answer.err.count("\n")) == (2, 1)
-    assert f"'fake' (kind 'fake') takes one call at a time, a {scenario} would only measure its queue" in answer.err
+    assert f"'fake' (kind 'fake') takes one call at a time, so a {scenario} would only measure its queue" in answer.err
     assert not (tmp_path / "run").exists()
 
 

@@ -1,8 +1,8 @@
-"""The load generator: asks an engine for scores at known times and writes down what the clock saw.
+"""The load generator: sends requests to an engine at known times and records the clock.
 
-One request after the other, all in one call, an open loop that sends on schedule whatever the engine does, or a closed
-loop that keeps a number of requests under way. A request is a query with all its candidates. It knows engines by their
-contract only.
+Loads are one request after the other, all pairs in one call, an open loop that keeps its schedule whatever the engine
+does, and a closed loop that keeps a number of requests under way. A request is a query with all its candidates. Engines
+are known by their contract only.
 """
 
 import gc
@@ -22,33 +22,35 @@ import numpy as np
 from engines.base import Call, Engine, EngineError, Pair
 from harness.run.loop import checked
 
-LEAD_S = 0.05  # from the start of the workers to the schedule's zero
-SWITCH_S = 0.0005  # a worker that scores holds the interpreter for 5 ms at a time by default: too long for a schedule
+LEAD_S = 0.05  # time from the start of the workers to the zero of the schedule
+SWITCH_S = 0.0005  # a thread holds the interpreter for up to 5 ms by default, which is too long for a schedule
 
 Arrivals = Literal["poisson", "constant"]
 
 
 class Request(NamedTuple):
+    """A query with its candidates."""
+
     query_id: str
     pairs: Sequence[Pair]
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One request as the clock saw it; seconds since the start of the measurement."""
+    """The times of one request, in seconds since the start of the measurement."""
 
     query_id: str
     scheduled_s: float  # when it should have been sent
-    sent_s: float  # when it was; to an engine that takes one call at a time, when it stood in its queue
+    sent_s: float  # when it was sent; for an engine that takes one call at a time, when it entered the queue
     done_s: float
     pairs: int
-    tokens: int | None  # None where the engine does not tell them
+    tokens: int | None  # None if the engine does not report them
     error: str | None = None
-    first_byte_s: float | None = None  # when the answer began to come; None where the engine does not tell it
+    first_byte_s: float | None = None  # when the answer began to arrive; None if the engine does not report it
 
     @property
     def response_s(self) -> float:
-        """What a client waits: it counts from the schedule, so that a stalled generator hides nothing."""
+        """The wait of a client, counted from the schedule, so that a stalled generator hides nothing."""
         return self.done_s - self.scheduled_s
 
     @property
@@ -57,7 +59,7 @@ class Timing:
 
     @property
     def delay_s(self) -> float:
-        """How late the generator was."""
+        """The lateness of the generator."""
         return self.sent_s - self.scheduled_s
 
 
@@ -66,22 +68,22 @@ Record = Callable[[Timing], None]
 
 @dataclass(frozen=True)
 class Load:
-    """What is sent, and how: in this process or in several."""
+    """The requests to send and their timing, for one process or several."""
 
     kind: Literal["single-stream", "offline", "server", "closed"]
-    requests: Sequence[Request]  # closed: they begin again
-    due_s: Sequence[float] = ()  # server: when each is to be sent
-    workers: int = 1  # requests under way; server: at most, closed: all the time
+    requests: Sequence[Request]  # a closed load repeats them
+    due_s: Sequence[float] = ()  # server: scheduled time of every request
+    workers: int = 1  # requests under way: at most (server) or all the time (closed)
 
     def share(self, number: int, of: int) -> Self:
-        """The part of one of several processes; together they are the one schedule and the one number of workers."""
+        """The part of process `number` out of `of`; all parts together have this schedule and number of workers."""
         mine = slice(number, None, of)
         workers = len(range(number, self.workers, of))
         return replace(self, requests=self.requests[mine], due_s=self.due_s[mine], workers=workers)
 
 
 class Target:
-    """An engine under load. One that is not `concurrent` gets one call at a time, and its tokens are known for each."""
+    """An engine under load. Unless it is `concurrent`, it gets one call at a time, and the tokens of each are known."""
 
     def __init__(self, engine: Engine, *, concurrent: bool) -> None:
         self._engine = engine
@@ -96,30 +98,30 @@ class Target:
         return time.perf_counter() - self._origin_s
 
     def counts(self) -> dict[str, int]:
-        """What the engine counted since it was loaded."""
+        """The counts of the engine since it was loaded."""
         return self._engine.counts().document()
 
-    def ask(self, request: Request, scheduled_s: float | None = None, sent_s: float | None = None) -> Timing:
-        """Score a request now; without a schedule, now is also when it should have been sent."""
+    def score(self, request: Request, scheduled_s: float | None = None, sent_s: float | None = None) -> Timing:
+        """Score a request now; without `scheduled_s` it is due now. The timing holds an error of the engine."""
         sent = self.now() if sent_s is None else sent_s
         before = {} if self.concurrent else self.counts()
-        error, told = None, Call()
+        error, call = None, Call()
         try:
             values = self._engine.score(request.pairs)
-            done_s, told = self.now(), self._engine.last_call()
+            done_s, call = self.now(), self._engine.last_call()
             checked(values, request.pairs)
         except EngineError as problem:
-            done_s, told, error = self.now(), Call(), str(problem)
-        tokens = told.tokens
+            done_s, call, error = self.now(), Call(), str(problem)
+        tokens = call.tokens
         if not self.concurrent and error is None:
             tokens = increase(before, self.counts()).get("tokens")
-        first_byte_s = None if told.first_byte_s is None else told.first_byte_s - self._origin_s
+        first_byte_s = None if call.first_byte_s is None else call.first_byte_s - self._origin_s
         scheduled = sent if scheduled_s is None else scheduled_s
         return Timing(request.query_id, scheduled, sent, done_s, len(request.pairs), tokens, error, first_byte_s)
 
 
 def perform(target: Target, load: Load, record: Record, stop: threading.Event, origin_s: float | None = None) -> None:
-    """Put a target under load. Setting `stop` ends a closed loop."""
+    """Put a target under load. Setting `stop` ends an open or a closed loop."""
     if load.kind == "single-stream":
         single_stream(target, load.requests, record)
     elif load.kind == "offline":
@@ -131,24 +133,24 @@ def perform(target: Target, load: Load, record: Record, stop: threading.Event, o
 
 
 def single_stream(target: Target, requests: Sequence[Request], record: Record) -> None:
-    """One after the other: a request is due when the one before is answered."""
+    """One after the other: a request is due when the previous one is answered."""
     target.start()
     for request in requests:
-        record(target.ask(request))
+        record(target.score(request))
 
 
 def offline(target: Target, requests: Sequence[Request], record: Record) -> None:
-    """All pairs in one call, in the order of the requests; one timing, with no query's id."""
+    """All pairs in one call, in the order of the requests; one timing with an empty query id."""
     pairs = [pair for request in requests for pair in request.pairs]
     target.start()
-    record(target.ask(Request("", pairs)))
+    record(target.score(Request("", pairs)))
 
 
 def server(target: Target, load: Load, record: Record, stop: threading.Event, origin_s: float | None = None) -> None:
-    """An open loop: each request is sent at its time, whether or not the earlier ones are answered.
+    """An open loop: every request is sent at its time, even if earlier ones are not answered yet.
 
-    The schedule counts from `origin_s` of `time.perf_counter`. At most `workers` are under way; when all of them are,
-    the next one is late, which `delay_s` shows. An engine that takes one call at a time gets no workers: see `_queue`.
+    The schedule counts from `origin_s` of `time.perf_counter`. At most `workers` requests are under way; if that many
+    are, the next one is late, which `delay_s` shows. For an engine that takes one call at a time, see `_queue`.
     """
     target.start(time.perf_counter() + LEAD_S if origin_s is None else origin_s)
     if not target.concurrent:
@@ -162,7 +164,7 @@ def server(target: Target, load: Load, record: Record, stop: threading.Event, or
                 return
             if stop.wait(max(load.due_s[number] - target.now(), 0)):
                 return
-            record(target.ask(load.requests[number], load.due_s[number]))
+            record(target.score(load.requests[number], load.due_s[number]))
 
     _together(work, load.workers, stop)
 
@@ -170,7 +172,7 @@ def server(target: Target, load: Load, record: Record, stop: threading.Event, or
 def closed(target: Target, load: Load, record: Record, stop: threading.Event, origin_s: float | None = None) -> None:
     """A closed loop: `workers` requests are under way until `stop` is set. Every answer is recorded.
 
-    Who records decides which of them count, and when it is enough: see `Window`.
+    `record` decides which answers count and when the loop ends: see `Window`.
     """
     numbers = itertools.count()
 
@@ -178,17 +180,17 @@ def closed(target: Target, load: Load, record: Record, stop: threading.Event, or
         for number in numbers:
             if stop.is_set():
                 return
-            record(target.ask(load.requests[number % len(load.requests)]))
+            record(target.score(load.requests[number % len(load.requests)]))
 
     target.start(origin_s)
     _together(work, load.workers, stop)
 
 
 class Window:
-    """The answers of a closed loop that count: behind the first `ramp`, at least `count` and for at least `least_s`.
+    """The answers of a closed loop that count: after the first `ramp`, at least `count` and for at least `least_s`.
 
-    A loop starts with all of its requests in the same moment and ends with fewer and fewer under way. Both lie outside:
-    the first answers are passed over while the loop goes on, and it goes on until the last that counts is in.
+    A loop sends all of its first requests at the same moment and ends with fewer and fewer under way. Both phases are
+    excluded: the first answers are skipped, and the loop continues until the last counted answer has arrived.
     """
 
     def __init__(self, ramp: int, count: int, least_s: float, record: Record, stop: threading.Event) -> None:
@@ -210,21 +212,21 @@ class Window:
 def _queue(target: Target, load: Load, record: Record) -> None:
     """The open loop of an engine that takes one call at a time, in one thread.
 
-    Whoever came while it scored stands in its queue since its time: that is exact without a thread that would have to
-    wake up beside the engine's own, which keep every core and the interpreter busy.
+    A request that is due while the engine scores counts as queued since its scheduled time. That is exact and needs no
+    second thread, which would compete with the engine's threads for the cores and the interpreter.
     """
-    free_s = 0.0  # when the answer before was given
+    free_s = 0.0  # time of the previous answer
     for request, due_s in zip(load.requests, load.due_s, strict=True):
         waits = due_s < free_s
         if not waits:
             time.sleep(max(due_s - target.now(), 0))
-        timing = target.ask(request, due_s, due_s if waits else None)
+        timing = target.score(request, due_s, due_s if waits else None)
         free_s = timing.done_s
         record(timing)
 
 
 def _together(work: Callable[[], None], workers: int, stop: threading.Event) -> None:
-    """Run `work` in so many threads. What one raises stops the others at their next request, and is raised here."""
+    """Run `work` in `workers` threads. An error in one stops the others at their next request, and is raised here."""
 
     def guarded() -> None:
         try:
@@ -236,16 +238,17 @@ def _together(work: Callable[[], None], workers: int, stop: threading.Event) -> 
     with ThreadPoolExecutor(workers, "load") as pool:
         running = [pool.submit(guarded) for _ in range(workers)]
         try:
-            for each in running:
-                each.result()
+            for future in running:
+                future.result()
         finally:
             stop.set()
 
 
 def schedule(count: int, rate: float, arrivals: Arrivals, seed: int) -> list[float]:
-    """Seconds at which `count` requests are due, `rate` of them per second.
+    """Times in seconds at which `count` requests are due, `rate` per second.
 
-    Poisson: independent exponential gaps, never rescaled to end on time, as that is no Poisson process any more.
+    Poisson arrivals have independent exponential gaps. They are not rescaled to end on time, since the result would not
+    be a Poisson process.
     """
     if arrivals == "constant":
         return [number / rate for number in range(count)]
@@ -255,7 +258,7 @@ def schedule(count: int, rate: float, arrivals: Arrivals, seed: int) -> list[flo
 
 @contextmanager
 def steady() -> Iterator[None]:
-    """What exists is frozen out of garbage collection, whose full passes stall a Python process for 100 ms and more."""
+    """Exclude existing objects from garbage collection, whose full passes stall a process for 100 ms and more."""
     interval_s = sys.getswitchinterval()
     gc.collect()
     gc.freeze()
@@ -268,5 +271,5 @@ def steady() -> Iterator[None]:
 
 
 def increase(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
-    """By how much each count grew; one that is not counted is not there."""
+    """The increase of every count in `after`."""
     return {name: count - before.get(name, 0) for name, count in after.items()}

@@ -1,7 +1,7 @@
 """The load generator in several processes, for engines that take several calls at a time.
 
-Python runs one thread at a time, so that one process sends about a thousand requests a second. Each process loads an
-engine of its own, with its own connections, and sends its share of one schedule on the one clock of the machine.
+Python runs one thread at a time, so one process sends at most about a thousand requests per second. Every process loads
+its own engine with its own connections and sends its share of a common schedule by the clock of the machine.
 """
 
 import multiprocessing
@@ -20,17 +20,19 @@ from engines.base import EngineError, EngineUnavailable, Options
 from harness import children
 from harness.latency.load import LEAD_S, Load, Record, Target, Timing, increase, perform, steady
 
-PATIENCE_S = 10.0  # for a process to end by itself
-BATCH_S = 0.05  # answers are sent together for so long: each message takes time from the schedule
+PATIENCE_S = 10.0  # time for a process to end by itself
+BATCH_S = 0.05  # answers are collected for this time, since each message takes time from the schedule
 
 STOP = None
-# What a process says: seconds of its clock (ready), answers, at its end what its engine counted, or what went wrong.
+# Messages of a process: its clock in seconds (ready), answers, the counts of its engine (at the end), or an error.
 Message = float | list[Timing] | dict[str, int] | str
 
 
 class Performed(NamedTuple):
-    counts: Mapping[str, int]  # what the engines counted meanwhile, all together
-    died: tuple[str, ...] = ()  # processes that ended before their load did, and how
+    """What a load left beside its timings."""
+
+    counts: Mapping[str, int]  # increase of the counts of all engines together
+    died: tuple[str, ...] = ()  # one phrase per process that ended before its load
 
 
 class _Member(NamedTuple):
@@ -41,23 +43,23 @@ class _Member(NamedTuple):
     def name(self) -> str:
         return self.process.name
 
-    def tell(self, said: Load | float | None) -> None:
-        with suppress(OSError):  # it has died, which is heard below
-            self.connection.send(said)
+    def send(self, order: Load | float | None) -> None:
+        with suppress(OSError):  # the process has died, which `receive` reports
+            self.connection.send(order)
 
-    def hear(self) -> Message:
-        """What it says; if it has died, that."""
+    def receive(self) -> Message:
+        """The next message of the process, or the way in which it died."""
         try:
-            said: Message = self.connection.recv()
+            message: Message = self.connection.recv()
         except (EOFError, OSError):
             self.process.join(PATIENCE_S)
             code = self.process.exitcode or 0
             return f"{self.name} {f'was killed by signal {-code}' if code < 0 else f'ended with code {code}'}"
-        return f"{self.name}: {said}" if isinstance(said, str) else said
+        return f"{self.name}: {message}" if isinstance(message, str) else message
 
 
 class Processes:
-    """Several load generators that act as one. Use `Processes.open`, which ends them."""
+    """Several load generators that act as one. Use `Processes.open`, which also ends them."""
 
     def __init__(self, members: Sequence[_Member]) -> None:
         self._members = members
@@ -66,7 +68,7 @@ class Processes:
     @contextmanager
     def open(cls, kind: str, options: Options, count: int) -> Iterator["Processes"]:
         """Start them and wait until their engines are loaded. Raises EngineUnavailable."""
-        context = multiprocessing.get_context("spawn")  # a fork would copy threads and connections of the engine
+        context = multiprocessing.get_context("spawn")  # a fork would copy the threads and connections of the engine
         members: list[_Member] = []
         started_s = time.perf_counter()
         try:
@@ -86,73 +88,73 @@ class Processes:
                 member.connection.close()
             for member in members:
                 member.process.join(PATIENCE_S)
-                member.process.kill()  # nothing, unless it did not end
+                member.process.kill()  # does nothing to a process that has ended
 
     def perform(self, load: Load, record: Record, stop: threading.Event) -> Performed:
-        """As `load.perform`, in shares. A process that dies stops the others; what was answered until then is kept."""
+        """As `load.perform`, in shares. If a process dies, the others stop; the answers until then are kept."""
         members = self._members[: min(len(self._members), load.workers, len(load.requests))]
         for number, member in enumerate(members):
-            member.tell(load.share(number, len(members)))
+            member.send(load.share(number, len(members)))
         for member in members:
-            member.hear()  # it has its share: the schedule begins when all of them have
+            member.receive()  # it has its share; the schedule begins when all processes have theirs
         origin_s = time.perf_counter() + LEAD_S
         for member in members:
-            member.tell(origin_s)
+            member.send(origin_s)
         return _collect({member.connection: member for member in members}, record, stop)
 
 
 def _collect(left: dict[Connection, _Member], record: Record, stop: threading.Event) -> Performed:
-    """Record what the processes answer until each has said that it is done. Each is told to stop exactly once."""
+    """Record the answers until every process has ended its load. STOP is sent to every process exactly once."""
     counts: Counter[str] = Counter()
     died: list[str] = []
     running = dict(left)
     while left:
         for connection in wait(list(left)):
             assert isinstance(connection, Connection)
-            said = left[connection].hear()
-            if isinstance(said, list):
-                for timing in said:
+            message = left[connection].receive()
+            if isinstance(message, list):
+                for timing in message:
                     record(timing)
                 continue
-            if isinstance(said, dict):
-                counts.update(said)
+            if isinstance(message, dict):
+                counts.update(message)
             else:
-                died.append(str(said))
+                died.append(str(message))
                 stop.set()
             del left[connection]
         finished = running if stop.is_set() else running.keys() - left.keys()
         for connection in list(finished):
-            running.pop(connection).tell(STOP)
+            running.pop(connection).send(STOP)
     return Performed(dict(counts), tuple(died))
 
 
 def generate(connection: Connection, kind: str, options: Options) -> None:
-    """The process: load an engine, then put it under each load that comes, until the pipe ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; its end is ours
+    """The main function of a process: load an engine, then put it under every load received, until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and then closes the pipe
     with suppress(EOFError, OSError):
         try:
             with engines.load(kind, options) as engine:
                 target = Target(engine, concurrent=True)
                 connection.send(time.perf_counter())
                 while True:
-                    _obey(connection, target, connection.recv())
+                    _perform(connection, target, connection.recv())
         except EngineError as error:
             connection.send(str(error))
 
 
-def _obey(connection: Connection, target: Target, load: Load) -> None:
-    """One load. It ends by itself or when the other side says so, which it does in both cases."""
-    stop, mail = threading.Event(), _Mail(connection)
+def _perform(connection: Connection, target: Target, load: Load) -> None:
+    """Perform one load. It ends by itself or on STOP, which the parent sends in both cases."""
+    stop, outbox = threading.Event(), _Outbox(connection)
 
     def work(origin_s: float) -> None:
         before = target.counts()
         try:
-            perform(target, load, mail.add, stop, origin_s)
-            mail.close(increase(before, target.counts()))
-        except Exception as error:  # the edge of a process: it has no other way to say what happened
-            mail.close(f"{type(error).__name__}: {' '.join(str(error).split())}")
+            perform(target, load, outbox.add, stop, origin_s)
+            outbox.close(increase(before, target.counts()))
+        except Exception as error:  # the edge of a process: an error can leave it only as a message
+            outbox.close(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
-    with steady():  # takes its time before the schedule begins
+    with steady():  # garbage collection happens before the schedule begins
         connection.send(time.perf_counter())
         working = threading.Thread(target=work, args=(connection.recv(),), name="load")
         working.start()
@@ -163,8 +165,8 @@ def _obey(connection: Connection, target: Target, load: Load) -> None:
             working.join()
 
 
-class _Mail:
-    """Answers on their way out: several in one message, as each message takes time from the schedule."""
+class _Outbox:
+    """Collects answers and sends several in one message, since each message takes time from the schedule."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection, self._turn = connection, threading.Lock()
@@ -178,7 +180,7 @@ class _Mail:
                 self._post()
 
     def close(self, last: Message) -> None:
-        with self._turn, suppress(OSError):  # nobody listens any more
+        with self._turn, suppress(OSError):  # the parent has closed the pipe
             self._post()
             self._connection.send(last)
 
@@ -189,9 +191,9 @@ class _Mail:
 
 
 def _check_ready(member: _Member, started_s: float) -> None:
-    """Raises EngineUnavailable if the engine did not load, or if this system's processes do not share a clock."""
-    said = member.hear()
-    if not isinstance(said, float):
-        raise EngineUnavailable(str(said))
-    if not started_s <= said <= time.perf_counter():
-        raise EngineUnavailable(f"{member.name} has another clock than this one: set latency.processes to 1")
+    """Raises EngineUnavailable if the engine did not load, or if the processes of this system do not share a clock."""
+    clock_s = member.receive()
+    if not isinstance(clock_s, float):
+        raise EngineUnavailable(str(clock_s))
+    if not started_s <= clock_s <= time.perf_counter():
+        raise EngineUnavailable(f"{member.name} has a different clock than this process: set latency.processes to 1")

@@ -1,4 +1,4 @@
-"""One engine under every load that a config asks for: each warmed up, recorded and summarised by itself."""
+"""One engine under every load of a config; each measurement has its own warm-up, recording and summary."""
 
 import random
 import threading
@@ -24,12 +24,12 @@ from harness.latency.telemetry import sampling
 from harness.run.loop import prepare_engine
 from harness.run.tasks import Task
 
-RAMP = 2  # answers of a closed loop that do not count, for each request under way
+RAMP = 2  # first answers of a closed loop that do not count, per request under way
 
 
 @dataclass(frozen=True)
 class LoadedEngine:
-    """An engine that is loaded, and what it will be asked."""
+    """A loaded engine with its requests and settings."""
 
     name: str
     entry: EngineEntry
@@ -37,12 +37,12 @@ class LoadedEngine:
     task: Task
     settings: Latency
     order: Sequence[Request]
-    ceiling: Mapping[str, Any] | None = None  # what the machine reaches in this engine's arithmetic
-    processes: Processes | None = None  # that send in the place of this one
+    ceiling: Mapping[str, Any] | None = None  # measured speed limits of the machine for this engine's arithmetic
+    processes: Processes | None = None  # load generators; None: this process sends
 
 
 class Case(NamedTuple):
-    """One measurement of a scenario, and the name of its recording."""
+    """One measurement: the name of its recording, its scenario and its settings."""
 
     name: str
     scenario: Scenario
@@ -59,7 +59,7 @@ class Measurements(NamedTuple):
 def measure_engine(
     name: str, entry: EngineEntry, task: Task, settings: Latency, folder: Path, say: Callable[[str], None]
 ) -> Measurements:
-    """Every scenario, each after a warm-up of its own. Raises EngineUnavailable."""
+    """Measure every scenario, each after its own warm-up. Raises EngineUnavailable."""
     with _loaded(name, entry, task, settings) as subject:
         summaries = [
             measure(subject, case, folder, say)
@@ -72,7 +72,7 @@ def measure_engine(
 
 
 def cases(scenario: Scenario, settings: Latency, folder: Path) -> list[Case]:
-    """The measurements of a scenario: of a sweep one for each level. Those of an earlier sweep are removed."""
+    """The measurements of a scenario; a sweep has one per level. Recordings of an earlier sweep are removed."""
     if scenario != "sweep":
         return [Case(scenario, scenario, settings)]
     forget(folder, "sweep")
@@ -107,13 +107,13 @@ def terms(settings: Latency, order: Sequence[Request]) -> SearchTerms:
 
 
 def forget(folder: Path, scenario: str) -> None:
-    """Remove what an earlier sweep or search left: its levels beside those of the next would be one curve of two."""
+    """Remove recordings of an earlier sweep or search, which would otherwise join the curve of the next."""
     for path in folder.glob(f"{scenario}-*.json*"):
         path.unlink()
 
 
 def ordered(task: Task, settings: Latency) -> list[Request]:
-    """The queries that have candidates, in an order that the seed decides, with their candidates as they are."""
+    """The queries with candidates, in an order that the seed decides; the order of candidates is kept."""
     benchmark, lists = task.benchmark, task.candidates.lists
     query_ids = sorted(query_id for query_id, doc_ids in lists.items() if doc_ids)
     random.Random(settings.seed).shuffle(query_ids)
@@ -127,12 +127,12 @@ def ordered(task: Task, settings: Latency) -> list[Request]:
 
 
 def measured_requests(order: Sequence[Request], settings: Latency) -> list[Request]:
-    """As many as are to be measured; where there are fewer queries, the same order begins again."""
+    """The requests to measure; the order is repeated if there are fewer queries."""
     return [order[number % len(order)] for number in range(settings.queries or len(order))]
 
 
 def warmup_requests(order: Sequence[Request], settings: Latency) -> list[Request]:
-    """From the end of the order, so that a query that an engine remembers is measured as late as possible."""
+    """The warm-up requests, from the end of the order, so that a remembered query is measured as late as possible."""
     return [order[-1 - number % len(order)] for number in range(settings.warmup)]
 
 
@@ -144,15 +144,19 @@ def measure(subject: LoadedEngine, case: Case, folder: Path, say: Callable[[str]
         first = Load("single-stream", warmup_requests(subject.order, settings), workers=settings.processes)
         _perform(subject, first, warmup.append, threading.Event())
     path = folder / f"{case.name}{SUFFIX}"
-    say(f"measuring {subject.name}: {case.name}, {len(requests)} requests")  # a bar would take time from the engine
+    say(
+        f"measuring {subject.name}: {case.name}, {len(requests)} requests"
+    )  # a progress bar would take time from the engine
     with sampling() as sampler:
         before, started_s = conditions.read(), time.perf_counter()
         with Recorder(path, _header(subject, case, requests, warmup, before)) as recorder:
-            summarised(path)  # until the end, the summary beside the recording says that it is incomplete
+            summarised(path)  # until the end, the summary beside the recording says INCOMPLETE
             try:
                 performed = _put_under_load(subject, case, requests, recorder.add)
             except KeyboardInterrupt:
-                say(f"crispbench: {subject.name} {case.name} stays incomplete: the next measurement starts anew")
+                say(
+                    f"crispbench: {subject.name} {case.name} stays incomplete; the next measurement starts from the beginning"
+                )
                 raise
             seconds, after = time.perf_counter() - started_s, conditions.read()
             recorder.end(
@@ -173,7 +177,7 @@ def measure(subject: LoadedEngine, case: Case, folder: Path, say: Callable[[str]
 
 
 def summarised(path: Path) -> Summary:
-    """The summary of a recording, also written beside it."""
+    """Write the summary of a recording beside it, and return it."""
     summary = read(path)
     files.write_json(path.with_suffix(".json"), summary.document())
     return summary
@@ -181,7 +185,7 @@ def summarised(path: Path) -> Summary:
 
 @contextmanager
 def _loaded(name: str, entry: EngineEntry, task: Task, settings: Latency) -> Iterator[LoadedEngine]:
-    """The engine, and the processes that send to it; what it wants to see or to measure comes before any clock."""
+    """The loaded engine and its load generators. Preparation and the ceiling come before any measurement."""
     with progress.waiting(f"loading {name}"):
         loaded = engines.load(entry.kind, entry.options)
     with loaded as engine:
@@ -211,14 +215,14 @@ def _put_under_load(subject: LoadedEngine, case: Case, requests: Sequence[Reques
     return _perform(subject, Load(kind, requests), record, stop)
 
 
-def _perform(subject: LoadedEngine, asked: Load, record: Record, stop: threading.Event) -> Performed:
-    """In this process or in several."""
+def _perform(subject: LoadedEngine, requested: Load, record: Record, stop: threading.Event) -> Performed:
+    """Perform a load in this process or in several."""
     with load.steady():
         if subject.processes is not None:
-            return subject.processes.perform(asked, record, stop)
+            return subject.processes.perform(requested, record, stop)
         target = Target(subject.engine, concurrent=subject.engine.concurrent)
         before = target.counts()
-        load.perform(target, asked, record, stop)
+        load.perform(target, requested, record, stop)
         return Performed(load.increase(before, target.counts()))
 
 

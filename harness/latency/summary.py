@@ -1,4 +1,4 @@
-"""What a recording says: percentiles, throughput, whether it is valid. Computed from the raw timings alone."""
+"""The figures of a recording: percentiles, throughput and validity, computed from the raw timings only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from harness.latency.load import Timing
 from harness.latency.recording import Recording
 
 FORMAT = 1  # 1: first version, 2026-11
-SUFFIX = ".jsonl"  # of a recording; its summary stands beside it
+SUFFIX = ".jsonl"  # of a recording; its summary beside it is .json
 
 Validity = Literal["VALID", "INVALID", "INCOMPLETE"]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One scenario of one engine. Failed requests are counted, and are in no percentile."""
+    """One scenario of one engine. Failed requests are counted, but no percentile includes them."""
 
     header: Mapping[str, Any]
     end: Mapping[str, Any] | None
@@ -28,10 +28,10 @@ class Summary:
     verdict: Validity
     causes: tuple[str, ...]
     unchecked: tuple[str, ...]
-    response: Mapping[str, Estimate]  # seconds from the schedule; empty where all went into one call
+    response: Mapping[str, Estimate]  # seconds from the schedule; empty for a single call
     service: Mapping[str, Estimate]  # seconds from the sending
-    first_byte: Mapping[str, Estimate]  # seconds from the sending until the answer began; empty where it is not known
-    delay: Mapping[str, Estimate]  # seconds from the schedule to the sending: how late the generator was
+    first_byte: Mapping[str, Estimate]  # seconds from the sending until the answer began; empty if unknown
+    delay: Mapping[str, Estimate]  # seconds from the schedule to the sending: the lateness of the generator
     duration_s: float
     pairs_per_s: float | None
     tokens_per_s: float | None
@@ -62,10 +62,10 @@ class Summary:
             "answered": len(self.answered),
             "errors": self.errors,
             "warmup": self.header["warmup"],
-            "response_s": {name: each._asdict() for name, each in self.response.items()},
-            "service_s": {name: each._asdict() for name, each in self.service.items()},
-            "first_byte_s": {name: each._asdict() for name, each in self.first_byte.items()},
-            "delay_s": {name: each._asdict() for name, each in self.delay.items()},
+            "response_s": {name: estimate._asdict() for name, estimate in self.response.items()},
+            "service_s": {name: estimate._asdict() for name, estimate in self.service.items()},
+            "first_byte_s": {name: estimate._asdict() for name, estimate in self.first_byte.items()},
+            "delay_s": {name: estimate._asdict() for name, estimate in self.delay.items()},
             "duration_s": self.duration_s,
             "pairs_per_s": self.pairs_per_s,
             "tokens_per_s": self.tokens_per_s,
@@ -88,15 +88,15 @@ def summarise(recorded: Recording) -> Summary:
     offline = header["scenario"] == "offline"
     response = {} if offline else estimates([timing.response_s for timing in answered])
     duration_s = _duration_s(timings, header["scenario"])
-    found = validity.examine(recorded, response, duration_s)
+    examination = validity.examine(recorded, response, duration_s)
     return Summary(
         header=header,
         end=recorded.end,
         answered=answered,
         errors=len(timings) - len(answered),
-        verdict="INCOMPLETE" if recorded.end is None else "INVALID" if found.causes else "VALID",
-        causes=found.causes,
-        unchecked=found.unchecked,
+        verdict="INCOMPLETE" if recorded.end is None else "INVALID" if examination.causes else "VALID",
+        causes=examination.causes,
+        unchecked=examination.unchecked,
         response=response,
         service={} if offline else estimates([timing.service_s for timing in answered]),
         first_byte={} if offline else _first_byte(answered),
@@ -115,9 +115,10 @@ def _first_byte(answered: Sequence[Timing]) -> dict[str, Estimate]:
 
 
 def _duration_s(timings: Sequence[Timing], scenario: str) -> float:
-    """Time of scoring where requests follow each other; else from the first request's schedule to the last answer.
+    """Sum of the service times of a single stream; else the time from the first schedule to the last answer.
 
-    A closed loop's window opens and closes with an answer: n answers end n - 1 gaps, of which there is one too few.
+    The window of a closed loop opens and closes with an answer. n answers enclose n - 1 gaps, so that the time between
+    them is scaled by n / (n - 1).
     """
     if scenario == "single-stream":
         return sum(timing.service_s for timing in timings)
@@ -129,10 +130,10 @@ def _duration_s(timings: Sequence[Timing], scenario: str) -> float:
 
 
 def _tokens_per_s(recorded: Recording, answered: Sequence[Timing], duration_s: float) -> float | None:
-    """Of each request where they are known; else of the whole measurement, failed requests included."""
-    each = [timing.tokens for timing in answered if timing.tokens is not None]
-    if answered and len(each) == len(answered):
-        return sum(each) / duration_s
+    """Sum over the requests if their tokens are known; else from the counts, which include failed requests."""
+    tokens = [timing.tokens for timing in answered if timing.tokens is not None]
+    if answered and len(tokens) == len(answered):
+        return sum(tokens) / duration_s
     total = (recorded.end or {"counts": {}})["counts"].get("tokens")
     return None if total is None or not answered else total / seconds_of_counts(recorded, duration_s)
 

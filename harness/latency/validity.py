@@ -1,4 +1,4 @@
-"""Whether a measurement may be believed: every cause against it, and what could not be examined. Pure."""
+"""Whether a measurement is valid: the causes against it, and the conditions that could not be examined. Pure."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,18 +8,18 @@ from harness.figures.percentiles import Estimate, estimate
 from harness.latency.load import Timing
 from harness.latency.recording import Recording
 
-# Bounds are those of the project's study of load generators (docs/latency.md gives the reasons).
-ERRORS = 0.001  # of the requests
-LATE = 0.01  # of the requests may be sent later than the bound on the delay: its p99
-DELAY_OF_P50 = 0.05  # the bound on the delay, as a share of the p50
-DELAY_FLOOR_S = 0.001  # ... and no less: a system's timers are no better
-CPU_CLOCK = 0.05  # change between the two halves
-GPU_CLOCK = 0.02  # standard deviation over mean
-DRIFT = 0.03  # between the p50 of the two halves, beyond what their intervals leave open
-CLIENT = 0.8  # of the cores that the load generator can use: above, it is the load generator that is measured
-OTHERS = 0.1  # of our cores, kept busy by other programs
-LIMITED = 0.01  # of the time, waited for the container's CPU limit
-LEAST = "p90"  # a measurement that does not know this percentile is too short
+# The bounds come from the project's study of load generators; docs/latency.md gives the reasons.
+ERRORS = 0.001  # largest share of failed requests
+LATE = 0.01  # largest share of requests sent later than the bound on the delay, which bounds its p99
+DELAY_OF_P50 = 0.05  # bound on the delay, as a share of the p50
+DELAY_FLOOR_S = 0.001  # smallest bound on the delay: timers of a system are not better
+CPU_CLOCK = 0.05  # largest relative change between the two halves
+GPU_CLOCK = 0.02  # largest standard deviation over mean
+DRIFT = 0.03  # largest relative gap between the intervals of the p50 of the two halves
+CLIENT = 0.8  # largest share of its cores that the load generator may use; above, it measures itself
+OTHERS = 0.1  # largest share of our cores that other programs may use
+LIMITED = 0.01  # largest share of the time spent waiting for the CPU limit of the container
+LEAST = "p90"  # a measurement without this percentile is too short
 
 
 class Examination(NamedTuple):
@@ -37,7 +37,7 @@ class Examination(NamedTuple):
 
 
 def examine(recording: Recording, latency: Mapping[str, Estimate], duration_s: float) -> Examination:
-    """Causes in the order to mend them. `latency` is empty where all went into one call."""
+    """Examine a recording. `latency` has the percentiles of the response time; it is empty if there was only one call."""
     header, end = recording.header, recording.end
     if end is None:
         asked = 1 if header["scenario"] == "offline" else header["settings"]["queries"]
@@ -64,7 +64,7 @@ def examine(recording: Recording, latency: Mapping[str, Estimate], duration_s: f
 
 
 def delay_bound_s(p50_s: float) -> float:
-    """How late a request may be sent: 5% of the p50, at least 1 ms."""
+    """The largest accepted lateness of a request: 5% of the p50, at least 1 ms."""
     return max(DELAY_OF_P50 * p50_s, DELAY_FLOOR_S)
 
 
@@ -89,7 +89,7 @@ def _too_short(duration_s: float, least_s: float) -> Iterator[str]:
 
 
 def _late(timings: Sequence[Timing]) -> Iterator[str]:
-    """The p50 sets a bound and is no figure here: it is taken from however few effective samples there are."""
+    """The p50 only sets a bound here, so it is taken even from few effective samples."""
     if not timings:
         return
     bound_s = delay_bound_s(statistics.median(timing.response_s for timing in timings))
@@ -102,10 +102,10 @@ def _late(timings: Sequence[Timing]) -> Iterator[str]:
 
 
 def _drift(timings: Sequence[Timing]) -> Iterator[str]:
-    """The p50 of the second half against that of the first: their 95% intervals must lie more than DRIFT apart.
+    """A drift if the 95% intervals of the p50 of the two halves lie more than DRIFT apart.
 
-    Of measurements simulated without drift at most 2% are called drifting, also those of a queue at 95% of what it can
-    take (tests/test_latency_validity.py). A bare 3% between the medians would call 17% to 97% of them so.
+    At most 2% of the measurements simulated without drift are called drifting, including those of a queue at 95% of its
+    capacity (tests/test_latency_validity.py). A plain bound of 3% between the medians would call 17% to 97% drifting.
     """
     values_s = [timing.response_s for timing in timings if timing.error is None]
     halves = values_s[: len(values_s) // 2], values_s[len(values_s) // 2 :]
@@ -121,7 +121,7 @@ def _drift(timings: Sequence[Timing]) -> Iterator[str]:
 
 
 def _client(header: Mapping[str, Any], end: Mapping[str, Any]) -> Iterator[str]:
-    """Of an engine elsewhere: its times are those of the load generator where that has no time left."""
+    """For an engine elsewhere: a load generator without spare time measures itself."""
     own_s, seconds = _increase(header["before"], end["after"], "own_s"), end["seconds"]
     cores = min(header["settings"].get("processes", 1), end["cores"])
     if own_s is not None and own_s > CLIENT * cores * seconds:
@@ -144,7 +144,7 @@ def _machine(before: Mapping[str, Any], end: Mapping[str, Any], *, local: bool) 
     if limited_s is not None and limited_s > LIMITED * seconds:
         yield f"the container's CPU limit stopped it for {limited_s:.1f} of {seconds:.1f} s"
     if _increase(before, after, "heat_events"):
-        yield "a core slowed down against heat"
+        yield "a core slowed down because of heat"
 
 
 def _cpu_clock(halves_mhz: Sequence[float]) -> Iterator[str]:

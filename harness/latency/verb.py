@@ -24,7 +24,7 @@ from harness.report.content import Report
 from harness.run.tasks import Selection, Task, prepare, prepare_first
 
 FOLDER = "latency"
-MANY_AT_A_TIME: tuple[Scenario, ...] = ("sweep", "search")  # say nothing of an engine that takes one call at a time
+MANY_AT_A_TIME: tuple[Scenario, ...] = ("sweep", "search")  # meaningless for an engine that takes one call at a time
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,13 @@ def latency(config: Path, options: LatencyOptions, *, out: Path | None, say: Cal
 
 
 def write_page(folder: Path, order: Sequence[str]) -> list[Path]:
-    """Summaries, tables and plots of all recordings of a run folder, from their raw timings."""
+    """Write summaries, tables and plots of all recordings of a run folder from their raw timings; the files."""
     from harness.latency.page import plots  # draws with matplotlib
 
     position = {name: number for number, name in enumerate([*order, *get_args(Scenario)])}
 
     def key(path: Path) -> list[tuple[int, str, int]]:
-        """Engines and scenarios in their order, levels of a sweep by size."""
+        """Engines and scenarios in their order, then levels of a sweep by size."""
         scenario, _, number = path.stem.rpartition("-")
         name, size = (scenario, int(number)) if number.isdecimal() else (path.stem, 0)
         return [(position.get(part, len(position)), part, size) for part in (path.parts[-3], name)]
@@ -141,7 +141,7 @@ def _searched(paths: Sequence[Path], summaries: Sequence[Summary]) -> list[Searc
 
 
 def quality(folder: Path, summary: Summary) -> Mapping[str, float] | None:
-    """nDCG@10 with its interval, if the same run scored the same candidates with the same engine and is complete."""
+    """nDCG@10 with its interval, if this run folder has a complete run of the same engine over the same candidates."""
     try:
         measures, manifest = (
             json.loads((folder / summary.engine / name).read_text(encoding="utf-8"))
@@ -157,7 +157,7 @@ def quality(folder: Path, summary: Summary) -> Mapping[str, float] | None:
         return (
             found if same and entry["verdict"] == "complete" and entry["candidates"]["sha256"] == candidates else None
         )
-    except (OSError, ValueError, KeyError, TypeError):  # no run, or one of another version
+    except (OSError, ValueError, KeyError, TypeError):  # there is no run, or another version made it
         return None
 
 
@@ -170,18 +170,18 @@ def _settings(settings: Latency, options: LatencyOptions) -> Latency:
 
 
 def _check(name: str, config: Config, settings: Latency) -> None:
-    """Raises ConfigError for scenarios that would measure something else than they say."""
+    """Raises ConfigError for scenarios that would not measure what they claim."""
     entry = config.engines[name]
     if not engines.engine_class(entry.kind).concurrent:
         refused = [scenario for scenario in MANY_AT_A_TIME if scenario in settings.scenario]
         if refused:
             raise ConfigError(
-                f"engine {name!r} (kind {entry.kind!r}) takes one call at a time, a {refused[0]} would only measure "
+                f"engine {name!r} (kind {entry.kind!r}) takes one call at a time, so a {refused[0]} would only measure "
                 "its queue: choose engines of kind 'remote' with --engine, or --scenario single-stream"
             )
         return
     if "search" in settings.scenario and settings.slo_ms is None:
-        raise ConfigError("search looks for the largest rate within latency.slo_ms, which is not set: --slo-ms MS")
+        raise ConfigError("search looks for the largest rate within latency.slo_ms, which is not set: add --slo-ms MS")
     workers = max(
         settings.workers if {"server", "search"} & {*settings.scenario} else 0,
         max(settings.sweep) if "sweep" in settings.scenario else 0,
@@ -190,13 +190,13 @@ def _check(name: str, config: Config, settings: Latency) -> None:
     if concurrency is not None and concurrency < workers:
         name_of = "latency.workers" if workers == settings.workers else "the largest of latency.sweep"
         raise ConfigError(
-            f"engine {name!r} has concurrency = {concurrency}, {name_of} is {workers}: "
-            "requests would wait unseen; set concurrency to at least as many"
+            f"engine {name!r} has concurrency = {concurrency}, but {name_of} is {workers}: requests would wait unseen; "
+            f"set concurrency to at least {workers}"
         )
 
 
 def _task(config: Config) -> Task:
-    """The one benchmark to measure over; where none is named, only the first is loaded."""
+    """The benchmark to measure with: the named one, or the first. Only this one is loaded."""
     name = config.latency.benchmark
     if name is None:
         return prepare_first(config)
