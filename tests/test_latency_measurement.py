@@ -259,7 +259,7 @@ def test_a_remote_engine_gets_several_requests_at_a_time(
 
 def test_an_engine_that_would_hold_requests_back_is_refused(latency: Callable[..., Path], tmp_path: Path) -> None:
     entry = {"kind": "remote", "dialect": "cohere", "url": "http://127.0.0.1:1", "model": "m", "concurrency": 4}
-    with pytest.raises(ConfigError, match=r"engine 'api' has concurrency = 4, latency\.workers is 8"):
+    with pytest.raises(ConfigError, match=r"engine 'api' has concurrency = 4, but latency\.workers is 8"):
         measure(latency({"api": entry}, scenario="server", workers=8), tmp_path / "run")
 
 

@@ -173,7 +173,7 @@ def test_other_load_is_a_cause_where_the_engine_is_on_this_machine() -> None:
     ("after", "said"),
     [
         ({"cpu_limited_s": 0.5}, "the container's CPU limit stopped it for 0.5 of 10.0 s"),
-        ({"heat_events": 3}, "a core slowed down against heat"),
+        ({"heat_events": 3}, "a core slowed down because of heat"),
     ],
 )
 def test_limits_and_heat_are_causes(after: Mapping[str, Any], said: str) -> None:

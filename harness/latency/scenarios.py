@@ -144,9 +144,7 @@ def measure(subject: LoadedEngine, case: Case, folder: Path, say: Callable[[str]
         first = Load("single-stream", warmup_requests(subject.order, settings), workers=settings.processes)
         _perform(subject, first, warmup.append, threading.Event())
     path = folder / f"{case.name}{SUFFIX}"
-    say(
-        f"measuring {subject.name}: {case.name}, {len(requests)} requests"
-    )  # a progress bar would take time from the engine
+    say(f"measuring {subject.name}: {case.name}, {len(requests)} requests")  # a progress bar would take time
     with sampling() as sampler:
         before, started_s = conditions.read(), time.perf_counter()
         with Recorder(path, _header(subject, case, requests, warmup, before)) as recorder:
@@ -154,9 +152,7 @@ def measure(subject: LoadedEngine, case: Case, folder: Path, say: Callable[[str]
             try:
                 performed = _put_under_load(subject, case, requests, recorder.add)
             except KeyboardInterrupt:
-                say(
-                    f"crispbench: {subject.name} {case.name} stays incomplete; the next measurement starts from the beginning"
-                )
+                say(f"crispbench: {subject.name} {case.name} stays incomplete; the next measurement starts anew")
                 raise
             seconds, after = time.perf_counter() - started_s, conditions.read()
             recorder.end(

@@ -37,7 +37,7 @@ class Examination(NamedTuple):
 
 
 def examine(recording: Recording, latency: Mapping[str, Estimate], duration_s: float) -> Examination:
-    """Examine a recording. `latency` has the percentiles of the response time; it is empty if there was only one call."""
+    """Examine a recording. `latency` has percentiles of the response time; it is empty for a single call."""
     header, end = recording.header, recording.end
     if end is None:
         asked = 1 if header["scenario"] == "offline" else header["settings"]["queries"]
