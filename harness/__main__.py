@@ -1,4 +1,4 @@
-"""`python -m harness` is `crispbench`."""
+"""`python -m harness` is the command `crispbench`."""
 
 import sys
 

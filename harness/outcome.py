@@ -24,7 +24,7 @@ class Outcome(StrEnum):
     REGRESSION = "regression"  # worse than the margin allows
     FAIL = "fail"  # an objective or a check was not met
     INVALID = "invalid"  # the figures cannot be believed
-    INCOMPLETE = "incomplete"  # a part of what was asked for is missing
+    INCOMPLETE = "incomplete"  # a part of what was requested is missing
     NOT_COMPARABLE = "not comparable"  # the sides differ in what decides their figures
     INCONCLUSIVE = "inconclusive"  # the data do not decide
     PASS = "pass"

@@ -132,7 +132,9 @@ def test_what_a_search_or_a_sweep_lacks_is_said_before_anything_is_loaded(
 ) -> None:
     with pytest.raises(ConfigError, match=r"largest rate within latency\.slo_ms, which is not set"):
         measure(config_for(scenario="search"), tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"engine 'api' has concurrency = 32, the largest of latency\.sweep is 64"):
+    with pytest.raises(
+        ConfigError, match=r"engine 'api' has concurrency = 32, but the largest of latency\.sweep is 64"
+    ):
         measure(config_for(scenario="sweep", sweep=[1, 64]), tmp_path / "run")
 
 

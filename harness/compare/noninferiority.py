@@ -130,7 +130,7 @@ def _remark(difference: Contrast, differences: Sequence[float], margin: float) -
         distance = abs(difference.value + margin)
         if distance == 0:
             return None, "the difference equals the margin"
-        needed, assumed = math.ceil(queries * growth(difference.standard_error, distance)), "the difference found"
+        needed, assumed = math.ceil(queries * growth(difference.standard_error, distance)), "the measured difference"
     needed = max(needed, LEAST_QUERIES)
     if needed <= queries:
         return None, "the interval contains the margin, although this many queries should be enough for their spread"

@@ -23,12 +23,12 @@ LEAST = "p90"  # a measurement without this percentile is too short
 
 
 class Examination(NamedTuple):
-    """The causes against a measurement, one sentence each, by what they mean for it. It is valid without any."""
+    """The causes against a measurement, one sentence each, in groups. A measurement without causes is valid."""
 
-    disturbed: tuple[str, ...]  # no load explains these: the machine, a dead process, too short a time
-    # Too much load for the engine brings these about as well:
+    disturbed: tuple[str, ...]  # not caused by load: the machine, a dead process, too short a time
+    # The next two may also come from more load than the engine can take:
     behind: tuple[str, ...]  # requests failed or were sent late
-    unsteady: tuple[str, ...]  # times resemble each other too much, or drift; more requests may help
+    unsteady: tuple[str, ...]  # times are correlated or drift; more requests may help
     unchecked: tuple[str, ...]  # names of conditions that this machine does not report
 
     @property
@@ -40,8 +40,8 @@ def examine(recording: Recording, latency: Mapping[str, Estimate], duration_s: f
     """Examine a recording. `latency` has percentiles of the response time; it is empty for a single call."""
     header, end = recording.header, recording.end
     if end is None:
-        asked = 1 if header["scenario"] == "offline" else header["settings"]["queries"]
-        seen = f"killed after {len(recording.timings)} of {asked} answers; it is never resumed: measure again"
+        requests = 1 if header["scenario"] == "offline" else header["settings"]["queries"]
+        seen = f"killed after {len(recording.timings)} of {requests} answers; it is never resumed: measure again"
         return Examination((seen,), (), (), ())
     local = not header["concurrent"]
     telemetry: Mapping[str, Any] = end["telemetry"]

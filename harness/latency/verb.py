@@ -133,10 +133,10 @@ def _searched(paths: Sequence[Path], summaries: Sequence[Summary]) -> list[Searc
             probes.setdefault(summary.engine, []).append((judgement, summary))
     searched = []
     for engine, group in probes.items():
-        made, (first, *_) = [probe for probe, _ in group], [summary for _, summary in group]
+        judgements, (first, *_) = [probe for probe, _ in group], [summary for _, summary in group]
         settings = first.header["settings"]
-        conclusion = conclude(made, Search(**settings["search"]))
-        searched.append(Searched(engine, first.benchmark, settings["slo_ms"], made, conclusion))
+        conclusion = conclude(judgements, Search(**settings["search"]))
+        searched.append(Searched(engine, first.benchmark, settings["slo_ms"], judgements, conclusion))
     return searched
 
 
@@ -148,15 +148,13 @@ def quality(folder: Path, summary: Summary) -> Mapping[str, float] | None:
             for name in ("measures.json", "manifest.json")
         )
         entry = measures["benchmarks"][summary.benchmark]
-        found: Mapping[str, float] = entry["measures"][HEADLINE]
-        candidates = summary.header["benchmark_entry"]["candidates"]["sha256"]
+        mean: Mapping[str, float] = entry["measures"][HEADLINE]
         same = (
             manifest["description"] == summary.header["description"]
             and manifest["options"] == summary.header["options"]
+            and entry["candidates"]["sha256"] == summary.header["benchmark_entry"]["candidates"]["sha256"]
         )
-        return (
-            found if same and entry["verdict"] == "complete" and entry["candidates"]["sha256"] == candidates else None
-        )
+        return mean if same and entry["verdict"] == "complete" else None
     except (OSError, ValueError, KeyError, TypeError):  # there is no run, or another version made it
         return None
 

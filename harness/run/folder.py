@@ -72,7 +72,7 @@ class RunIndex:
 
 
 def worker_notes(folder: Path) -> list[str]:
-    """One line with the speed of each worker of the last run over Ray; nothing where there was no such run."""
+    """One line with the speed of every Ray worker of the last run; empty for a run without Ray."""
     if not (folder / WORKERS).is_file():
         return []
     workers = json.loads((folder / WORKERS).read_text(encoding="utf-8"))["workers"]

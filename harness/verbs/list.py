@@ -55,7 +55,7 @@ class ListResult:
 
     catalogue: str
     entries: Mapping[str, str]
-    details: Mapping[str, Any]  # what JSON holds for each name, where that is more than the line
+    details: Mapping[str, Any]  # name -> JSON data, for catalogues with more to say than a line; else empty
 
     @property
     def outcome(self) -> Outcome:
