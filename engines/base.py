@@ -222,6 +222,14 @@ class ScoringFailed(EngineError):
     """These pairs have no score."""
 
 
+class PromptOptions(NamedTuple):
+    """How an engine makes a prompt of a pair."""
+
+    template: str  # name or file
+    instruction: str
+    exact: bool  # the model reads the template's own tokens: no server or library stands between
+
+
 class Options(BaseModel):
     """An engine's own settings: frozen; an unknown name is an error."""
 
@@ -231,6 +239,16 @@ class Options(BaseModel):
     def speed_only(self) -> bool:
         """Whether only times may be reported, because the scores mean nothing by choice."""
         return False
+
+    @property
+    def prompt(self) -> PromptOptions | None:
+        """How a prompt is made of a pair; None where the engine has none, or a service makes its own."""
+        return None
+
+    @property
+    def requests_at_a_time(self) -> int | None:
+        """How many requests of a concurrent engine are under way at most; None: as many as there are callers."""
+        return None
 
 
 class Engine(ABC):

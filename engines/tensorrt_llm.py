@@ -23,6 +23,7 @@ from engines.base import (
     Engine,
     EngineUnavailable,
     Options,
+    PromptOptions,
     ScoreKind,
     ScoringFailed,
     by_query,
@@ -58,6 +59,10 @@ class TensorRTLLMOptions(Options):
     def _template_takes_the_instruction(self) -> Self:
         load_template(self.template).instruction_line(self.instruction)
         return self
+
+    @property
+    def prompt(self) -> PromptOptions:
+        return PromptOptions(self.template, self.instruction, exact=True)
 
 
 class Files(NamedTuple):

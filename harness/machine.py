@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from harness import linux
+from harness.manifest import Machine
 from harness.nvml import answer, open_nvml
 
 PROJECT = Path(__file__).parents[1]
@@ -46,17 +47,17 @@ def versions() -> dict[str, str]:
     return installed
 
 
-def machine() -> dict[str, str]:
+def machine() -> Machine:
     """CPU, cores, memory, system and NVIDIA GPUs; constant while the machine is."""
     gpus, driver = _gpus()
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu": linux.cpu_model() or platform.processor() or "unknown",
-        "cores": str(len(cores())),
-        "memory_gib": str(round(psutil.virtual_memory().total / 2**30)),
-        "gpu": ", ".join(gpus) or "none",
-        "gpu_driver": driver or "none",
-    }
+    return Machine(
+        system=f"{platform.system()} {platform.machine()}",
+        cpu=linux.cpu_model() or platform.processor() or "unknown",
+        cores=str(len(cores())),
+        memory_gib=str(round(psutil.virtual_memory().total / 2**30)),
+        gpu=", ".join(gpus) or "none",
+        gpu_driver=driver or "none",
+    )
 
 
 def cores() -> list[int]:
@@ -99,7 +100,7 @@ def record() -> dict[str, Any]:
     None for what cannot be read. A store's fingerprint holds the fields of `machine` only.
     """
     return {
-        **machine(),
+        **machine().document(),
         "kernel": platform.release(),
         "governor": linux.governor(),
         **linux.limits()._asdict(),

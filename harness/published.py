@@ -216,17 +216,17 @@ def _problem(row: Row | None, column: PublishedColumn, queries: int | None, prot
 
 def _other_candidates(row: Row, measure: str, protocol: Protocol) -> str | None:
     """Why the row's candidates make another figure than the protocol's; None if they do not."""
-    source, k = row.candidates["source"], row.candidates["k"]
+    assert row.candidates is not None  # `_compare` leaves out the rows without
+    source, k = row.candidates.source, row.candidates.k
     if protocol.engine not in (None, row.kind):
         return f"is of an engine of kind {row.kind}, the published figure is of {protocol.engine}"
     for name, value in protocol.parameters.items():
-        for found in (row.candidates["parameters"].get(name, value), row.description.get(f"option {name}", value)):
+        for found in (row.candidates.parameters.get(name, value), row.options.get(name, value)):
             if str(found) != str(value):
                 return f"has {name} = {found}, the published figure {value}"
     if protocol.first_stage not in (None, source):
         return f"has candidates of {source}, the published figure is of {protocol.first_stage}"
-    own_model = row.description.get("model")
-    if protocol.first_stage == "dense" and row.candidates["parameters"].get("model") != own_model:
+    if protocol.first_stage == "dense" and row.candidates.parameters.get("model") != row.description.model:
         return "has the candidates of another model than its own"
     depth = re.search(r"@(\d+)$", measure)
     if depth and k < int(depth[1]):
@@ -235,7 +235,8 @@ def _other_candidates(row: Row, measure: str, protocol: Protocol) -> str | None:
 
 
 def _trace(row: Row, measured: Measurement) -> Trace:
-    source, k = row.candidates["source"], row.candidates["k"]
+    assert row.candidates is not None
+    source, k = row.candidates.source, row.candidates.k
     return Trace(row.benchmark, row.folder or row.engine, row.revision, source, k, row.queries, measured)
 
 

@@ -1,10 +1,13 @@
-"""The frozen records that carry everything between the stages. A leaf: imports nothing of the project."""
+"""The frozen records that carry everything between the stages. A leaf: it imports the other records only."""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
+
+from engines.base import Counts, Description
+from harness.manifest import CandidatesRecord
 
 Qrels = Mapping[str, Mapping[str, int]]  # query_id -> doc_id -> grade; a grade of 0 is judged not relevant
 
@@ -60,7 +63,7 @@ class Sample:
     service_s: float  # wall clock around the one call that scored the query's candidates
     pairs: int
     warmup: bool  # the first query after an engine starts; kept, but outside percentiles
-    counts: Mapping[str, int] = field(default_factory=dict)  # tokens, truncated, special_text, ...
+    counts: Counts = field(default_factory=Counts)  # what the engine counted meanwhile
 
 
 @dataclass(frozen=True)
@@ -126,40 +129,6 @@ class Percentile(NamedTuple):
     needed: int  # the number of samples from which on it is shown
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """Which configuration made the scores of one engine. Two manifests that differ never share a store."""
-
-    engine: str  # its name in the config
-    kind: str
-    options: Mapping[str, Any]
-    description: Mapping[str, str]  # Engine.describe()
-    versions: Mapping[str, str]
-    machine: Mapping[str, str]
-    benchmarks: Mapping[str, Mapping[str, Any]]  # name -> revision, split, queries, candidates, rules
-    machines: Sequence[Mapping[str, str]] = ()  # of a merged run whose machines are unlike: all of them
-
-    FORMAT = 1  # 1: first version, 2026-11
-
-    def document(self) -> dict[str, Any]:
-        """The manifest as plain JSON data."""
-        return {
-            "format": self.FORMAT,
-            "engine": self.engine,
-            "kind": self.kind,
-            "options": dict(self.options),
-            "description": dict(self.description),
-            "versions": dict(self.versions),
-            "machine": dict(self.machine),
-            "benchmarks": {name: dict(entry) for name, entry in self.benchmarks.items()},
-            **({"machines": [dict(machine) for machine in self.machines]} if self.machines else {}),
-        }
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(json.dumps(self.document(), sort_keys=True).encode()).hexdigest()
-
-
 Completeness = Literal["complete", "incomplete", "invalid"]
 
 
@@ -178,7 +147,7 @@ class Row:
     coverage: float  # share of the queries that were scored
     tie_rate: float
     truncated: int  # documents cut to fit
-    candidates: Mapping[str, Any]  # source, k, sha256, oracle
+    candidates: CandidatesRecord | None  # None: an engine that never started
     p50: Percentile
     p90: Percentile
     pairs_per_s: float | None
@@ -187,7 +156,8 @@ class Row:
     audit: Mapping[str, Audit] = field(default_factory=dict)  # "special_text", "truncated", "empty", ... -> ...
     shift: PrecisionShift | None = None  # where an earlier engine of the table differs in nothing but the precision
     model: str = ""  # one line from the engine's description
-    description: Mapping[str, str] = field(default_factory=dict)  # the engine's own, and its options as "option NAME"
+    description: Description = field(default_factory=Description)
+    options: Mapping[str, Any] = field(default_factory=dict)  # the engine's, as the config has them
     folder: str = ""  # RUN/ENGINE, where its raw results are
     revision: str = ""  # of the benchmark
     machine: str = ""  # what it was measured on, in one line

@@ -12,8 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from engines.base import CrispbenchError
-from harness.records import Failure, Manifest, Oddities, Qrels, Sample, Score
+from engines.base import Counts, CrispbenchError
+from harness.manifest import Manifest
+from harness.records import Failure, Oddities, Qrels, Sample, Score
 
 # Tables are only ever added, so that a newer version resumes an older store: `oddities` came on 2026-11-25, and what
 # a store without it would say there is not known.
@@ -109,26 +110,31 @@ class Store:
     def _accept(self, manifest: Manifest, folder: Path) -> None:
         stored, current = self.manifest(), manifest.document()
         if stored is not None:
-            differing = differences(stored, current)
+            before = stored.document()
+            differing = differences(before, current)
             if differing:
                 raise NotComparable(
                     f"{folder} holds results of another configuration: {'; '.join(differing[:5])}"
                     f"{f' and {len(differing) - 5} more' if len(differing) > 5 else ''}. Use --out or --fresh"
                 )
-            current["benchmarks"] = {**stored["benchmarks"], **current["benchmarks"]}
+            current["benchmarks"] = {**before["benchmarks"], **current["benchmarks"]}
         with self._transaction():
             self._connection.execute("DELETE FROM manifest")
             self._connection.execute("INSERT INTO manifest VALUES (?)", (json.dumps(current),))
 
-    def manifest(self) -> dict[str, Any] | None:
-        """The manifest as JSON data, with every benchmark that was ever run; None in a new store."""
+    def manifest(self) -> Manifest | None:
+        """The manifest, with every benchmark that was ever run; None in a new store. Raises StoreError."""
         row = self._connection.execute("SELECT document FROM manifest").fetchone() if self._has("manifest") else None
-        return json.loads(row[0]) if row else None
+        try:
+            return Manifest.read(json.loads(row[0])) if row else None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(f"the store's manifest cannot be read ({error}): repeat the run with --fresh") from None
 
     def benchmarks(self) -> list[str]:
         """Names of the benchmarks whose judgements are saved, in the manifest's order."""
         saved = {name for (name,) in self._connection.execute("SELECT DISTINCT benchmark FROM qrels")}
-        return [name for name in (self.manifest() or {"benchmarks": ()})["benchmarks"] if name in saved]
+        manifest = self.manifest()
+        return [name for name in manifest.benchmarks if name in saved] if manifest else []
 
     def save_qrels(self, benchmark: str, qrels: Qrels) -> None:
         rows = [(benchmark, query, doc, grade) for query, grades in qrels.items() for doc, grade in grades.items()]
@@ -166,7 +172,7 @@ class Store:
     def commit(self, benchmark: str, sample: Sample, scores: Sequence[Score]) -> None:
         """Write one query's scores and its sample in one transaction, and forget an earlier failure."""
         rows = [(benchmark, sample.query_id, score.rank, score.doc_id, score.value) for score in scores]
-        counts = json.dumps(dict(sample.counts))
+        counts = json.dumps(sample.counts.document())
         with self._transaction():
             self._connection.executemany("INSERT INTO scores VALUES (?, ?, ?, ?, ?)", rows)
             self._connection.execute(
@@ -209,7 +215,7 @@ class Store:
             (benchmark,),
         )
         return [
-            Sample(query_id, service_s, pairs, bool(warmup), json.loads(counts))
+            Sample(query_id, service_s, pairs, bool(warmup), Counts.read(json.loads(counts)))
             for query_id, service_s, pairs, warmup, counts in rows
         ]
 

@@ -284,7 +284,7 @@ def main() -> int:
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     facts = machine.machine()
-    print(f"{facts['cpu']}, {facts['cores']} cores, load average {os.getloadavg()[0]:.1f} before", flush=True)
+    print(f"{facts.cpu}, {facts.cores} cores, load average {os.getloadavg()[0]:.1f} before", flush=True)
     missed = 0
     with tempfile.TemporaryDirectory() as name:
         os.environ["CRISPBENCH_CACHE"] = f"{name}/cache"

@@ -27,11 +27,15 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 import engines
-from engines.base import Engine, Options, Pair
+from engines.base import Description, Engine, Options, Pair
+from harness import machine
+from harness.config import Latency
+from harness.latency import conditions
 from harness.latency.load import Load, Request, Target, Timing, perform, schedule, steady
 from harness.latency.processes import Processes
-from harness.latency.recording import Recorder
+from harness.latency.recording import Header, Recorder
 from harness.machine import cores
+from harness.manifest import BenchmarkRecord, CandidatesRecord
 
 TEXTS = [f"document {number} is about an animal" for number in range(10)]
 REQUEST = Request("q", [Pair("what is an animal", text) for text in TEXTS])
@@ -123,11 +127,38 @@ def opened_subject(through: str, workers: int) -> Iterator[LoadSubject]:
         process.join()
 
 
+def header(subject: LoadSubject, rate: float) -> Header:
+    """The first line of a recording, of a benchmark that there is not."""
+    candidates = CandidatesRecord("", len(TEXTS), {}, "", recall=0.0, oracle=0.0, random=0.0)
+    return Header(
+        engine=subject.kind,
+        kind=subject.kind,
+        options=subject.options,
+        description=Description(),
+        concurrent=True,
+        ceiling=None,
+        benchmark="",
+        benchmark_entry=BenchmarkRecord("", "", 1, len(TEXTS), "english", False, (), candidates),
+        name="server",
+        scenario="server",
+        part_of=None,
+        settings=Latency(rate=rate),
+        distinct_queries=1,
+        warmup=(),
+        machine=machine.record(),
+        before=conditions.read(),
+        started="",
+    )
+
+
 def measure(subject: LoadSubject, rate: float, seconds: float, *, workers: int, processes: int) -> list[Timing]:
     count, timings, stop = round(rate * seconds), list[Timing](), threading.Event()
     load = Load("server", [REQUEST] * count, schedule(count, rate, "poisson", 0), workers)
     warmup = Load("single-stream", [REQUEST] * 20 * processes, workers=processes)
-    with tempfile.TemporaryDirectory() as folder, Recorder(Path(folder) / "samples.jsonl", {}) as recorder:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Recorder(Path(folder) / "samples.jsonl", header(subject, rate)) as recorder,
+    ):
 
         def record(timing: Timing) -> None:  # on disk too, as a measurement writes it
             recorder.add(timing)

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured.missing.update(missing)
     rows = peer_table.make_rows(setting, measured, references, work)
     print(peer_table.heading(setting, measured, references, work))
-    print(f"{machine.machine()['cpu']}, {options.threads} threads; load average before: {load_average:.1f}\n")
+    print(f"{machine.machine().cpu}, {options.threads} threads; load average before: {load_average:.1f}\n")
     print(peer_table.table(rows))
     if options.json:
         document = as_json(options, setting, measured, rows, work)

@@ -12,17 +12,10 @@ from harness.latency.load import Timing
 from harness.latency.recording import Recorder
 from harness.run.loop import score_engine
 from harness.run.tasks import Selection, prepare
+from tests import recordings
 from tests.conftest import write_beir
+from tests.recordings import MACHINE as MACHINE
 
-MACHINE = {"system": "Linux x86_64", "cpu": "EPYC", "cores": "2", "memory_gib": "24", "gpu": "none", "versions": {}}
-QUIET = {
-    "load_average": [0.1, 0.1, 0.1],
-    "memory_available_gib": 8.0,
-    "busy_s": 100.0,
-    "own_s": 1.0,
-    "cpu_limited_s": 0.0,
-    "heat_events": 0,
-}
 REQUESTS = 80  # knows a p50 and a p95, no p99
 PAIRS = 10
 SETTINGS = {
@@ -66,30 +59,19 @@ def record(
 ) -> Path:
     """One launch whose requests take 0.9 to 1.1 times `seconds`, in an order without correlation; p50 is `seconds`."""
     whole = {
-        "engine": "e",
-        "kind": "torch",
         "options": {"model": "m"},
         "description": {"model": "m", "precision": "bf16", "template": "t", "template_sha256": "a" * 64},
-        "concurrent": False,
         "benchmark": "words",
-        "benchmark_entry": {
-            "revision": "r1", "split": "test", "remove_self": False, "candidates": {"sha256": "ab" * 32}
-        },
+        "name": scenario,
         "scenario": scenario,
         "settings": SETTINGS,
         "distinct_queries": requests,
-        "warmup": [],
-        "machine": MACHINE,
-        "before": QUIET,
-        "started": "2026-11-25T08:00:00+00:00",
         **header,
-    }  # fmt: skip
-    telemetry = {"samples": 9, "cpu_mhz": [3000.0, 3000.0], "gpus": []}
-    end = {"seconds": 10.0, "cores": 2, "after": QUIET, "others_cores": 0.0, "counts": {}, "telemetry": telemetry}
-    with Recorder(folder / "latency" / f"{scenario}.jsonl", whole) as recorder:
+    }
+    with Recorder(folder / "latency" / f"{scenario}.jsonl", recordings.header(**whole)) as recorder:
         for timing in timings(seconds, requests, scenario):
             recorder.add(timing)
-        recorder.end(end)
+        recorder.end(recordings.end())
     return folder
 
 

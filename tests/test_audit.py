@@ -102,7 +102,7 @@ VALUES = {"q1": 1.0, "q2": 0.5, "q3": 0.0, "q4": 0.25}  # mean 0.4375
 
 
 def samples(**counts: Mapping[str, int]) -> list[Sample]:
-    return [Sample(query_id, 0.1, 3, warmup=False, counts=each) for query_id, each in counts.items()]
+    return [Sample(query_id, 0.1, 3, warmup=False, counts=Counts(**each)) for query_id, each in counts.items()]
 
 
 def test_ndcg_without_touched_queries_is_the_mean_of_the_others() -> None:

@@ -136,8 +136,8 @@ def test_another_machine_is_not_comparable_and_if_allowed_its_margins_are_double
         ({"settings": changed(SETTINGS, seed=1)}, "seed 0 -> 1"),
         ({"benchmark": "topics"}, "benchmark words -> topics"),
         (
-            {"benchmark_entry": {"revision": "r2", "split": "test", "remove_self": False, "candidates": {}}},
-            "revision r1 -> r2; candidates.sha256 abababababababababababab... -> None",
+            {"benchmark_entry": {"revision": "r2", "candidates": {"sha256": "cd" * 32}}},
+            "revision r1 -> r2; candidates.sha256 abababababababababababab... -> cdcdcdcdcdcdcdcdcdcdcdcd...",
         ),
         ({"description": {"template": "u"}}, "template t -> u (--allow template)"),
     ],

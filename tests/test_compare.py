@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from engines.base import BadOptions
+from engines.base import BadOptions, Description
 from harness.compare.comparison import Field
 from harness.compare.verb import LOSSES_SHOWN, CompareOptions, compare
-from harness.records import Manifest, Sample, Score
+from harness.manifest import Manifest
+from harness.records import Sample, Score
 from harness.store import FILE, NotComparable, Store, StoreError
+from tests import recordings
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = json.loads((ROOT / "docs/compare.schema.json").read_text(encoding="utf-8"))
@@ -31,18 +33,17 @@ def record(tmp_path: Path) -> Record:
     def write(name: str, lost: int = 0, **changes: Any) -> Path:
         fields = {"queries": QUERIES, "scored": None, "benchmarks": ("small",), "entry": {}, "description": {}}
         fields |= {"shift": 0.0, "kind": "torch", **changes}
+        stated = {"model": "m", "score_kind": "logit_diff"} if fields["kind"] == "torch" else {"model": "m"}
         queries, benchmarks = fields["queries"], fields["benchmarks"]
-        candidates = {"source": "bm25", "k": 3, "sha256": "ab" * 32}
-        each = {"revision": "r1", "split": "test", "remove_self": False, "warnings": [], "queries": queries}
-        machine = {"gpu": "none", "gpu_driver": "none", "cpu": "cpu", "cores": "2", "memory_gib": "4"}
+        entry = recordings.entry(**{"queries": queries, **fields["entry"]})
         manifest = Manifest(
             engine=name,
             kind=fields["kind"],
             options={},
-            description={"model": "m", **fields["description"]},
+            description=Description.read({**stated, **fields["description"]}),
             versions={"numpy": "2"},
-            machine=machine,
-            benchmarks={own: {**each, "candidates": candidates, **fields["entry"]} for own in benchmarks},
+            machine=recordings.machine(),
+            benchmarks=dict.fromkeys(benchmarks, entry),
         )
         folder = tmp_path / "run" / name
         with Store.open(folder, manifest) as store:

@@ -10,6 +10,7 @@ from harness.latency.efficiency import Efficiency, efficiency
 from harness.latency.recording import Recording
 from harness.run import verb
 from harness.run.verb import RunOptions
+from tests import recordings
 
 COUNTS = {
     "tokens": 2000,
@@ -20,7 +21,7 @@ COUNTS = {
     "computed_bytes": 2_000_000_000,
 }
 CEILING = {"flops_per_s": 16e9, "bytes_per_s": 10e9, "dtype": "bfloat16", "how": "cpu"}
-H200 = {"name": "NVIDIA H200", "energy_j": 500.0}
+H200 = {**recordings.GPU, "name": "NVIDIA H200", "energy_j": 500.0}
 
 
 def recorded(end: dict[str, Any] | None = None, gpus: tuple[dict[str, Any], ...] = (H200,), **header: Any) -> Recording:
@@ -33,7 +34,7 @@ def recorded(end: dict[str, Any] | None = None, gpus: tuple[dict[str, Any], ...]
         **header,
     }
     finished = {"seconds": 40.0, "counts": COUNTS, "telemetry": {"gpus": list(gpus)}, **(end or {})}
-    return Recording(whole, (), finished)
+    return Recording(recordings.header(**whole), (), recordings.end(**finished))
 
 
 def found(given: Recording, pairs: int = 100, duration_s: float = 10.0) -> Efficiency:
@@ -113,8 +114,8 @@ def test_an_incomplete_or_unanswered_measurement_and_one_of_before_know_nothing(
     assert set(killed.unknown.values()) == {"the measurement has no end"}
     nothing = found(recorded(), pairs=0)
     assert nothing.unknown["joules_per_1000_pairs"] == nothing.unknown["dollars_per_1m_pairs"] == "no pair was answered"
-    old = {name: value for name, value in HEADER.items() if name != "ceiling"}
-    assert found(Recording(old, (), recorded().end)).unknown == {"mfu": "no ceiling of its products was measured"}
+    old = recorded(ceiling=None)
+    assert found(old).unknown == {"mfu": "no ceiling of its products was measured"}
 
 
 HEADER = recorded().header

@@ -204,8 +204,10 @@ def test_quality_stands_beside_latency_where_the_same_run_has_it(
     assert found is not None and found == measures["nDCG@10"]
     assert f"{found['value']:.4f}" in (tmp_path / "run/report/latency/latency.md").read_text()
     assert verb.quality(tmp_path, summary) is None  # a folder without a run
-    entry = {**summary.header["benchmark_entry"], "candidates": {"sha256": "of other candidates"}}
-    assert verb.quality(tmp_path / "run", replace(summary, header={**summary.header, "benchmark_entry": entry})) is None
+    entry = summary.header.benchmark_entry
+    other_lists = replace(entry, candidates=replace(entry.candidates, sha256="of other candidates"))
+    other_header = replace(summary.header, benchmark_entry=other_lists)
+    assert verb.quality(tmp_path / "run", replace(summary, header=other_header)) is None
     other, _ = measure(latency({"fake": {"kind": "fake", "noise": 0.5}}, queries=30), tmp_path / "run")
     assert verb.quality(tmp_path / "run", other.summaries[0]) is None  # another engine of the same name
 

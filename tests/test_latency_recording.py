@@ -8,30 +8,31 @@ import pytest
 from harness.latency.load import Timing
 from harness.latency.recording import FORMAT, Recorder, read
 from harness.store import StoreError
+from tests import recordings
 
 FIRST = Timing("q1", 0.5, 0.75, 1.25, 10, 300, first_byte_s=1.0)
 SECOND = Timing("q2", 0.25, 0.25, 2.0, 10, None, "the server said 503")
 
 
 def recorded(path: Path, *timings: Timing, end: bool = True) -> Path:
-    with Recorder(path, {"engine": "e"}) as recorder:
+    with Recorder(path, recordings.header()) as recorder:
         for timing in timings:
             recorder.add(timing)
         if end:
-            recorder.end({"seconds": 3.0})
+            recorder.end(recordings.end())
     return path
 
 
 def test_a_recording_is_read_as_it_was_written_in_the_order_of_its_schedule(tmp_path: Path) -> None:
     found = read(recorded(tmp_path / "new" / "server.jsonl", FIRST, SECOND))
-    assert found.header == {"format": FORMAT, "engine": "e"}
+    assert found.header == recordings.header()
     assert found.timings == (SECOND, FIRST)
-    assert found.end == {"seconds": 3.0}
+    assert found.end == recordings.end()
 
 
 def test_every_answer_is_in_the_file_before_the_next_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "server.jsonl"
-    with Recorder(path, {}) as recorder:
+    with Recorder(path, recordings.header()) as recorder:
         assert read(path).timings == ()
         recorder.add(FIRST)
         assert read(path).timings == (FIRST,)
@@ -56,10 +57,10 @@ def test_a_new_measurement_takes_the_place_of_the_old_one(tmp_path: Path) -> Non
 
 def test_two_measurements_never_write_to_one_file(tmp_path: Path) -> None:
     path = tmp_path / "server.jsonl"
-    with Recorder(path, {}) as recorder:
+    with Recorder(path, recordings.header()) as recorder:
         recorder.add(FIRST)
         with pytest.raises(StoreError, match="is being written by another measurement"):
-            Recorder(path, {})
+            Recorder(path, recordings.header())
         recorder.add(SECOND)
     assert read(path).timings == (SECOND, FIRST)
 
@@ -69,8 +70,9 @@ def test_two_measurements_never_write_to_one_file(tmp_path: Path) -> None:
     [
         ("", "not enough values to unpack"),
         ("no json\n", "Expecting value"),
-        (json.dumps({"format": FORMAT + 1}) + "\n", f"its format is {FORMAT + 1}, this version reads {FORMAT}"),
-        (json.dumps({"format": FORMAT}) + "\n" + json.dumps({"odd": 1}) + "\n", "odd"),
+        (json.dumps({"format": FORMAT + 1}) + "\n", f"its format is {FORMAT + 1}, this version reads 1 and {FORMAT}"),
+        (json.dumps({"format": FORMAT}) + "\n", "'description'"),
+        (json.dumps(recordings.HEADER) + "\n" + json.dumps({"odd": 1}) + "\n", "odd"),
     ],
 )
 def test_a_file_of_something_else_is_refused_with_the_reason(tmp_path: Path, content: str, reason: str) -> None:

@@ -17,16 +17,9 @@ from harness.latency.recording import Recording
 from harness.latency.summary import Summary, summarise
 from harness.report import press
 from harness.report.content import Section
+from tests import recordings
+from tests.recordings import MACHINE, QUIET
 
-MACHINE = {"cpu": "EPYC", "cores": "2", "memory_gib": "24", "gpu": "none", "versions": {"torch": "2.13"}}
-QUIET = {
-    "load_average": [0.1, 0.1, 0.1],
-    "memory_available_gib": 8.0,
-    "busy_s": 100.0,
-    "own_s": 1.0,
-    "cpu_limited_s": 0.0,
-    "heat_events": 0,
-}
 QUALITY = {"value": 0.35124, "lo": 0.3, "hi": 0.4}
 
 
@@ -62,30 +55,14 @@ def measured(
     offline = (Timing("", 0.0, 0.0, 20.0, 10 * count, None),)
     whole = {
         "engine": engine,
-        "kind": "torch",
         "description": {"model": "mxbai", "precision": "bf16", "device": "cpu"},
         "scenario": scenario,
         "benchmark": "NFCorpus",
-        "benchmark_entry": {"revision": "r1", "candidates": {"source": "bm25", "k": 10, "sha256": "ab" * 32}},
-        "concurrent": False,
-        "settings": {
-            "queries": count,
-            "slo_ms": None,
-            "min_duration_s": 5.0,
-            "arrivals": "poisson",
-            "rate": 2.0,
-            "workers": 8,
-        },
-        "distinct_queries": count,
-        "warmup": [],
-        "machine": MACHINE,
-        "before": QUIET,
         **header,
+        "settings": {"queries": count, "rate": 2.0, "workers": 8, **header.get("settings", {})},
     }
-    telemetry = {"samples": 100, "cpu_mhz": [3000.0, 3000.0], "gpus": []}
-    end = {"seconds": 10.0, "cores": 2, "after": QUIET, "others_cores": 0.0, "counts": {}, "telemetry": telemetry}
     made = offline if scenario == "offline" else timings(count, first_byte=first_byte)
-    return MeasuredScenario(summarise(Recording(whole, made, end)), quality)
+    return MeasuredScenario(summarise(Recording(recordings.header(**whole), made, recordings.end())), quality)
 
 
 def write(given: Sequence[MeasuredScenario], folder: Path) -> list[Path]:
@@ -140,23 +117,20 @@ def test_offline_shows_its_queries_and_its_throughput() -> None:
 
 
 def test_each_cause_against_a_measurement_is_printed() -> None:
-    invalid = measured(before={**QUIET, "heat_events": None}, settings={**SETTINGS, "min_duration_s": 5000.0})
+    invalid = measured(before={**QUIET, "heat_events": None}, settings={"min_duration_s": 5000.0})
     said = notes(invalid)
     assert "large, server: INVALID: too short: 991.0 s of at least 5000 s; ask for more queries" in said
     assert "large, server: not examined: heat" in said
     assert table(invalid)[0][-1] == "INVALID"
 
 
-SETTINGS = measured().summary.header["settings"]
-
-
 def test_what_is_said_of_all_measurements_is_said_once() -> None:
-    said = notes(measured("a", warmup=[{"error": None}] * 3), measured("b", warmup=[{"error": None}] * 3))
+    said = notes(measured("a", warmup=[recordings.warmup()] * 3), measured("b", warmup=[recordings.warmup()] * 3))
     assert [line for line in said if "warm-up" in line] == ["all: 3 warm-up requests, not counted"]
 
 
 def test_repeated_queries_failed_warm_up_and_conservative_bounds_are_said() -> None:
-    given = measured(distinct_queries=40, warmup=[{"error": None}, {"error": "no"}])
+    given = measured(distinct_queries=40, warmup=[recordings.warmup(), recordings.warmup("no")])
     said = "\n".join(notes(given))
     assert "40 queries were sent 100 times in all, so caches may have answered" in said
     assert "2 warm-up requests, not counted; 1 of them failed" in said
@@ -177,8 +151,7 @@ def test_an_objective_is_printed_with_what_it_needs() -> None:
 
 def test_energy_is_per_pair_and_unknown_where_the_gpu_does_not_tell() -> None:
     given = measured().summary
-    gpu = {"name": "H100", "memory_peak_gib": 10.0, "power_w": 400.0, "energy_j": 8000.0, "temperature_c": None}
-    end = {**(given.end or {}), "telemetry": {"gpus": [gpu]}}
+    end = recordings.end(telemetry={"gpus": [{**recordings.GPU, "temperature_c": None}]})
     said = notes(MeasuredScenario(replace(given, end=end)))
     assert "large, server: H100: peak memory 10.0 GiB, power 400 W, energy 8.00 J per pair, at most - °C" in said
 
@@ -196,11 +169,9 @@ CEILING = {"flops_per_s": 4e12, "bytes_per_s": 20e9, "dtype": "bfloat16", "how":
 
 def counted(engine: str = "large", counts: Mapping[str, int] = COUNTS, **header: Any) -> MeasuredScenario:
     """Offline: 1,000 pairs in 20 s."""
-    given = measured(engine, "offline", **{"ceiling": CEILING, **header}).summary
-    settings = {**given.header["settings"], "price_per_hour": 3.6}
-    ended = {**(given.end or {}), "counts": counts}
+    given = measured(engine, "offline", **{"ceiling": CEILING, "settings": {"price_per_hour": 3.6}, **header}).summary
     (timing,) = given.answered
-    return MeasuredScenario(summarise(Recording({**given.header, "settings": settings}, (timing,), ended)))
+    return MeasuredScenario(summarise(Recording(given.header, (timing,), recordings.end(counts=counts))))
 
 
 def efficiency(*given: MeasuredScenario) -> Section:

@@ -12,26 +12,8 @@ from harness.latency.load import Timing
 from harness.latency.recording import Recording
 from harness.latency.summary import summarise
 from harness.latency.validity import _drift
-
-QUIET: dict[str, Any] = {
-    "load_average": [0.1, 0.1, 0.1],
-    "memory_available_gib": 8.0,
-    "busy_s": 100.0,
-    "own_s": 1.0,
-    "cpu_limited_s": 0.0,
-    "heat_events": 0,
-}
-STEADY_GPU: dict[str, Any] = {
-    "name": "H100",
-    "sm_mhz": [1980.0, 1980.0],
-    "sm_variation": 0.0,
-    "memory_mhz": 2619.0,
-    "power_w": 400.0,
-    "temperature_c": 60.0,
-    "slowed_by": [],
-    "memory_peak_gib": 10.0,
-    "energy_j": 8000.0,
-}
+from tests import recordings
+from tests.recordings import GPU, QUIET
 
 
 def timings(count: int = 100, *, late_s: float = 0.0, late: int = 0, failed: int = 0) -> list[Timing]:
@@ -53,27 +35,9 @@ def recording(
     telemetry: Mapping[str, Any] | None = None,
 ) -> Recording:
     made = timings() if made is None else made
-    settings = {"queries": len(made), "slo_ms": None, "min_duration_s": 5.0}
-    whole = {
-        "engine": "e",
-        "scenario": "server",
-        "benchmark": "b",
-        "concurrent": False,
-        "description": {},
-        "settings": settings,
-        "before": QUIET,
-        **(header or {}),
-    }
-    ending = {
-        "seconds": 10.0,
-        "cores": 2,
-        "after": {**QUIET, "own_s": 11.0, "busy_s": 110.0},
-        "others_cores": 0.0,
-        "counts": {},
-        "telemetry": {"samples": 100, "cpu_mhz": [3000.0, 3000.0], "gpus": [], **(telemetry or {})},
-        **(end or {}),
-    }
-    return Recording(whole, tuple(made), ending)
+    whole = recordings.header(**{"settings": {"queries": len(made) or 1}, **(header or {})})
+    ending = {"after": {**QUIET, "own_s": 11.0, "busy_s": 110.0}, "telemetry": telemetry or {}, **(end or {})}
+    return Recording(whole, tuple(made), recordings.end(**ending))
 
 
 def causes(recorded: Recording) -> tuple[str, ...]:
@@ -193,7 +157,7 @@ def test_a_changed_cpu_clock_is_a_cause(second: float, *, valid: bool) -> None:
     ],
 )
 def test_a_slowed_gpu_is_a_cause_for_an_engine_on_it(seen: Mapping[str, Any], said: str) -> None:
-    telemetry = {"gpus": [{**STEADY_GPU, **seen}]}
+    telemetry = {"gpus": [{**GPU, **seen}]}
     assert causes(recording(header={"description": {"device": "cuda"}}, telemetry=telemetry)) == (said,)
     assert causes(recording(header={"description": {"device": "cpu"}}, telemetry=telemetry)) == ()
 

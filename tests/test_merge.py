@@ -16,12 +16,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engines.base import Description
 from harness.config import ConfigError
 from harness.files import write_json
-from harness.records import Failure, Manifest, Sample, Score
+from harness.manifest import Machine, Manifest
+from harness.records import Failure, Sample, Score
 from harness.run.page import plots
 from harness.run.tasks import Part
 from harness.store import FILE, Store
+from tests import recordings
 
 ROOT = Path(__file__).parents[1]
 QUERIES = 12
@@ -143,10 +146,8 @@ def test_a_part_that_is_none_is_named(text: str) -> None:
         Part.read(text)
 
 
-SETS: dict[str, dict[str, Any]] = {
-    name: {"revision": "sha256:aa", "queries": 2, "warnings": [], "candidates": {"source": "bm25", "sha256": "cc"}}
-    for name in ("animals", "plants")
-}
+ENTRY = {"revision": "sha256:aa", "queries": 2}
+SETS = {name: recordings.entry(**ENTRY, candidates={"sha256": "cc"}) for name in ("animals", "plants")}
 MACHINE = {"system": "Linux", "cpu": "A", "cores": "8", "memory_gib": "64", "gpu": "none", "gpu_driver": "none"}
 QRELS = {"q": {"d": 1}, "r": {"e": 1}}
 SCORES = [Score("d", 1, 0.5), Score("e", 2, 0.25)]
@@ -166,7 +167,13 @@ def write(tmp_path: Path) -> Write:
         sets = {benchmark: SETS[benchmark] for benchmark in scored}
         fields: dict[str, Any] = {"description": {"model": "m", "device": "cpu"}, "machine": MACHINE} | changed
         manifest = Manifest(
-            "large", "fake", {"seed": 1}, versions={"python": "3.11"}, **({"benchmarks": sets} | fields)
+            engine="large",
+            kind="fake",
+            options={"seed": 1},
+            description=Description.read(fields["description"]),
+            versions={"python": "3.11"},
+            machine=Machine.read(fields["machine"]),
+            benchmarks=fields.get("benchmarks", sets),
         )
         with Store.open(tmp_path / name / "large", manifest) as store:
             for benchmark, queries in scored.items():
@@ -189,7 +196,7 @@ def write(tmp_path: Path) -> Write:
         ({"machine": MACHINE | {"cpu": "B"}}, "machine.cpu was 'A' and is 'B'"),
         ({"description": {"model": "n", "device": "cpu"}}, "description.model was 'm' and is 'n'"),
         (
-            {"benchmarks": {"animals": SETS["animals"] | {"candidates": {"source": "bm25", "sha256": "dd"}}}},
+            {"benchmarks": {"animals": recordings.entry(**ENTRY, candidates={"sha256": "dd"})}},
             "benchmarks.animals.candidates.sha256 was 'cc' and is 'dd'",
         ),
         ({"qrels": QRELS | {"r": {"e": 2}}}, "the judgements of animals in "),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines.base import EngineUnavailable, ScoringFailed
+from engines.base import Counts, EngineUnavailable, ScoringFailed
 from harness.config import EngineEntry, read_config
 from harness.records import Row
 from harness.run import rows
@@ -56,7 +56,7 @@ def test_what_the_engine_counts_is_kept_per_query(small: Path, moody: Any, tmp_p
     score(small, tmp_path / "out")
     with Store.read(tmp_path / "out") as store:
         # 3 pairs, each of 2 words in the query and 5 in the document
-        assert [sample.counts for sample in store.samples("animals")] == [{"tokens": 3 * 7}] * 5
+        assert [sample.counts for sample in store.samples("animals")] == [Counts(tokens=3 * 7)] * 5
 
 
 def test_the_first_query_is_warm_up_and_too_few_samples_have_no_percentile(

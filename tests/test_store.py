@@ -13,25 +13,27 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from harness.records import Failure, Manifest, Oddities, Sample, Score
+from engines.base import COUNT_NAMES, Counts, Description
+from harness.manifest import Manifest
+from harness.records import Failure, Oddities, Sample, Score
 from harness.store import FILE, NotComparable, Store, StoreError
+from tests import recordings
 
-SETS: dict[str, dict[str, Any]] = {
-    "animals": {"revision": "sha256:aa", "queries": 3, "candidates": {"source": "bm25", "k": 100, "sha256": "cc"}}
-}
+SETS = {"animals": recordings.entry(revision="sha256:aa", queries=3, candidates={"k": 100, "sha256": "cc"})}
 MANIFEST = Manifest(
     engine="large",
     kind="fake",
     options={"seed": 1, "model": "überall"},
-    description={"model": "word overlap"},
+    description=Description(model="word overlap"),
     versions={"python": "3.11.9", "numpy": "2.0"},
-    machine={"cpu": "one"},
+    machine=recordings.machine(cpu="one"),
     benchmarks=SETS,
 )
-SAMPLE = Sample("q", 0.25, 1, warmup=False, counts={"tokens": 3})
+SAMPLE = Sample("q", 0.25, 1, warmup=False, counts=Counts(tokens=3))
 
 # Everything that UTF-8 can hold: no halves of surrogate pairs.
 texts = st.text(st.characters(codec="utf-8"), max_size=8)
+counted = st.dictionaries(st.sampled_from(COUNT_NAMES), st.integers(0))
 finite = st.floats(allow_nan=False, allow_infinity=False)
 queries = st.dictionaries(texts, st.lists(finite, max_size=4), max_size=5)
 
@@ -43,7 +45,12 @@ def folder() -> Iterator[Path]:
 
 
 @settings(max_examples=40, deadline=None)
-@given(benchmark=texts, values=queries, seconds=st.floats(0, 1e6), counts=st.dictionaries(texts, st.integers(0)))
+@given(
+    benchmark=texts,
+    values=queries,
+    seconds=st.floats(0, 1e6),
+    counts=st.dictionaries(st.sampled_from(COUNT_NAMES), st.integers(0)),
+)
 @example("b", {"": [0.1 + 0.2, 5e-324, 1.7976931348623157e308, -1 / 3], "\0": [0.0]}, 0.1, {})
 def test_scores_and_samples_come_back_exactly(
     benchmark: str, values: dict[str, list[float]], seconds: float, counts: dict[str, int]
@@ -52,7 +59,9 @@ def test_scores_and_samples_come_back_exactly(
         query_id: [Score(f"{query_id}/{place}", place, value) for place, value in enumerate(listed, start=1)]
         for query_id, listed in values.items()
     }
-    samples = [Sample(query_id, seconds, len(scores[query_id]), not scores[query_id], counts) for query_id in scores]
+    samples = [
+        Sample(query_id, seconds, len(scores[query_id]), not scores[query_id], Counts(**counts)) for query_id in scores
+    ]
     with folder() as path:
         with Store.open(path, MANIFEST) as store:
             for sample in samples:
@@ -161,15 +170,18 @@ def test_the_longest_preparation_is_kept(tmp_path: Path) -> None:
     [
         (replace(MANIFEST, options={"seed": 2, "model": "überall"}), "options.seed was 1 and is 2"),
         (replace(MANIFEST, options={"seed": 1}), "options.model was 'überall' and is 'nothing'"),
-        (replace(MANIFEST, description={"model": "another"}), "description.model was 'word overlap' and is 'another'"),
-        (replace(MANIFEST, machine={"cpu": "two"}), "machine.cpu was 'one' and is 'two'"),
+        (
+            replace(MANIFEST, description=Description(model="another")),
+            "description.model was 'word overlap' and is 'another'",
+        ),
+        (replace(MANIFEST, machine=recordings.machine(cpu="two")), "machine.cpu was 'one' and is 'two'"),
         (replace(MANIFEST, kind="bm25"), "kind was 'fake' and is 'bm25'"),
         (
-            replace(MANIFEST, benchmarks={"animals": SETS["animals"] | {"revision": "sha256:bb"}}),
+            replace(MANIFEST, benchmarks={"animals": replace(SETS["animals"], revision="sha256:bb")}),
             "benchmarks.animals.revision was 'sha256:aa' and is 'sha256:bb'",
         ),
         (
-            replace(MANIFEST, benchmarks={"animals": SETS["animals"] | {"candidates": {"source": "bm25", "k": 50}}}),
+            replace(MANIFEST, benchmarks={"animals": recordings.entry(candidates={"k": 50})}),
             "benchmarks.animals.candidates.k was 100 and is 50",
         ),
     ],
@@ -202,7 +214,7 @@ def test_a_new_benchmark_is_added_and_the_others_stay(tmp_path: Path) -> None:
         store.commit("plants", SAMPLE, [Score("d", 1, 0.75)])
     with Store.read(tmp_path) as store:
         manifest = store.manifest()
-        assert manifest is not None and list(manifest["benchmarks"]) == ["animals", "plants"]
+        assert manifest is not None and list(manifest.benchmarks) == ["animals", "plants"]
         assert store.scores("animals") == {"q": [Score("d", 1, 0.5)]}
         assert store.scores("plants") == {"q": [Score("d", 1, 0.75)]}
 

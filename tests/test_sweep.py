@@ -84,7 +84,7 @@ def test_a_sweep_records_each_level_with_so_many_requests_under_way(
     for level in (1, 4):
         recorded = read(folder / f"sweep-{level}.jsonl")
         assert len(recorded.timings) == 40 and all(timing.error is None for timing in recorded.timings)
-        assert (recorded.header["scenario"], recorded.header["settings"]["workers"]) == ("sweep", level)
+        assert (recorded.header.part_of, recorded.header.settings.workers) == ("sweep", level)
         overlapping = max(
             sum(other.sent_s <= timing.sent_s < other.done_s for other in recorded.timings)
             for timing in recorded.timings
@@ -105,7 +105,8 @@ def test_a_search_records_every_probe_and_claims_a_rate_that_it_saw(
     outcome, said = measure(path, tmp_path / "run")
     folder = tmp_path / "run/api/latency"
     probes = [read(path) for path in sorted(folder.glob("search-*.jsonl"))]
-    assert probes[0].header["scenario"] == "server" and probes[0].header["settings"]["rate"] == 60
+    assert (probes[0].header.part_of, probes[0].header.scenario) == ("search", "server")
+    assert probes[0].header.settings.rate == 60
     assert len(probes[0].timings) == 36  # 1.2 times the least that can pass
     found = outcome.rates["api"]
     assert found.rate is None  # 36 requests cannot show a p99, whatever they took
@@ -170,7 +171,7 @@ def test_a_measurement_whose_process_was_killed_is_invalid_and_says_so(
     path = config_for(scenario="server", rate=40, workers=8, processes=2, queries=4000, price_per_hour=1.5)
     outcome, said = measure(path, tmp_path / "run")
     (summary,) = outcome.summaries
-    assert outcome.outcome == "invalid" and len(summary.header["warmup"]) == 1
+    assert outcome.outcome == "invalid" and len(summary.header.warmup) == 1
     assert summary.causes[0] == "load process 1 of 2 was killed by signal 9"
     assert any("load process 1 of 2 was killed by signal 9" in line for line in said)
     document = json.loads((tmp_path / "run/api/latency/server.json").read_text())
@@ -180,15 +181,14 @@ def test_a_measurement_whose_process_was_killed_is_invalid_and_says_so(
 
 def swept(workers: int, seconds: float, engine: str = "api") -> Summary:
     """40 answers, evenly spaced over so many seconds from the first to the last; neighbours differ by 2 ms."""
-    one = measured(engine, "sweep", 40, name=f"sweep-{workers}").summary
+    one = measured(engine, "sweep", 40, part_of="sweep", settings={"workers": workers}).summary
     at_s = [n * seconds / 39 for n in range(40)]
     took_s = [0.1 * workers + (0.001 if n % 2 else -0.001) for n in range(40)]
     answers = tuple(
         Timing(f"q{n}", done - took, done - took, done, 10, None)
         for n, (done, took) in enumerate(zip(at_s, took_s, strict=True))
     )
-    header = {**one.header, "settings": {**one.header["settings"], "workers": workers}}
-    return replace(one, header=header, answered=answers, response=estimates(took_s))
+    return replace(one, answered=answers, response=estimates(took_s))
 
 
 def test_throughput_is_that_of_the_gaps_between_answers() -> None:

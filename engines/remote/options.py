@@ -7,7 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from engines.base import BadOptions, Options
+from engines.base import BadOptions, Options, PromptOptions
 from engines.prompts.template import load_template
 from engines.remote import dialects
 
@@ -76,6 +76,16 @@ class RemoteOptions(Options):
             raise ValueError(f"max_tokens = {self.max_tokens} needs the model's `tokenizer` to count and cut")
         load_template(self.template or TEMPLATE).instruction_line(self.instruction)
         return self
+
+    @property
+    def prompt(self) -> PromptOptions | None:
+        if dialects.find(self.dialect).form == "pair":
+            return None
+        return PromptOptions(self.template or TEMPLATE, self.instruction, exact=False)
+
+    @property
+    def requests_at_a_time(self) -> int:
+        return self.concurrency
 
 
 def _split(url: str) -> SplitResult:

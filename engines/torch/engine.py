@@ -13,6 +13,7 @@ from engines.base import (
     Description,
     Engine,
     Options,
+    PromptOptions,
     ScoreKind,
     ScoringFailed,
     by_query,
@@ -66,6 +67,10 @@ class TorchOptions(Options):
     @property
     def speed_only(self) -> bool:
         return self.weights == "random"
+
+    @property
+    def prompt(self) -> PromptOptions:
+        return PromptOptions(self.template, self.instruction, exact=True)
 
 
 class Launched(NamedTuple):

@@ -128,7 +128,7 @@ def opening(config: Config, sides: Sequence[AbSide], task: Task, terms: AbOption
         "complete": False,
         "plan": asdict(terms.plan),
         "margins": {metric: terms.margins[metric] for metric in METRICS if metric in terms.margins},
-        "benchmark": {"name": task.benchmark.name, **task.entry},
+        "benchmark": {"name": task.benchmark.name, **task.entry.document()},
         "arms": {
             one.arm: {"engine": one.name, "kind": one.setup["kind"], "options": one.setup["options"]} for one in sides
         },

@@ -57,7 +57,7 @@ def serve(commands: Iterator[str], reply: Reply) -> None:
                 "load_s": time.perf_counter() - begun,
                 "description": engine.describe().document(),
                 "versions": machine.versions(),
-                "machine": machine.machine(),
+                "machine": machine.machine().document(),
             }
         )
         for command in commands:

@@ -24,6 +24,7 @@ from harness.check import sides
 from harness.check.sides import LATENCY, CheckSide
 from harness.config import Name
 from harness.files import RESULTS, write_json
+from harness.manifest import Manifest
 from harness.store import FILE, StoreError
 
 STORE = RESULTS / "baselines"
@@ -186,14 +187,16 @@ def _copy_scores(source: Path, target: Path) -> None:
 
 
 def _document(folders: Sequence[Path], side: CheckSide) -> dict[str, Any]:
-    first = next((launches[0].header for launches in side.launches.values()), None)
-    manifest = side.recorded.manifest if side.recorded else {}
-    machine = first["machine"] if first else {**manifest["machine"], "versions": manifest["versions"]}
+    source = side.source
+    if isinstance(source, Manifest):
+        machine: Mapping[str, Any] = {**source.machine.document(), "versions": source.versions}
+    else:
+        machine = source.machine
     return {
         "format": FORMAT,
         "saved": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": machine.get("commit") or _commit(),
-        "engine": (first or manifest)["engine"],
+        "engine": source.engine,
         "machine": machine,
         "launches": len(folders),
         "sources": [str(folder) for folder in folders],

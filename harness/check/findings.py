@@ -34,6 +34,7 @@ class CheckRow:
     p_holm: float | None = None  # adjusted over all times that were tested
     outcome: Outcome | None = None
     reason: str = ""
+    recorded: bool = True  # by both sides
 
 
 @dataclass(frozen=True)

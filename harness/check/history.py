@@ -106,7 +106,8 @@ def _figures(side: CheckSide) -> Iterator[tuple[tuple[str, str, Unit], str, list
     for name, row in (side.recorded.rows if side.recorded else {}).items():
         measured = row.measures.get(HEADLINE)
         if measured is not None:
-            yield (name, HEADLINE, "nDCG"), f"{row.revision} {row.candidates['sha256']}", [measured.value]
+            lists = "" if row.candidates is None else row.candidates.sha256
+            yield (name, HEADLINE, "nDCG"), f"{row.revision} {lists}", [measured.value]
     for scenario, launches in side.launches.items():
         work = repr(sides.work(launches[0].header))
         p50 = [launch.response["p50"].estimate for launch in launches if "p50" in launch.response]

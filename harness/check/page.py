@@ -98,7 +98,7 @@ def _cells(check: CheckResult) -> Iterator[tuple[str, ...]]:
                 change(None if row.change is None else row.change.value, row.unit),
                 _interval(row.change, row.unit),
                 change(row.margin, row.unit),
-                row.outcome or ("not recorded" if row.reason.startswith("not recorded") else NOT_JUDGED),
+                row.outcome or (NOT_JUDGED if row.recorded else "not recorded"),
             )
 
 

@@ -5,19 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.base import BadOptions
+from engines.base import BadOptions, Description
 from harness import machine
 from harness.compare import comparability
-from harness.compare.comparability import DECISIVE, TEMPLATE, Recorded
+from harness.compare.comparability import Recorded, other_template
 from harness.latency import summary
+from harness.latency.recording import Header
 from harness.latency.summary import Summary
+from harness.manifest import Manifest
 from harness.store import FILE, NotComparable, StoreError
 
 LATENCY = "latency"
 SCENARIOS = ("single-stream", "server", "offline")
-# Of the settings of a measurement: what decides which requests are sent, and when.
-SETTINGS = ("queries", "warmup", "seed")
-OPEN_LOOP = ("rate", "arrivals", "workers")
 SHORT = 24  # characters of a value in a message
 
 
@@ -34,7 +33,7 @@ class CheckSide:
         return max(map(len, self.launches.values()), default=0)
 
     @property
-    def source(self) -> Mapping[str, Any]:
+    def source(self) -> Header | Manifest:
         """What says which engine this is: the header of a recording, or the manifest of the scores."""
         first = next((launch.header for launches in self.launches.values() for launch in launches), None)
         if first is not None:
@@ -84,14 +83,14 @@ def require_one_engine(side: CheckSide) -> None:
             phrases = [
                 *obstacles(first, launch.header, allow=("template",)),  # it is part of the description
                 *described(first, launch.header),
-                *map(differing, machine.comparable(first["machine"], launch.header["machine"])),
+                *map(differing, machine.comparable(first.machine, launch.header.machine)),
             ]
             if phrases:
                 where = f"{side.folders[0]} and the other folders beside it"
                 raise NotComparable(f"{where} are no launches of one thing: {'; '.join(phrases)}")
 
 
-def obstacles(one: Mapping[str, Any], other: Mapping[str, Any], allow: Sequence[str]) -> list[str]:
+def obstacles(one: Header, other: Header, allow: Sequence[str]) -> list[str]:
     """Why the times of two recordings of a scenario (their headers) are of different work, one phrase each."""
     before, now = work(one), work(other)
     if before["benchmark"] != now["benchmark"]:
@@ -99,30 +98,34 @@ def obstacles(one: Mapping[str, Any], other: Mapping[str, Any], allow: Sequence[
     found = [
         f"{name} {_short(value)} -> {_short(now.get(name))}" for name, value in before.items() if value != now.get(name)
     ]
-    return [*found, *([] if "template" in allow else _templates(one["description"], other["description"]))]
+    return [*found, *([] if "template" in allow else _templates(one.description, other.description))]
 
 
-def work(header: Mapping[str, Any]) -> dict[str, Any]:
+def work(header: Header) -> dict[str, Any]:
     """What a recording asked for: two that differ in it cannot be compared."""
-    names = (*SETTINGS, *(OPEN_LOOP if header["scenario"] == "server" else ()))
+    settings = header.settings
+    open_loop = {"rate": settings.rate, "arrivals": settings.arrivals, "workers": settings.workers}
     return {
-        "benchmark": header["benchmark"],
-        **{".".join(path): _at(header["benchmark_entry"], path) for path in DECISIVE},
-        **{name: header["settings"].get(name) for name in names},
+        "benchmark": header.benchmark,
+        **header.benchmark_entry.decisive,
+        "queries": header.requests,
+        "warmup": settings.warmup,
+        "seed": settings.seed,
+        **(open_loop if header.scenario == "server" else {}),
     }
 
 
-def _templates(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
-    stated = next((key for key in TEMPLATE if one.get(key) and other.get(key)), None)
-    if stated is not None and one[stated] != other[stated]:
-        yield f"{stated} {_short(one[stated])} -> {_short(other[stated])} (--allow template)"
+def _templates(one: Description, other: Description) -> Iterator[str]:
+    found = other_template(one, other)
+    if found is not None:
+        yield f"{found.field} {_short(found.one)} -> {_short(found.other)} (--allow template)"
 
 
-def described(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+def described(one: Header | Manifest, other: Header | Manifest) -> list[str]:
     """What two manifests or headers say differently of their engines, one phrase each."""
     left, right = (
-        {"kind": each["kind"], **{f"option {name}": value for name, value in each["options"].items()}}
-        | dict(each["description"])
+        {"kind": each.kind, **{f"option {name}": value for name, value in each.options.items()}}
+        | each.description.document()
         for each in (one, other)
     )
     names = [*left, *(name for name in right if name not in left)]
@@ -135,13 +138,6 @@ def described(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 def differing(each: machine.Differing) -> str:
     return f"{each.field} {each.one} -> {each.other}"
-
-
-def _at(entry: Mapping[str, Any], path: Sequence[str]) -> Any:
-    value: Any = entry
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
 
 
 def _short(value: Any) -> str:

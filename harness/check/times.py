@@ -64,7 +64,11 @@ def _scenario(
     scenario: str, baseline: Sequence[Summary], current: Sequence[Summary], terms: TimeTerms
 ) -> Iterator[Trial]:
     if not baseline or not current:
-        yield Trial(CheckRow(scenario, "", "s", reason=f"not recorded by {'CURRENT' if baseline else 'the baseline'}"))
+        yield Trial(
+            CheckRow(
+                scenario, "", "s", reason=f"not recorded by {'CURRENT' if baseline else 'the baseline'}", recorded=False
+            )
+        )
         return
     refused = _refused(baseline, current, terms.allow)
     if refused is not None:
@@ -106,8 +110,8 @@ def _refused(
 
 def other_machine(launches: Sequence[Summary]) -> list[str]:
     """What decides a time and differs between the first launch's machine and any other's."""
-    first = launches[0].header["machine"]
-    found = [each for launch in launches for each in machine.comparable(first, launch.header["machine"])]
+    first = launches[0].header.machine
+    found = [each for launch in launches for each in machine.comparable(first, launch.header.machine)]
     return list(dict.fromkeys(map(differing, found)))
 
 

@@ -2,23 +2,26 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from engines.base import Description, ScoreKind
 from harness.compare.comparison import ComparedEngine, Field
+from harness.manifest import Manifest
 from harness.records import Qrels, Row, Score
 from harness.run.rows import engine_rows
 from harness.store import NotComparable, Store, StoreError
 
-# Fields of a benchmark's entry in the manifest that decide its numbers.
-DECISIVE = (("revision",), ("split",), ("remove_self",), ("candidates", "sha256"))
-TEMPLATE = ("template_sha256", "template")  # fields of a description; the first one that both runs have decides
 ALLOWANCES = ("template",)  # fields that may differ on request, although they decide the scores
 SHOWN = 3
-# Kinds and score kinds with log-odds of relevance as scores; probabilities of a server are converted to log-odds.
-LOG_ODDS = {"torch", "tensorrt_llm", "logit", "logit_diff", "probability"}
-OPAQUE = "opaque"  # the score kind of a service that does not say what its scores are
+
+
+class ScoreScale(NamedTuple):
+    """Scores of equal scales can be subtracted."""
+
+    kind: ScoreKind
+    owner: str = ""  # the kind of engine, or the service's model, whose scale it is; empty for log-odds
 
 
 @dataclass(frozen=True)
@@ -26,17 +29,16 @@ class Recorded:
     """One engine of a recorded run."""
 
     folder: Path
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     rows: Mapping[str, Row]  # by benchmark
 
     @property
-    def scale(self) -> str:
-        """Name of the score scale. Scores on equal scales can be subtracted."""
-        description = self.manifest["description"]
-        kind = str(description.get("score_kind") or self.manifest["kind"])
-        if kind == OPAQUE:
-            return f"{OPAQUE}, of {description.get('model')}"
-        return "log-odds" if kind in LOG_ODDS else kind
+    def scale(self) -> ScoreScale:
+        description = self.manifest.description
+        if description.score_kind.is_log_odds:
+            return ScoreScale(ScoreKind.LOG_ODDS)
+        own = description.score_kind is ScoreKind.OWN
+        return ScoreScale(description.score_kind, self.manifest.kind if own else description.model)
 
     def engine(self, name: str) -> ComparedEngine:
         row = next(iter(self.rows.values()))
@@ -106,21 +108,34 @@ def ground(reference: Recorded, candidate: Recorded, allow: Sequence[str] = ()) 
 
 def _template(reference: Recorded, candidate: Recorded, allow: Sequence[str]) -> list[str]:
     """The obstacle that the templates are. An engine without a template, such as BM25, may be compared with any."""
-    one, other = reference.manifest["description"], candidate.manifest["description"]
-    stated = next((key for key in TEMPLATE if one.get(key) and other.get(key)), None)
-    if stated is None or one[stated] == other[stated] or "template" in allow:
+    one, other = reference.manifest.description, candidate.manifest.description
+    found = other_template(one, other)
+    if found is None or "template" in allow:
         return []
-    shown = [f"{description.get('template', 'unnamed')} ({description[stated][:12]})" for description in (one, other)]
-    return [f"{stated} is {shown[0]} and {shown[1]} (--allow template compares them anyway)"]
+    names = (one.template or "unnamed", other.template or "unnamed")
+    shown = [f"{name} ({value[:12]})" for name, value in zip(names, found[1:], strict=True)]
+    return [f"{found.field} is {shown[0]} and {shown[1]} (--allow template compares them anyway)"]
+
+
+class OtherTemplate(NamedTuple):
+    """Two prompts differ in this field of their descriptions."""
+
+    field: str
+    one: str
+    other: str
+
+
+def other_template(one: Description, other: Description) -> OtherTemplate | None:
+    """How two prompts differ: by hash where both have one, else by name. None if they are equal or not known."""
+    hashes = OtherTemplate("template_sha256", one.template_sha256, other.template_sha256)
+    names = OtherTemplate("template", one.template, other.template)
+    stated = next((each for each in (hashes, names) if each.one and each.other), None)
+    return None if stated is None or stated.one == stated.other else stated
 
 
 def _benchmark(name: str, reference: Recorded, candidate: Recorded) -> list[str]:
-    entries = [run.manifest["benchmarks"][name] for run in (reference, candidate)]
-    phrases = []
-    for path in DECISIVE:
-        one, other = (_at(entry, path) for entry in entries)
-        if one != other:
-            phrases.append(f"{name} {'.'.join(path)} is {one!r} and {other!r}")
+    one, other = (each.manifest.benchmarks[name].decisive for each in (reference, candidate))
+    phrases = [f"{name} {path} is {one[path]!r} and {other[path]!r}" for path in one if one[path] != other[path]]
     if phrases:
         return phrases
     one_qrels, other_qrels = reference.qrels(name), candidate.qrels(name)
@@ -128,12 +143,6 @@ def _benchmark(name: str, reference: Recorded, candidate: Recorded) -> list[str]
         odd = len(one_qrels.keys() ^ other_qrels.keys())
         return [f"{name} queries are {len(one_qrels)} and {len(other_qrels)}, {odd} of them in one run only"]
     return [] if one_qrels == other_qrels else [f"{name} qrels have different grades"]
-
-
-def _at(entry: Mapping[str, Any], path: Sequence[str]) -> Any:
-    for key in path:
-        entry = entry[key]
-    return entry
 
 
 def _require_complete(recorded: Recorded, benchmarks: Sequence[str]) -> None:
@@ -149,16 +158,16 @@ def _require_complete(recorded: Recorded, benchmarks: Sequence[str]) -> None:
             )
 
 
-def _differing(reference: Mapping[str, Any], candidate: Mapping[str, Any], common: Sequence[str]) -> list[Field]:
+def _differing(reference: Manifest, candidate: Manifest, common: Sequence[str]) -> list[Field]:
     one, other = ({**_leaves(manifest, common)} for manifest in (reference, candidate))
     keys = sorted(one.keys() | other.keys())
     return [Field(key, one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)]
 
 
-def _leaves(manifest: Mapping[str, Any], common: Sequence[str]) -> dict[str, str]:
+def _leaves(manifest: Manifest, common: Sequence[str]) -> dict[str, str]:
     """Every field of a manifest by its dotted name, as text; benchmarks that are not common are left out."""
-    kept = {**manifest, "benchmarks": {name: manifest["benchmarks"][name] for name in common}}
-    return dict(_flat(kept, ""))
+    kept = replace(manifest, benchmarks={name: manifest.benchmarks[name] for name in common})
+    return dict(_flat(kept.document(), ""))
 
 
 def _flat(value: Any, name: str) -> list[tuple[str, str]]:

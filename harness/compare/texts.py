@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harness.config import NamedEntry, read_config
+from harness.manifest import BenchmarkRecord
 
 
 class QueryTexts(NamedTuple):
@@ -14,7 +15,7 @@ class QueryTexts(NamedTuple):
     problems: tuple[str, ...]  # one phrase per benchmark that the config no longer gives
 
 
-def query_texts(config: Path, recorded: Mapping[str, Mapping[str, Any]]) -> QueryTexts:
+def query_texts(config: Path, recorded: Mapping[str, BenchmarkRecord]) -> QueryTexts:
     """Queries of the recorded benchmarks (name -> manifest entry). Raises ConfigError, BadOptions, BenchmarkError."""
     queries: dict[str, Mapping[str, str]] = {}
     for entry in read_config(config).entries:
@@ -24,14 +25,14 @@ def query_texts(config: Path, recorded: Mapping[str, Mapping[str, Any]]) -> Quer
     return QueryTexts(queries, tuple(lost))
 
 
-def _queries(entry: NamedEntry, recorded: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, str]]]:
+def _queries(entry: NamedEntry, recorded: Mapping[str, BenchmarkRecord]) -> Iterator[tuple[str, Mapping[str, str]]]:
     """Name and queries, if the benchmark or its part of a run with --limit has the recorded revision."""
     benchmark = entry.benchmark.source.load()
     name = entry.name or benchmark.name
     wanted = recorded.get(name)
     if wanted is None:
         return
-    if benchmark.revision != wanted["revision"]:
-        benchmark = entry.benchmark.source.sampled(wanted["queries"]).load()
-    if benchmark.revision == wanted["revision"]:
+    if benchmark.revision != wanted.revision:
+        benchmark = entry.benchmark.source.sampled(wanted.queries).load()
+    if benchmark.revision == wanted.revision:
         yield name, benchmark.queries

@@ -104,7 +104,7 @@ def _texts(reference: Recorded, options: CompareOptions) -> QueryTexts:
     if options.config is None:
         return QueryTexts({}, (NO_TEXT,))
     with progress.waiting("loading the texts of queries"):
-        return query_texts(options.config, {name: reference.manifest["benchmarks"][name] for name in reference.rows})
+        return query_texts(options.config, {name: reference.manifest.benchmarks[name] for name in reference.rows})
 
 
 @dataclass(frozen=True)

@@ -95,9 +95,15 @@ def _counts(
         place = Oddities._fields.index(kind)
         return {query_id: found[place] for query_id, found in odd.items() if found[place]}, ""
     asked = [sample for sample in samples if sample.pairs]
-    if not asked or any(kind not in sample.counts for sample in asked):
+    counts = {sample.query_id: _count(kind, sample) for sample in asked}
+    known = {query_id: count for query_id, count in counts.items() if count is not None}
+    if not asked or len(known) < len(counts):
         return None, NOT_COUNTED
-    return {sample.query_id: sample.counts[kind] for sample in asked if sample.counts[kind]}, ""
+    return {query_id: count for query_id, count in known.items() if count}, ""
+
+
+def _count(kind: str, sample: Sample) -> int | None:
+    return sample.counts.special_text if kind == "special_text" else sample.counts.truncated
 
 
 def _entry(

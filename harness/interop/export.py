@@ -19,6 +19,7 @@ from harness.benchmarks.mteb import Provenance
 from harness.candidates.trec import write_run
 from harness.figures.measures import PerQuery, measure, rank
 from harness.interop.mteb_model import model_meta
+from harness.manifest import Manifest
 from harness.outcome import Outcome
 from harness.records import Row
 from harness.run.rows import read
@@ -100,8 +101,9 @@ def export_mteb(run_dir: Path, out: Path) -> ExportResult:
             what = source.sample if source and source.sample else "incomplete"
             exported.problems.append(f"{where}: left out, mteb's file cannot say {what!r}")
             continue
-        manifest = store.manifest() or {}
-        place = _place(row, manifest["benchmarks"][row.benchmark]["split"], source, mteb)
+        manifest = store.manifest()
+        assert manifest is not None  # a store with scores has one
+        place = _place(row, manifest.benchmarks[row.benchmark].split, source, mteb)
         scores = mteb_scores(store.qrels(row.benchmark), _ranked(store, row.benchmark))
         if place.main_score not in scores:
             exported.problems.append(f"{where}: left out, its main score {place.main_score} is not known here")
@@ -180,9 +182,9 @@ def _place(row: Row, split: str, source: Provenance | None, mteb: Any) -> MtebPl
     return MtebPlace(source.task, source.revision, split, subset, languages[subset], metadata.main_score)
 
 
-def _meta(manifest: Mapping[str, Any]) -> Any:
+def _meta(manifest: Manifest) -> Any:
     """Every run with other candidates, options or versions is another experiment to mteb."""
-    stages = {name: entry["candidates"] for name, entry in manifest["benchmarks"].items()}
-    shown = "+".join(sorted({f"{stage['source']}-k{stage['k']}" for stage in stages.values()}))
-    identity = [manifest["options"], manifest["versions"], {name: stage["sha256"] for name, stage in stages.items()}]
-    return model_meta(manifest["kind"], manifest["description"], shown, identity)
+    stages = {name: entry.candidates for name, entry in manifest.benchmarks.items()}
+    shown = "+".join(sorted({f"{stage.source}-k{stage.k}" for stage in stages.values()}))
+    identity = [manifest.options, manifest.versions, {name: stage.sha256 for name, stage in stages.items()}]
+    return model_meta(manifest.kind, manifest.description, shown, identity)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import engines
-from engines.base import BadOptions, Pair, ScoringFailed
+from engines.base import BadOptions, Description, Pair, ScoringFailed
 from harness import machine
 from harness.benchmarks.base import require
 from harness.benchmarks.languages import analysis_of
@@ -37,7 +37,7 @@ class MtebModel:
         if validated.speed_only:
             raise BadOptions(f"engine {kind!r} has random weights, whose scores mean nothing: use `crispbench latency`")
         self._engine = engines.load(kind, validated)
-        description = self._engine.describe().document()
+        description = self._engine.describe()
         versions = machine.versions()
         self.mteb_model_meta = model_meta(kind, description, first_stage, [kind, dict(options), versions, first_stage])
 
@@ -80,16 +80,17 @@ class MtebModel:
         return dict(best[:top_k])
 
 
-def model_meta(kind: str, description: Mapping[str, str], first_stage: str, fingerprinted: object) -> Any:
+def model_meta(kind: str, description: Description, first_stage: str, fingerprinted: object) -> Any:
     """mteb's ModelMeta. Whatever changes a score is in `experiment_kwargs`, which mteb keeps results apart by."""
     models = require("mteb.models", extra="mteb")
-    model = description.get("model", "")
-    identity = json.dumps([dict(description), fingerprinted], sort_keys=True, default=str)
-    shown = {name: description[name] for name in ("precision", "template") if description.get(name)}
+    model = description.model
+    identity = json.dumps([description.document(), fingerprinted], sort_keys=True, default=str)
+    named = {"precision": description.precision, "template": description.template}
+    shown = {name: value for name, value in named.items() if value}
     return models.ModelMeta.create_empty(
         overwrites={
             "name": model if HUB_NAME.fullmatch(model) else f"crispbench/{kind}",
-            "revision": description.get("revision") or "no_revision_available",
+            "revision": description.revision or "no_revision_available",
             "experiment_kwargs": {
                 "engine": kind,
                 "fingerprint": hashlib.sha256(identity.encode()).hexdigest()[:16],

@@ -6,7 +6,8 @@ Computed from a recording; a figure that cannot be known is None, with the reaso
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from harness.latency.recording import Recording
+from engines.base import Counts
+from harness.latency.recording import Header, Recording
 
 SECONDS_PER_HOUR = 3600.0
 
@@ -36,12 +37,12 @@ def efficiency(recorded: Recording, pairs: int, duration_s: float) -> Efficiency
     """Figures of `pairs` answered pairs in `duration_s`, in which time spent on waiting for requests is included."""
     unknown: Reasons = {}
     counts, counted_s = _counts(recorded, unknown), seconds_of_counts(recorded, duration_s)
-    computed, moved = counts.get("computed_flops"), counts.get("computed_bytes")
+    computed, moved = counts.computed_flops, counts.computed_bytes
     found = Efficiency(
-        tokens=counts.get("tokens"),
-        computed_tokens=counts.get("computed_tokens"),
-        padded_tokens=counts.get("padded_tokens"),
-        flops_per_s=_rate(counts.get("flops"), counted_s),
+        tokens=counts.tokens,
+        computed_tokens=counts.computed_tokens,
+        padded_tokens=counts.padded_tokens,
+        flops_per_s=_rate(counts.flops, counted_s),
         computed_flops_per_s=_rate(computed, counted_s),
         mfu=None,
         utilisation=None,
@@ -57,8 +58,8 @@ def efficiency(recorded: Recording, pairs: int, duration_s: float) -> Efficiency
 
 def seconds_of_counts(recorded: Recording, duration_s: float) -> float:
     """The time that the totals at the end belong to: of a closed loop all of it, its beginning and end included."""
-    whole = recorded.end is not None and recorded.header["scenario"] == "sweep"
-    return float(recorded.end["seconds"]) if recorded.end is not None and whole else duration_s
+    whole = recorded.end is not None and recorded.header.scenario == "sweep"
+    return recorded.end.seconds if recorded.end is not None and whole else duration_s
 
 
 def _rate(count: int | None, seconds: float) -> float | None:
@@ -69,19 +70,22 @@ def _per_pair(per_s: float | None, duration_s: float, pairs: int, of: float) -> 
     return per_s * duration_s / pairs * of if per_s is not None and pairs else None
 
 
-def _counts(recorded: Recording, unknown: Reasons) -> Mapping[str, int]:
+def _counts(recorded: Recording, unknown: Reasons) -> Counts:
     if recorded.end is None:
         unknown["tokens"] = unknown["computed_tokens"] = unknown["mfu"] = "the measurement has no end"
-        return {}
-    counts: Mapping[str, int] = recorded.end["counts"]
-    for name in ("tokens", "computed_tokens", "padded_tokens"):
-        if name not in counts:
-            unknown[name] = "the engine does not count them"
+        return Counts()
+    counts = recorded.end.counts
+    shown = {
+        "tokens": counts.tokens,
+        "computed_tokens": counts.computed_tokens,
+        "padded_tokens": counts.padded_tokens,
+    }
+    unknown |= {name: "the engine does not count them" for name, count in shown.items() if count is None}
     return counts
 
 
-def _against_the_ceiling(found: Efficiency, header: Mapping[str, Any], unknown: Reasons) -> Efficiency:
-    ceiling = header.get("ceiling")
+def _against_the_ceiling(found: Efficiency, header: Header, unknown: Reasons) -> Efficiency:
+    ceiling = header.ceiling
     if "mfu" in unknown:
         return found
     if found.flops_per_s is None or found.computed_flops_per_s is None:
@@ -90,41 +94,41 @@ def _against_the_ceiling(found: Efficiency, header: Mapping[str, Any], unknown: 
     if ceiling is None:
         unknown["mfu"] = "no ceiling of its products was measured"
         return found
-    utilisation = found.computed_flops_per_s / ceiling["flops_per_s"]
+    utilisation = found.computed_flops_per_s / ceiling.flops_per_s
     if utilisation > 1:
         unknown["mfu"] = (
             f"it computed {utilisation:.0%} of the measured ceiling, so that was measured while the machine had less "
             "to give; measure again without other load"
         )
         return found
-    return found._replace(mfu=found.flops_per_s / ceiling["flops_per_s"], utilisation=utilisation)
+    return found._replace(mfu=found.flops_per_s / ceiling.flops_per_s, utilisation=utilisation)
 
 
 def _watts(recorded: Recording, seconds: float, unknown: Reasons) -> float | None:
     """Of the one GPU that there is, from its own energy counter; what it draws when idle is part of it."""
-    device = str(recorded.header["description"].get("device", ""))
-    gpus = recorded.end["telemetry"]["gpus"] if recorded.end is not None else []
-    energy_j = gpus[0]["energy_j"] if len(gpus) == 1 else None
+    device = recorded.header.description.device
+    gpus = recorded.end.telemetry.gpus if recorded.end is not None else ()
+    energy_j = gpus[0].energy_j if len(gpus) == 1 else None
     if recorded.end is None:
         reason = "the measurement has no end"
-    elif not device:
+    elif device is None:
         reason = "the engine does not say on which device of this machine it ran"
-    elif device == "cpu":
+    elif device.kind == "cpu":
         reason = "no energy counter is read for a CPU"
     elif len(gpus) != 1:
         reason = f"{len(gpus)} GPUs were seen, and one is needed to know whose energy it is"
     elif energy_j is None:
         reason = "the GPU tells no energy"
     else:
-        return float(energy_j) / seconds if seconds > 0 else None
+        return energy_j / seconds if seconds > 0 else None
     unknown["joules_per_1000_pairs"] = reason
     return None
 
 
-def _dollars_per_s(header: Mapping[str, Any], unknown: Reasons) -> float | None:
-    price = header["settings"].get("price_per_hour")
+def _dollars_per_s(header: Header, unknown: Reasons) -> float | None:
+    price = header.settings.price_per_hour
     if isinstance(price, Mapping):
-        price = price.get(header["engine"])
+        price = price.get(header.engine)
     if price is None:
         unknown["dollars_per_1m_pairs"] = "the config has no latency.price_per_hour for it"
         return None

@@ -11,7 +11,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
-from engines.base import Call, Engine, EngineError, Pair
+from engines.base import Call, Counts, Engine, EngineError, Pair
 from harness.run.loop import checked
 
 LEAD_S = 0.05  # time from the start of the workers to the zero of the schedule
@@ -97,14 +97,14 @@ class Target:
     def now(self) -> float:
         return time.perf_counter() - self._origin_s
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> Counts:
         """The counts of the engine since it was loaded."""
-        return self._engine.counts().document()
+        return self._engine.counts()
 
     def score(self, request: Request, scheduled_s: float | None = None, sent_s: float | None = None) -> Timing:
         """Score a request now; without `scheduled_s` it is due now. The timing holds an error of the engine."""
         sent = self.now() if sent_s is None else sent_s
-        before = {} if self.concurrent else self.counts()
+        before = Counts() if self.concurrent else self.counts()
         error, call = None, Call()
         try:
             values = self._engine.score(request.pairs)
@@ -114,7 +114,7 @@ class Target:
             done_s, call, error = self.now(), Call(), str(problem)
         tokens = call.tokens
         if not self.concurrent and error is None:
-            tokens = increase(before, self.counts()).get("tokens")
+            tokens = (self.counts() - before).tokens
         first_byte_s = None if call.first_byte_s is None else call.first_byte_s - self._origin_s
         scheduled = sent if scheduled_s is None else scheduled_s
         return Timing(request.query_id, scheduled, sent, done_s, len(request.pairs), tokens, error, first_byte_s)
@@ -268,8 +268,3 @@ def steady() -> Iterator[None]:
     finally:
         sys.setswitchinterval(interval_s)
         gc.unfreeze()
-
-
-def increase(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
-    """The increase of every count in `after`."""
-    return {name: count - before.get(name, 0) for name, count in after.items()}

@@ -8,30 +8,29 @@ import multiprocessing
 import signal
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 import engines
-from engines.base import EngineError, EngineUnavailable, Options
+from engines.base import Counts, EngineError, EngineUnavailable, Options
 from harness import children
-from harness.latency.load import LEAD_S, Load, Record, Target, Timing, increase, perform, steady
+from harness.latency.load import LEAD_S, Load, Record, Target, Timing, perform, steady
 
 PATIENCE_S = 10.0  # time for a process to end by itself
 BATCH_S = 0.05  # answers are collected for this time, since each message takes time from the schedule
 
 STOP = None
 # Messages of a process: its clock in seconds (ready), answers, the counts of its engine (at the end), or an error.
-Message = float | list[Timing] | dict[str, int] | str
+Message = float | list[Timing] | Counts | str
 
 
 class Performed(NamedTuple):
     """What a load left beside its timings."""
 
-    counts: Mapping[str, int]  # increase of the counts of all engines together
+    counts: Counts  # increase of the counts of all engines together
     died: tuple[str, ...] = ()  # one phrase per process that ended before its load
 
 
@@ -105,7 +104,7 @@ class Processes:
 
 def _collect(left: dict[Connection, _Member], record: Record, stop: threading.Event) -> Performed:
     """Record the answers until every process has ended its load. STOP is sent to every process exactly once."""
-    counts: Counter[str] = Counter()
+    counts = Counts()
     died: list[str] = []
     running = dict(left)
     while left:
@@ -116,8 +115,8 @@ def _collect(left: dict[Connection, _Member], record: Record, stop: threading.Ev
                 for timing in message:
                     record(timing)
                 continue
-            if isinstance(message, dict):
-                counts.update(message)
+            if isinstance(message, Counts):
+                counts += message
             else:
                 died.append(str(message))
                 stop.set()
@@ -125,7 +124,7 @@ def _collect(left: dict[Connection, _Member], record: Record, stop: threading.Ev
         finished = running if stop.is_set() else running.keys() - left.keys()
         for connection in list(finished):
             running.pop(connection).send(STOP)
-    return Performed(dict(counts), tuple(died))
+    return Performed(counts, tuple(died))
 
 
 def generate(connection: Connection, kind: str, options: Options) -> None:
@@ -150,7 +149,7 @@ def _perform(connection: Connection, target: Target, load: Load) -> None:
         before = target.counts()
         try:
             perform(target, load, outbox.add, stop, origin_s)
-            outbox.close(increase(before, target.counts()))
+            outbox.close(target.counts() - before)
         except Exception as error:  # the edge of a process: an error can leave it only as a message
             outbox.close(f"{type(error).__name__}: {' '.join(str(error).split())}")
 

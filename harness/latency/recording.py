@@ -9,28 +9,154 @@ import fcntl
 import json
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
+from engines.base import Ceiling, Counts, Description
+from harness.config import Latency, Scenario
+from harness.latency.conditions import Conditions
 from harness.latency.load import Timing
+from harness.latency.telemetry import Telemetry
+from harness.manifest import BenchmarkRecord, Machine, read_description
 from harness.store import StoreError
 
-FORMAT = 1  # 1: first version, 2026-11
+# 1: first version, 2026-11
+# 2: a description states its score kind and whether the model is a demonstration, a header what it is a part of,
+#    2026-11-28
+FORMAT = 2
+
+PartOf = Literal["sweep", "search"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What is measured, how and on what: the first line of a recording."""
+
+    engine: str  # its name in the config
+    kind: str
+    options: Mapping[str, Any]
+    description: Description
+    concurrent: bool  # the engine answers several calls at a time: its work is done elsewhere
+    ceiling: Ceiling | None  # of the machine in this engine's arithmetic; None: not known
+    benchmark: str
+    benchmark_entry: BenchmarkRecord
+    name: str  # of the recording
+    scenario: Scenario
+    part_of: PartOf | None  # a level of a sweep or a probe of a search; None: a measurement of its own
+    settings: Latency  # with the number of requests
+    distinct_queries: int
+    warmup: tuple[Timing, ...]
+    machine: Mapping[str, Any]  # harness.machine.record()
+    before: Conditions
+    started: str  # ISO 8601 in UTC
+
+    @property
+    def requests(self) -> int:
+        """Requests to measure, in a sweep at least."""
+        assert self.settings.queries is not None  # `document` of every recorder has it
+        return self.settings.queries
+
+    @property
+    def hardware(self) -> Machine:
+        return Machine.read(self.machine)
+
+    def document(self) -> dict[str, Any]:
+        return {
+            **vars(self),
+            "options": dict(self.options),
+            "description": self.description.document(),
+            "ceiling": None if self.ceiling is None else self.ceiling._asdict(),
+            "benchmark_entry": self.benchmark_entry.document(),
+            "settings": self.settings.model_dump(mode="json"),
+            "warmup": [asdict(timing) for timing in self.warmup],
+            "machine": dict(self.machine),
+            "before": _plain(self.before),
+        }
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        """The header that any version wrote. Raises KeyError, TypeError or ValueError for anything else."""
+        written = document["format"]
+        if written not in (1, FORMAT):
+            raise ValueError(f"its format is {written!r}, this version reads 1 and {FORMAT}")
+        values = {each.name: document[each.name] for each in fields(cls) if each.name in document}
+        ceiling = document.get("ceiling")
+        return cls(
+            **values
+            | {
+                "description": read_description(document, typed=written >= 2),
+                "ceiling": None if ceiling is None else Ceiling(**ceiling),
+                "benchmark_entry": BenchmarkRecord.read(document["benchmark_entry"]),
+                "part_of": document["part_of"] if written >= 2 else _part_of(document["name"]),
+                "settings": Latency.model_validate(document["settings"]),
+                "warmup": tuple(Timing(**timing) for timing in document["warmup"]),
+                "before": _conditions(document["before"]),
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """How a measurement ended: the last line of a recording."""
+
+    seconds: float
+    after: Conditions
+    cores: int  # that this process may use
+    others_cores: float | None  # that other programs kept busy on average
+    counts: Counts  # what the engine counted meanwhile
+    died: tuple[str, ...]  # load processes that ended before their load did, and how
+    telemetry: Telemetry
+
+    def document(self) -> dict[str, Any]:
+        return {
+            **vars(self),
+            "after": _plain(self.after),
+            "counts": self.counts.document(),
+            "died": list(self.died),
+            "telemetry": self.telemetry.document(),
+        }
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        return cls(
+            seconds=document["seconds"],
+            after=_conditions(document["after"]),
+            cores=document["cores"],
+            others_cores=document["others_cores"],
+            counts=Counts.read(document["counts"]),
+            died=tuple(document.get("died", ())),
+            telemetry=Telemetry.read(document["telemetry"]),
+        )
+
+
+def _part_of(name: str) -> PartOf | None:
+    """Before format 2 the name alone told: sweep-16, search-3."""
+    whole, _, number = name.rpartition("-")
+    parts: dict[str, PartOf] = {"sweep": "sweep", "search": "search"}
+    return parts.get(whole) if number.isdecimal() else None
+
+
+def _plain(conditions: Conditions) -> dict[str, Any]:
+    return conditions._asdict() | {"load_average": list(conditions.load_average)}
+
+
+def _conditions(document: Mapping[str, Any]) -> Conditions:
+    return Conditions(**{**document, "load_average": tuple(document["load_average"])})
 
 
 @dataclass(frozen=True)
 class Recording:
-    header: Mapping[str, Any]
+    header: Header
     timings: tuple[Timing, ...]  # in the order of their schedule
-    end: Mapping[str, Any] | None  # None: killed before its end
+    end: End | None  # None: killed before its end
 
 
 class Recorder:
     """Writes a recording; in place of an earlier one, behind a lock. Threads may share it. Raises StoreError."""
 
-    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, header: Header) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", encoding="utf-8")
         try:
@@ -40,14 +166,14 @@ class Recorder:
             raise StoreError(f"{path} is being written by another measurement: wait for it or use --out") from None
         self._file.truncate(0)
         self._turn = threading.Lock()
-        self._write({"format": FORMAT, **header})
+        self._write({"format": FORMAT, **header.document()})
 
     def add(self, timing: Timing) -> None:
         self._write(asdict(timing))
 
-    def end(self, document: Mapping[str, Any]) -> None:
+    def end(self, end: End) -> None:
         """The measurement is complete."""
-        self._write({"end": document})
+        self._write({"end": end.document()})
 
     def __enter__(self) -> Self:
         return self
@@ -69,11 +195,11 @@ def read(path: Path) -> Recording:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
         documents = [json.loads(line) for line in lines[:-1]]  # what follows the last newline is cut short, or nothing
-        header, *rest = documents
-        if header["format"] != FORMAT:
-            raise ValueError(f"its format is {header['format']!r}, this version reads {FORMAT}")
-        end = rest.pop()["end"] if rest and "end" in rest[-1] else None
+        first, *rest = documents
+        header = Header.read(first)
+        end = End.read(rest.pop()["end"]) if rest and "end" in rest[-1] else None
         timings = sorted((Timing(**document) for document in rest), key=lambda timing: timing.scheduled_s)
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise StoreError(f"{path}: no recording of `crispbench latency` ({error}); measure again") from None
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise StoreError(f"{path}: no recording of `crispbench latency` ({reason}); measure again") from None
     return Recording(header, tuple(timings), end)

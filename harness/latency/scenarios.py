@@ -3,21 +3,21 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import engines
-from engines.base import Engine
+from engines.base import Ceiling, Engine
 from harness import files, machine, progress
 from harness.config import EngineEntry, Latency, Scenario
 from harness.latency import conditions, load, recording, search
 from harness.latency.load import Load, Record, Request, Target, Timing
 from harness.latency.processes import Performed, Processes
-from harness.latency.recording import Recorder
+from harness.latency.recording import End, Header, PartOf, Recorder
 from harness.latency.search import Probe, RateFound, SearchStep, SearchTerms
 from harness.latency.summary import SUFFIX, Summary, read
 from harness.latency.telemetry import sampling
@@ -37,7 +37,7 @@ class LoadedEngine:
     task: Task
     settings: Latency
     order: Sequence[Request]
-    ceiling: Mapping[str, Any] | None = None  # measured speed limits of the machine for this engine's arithmetic
+    ceiling: Ceiling | None = None  # measured speed limits of the machine for this engine's arithmetic
     processes: Processes | None = None  # load generators; None: this process sends
 
 
@@ -47,6 +47,7 @@ class Case(NamedTuple):
     name: str
     scenario: Scenario
     settings: Latency
+    part_of: PartOf | None = None
 
 
 class Measurements(NamedTuple):
@@ -77,7 +78,9 @@ def cases(scenario: Scenario, settings: Latency, folder: Path) -> list[Case]:
         return [Case(scenario, scenario, settings)]
     forget(folder, "sweep")
     levels = dict.fromkeys(settings.sweep)
-    return [Case(f"sweep-{level}", "sweep", settings.model_copy(update={"workers": level})) for level in levels]
+    return [
+        Case(f"sweep-{level}", "sweep", settings.model_copy(update={"workers": level}), "sweep") for level in levels
+    ]
 
 
 def find_rate(subject: LoadedEngine, folder: Path, say: Callable[[str], None]) -> RateFound:
@@ -90,7 +93,7 @@ def find_rate(subject: LoadedEngine, folder: Path, say: Callable[[str], None]) -
         nonlocal probes
         probes += 1
         at_this_rate = settings.model_copy(update={"rate": step.rate, "queries": step.queries})
-        case = Case(f"search-{probes}", "server", at_this_rate)
+        case = Case(f"search-{probes}", "server", at_this_rate, "search")
         say(f"{subject.name}: {step.rate:.4g}/s for about {step.queries / step.rate:,.0f} s")
         summary = measure(subject, case, folder, say)
         judgement = search.judged(recording.read(folder / f"{case.name}{SUFFIX}"), summary)
@@ -156,15 +159,15 @@ def measure(subject: LoadedEngine, case: Case, folder: Path, say: Callable[[str]
                 raise
             seconds, after = time.perf_counter() - started_s, conditions.read()
             recorder.end(
-                {
-                    "seconds": seconds,
-                    "after": after._asdict(),
-                    "cores": len(machine.cores()),
-                    "others_cores": conditions.others_cores(before, after, seconds),
-                    "counts": dict(performed.counts),
-                    "died": list(performed.died),
-                    "telemetry": sampler.stop().document(),
-                }
+                End(
+                    seconds=seconds,
+                    after=after,
+                    cores=len(machine.cores()),
+                    others_cores=conditions.others_cores(before, after, seconds),
+                    counts=performed.counts,
+                    died=performed.died,
+                    telemetry=sampler.stop(),
+                )
             )
     summary = summarised(path)
     for cause in summary.causes:
@@ -187,10 +190,7 @@ def _loaded(name: str, entry: EngineEntry, task: Task, settings: Latency) -> Ite
     with loaded as engine:
         order = ordered(task, settings)
         prepare_engine(engine, task, [request.query_id for request in order])
-        ceiling = engine.ceiling()
-        subject = LoadedEngine(
-            name, entry, engine, task, settings, order, None if ceiling is None else ceiling._asdict()
-        )
+        subject = LoadedEngine(name, entry, engine, task, settings, order, engine.ceiling())
         if settings.processes == 1 or not engine.concurrent:
             yield subject
             return
@@ -219,7 +219,7 @@ def _perform(subject: LoadedEngine, requested: Load, record: Record, stop: threa
         target = Target(subject.engine, concurrent=subject.engine.concurrent)
         before = target.counts()
         load.perform(target, requested, record, stop)
-        return Performed(load.increase(before, target.counts()))
+        return Performed(target.counts() - before)
 
 
 def _header(
@@ -228,22 +228,23 @@ def _header(
     requests: Sequence[Request],
     warmup: Sequence[Timing],
     before: conditions.Conditions,
-) -> dict[str, Any]:
-    return {
-        "engine": subject.name,
-        "kind": subject.entry.kind,
-        "options": subject.entry.given,
-        "description": subject.engine.describe().document(),
-        "concurrent": subject.engine.concurrent,
-        "ceiling": subject.ceiling,
-        "benchmark": subject.task.benchmark.name,
-        "benchmark_entry": subject.task.entry,
-        "name": case.name,
-        "scenario": case.scenario,
-        "settings": case.settings.model_dump(mode="json") | {"queries": len(requests)},
-        "distinct_queries": len({request.query_id for request in requests}),
-        "warmup": [asdict(timing) for timing in warmup],
-        "machine": machine.record(),
-        "before": before._asdict(),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+) -> Header:
+    return Header(
+        engine=subject.name,
+        kind=subject.entry.kind,
+        options=subject.entry.given,
+        description=subject.engine.describe(),
+        concurrent=subject.engine.concurrent,
+        ceiling=subject.ceiling,
+        benchmark=subject.task.benchmark.name,
+        benchmark_entry=subject.task.entry,
+        name=case.name,
+        scenario=case.scenario,
+        part_of=case.part_of,
+        settings=case.settings.model_copy(update={"queries": len(requests)}),
+        distinct_queries=len({request.query_id for request in requests}),
+        warmup=tuple(warmup),
+        machine=machine.record(),
+        before=before,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+    )

@@ -134,8 +134,9 @@ def judged(recording: Recording, summary: Summary) -> Probe:
     A load generator behind its schedule says nothing about the server, unless the server was too slow already when
     counted from the sending: a late generator can only lower the server's load.
     """
-    settings = summary.header["settings"]
-    rate, queries, slo_s = settings["rate"], settings["queries"], settings["slo_ms"] / 1e3
+    settings = summary.header.settings
+    assert settings.slo_ms is not None  # a search has an objective
+    rate, queries, slo_s = settings.rate, summary.header.requests, settings.slo_ms / 1e3
     examination = examine(recording, summary.response, summary.duration_s)
     if examination.disturbed:
         return Probe(rate, queries, Outcome.INVALID, reason=examination.disturbed[0])

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.config import Scenario
 from harness.figures.percentiles import Estimate, Objective, estimates, objective
 from harness.latency import recording, validity
 from harness.latency.efficiency import Efficiency, efficiency, seconds_of_counts
 from harness.latency.load import Timing
-from harness.latency.recording import Recording
+from harness.latency.recording import End, Header, Recording
 
 FORMAT = 1  # 1: first version, 2026-11
 SUFFIX = ".jsonl"  # of a recording; its summary beside it is .json
@@ -21,8 +22,8 @@ Validity = Literal["VALID", "INVALID", "INCOMPLETE"]
 class Summary:
     """One scenario of one engine. Failed requests are counted, but no percentile includes them."""
 
-    header: Mapping[str, Any]
-    end: Mapping[str, Any] | None
+    header: Header
+    end: End | None
     answered: tuple[Timing, ...]
     errors: int
     verdict: Validity
@@ -40,28 +41,29 @@ class Summary:
 
     @property
     def engine(self) -> str:
-        return str(self.header["engine"])
+        return self.header.engine
 
     @property
-    def scenario(self) -> str:
-        return str(self.header["scenario"])
+    def scenario(self) -> Scenario:
+        return self.header.scenario
 
     @property
     def benchmark(self) -> str:
-        return str(self.header["benchmark"])
+        return self.header.benchmark
 
     def document(self) -> dict[str, Any]:
         """The content of RUN/ENGINE/latency/SCENARIO.json."""
         copied = ("engine", "kind", "benchmark", "scenario", "settings", "distinct_queries", "description", "machine")
+        header = self.header.document()
         return {
             "format": FORMAT,
-            **{name: self.header[name] for name in copied},
+            **{name: header[name] for name in copied},
             "verdict": self.verdict,
             "causes": list(self.causes),
             "unchecked": list(self.unchecked),
             "answered": len(self.answered),
             "errors": self.errors,
-            "warmup": self.header["warmup"],
+            "warmup": header["warmup"],
             "response_s": {name: estimate._asdict() for name, estimate in self.response.items()},
             "service_s": {name: estimate._asdict() for name, estimate in self.service.items()},
             "first_byte_s": {name: estimate._asdict() for name, estimate in self.first_byte.items()},
@@ -70,10 +72,10 @@ class Summary:
             "pairs_per_s": self.pairs_per_s,
             "tokens_per_s": self.tokens_per_s,
             "objective": None if self.objective is None else self.objective._asdict(),
-            "ceiling": self.header.get("ceiling"),
+            "ceiling": header["ceiling"],
             "efficiency": self.efficiency.document(),
-            "before": self.header["before"],
-            "end": self.end,
+            "before": header["before"],
+            "end": None if self.end is None else self.end.document(),
         }
 
 
@@ -85,9 +87,9 @@ def read(path: Path) -> Summary:
 def summarise(recorded: Recording) -> Summary:
     header, timings = recorded.header, recorded.timings
     answered = tuple(timing for timing in timings if timing.error is None)
-    offline = header["scenario"] == "offline"
+    offline = header.scenario == "offline"
     response = {} if offline else estimates([timing.response_s for timing in answered])
-    duration_s = _duration_s(timings, header["scenario"])
+    duration_s = _duration_s(timings, header.scenario)
     examination = validity.examine(recorded, response, duration_s)
     return Summary(
         header=header,
@@ -134,13 +136,13 @@ def _tokens_per_s(recorded: Recording, answered: Sequence[Timing], duration_s: f
     tokens = [timing.tokens for timing in answered if timing.tokens is not None]
     if answered and len(tokens) == len(answered):
         return sum(tokens) / duration_s
-    total = (recorded.end or {"counts": {}})["counts"].get("tokens")
+    total = None if recorded.end is None else recorded.end.counts.tokens
     return None if total is None or not answered else total / seconds_of_counts(recorded, duration_s)
 
 
 def _objective(recorded: Recording) -> Objective | None:
-    slo_ms = recorded.header["settings"]["slo_ms"]
-    if slo_ms is None or recorded.header["scenario"] != "server" or recorded.end is None:
+    slo_ms = recorded.header.settings.slo_ms
+    if slo_ms is None or recorded.header.scenario != "server" or recorded.end is None:
         return None
     responses = [timing.response_s if timing.error is None else float("inf") for timing in recorded.timings]
     return objective(responses, slo_ms / 1e3)

@@ -6,11 +6,11 @@ The process ends when its pipe does, also if the measuring one is killed.
 import multiprocessing
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -72,6 +72,23 @@ class Telemetry:
 
     def document(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        """The telemetry that `document` wrote."""
+        return cls(
+            samples=document["samples"],
+            cpu_mhz=_tuple(document["cpu_mhz"]),
+            gpus=tuple(
+                GpuTelemetry(**{**gpu, "sm_mhz": _tuple(gpu["sm_mhz"]), "slowed_by": _tuple(gpu["slowed_by"])})
+                for gpu in document["gpus"]
+            ),
+        )
+
+
+def _tuple(values: Sequence[Any] | None) -> Any:
+    """JSON knows lists alone."""
+    return None if values is None else tuple(values)
 
 
 class Sampler:

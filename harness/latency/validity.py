@@ -2,11 +2,13 @@
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harness.figures.percentiles import Estimate, estimate
+from harness.latency.conditions import Conditions
 from harness.latency.load import Timing
-from harness.latency.recording import Recording
+from harness.latency.recording import End, Header, Recording
+from harness.latency.telemetry import GpuTelemetry, Telemetry
 
 # The bounds come from the project's study of load generators; docs/latency.md gives the reasons.
 ERRORS = 0.001  # largest share of failed requests
@@ -40,26 +42,27 @@ def examine(recording: Recording, latency: Mapping[str, Estimate], duration_s: f
     """Examine a recording. `latency` has percentiles of the response time; it is empty for a single call."""
     header, end = recording.header, recording.end
     if end is None:
-        requests = 1 if header["scenario"] == "offline" else header["settings"]["queries"]
+        requests = 1 if header.scenario == "offline" else header.requests
         seen = f"killed after {len(recording.timings)} of {requests} answers; it is never resumed: measure again"
         return Examination((seen,), (), (), ())
-    local = not header["concurrent"]
-    telemetry: Mapping[str, Any] = end["telemetry"]
-    behind = (*_errors(recording.timings, end["counts"].get("retries", 0)), *_late(recording.timings))
+    local = not header.concurrent
+    telemetry = end.telemetry
+    behind = (*_errors(recording.timings, end.counts.retries or 0), *_late(recording.timings))
     unsteady = (*_too_few(latency), *(_drift(recording.timings) if latency else ()))
     disturbed = [
-        *end.get("died", ()),
-        *_too_short(duration_s, header["settings"]["min_duration_s"]),
-        *_machine(header["before"], end, local=local),
+        *end.died,
+        *_too_short(duration_s, header.settings.min_duration_s),
+        *_machine(header.before, end, local=local),
     ]
-    unchecked = [*_unread(header["before"], telemetry)] if local else ["the server's machine"]
+    unchecked = [*_unread(header.before, telemetry)] if local else ["the server's machine"]
     if not local:
         disturbed += _client(header, end)
-    if telemetry["cpu_mhz"] is not None:
-        disturbed += _cpu_clock(telemetry["cpu_mhz"])
-    if local and header["description"].get("device", "cpu") not in ("cpu", "mps"):
-        disturbed += _gpus(telemetry["gpus"])
-        unchecked += [] if telemetry["gpus"] else ["GPU"]
+    if telemetry.cpu_mhz is not None:
+        disturbed += _cpu_clock(telemetry.cpu_mhz)
+    device = header.description.device
+    if local and device is not None and device.kind == "gpu":
+        disturbed += _gpus(telemetry.gpus)
+        unchecked += [] if telemetry.gpus else ["GPU"]
     return Examination(tuple(disturbed), behind, unsteady, tuple(unchecked))
 
 
@@ -120,30 +123,29 @@ def _drift(timings: Sequence[Timing]) -> Iterator[str]:
         )
 
 
-def _client(header: Mapping[str, Any], end: Mapping[str, Any]) -> Iterator[str]:
+def _client(header: Header, end: End) -> Iterator[str]:
     """For an engine elsewhere: a load generator without spare time measures itself."""
-    own_s, seconds = _increase(header["before"], end["after"], "own_s"), end["seconds"]
-    cores = min(header["settings"].get("processes", 1), end["cores"])
-    if own_s is not None and own_s > CLIENT * cores * seconds:
+    own_s, seconds = end.after.own_s - header.before.own_s, end.seconds
+    cores = min(header.settings.processes, end.cores)
+    if own_s > CLIENT * cores * seconds:
         yield (
             f"load generator busy: it used {own_s / seconds:.2f} of {cores} cores, at most {CLIENT * cores:.2g} may; "
             "lower the rate or add processes"
         )
 
 
-def _machine(before: Mapping[str, Any], end: Mapping[str, Any], *, local: bool) -> Iterator[str]:
-    after, cores, seconds = end["after"], end["cores"], end["seconds"]
-    others = end["others_cores"]
+def _machine(before: Conditions, end: End, *, local: bool) -> Iterator[str]:
+    after, cores, seconds, others = end.after, end.cores, end.seconds, end.others_cores
     if local and others is not None and others > OTHERS * cores:
         yield (
             f"other load on the machine: other programs kept {others:.2f} of {cores} cores busy, at most "
-            f"{OTHERS * cores:.2g} may; load average {before['load_average'][0]:.1f} before, "
-            f"{after['load_average'][0]:.1f} after"
+            f"{OTHERS * cores:.2g} may; load average {before.load_average[0]:.1f} before, "
+            f"{after.load_average[0]:.1f} after"
         )
-    limited_s = _increase(before, after, "cpu_limited_s")
+    limited_s = _increase(before.cpu_limited_s, after.cpu_limited_s)
     if limited_s is not None and limited_s > LIMITED * seconds:
         yield f"the container's CPU limit stopped it for {limited_s:.1f} of {seconds:.1f} s"
-    if _increase(before, after, "heat_events"):
+    if _increase(before.heat_events, after.heat_events):
         yield "a core slowed down because of heat"
 
 
@@ -153,22 +155,20 @@ def _cpu_clock(halves_mhz: Sequence[float]) -> Iterator[str]:
         yield f"CPU clock changed from {first:.0f} to {second:.0f} MHz, at most {CPU_CLOCK:.0%} is steady"
 
 
-def _gpus(gpus: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _gpus(gpus: Sequence[GpuTelemetry]) -> Iterator[str]:
     for gpu in gpus:
-        if gpu["slowed_by"]:
-            yield f"{gpu['name']} slowed down: {', '.join(gpu['slowed_by'])}"
-        if gpu["sm_variation"] is not None and gpu["sm_variation"] > GPU_CLOCK:
-            yield f"{gpu['name']} changed its clock by {gpu['sm_variation']:.1%}, at most {GPU_CLOCK:.0%} is steady"
+        if gpu.slowed_by:
+            yield f"{gpu.name} slowed down: {', '.join(gpu.slowed_by)}"
+        if gpu.sm_variation is not None and gpu.sm_variation > GPU_CLOCK:
+            yield f"{gpu.name} changed its clock by {gpu.sm_variation:.1%}, at most {GPU_CLOCK:.0%} is steady"
 
 
-def _unread(before: Mapping[str, Any], telemetry: Mapping[str, Any]) -> Iterator[str]:
-    names = {"busy_s": "other load", "cpu_limited_s": "CPU limit", "heat_events": "heat"}
-    yield from (shown for name, shown in names.items() if before[name] is None)
-    if telemetry["cpu_mhz"] is None:
+def _unread(before: Conditions, telemetry: Telemetry) -> Iterator[str]:
+    read = {"other load": before.busy_s, "CPU limit": before.cpu_limited_s, "heat": before.heat_events}
+    yield from (name for name, value in read.items() if value is None)
+    if telemetry.cpu_mhz is None:
         yield "CPU clock"
 
 
-def _increase(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> float | None:
-    if before[name] is None or after[name] is None:
-        return None
-    return float(after[name] - before[name])
+def _increase(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before

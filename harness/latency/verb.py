@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import engines
 from engines.base import EngineUnavailable, read_options
-from harness.config import Config, ConfigError, Latency, Scenario, Search, choose, read_config
+from harness.config import Config, ConfigError, Latency, Scenario, choose, read_config
 from harness.figures.measures import HEADLINE
 from harness.files import RESULTS
 from harness.latency import recording
@@ -18,6 +18,7 @@ from harness.latency.page.load_curve import Searched
 from harness.latency.scenarios import Measurements, measure_engine, summarised
 from harness.latency.search import Probe, RateFound, conclude, judged
 from harness.latency.summary import SUFFIX, Summary
+from harness.manifest import Manifest
 from harness.outcome import Outcome, worst
 from harness.report import press
 from harness.report.content import Report
@@ -67,7 +68,7 @@ class LatencyResult:
     def document(self) -> dict[str, Any]:
         summaries: dict[str, dict[str, Any]] = {}
         for summary in self.summaries:
-            summaries.setdefault(summary.engine, {})[str(summary.header["name"])] = summary.document()
+            summaries.setdefault(summary.engine, {})[summary.header.name] = summary.document()
         return {
             "run": str(self.folder),
             "engines": summaries,
@@ -128,31 +129,33 @@ def _searched(paths: Sequence[Path], summaries: Sequence[Summary]) -> list[Searc
     """The searches of a run folder, judged again from their raw timings."""
     probes: dict[str, list[tuple[Probe, Summary]]] = {}
     for path, summary in zip(paths, summaries, strict=True):
-        if path.stem.startswith("search-"):
+        if summary.header.part_of == "search":
             judgement = judged(recording.read(path), summary)
             probes.setdefault(summary.engine, []).append((judgement, summary))
     searched = []
     for engine, group in probes.items():
         judgements, (first, *_) = [probe for probe, _ in group], [summary for _, summary in group]
-        settings = first.header["settings"]
-        conclusion = conclude(judgements, Search(**settings["search"]))
-        searched.append(Searched(engine, first.benchmark, settings["slo_ms"], judgements, conclusion))
+        settings = first.header.settings
+        assert settings.slo_ms is not None  # a search has an objective
+        conclusion = conclude(judgements, settings.search)
+        searched.append(Searched(engine, first.benchmark, settings.slo_ms, judgements, conclusion))
     return searched
 
 
 def quality(folder: Path, summary: Summary) -> Mapping[str, float] | None:
     """nDCG@10 with its interval, if this run folder has a complete run of the same engine over the same candidates."""
     try:
-        measures, manifest = (
+        measures, document = (
             json.loads((folder / summary.engine / name).read_text(encoding="utf-8"))
             for name in ("measures.json", "manifest.json")
         )
+        header, manifest = summary.header, Manifest.read(document)
         entry = measures["benchmarks"][summary.benchmark]
         mean: Mapping[str, float] = entry["measures"][HEADLINE]
         same = (
-            manifest["description"] == summary.header["description"]
-            and manifest["options"] == summary.header["options"]
-            and entry["candidates"]["sha256"] == summary.header["benchmark_entry"]["candidates"]["sha256"]
+            manifest.description == header.description
+            and manifest.options == header.options
+            and entry["candidates"]["sha256"] == header.benchmark_entry.candidates.sha256
         )
         return mean if same and entry["verdict"] == "complete" else None
     except (OSError, ValueError, KeyError, TypeError):  # there is no run, or another version made it

@@ -13,6 +13,7 @@ from harness.published import PublishedComparison
 from harness.store import StoreError
 
 INDEX = "run.json"
+FORMAT = 1  # 1: first version, 2026-11
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # name of an engine and of its folder
 WORKERS = "workers.json"  # written for an engine whose last run used Ray
 
@@ -37,7 +38,7 @@ class RunIndex:
             "merged": [dict(run) for run in self.merged],
         }
         document = {
-            "format": 1,
+            "format": FORMAT,
             "name": self.name,
             "engines": list(self.engines),
             "unavailable": dict(self.unavailable),

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import engines
-from engines.base import Engine, Pair, ScoringFailed
+from engines.base import Counts, Description, Engine, Pair, ScoringFailed
 from harness import machine, progress
 from harness.benchmarks.stored import Picked
 from harness.config import EngineEntry
-from harness.records import Failure, Manifest, Sample, Score
+from harness.manifest import Machine, Manifest
+from harness.records import Failure, Sample, Score
 from harness.run.tasks import Task
 from harness.store import Store
 
@@ -22,9 +23,9 @@ from harness.store import Store
 class Identity(NamedTuple):
     """An engine's description and its environment. Engines that differ in it never score into the same store."""
 
-    description: Mapping[str, str]
+    description: Description
     versions: Mapping[str, str]
-    machine: Mapping[str, str]
+    machine: Machine
 
 
 class ScoredQuery(NamedTuple):
@@ -33,7 +34,7 @@ class ScoredQuery(NamedTuple):
     values: Sequence[float] | None  # None if the query failed
     error: str  # empty unless the query failed
     service_s: float  # around the one call of the engine
-    counts: Mapping[str, int]  # increase of the engine's counts
+    counts: Counts  # increase of the engine's counts
     warmup: bool  # the first query with pairs that this engine scored
 
 
@@ -60,7 +61,7 @@ def score_engine(name: str, entry: EngineEntry, tasks: Sequence[Task], folder: P
 
 
 def identify(engine: Engine) -> Identity:
-    return Identity(engine.describe().document(), machine.versions(), machine.machine())
+    return Identity(engine.describe(), machine.versions(), machine.machine())
 
 
 def describe(name: str, entry: EngineEntry, identity: Identity, tasks: Sequence[Task]) -> Manifest:
@@ -125,9 +126,9 @@ def score_query(engine: Engine, pairs: Sequence[Pair], *, warmup: bool) -> Score
     try:
         values = checked(engine.score(pairs) if pairs else [], pairs)
     except ScoringFailed as error:
-        return ScoredQuery(None, str(error), time.perf_counter() - started, {}, warmup)
+        return ScoredQuery(None, str(error), time.perf_counter() - started, Counts(), warmup)
     service_s = time.perf_counter() - started
-    return ScoredQuery(values, "", service_s, (engine.counts() - before).document(), warmup)
+    return ScoredQuery(values, "", service_s, engine.counts() - before, warmup)
 
 
 def commit(store: Store, task: Task, query_id: str, scored: ScoredQuery) -> None:

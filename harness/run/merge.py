@@ -10,18 +10,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from engines.base import BadOptions
+from engines.base import BadOptions, Device
 from harness import progress
 from harness.figures.measures import MEASURES
-from harness.records import Failure, Manifest, Oddities, Qrels, Sample, Score
+from harness.manifest import Machine, Manifest
+from harness.records import Failure, Oddities, Qrels, Sample, Score
 from harness.run.folder import INDEX, RunIndex
 from harness.run.report import report
 from harness.run.verb import RunResult
 from harness.store import FILE, NotComparable, Store, StoreError, differences
 
-DEVICE = "device"  # the only field of an engine's description that depends on the machine
+NO_MACHINE = Machine(*[""] * 6)
 
 
 @dataclass(frozen=True)
@@ -106,69 +107,55 @@ def _draft(out: Path, runs: Sequence[Path], *, fresh: bool) -> Iterator[Path]:
 
 
 def _merge_engine(folders: Sequence[Path], out: Path, *, allow_machine: bool) -> None:
-    documents = {folder: document for folder in folders if (document := _document(folder)) is not None}
-    if not documents:  # all runs were killed before they wrote a manifest
+    manifests = {folder: manifest for folder in folders if (manifest := _read(folder)) is not None}
+    if not manifests:  # all runs were killed before they wrote a manifest
         return
-    manifest = _manifest(documents, allow_machine=allow_machine)
-    with Store.open(out, manifest) as merged:
-        for benchmark in manifest.benchmarks:
-            sources = [folder for folder, document in documents.items() if benchmark in document["benchmarks"]]
-            _merge_benchmark(benchmark, sources, merged)
+    joined = _manifest(manifests, allow_machine=allow_machine)
+    with Store.open(out, joined) as merged:
+        for benchmark in joined.benchmarks:
+            held = [folder for folder, manifest in manifests.items() if benchmark in manifest.benchmarks]
+            _merge_benchmark(benchmark, held, merged)
 
 
-def _document(folder: Path) -> dict[str, Any] | None:
+def _read(folder: Path) -> Manifest | None:
     with Store.read(folder) as store:
         return store.manifest()
 
 
-def _manifest(documents: Mapping[Path, Mapping[str, Any]], *, allow_machine: bool) -> Manifest:
+def _manifest(manifests: Mapping[Path, Manifest], *, allow_machine: bool) -> Manifest:
     """One manifest for all. Raises NotComparable if more differs than the benchmarks, or the machines if allowed."""
-    first, *others = documents
+    first, *others = manifests
     for other in others:
-        differing = differences(
-            *(_compared_fields(documents[folder], allow_machine=allow_machine) for folder in (first, other))
-        )
+        compared = [manifests[folder] for folder in (first, other)]
+        beside_machine = differences(*(_without_machine(manifest).document() for manifest in compared))
+        differing = beside_machine if allow_machine else differences(*(manifest.document() for manifest in compared))
         if differing:
-            hint = " (--allow-machine merges different machines, without their times)" if _of_machine(differing) else ""
+            hint = " (--allow-machine merges different machines, without their times)" if not beside_machine else ""
             raise NotComparable(
                 f"the configuration of {other} differs from that of {first}: {'; '.join(differing[:5])}"
                 f"{f' and {len(differing) - 5} more' if len(differing) > 5 else ''}{hint}"
             )
-    whole = dict(documents[first])
-    whole.pop("format")
-    whole["benchmarks"] = {
-        name: entry for document in documents.values() for name, entry in document["benchmarks"].items()
-    }
-    machines: list[Mapping[str, str]] = []
-    for document in documents.values():
-        recorded = document.get("machines") or [document["machine"]]
-        machines += [machine for machine in recorded if machine not in machines]
-    if len(machines) > 1:
-        whole |= {"machines": machines, "machine": _joined(machines)}
-        whole["description"] = {
-            **whole["description"],
-            **_joined([{DEVICE: document["description"].get(DEVICE, "")} for document in documents.values()]),
-        }
-    return Manifest(**whole)
+    benchmarks = {name: entry for manifest in manifests.values() for name, entry in manifest.benchmarks.items()}
+    whole = replace(manifests[first], benchmarks=benchmarks)
+    machines = tuple(
+        dict.fromkeys(
+            machine for manifest in manifests.values() for machine in manifest.machines or (manifest.machine,)
+        )
+    )
+    if len(machines) == 1:
+        return whole
+    devices = dict.fromkeys(
+        manifest.description.device for manifest in manifests.values() if manifest.description.device
+    )
+    device = Device("gpu", " | ".join(map(str, devices))) if len(devices) > 1 else next(iter(devices), None)
+    description = replace(whole.description, device=device)
+    return replace(whole, machines=machines, machine=Machine.joined(machines), description=description)
 
 
-def _compared_fields(document: Mapping[str, Any], *, allow_machine: bool) -> Mapping[str, Any]:
-    """The part of a manifest that must be equal in all runs."""
-    if not allow_machine:
-        return document
-    description = {name: value for name, value in document["description"].items() if name != DEVICE}
-    return {**document, "machine": {}, "machines": [], "description": description}
-
-
-def _of_machine(differing: Sequence[str]) -> bool:
-    return all(phrase.startswith(("machine", f"description.{DEVICE} ")) for phrase in differing)
-
-
-def _joined(machines: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Every field with all of its values: `NVIDIA H100 | NVIDIA H200`."""
-    names = dict.fromkeys(name for machine in machines for name in machine)
-    values = {name: dict.fromkeys(machine.get(name, "") for machine in machines) for name in names}
-    return {name: " | ".join(filter(None, distinct)) for name, distinct in values.items()}
+def _without_machine(manifest: Manifest) -> Manifest:
+    """The manifest without the fields that depend on the machine; the only one of a description is the device."""
+    description = replace(manifest.description, device=None)
+    return replace(manifest, machine=NO_MACHINE, machines=(), description=description)
 
 
 def _merge_benchmark(benchmark: str, folders: Sequence[Path], merged: Store) -> None:

@@ -71,6 +71,7 @@ def _write_figures(folder: Path, rows: Sequence[Row]) -> None:
     for engine, own in rows_by_engine.items():
         if (folder / engine / FILE).is_file():
             with Store.read(folder / engine) as store:
-                write_json(folder / engine / "manifest.json", store.manifest() or {})
+                manifest = store.manifest()
+            write_json(folder / engine / "manifest.json", manifest.document() if manifest else {})
             write_json(folder / engine / "measures.json", measures_document(own))
             write_json(folder / engine / "latency.json", latency_document(own))

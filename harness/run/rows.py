@@ -1,25 +1,26 @@
 """From an engine's raw results to rows, and from rows to measures.json and latency.json."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ir_measures import Measure
 
+from engines.base import Counts, Description, Device, ScoreKind, Truncation
 from harness.figures import measures, percentiles, statistics
 from harness.figures.audit import audit
 from harness.figures.fidelity import fidelity
 from harness.figures.percentiles import percentile
 from harness.figures.statistics import paired_difference
+from harness.manifest import Machine, Manifest
 from harness.published import Reproduction, compare
 from harness.records import Audit, Completeness, PrecisionShift, Row, Sample
 from harness.run.folder import RunIndex, worker_notes
 from harness.store import FILE, Store
 
 MISSING_SHOWN = 3
-SERVER_TIMES = ("queue", "tokenization", "inference", "total")  # of TEI's headers, see engines/remote/answers.py
 
 
 class Raw(NamedTuple):
@@ -28,7 +29,7 @@ class Raw(NamedTuple):
     verdict: Completeness
     missing: Sequence[str]
     samples: Sequence[Sample]
-    totals: Counter[str]  # of the samples' counts
+    totals: Counts  # of all samples
 
 
 def engine_rows(folder: Path, wanted: Sequence[Measure] = measures.MEASURES) -> list[Row]:
@@ -41,20 +42,20 @@ def engine_rows(folder: Path, wanted: Sequence[Measure] = measures.MEASURES) -> 
         return [] if manifest is None else [_row(store, manifest, name, wanted) for name in store.benchmarks()]
 
 
-def _row(store: Store, manifest: Mapping[str, Any], name: str, wanted: Sequence[Measure]) -> Row:
+def _row(store: Store, manifest: Manifest, name: str, wanted: Sequence[Measure]) -> Row:
     qrels, scores, samples = store.qrels(name), store.scored(name), store.samples(name)
     evaluation = measures.evaluate(qrels, scores, wanted)
-    totals = _totals(samples)
+    totals = sum((sample.counts for sample in samples), Counts())
     missing = sorted(qrels.keys() - scores.keys())
     # constant: a broken low-precision head gives that (vLLM 35849)
     verdict: Completeness = "invalid" if evaluation.constant else "incomplete" if missing else "complete"
     per_query = {} if verdict == "invalid" else evaluation.per_query[measures.HEADLINE]
-    counted = [] if "machines" in manifest else percentiles.measured(samples)  # unlike machines have no percentile
+    counted = [] if manifest.machines else percentiles.measured(samples)  # unlike machines have no percentile
     service_s = [sample.service_s for sample in counted]
-    description = manifest["description"]
+    description, entry = manifest.description, manifest.benchmarks[name]
     return Row(
-        engine=manifest["engine"],
-        kind=manifest["kind"],
+        engine=manifest.engine,
+        kind=manifest.kind,
         benchmark=name,
         verdict=verdict,
         measures={} if verdict == "invalid" else statistics.means(evaluation.per_query),
@@ -63,31 +64,34 @@ def _row(store: Store, manifest: Mapping[str, Any], name: str, wanted: Sequence[
         pairs=evaluation.pairs,
         coverage=1 - len(missing) / len(qrels),
         tie_rate=evaluation.tie_rate,
-        truncated=totals["truncated"],
-        candidates=manifest["benchmarks"][name]["candidates"],
+        truncated=totals.truncated or 0,
+        candidates=entry.candidates,
         p50=percentiles.percentile(service_s, 0.50),
         p90=percentiles.percentile(service_s, 0.90),
         pairs_per_s=percentiles.throughput(counted),
         service_s=service_s,
         against_baseline=None,
         audit=audit(qrels, per_query, samples, store.oddities(name)),
-        model=" ".join(description[key] for key in ("model", "precision", "template") if description.get(key)),
-        description={f"option {key}": str(value) for key, value in manifest["options"].items()} | description,
-        revision=manifest["benchmarks"][name]["revision"],
-        machine=_machine(manifest["machine"], description),
+        model=" ".join(filter(None, (description.model, description.precision, description.template))),
+        description=description,
+        options=manifest.options,
+        revision=entry.revision,
+        machine=_machine(manifest.machine, description.device),
         missing=tuple(missing),
         notes=tuple(_notes(manifest, name, Raw(verdict, missing, samples, totals), store)),
     )
 
 
-def _machine(machine: Mapping[str, str], description: Mapping[str, str]) -> str:
-    device = description.get("device", "cpu")
-    where = f"{machine['gpu']}, driver {machine['gpu_driver']}" if device not in ("cpu", "mps") else device
-    return f"{where}; {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB"
+def _machine(machine: Machine, device: Device | None) -> str:
+    if device is not None and device.kind == "gpu":
+        where = f"{machine.gpu}, driver {machine.gpu_driver}"
+    else:
+        where = str(device or "cpu")
+    return f"{where}; {machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB"
 
 
-def _notes(manifest: Mapping[str, Any], name: str, raw: Raw, store: Store) -> list[str]:
-    notes = list(manifest["benchmarks"][name]["warnings"])
+def _notes(manifest: Manifest, name: str, raw: Raw, store: Store) -> list[str]:
+    totals, notes = raw.totals, list(manifest.benchmarks[name].warnings)
     if raw.missing:
         shown = ", ".join(raw.missing[:MISSING_SHOWN]) + (", ..." if len(raw.missing) > MISSING_SHOWN else "")
         notes.append(f"{len(raw.missing)} queries have no scores and count 0: {shown}")
@@ -96,47 +100,48 @@ def _notes(manifest: Mapping[str, Any], name: str, raw: Raw, store: Store) -> li
         notes.append(f"{count} queries failed: {error}")
     if raw.verdict == "invalid":
         notes.append("every query's scores are all equal: the engine does not score, its numbers are withheld")
-    if "machines" in manifest:
-        notes.append(f"merged from {len(manifest['machines'])} unlike machines: times are left out")
+    if manifest.machines:
+        notes.append(f"merged from {len(manifest.machines)} unlike machines: times are left out")
     preparation_s = store.preparation_s(name)
     if preparation_s is not None and preparation_s >= 1:
         notes.append(f"documents were prepared in {preparation_s:.1f} s, outside the latencies")
-    notes += _served(manifest["description"], raw.totals, raw.samples)
-    if raw.totals["truncated"]:
+    notes += _served(manifest.description, totals, raw.samples)
+    if totals.truncated:
         pairs = sum(sample.pairs for sample in raw.samples)
-        notes.append(f"{raw.totals['truncated']:,} of {pairs:,} documents were cut to fit the prompt")
-    if raw.totals["budget_halvings"]:
-        notes.append(f"memory ran out: the token budget was halved {raw.totals['budget_halvings']} times")
-    if raw.totals["special_text"]:
-        notes.append(f"{raw.totals['special_text']} texts held special-token strings, encoded as plain text")
+        notes.append(f"{totals.truncated:,} of {pairs:,} documents were cut to fit the prompt")
+    if totals.budget_halvings:
+        notes.append(f"memory ran out: the token budget was halved {totals.budget_halvings} times")
+    if totals.special_text:
+        notes.append(f"{totals.special_text} texts held special-token strings, encoded as plain text")
     return notes
 
 
-def _served(description: Mapping[str, str], totals: Counter[str], samples: Sequence[Sample]) -> Iterator[str]:
+def _served(description: Description, totals: Counts, samples: Sequence[Sample]) -> Iterator[str]:
     """What a reader must know of scores that came from a server."""
     pairs = sum(sample.pairs for sample in samples)
-    if description.get("score_kind") == "probability":
-        saturated = f"{totals['saturated']:,} of {pairs:,} were 0 or 1 and keep no order among themselves"
+    if description.score_kind is ScoreKind.PROBABILITY:
+        saturated = f"{totals.saturated or 0:,} of {pairs:,} were 0 or 1 and keep no order among themselves"
         yield f"scores are log-odds of the server's probabilities; {saturated}"
-    elif totals["saturated"]:
-        yield f"{totals['saturated']:,} of {pairs:,} scores were 0 or 1 and keep no order among themselves"
-    if description.get("truncation", "").startswith("by the server"):
+    elif totals.saturated:
+        yield f"{totals.saturated:,} of {pairs:,} scores were 0 or 1 and keep no order among themselves"
+    if description.truncation is Truncation.BY_SERVER:
         yield "the server cuts what is too long, where is not known: set `tokenizer` to cut documents here"
-    if description.get("truncation", "").startswith("none"):
+    if description.truncation is Truncation.REFUSED:
         yield "documents are not cut and the server refuses what is too long: set `tokenizer` to cut documents here"
-    if totals["retries"] or totals["splits"]:
-        yield f"{totals['retries']:,} requests were repeated and {totals['splits']:,} split; latencies include that"
-    told = {name: totals[f"server_{name}_us"] / 1000 for name in SERVER_TIMES if f"server_{name}_us" in totals}
-    if told and samples:
-        parts = ", ".join(f"{name} {ms / len(samples):.1f} ms" for name, ms in told.items())
+    if totals.retries or totals.splits:
+        yield (
+            f"{totals.retries or 0:,} requests were repeated and {totals.splits or 0:,} split; latencies include that"
+        )
+    times_us = {
+        "queue": totals.server_queue_us,
+        "tokenization": totals.server_tokenization_us,
+        "inference": totals.server_inference_us,
+        "total": totals.server_total_us,
+    }
+    known_us = {name: us for name, us in times_us.items() if us is not None}
+    if known_us and samples:
+        parts = ", ".join(f"{name} {us / 1000 / len(samples):.1f} ms" for name, us in known_us.items())
         yield f"the server's own time per query, summed over its requests: {parts}"
-
-
-def _totals(samples: Sequence[Sample]) -> Counter[str]:
-    totals: Counter[str] = Counter()
-    for sample in samples:
-        totals.update(sample.counts)
-    return totals
 
 
 def measures_document(rows: Sequence[Row]) -> dict[str, Any]:
@@ -155,7 +160,7 @@ def measures_document(rows: Sequence[Row]) -> dict[str, Any]:
                 "tie_rate": row.tie_rate,
                 "truncated": row.truncated,
                 "audit": {kind: _audited(found) for kind, found in row.audit.items()},
-                "candidates": dict(row.candidates),
+                "candidates": row.candidates.document() if row.candidates else {},
             }
             for row in rows
         },
@@ -227,7 +232,7 @@ def _shifted(row: Row, rows: Sequence[Row], run_dir: Path) -> Row:
     """The row with how far its scores are from the first engine that has its model in another precision."""
     asked = _model(row)
     same = [other for other in rows if other.benchmark == row.benchmark and asked and _model(other) == asked]
-    if not same or same[0].engine == row.engine or same[0].description["precision"] == row.description["precision"]:
+    if not same or same[0].engine == row.engine or same[0].description.precision == row.description.precision:
         return row
     reference = same[0]
     comparable = row.verdict == reference.verdict == "complete" and row.candidates == reference.candidates
@@ -249,9 +254,10 @@ def _shifted(row: Row, rows: Sequence[Row], run_dir: Path) -> Row:
 
 def _model(row: Row) -> tuple[str, ...]:
     """What two precisions of one model share; empty for an engine that does not say its precision and prompt."""
-    names = ("model", "revision", "template_sha256", "max_tokens")
-    found = tuple(row.description.get(name, "") for name in names)
-    return found if row.description.get("precision") and row.description.get("template_sha256") else ()
+    model = row.description
+    if not (model.precision and model.template_sha256):
+        return ()
+    return model.model, model.revision, model.template_sha256, str(model.max_tokens)
 
 
 def _absent(engine: str, benchmark: str) -> Row:
@@ -268,7 +274,7 @@ def _absent(engine: str, benchmark: str) -> Row:
         coverage=0.0,
         tie_rate=0.0,
         truncated=0,
-        candidates={},
+        candidates=None,
         p50=percentile((), 0.5),
         p90=percentile((), 0.9),
         pairs_per_s=None,

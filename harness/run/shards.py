@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import engines
-from engines.base import Engine, EngineUnavailable, Options, Pair, require
+from engines.base import Counts, Engine, EngineUnavailable, Options, Pair, require
 from harness import children, files, progress
 from harness.config import Cluster, EngineEntry
 from harness.run import loop
@@ -113,7 +113,7 @@ class ShardWorker:
     def count(self, scored: Sequence[loop.ScoredQuery], pairs: int) -> None:
         self.totals.update({"queries": len(scored), "pairs": pairs})
         for query in scored:
-            self.totals.update(query.counts)
+            self.totals.update(query.counts.document())
             self.busy_s += query.service_s
 
 
@@ -361,7 +361,7 @@ def _score_task(
                 continue
             if scored is None:
                 error = f"{ATTEMPTS} workers died while scoring it; the last: {crew.last_error}"
-                scored = [loop.ScoredQuery(None, error, 0.0, {}, warmup=False)]
+                scored = [loop.ScoredQuery(None, error, 0.0, Counts(), warmup=False)]
             for query, result in zip(shard.queries, scored, strict=True):
                 loop.commit(store, task, query.query_id, result)
             on_pairs(shard.pairs)
@@ -369,7 +369,11 @@ def _score_task(
 
 def differing(one: Identity, other: Identity) -> str:
     """The first difference between two workers; empty if they are equal."""
-    for part, left, right in zip(Identity._fields, one, other, strict=True):
+    sides = [
+        {"description": each.description.document(), "versions": each.versions, "machine": each.machine.document()}
+        for each in (one, other)
+    ]
+    for part, left, right in ((part, sides[0][part], sides[1][part]) for part in sides[0]):
         for name in sorted(left.keys() | right.keys()):
             if left.get(name) != right.get(name):
                 return f"{part}.{name} = {right.get(name)!r}, the first has {left.get(name)!r}"

@@ -4,13 +4,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from harness import progress
 from harness.candidates.first_stage import retrieve
 from harness.config import Config, ConfigError, NamedEntry
 from harness.figures import audit
 from harness.figures.measures import oracle, random_order, recall
+from harness.manifest import BenchmarkRecord, CandidatesRecord
 from harness.records import Benchmark, Candidates, Oddities
 
 
@@ -75,27 +75,27 @@ class Task:
         return audit.oddities(self.benchmark.documents, self.candidates.lists)
 
     @cached_property
-    def entry(self) -> dict[str, Any]:
+    def entry(self) -> BenchmarkRecord:
         """The entry of this task in the manifest."""
         benchmark, candidates = self.benchmark, self.candidates
-        return {
-            "revision": benchmark.revision,
-            "split": benchmark.split,
-            "queries": len(benchmark.queries),
-            "documents": len(benchmark.documents),
-            "analysis": benchmark.analysis,
-            "remove_self": benchmark.remove_self,
-            "warnings": [*benchmark.warnings, *candidates.warnings],
-            "candidates": {
-                "source": candidates.source,
-                "k": candidates.k,
-                "parameters": dict(candidates.parameters),
-                "sha256": candidates.sha256,
-                "recall": recall(benchmark.qrels, candidates.lists, candidates.k),
-                "oracle": oracle(benchmark.qrels, candidates.lists),
-                "random": random_order(benchmark.qrels, candidates.lists),
-            },
-        }
+        return BenchmarkRecord(
+            revision=benchmark.revision,
+            split=benchmark.split,
+            queries=len(benchmark.queries),
+            documents=len(benchmark.documents),
+            analysis=benchmark.analysis,
+            remove_self=benchmark.remove_self,
+            warnings=(*benchmark.warnings, *candidates.warnings),
+            candidates=CandidatesRecord(
+                source=candidates.source,
+                k=candidates.k,
+                parameters=candidates.parameters,
+                sha256=candidates.sha256,
+                recall=recall(benchmark.qrels, candidates.lists, candidates.k),
+                oracle=oracle(benchmark.qrels, candidates.lists),
+                random=random_order(benchmark.qrels, candidates.lists),
+            ),
+        )
 
 
 def prepare(config: Config, selection: Selection) -> list[Task]:

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from engines.base import Description
 from harness.records import Completeness, Difference, Measurement, Percentile, Row
+from tests import recordings
 
 MakeRow = Callable[..., Row]
 
@@ -48,7 +50,12 @@ def make_row(
         "service_s": (0.01, 0.012, 0.013, 0.02),
         "against_baseline": None,
     }
-    return Row(engine=engine, verdict=verdict, **(fields | changes))
+    fields |= changes
+    if isinstance(fields["candidates"], dict):
+        fields["candidates"] = recordings.candidates(**fields["candidates"]) if fields["candidates"] else None
+    if isinstance(fields.get("description"), dict):
+        fields["description"] = Description.read(fields["description"])
+    return Row(engine=engine, verdict=verdict, **fields)
 
 
 @pytest.fixture

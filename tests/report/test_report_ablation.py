@@ -12,18 +12,17 @@ from harness.run.page.ablation import ablations
 MakeRow = Callable[..., Row]
 
 
-def under(template: str, **more: str) -> dict[str, str]:
+def under(template: str, precision: str = "bf16", **options: str) -> dict[str, Any]:
     """What two entries of a config that share all but the template leave in their rows."""
-    shared = {"option model": "m", "model": "m", "precision": "bf16"}
-    own = {"template": template, "template_sha256": f"hash of {template}", "option template": template}
-    return shared | own | more
+    description = {"model": "m", "precision": precision, "template": template, "template_sha256": f"hash of {template}"}
+    return {"description": description, "options": {"model": "m", "template": template, **options}}
 
 
 def test_two_templates_of_one_engine_give_a_paired_difference(row: MakeRow) -> None:
     rows = [
         row("bm25", description={"model": "bm25"}),
-        row("card", (0.5, 0.25, 0.5, 0.25), description=under("mxbai-v2-seq")),
-        row("reference", (0.75, 0.5, 0.75, 0.5), description=under("mxbai-v2")),
+        row("card", (0.5, 0.25, 0.5, 0.25), **under("mxbai-v2-seq")),
+        row("reference", (0.75, 0.5, 0.75, 0.5), **under("mxbai-v2")),
     ]
     said = "only the template differs: mxbai-v2 minus mxbai-v2-seq is +0.2500 [+0.2500, +0.2500] nDCG@10 over 4"
     assert [(note.about, note.text) for note in ablations(rows)] == [("card, reference", f"{said} queries")]
@@ -34,19 +33,19 @@ def test_two_templates_of_one_engine_give_a_paired_difference(row: MakeRow) -> N
 @pytest.mark.parametrize(
     "other",
     [
-        {"description": under("mxbai-v2", precision="fp32")},
-        {"description": under("mxbai-v2", **{"option max_tokens": "512"})},
-        {"description": under("mxbai-v2-seq")},
+        under("mxbai-v2", precision="fp32"),
+        under("mxbai-v2", max_tokens="512"),
+        under("mxbai-v2-seq"),
         {"description": {"model": "m"}},
-        {"description": under("mxbai-v2"), "kind": "remote"},
-        {"description": under("mxbai-v2"), "verdict": "incomplete"},
-        {"description": under("mxbai-v2"), "candidates": {"sha256": "cd" * 32}},
+        {**under("mxbai-v2"), "kind": "remote"},
+        {**under("mxbai-v2"), "verdict": "incomplete"},
+        {**under("mxbai-v2"), "candidates": {"sha256": "cd" * 32}},
     ],
 )
 def test_engines_that_differ_in_anything_else_or_cannot_be_compared_are_no_ablation(
     other: dict[str, Any], row: MakeRow
 ) -> None:
-    assert list(ablations([row("card", description=under("mxbai-v2-seq")), row("other", **other)])) == []
+    assert list(ablations([row("card", **under("mxbai-v2-seq")), row("other", **other)])) == []
 
 
 def test_a_run_leaves_the_engines_description_and_options_in_its_rows(
@@ -57,4 +56,4 @@ def test_a_run_leaves_the_engines_description_and_options_in_its_rows(
     path = config(engines={"fake": {"kind": "fake", "seed": 3}}, benchmarks=[{"source": "beir", "path": str(animals)}])
     assert crispbench("run", path, "--out", tmp_path / "out").code == 0
     (row,) = read(tmp_path / "out")
-    assert row.description["option seed"] == "3" and row.folder == "out/fake"
+    assert row.options["seed"] == 3 and row.folder == "out/fake"

@@ -116,16 +116,16 @@ def test_every_table_names_its_candidates(rows: list[Row]) -> None:
 
 
 def test_engines_over_different_candidates_are_listed_apart(row: MakeRow) -> None:
-    other = row("dense", candidates={"source": "dense", "k": 50})
+    other = row("dense", candidates={"source": "dense", "k": 50, "sha256": "cd" * 32})
     first, second = (each.line for each in content.build([row(), other], "").sections[0].sources)
     assert first.startswith("bm25: 4 queries") and "candidates bm25, k = 100" in first and "sha256 abab" in first
-    assert second.startswith("dense: 4 queries") and "candidates dense, k = 50" in second and "sha256 -" in second
+    assert second.startswith("dense: 4 queries") and "candidates dense, k = 50" in second and "sha256 cdcd" in second
 
 
 def test_a_demonstration_model_is_called_one(row: MakeRow) -> None:
-    for text in texts([row(model="checkpoints/Demo, fp32")]):
+    for text in texts([row(description={"demonstration": "true"})]):
         assert "A demonstration model was scored" in text
-    for text in texts([row(model="large")]):
+    for text in texts([row(model="acme/democracy-reranker", description={"model": "acme/democracy-reranker"})]):
         assert "A demonstration model" not in text
 
 

@@ -92,7 +92,7 @@ def _lines(measured: MeasuredScenario) -> Iterator[tuple[Cell, ...]]:
         *(_percentile(summary.response.get(name), quantile) for name, quantile in QUANTILES.items()),
         Cell(notation.significant(summary.pairs_per_s)),
         Cell(notation.significant(summary.tokens_per_s)),
-        Cell(notation.MISSING, "random weights") if _random(summary) else _quality(quality),
+        Cell(notation.MISSING, "random weights") if _is_random(summary) else _quality(quality),
         Cell(summary.verdict, tone=TONES.get(summary.verdict, "plain")),
     )
     if summary.scenario == "server":
@@ -107,17 +107,16 @@ def _part(engine: Cell, label: str, estimates: Mapping[str, Estimate]) -> tuple[
     return (engine, Cell(label), Cell(""), *percentiles, Cell(""), Cell(""), Cell(""), Cell(""))
 
 
-def _random(summary: Summary) -> str:
-    """What is random about the weights; empty for a real model. With random weights only the times mean something."""
-    weights = str(summary.header["description"].get("weights", ""))
-    return weights if weights.startswith("random") else ""
+def _is_random(summary: Summary) -> bool:
+    """Whether the weights are random, so that only the times mean something."""
+    return summary.header.description.random_seed is not None
 
 
 def _queries(summary: Summary) -> int:
     """Answered queries; a call that holds all of them is answered as a whole."""
     if summary.scenario != "offline":
         return len(summary.answered)
-    return int(summary.header["settings"]["queries"]) if summary.answered else 0
+    return summary.header.requests if summary.answered else 0
 
 
 def _percentile(estimate: Estimate | None, quantile: float) -> Cell:
@@ -148,8 +147,9 @@ def _sentence(summaries: Sequence[Summary]) -> str:
 
 def _notes(summary: Summary) -> Iterator[str]:
     yield from (f"{summary.verdict}: {cause}" for cause in summary.causes)
-    if _random(summary):
-        yield f"weights {_random(summary)}: the shape of the model without its scores, for speed only"
+    if _is_random(summary):
+        seed = summary.header.description.random_seed
+        yield f"weights random, seed {seed}: the shape of the model without its scores, for speed only"
     yield from _objective(summary)
     bounds = [
         f"{name} {notation.duration(estimate.conservative)}"
@@ -158,18 +158,18 @@ def _notes(summary: Summary) -> Iterator[str]:
     ]
     if bounds:
         yield f"upper bounds with 99% confidence: {', '.join(bounds)}"
-    settings, header = summary.header["settings"], summary.header
+    settings, header = summary.header.settings, summary.header
     if summary.scenario == "server":
         delay = f"{validity.DELAY_OF_P50:.0%} of the p50, or {validity.DELAY_FLOOR_S * 1e3:g} ms"
-        at_most = f"at most {settings['workers']} under way" if header["concurrent"] else "one call at a time"
-        yield f"{settings['arrivals']} arrivals, {settings['rate']:g}/s, {at_most}"
+        at_most = f"at most {settings.workers} under way" if header.concurrent else "one call at a time"
+        yield f"{settings.arrivals} arrivals, {settings.rate:g}/s, {at_most}"
         yield f"up to {validity.LATE:.0%} of the requests may be sent later than {delay}"
-    requests, distinct = settings["queries"], header["distinct_queries"]
+    requests, distinct = header.requests, header.distinct_queries
     if requests > distinct:
         yield f"{distinct} queries were sent {requests} times in all, so caches may have answered"
-    failed = sum(timing["error"] is not None for timing in header["warmup"])
+    failed = sum(timing.error is not None for timing in header.warmup)
     failures = f"; {failed} of them failed" if failed else ""
-    yield f"{len(header['warmup'])} warm-up requests, not counted{failures}"
+    yield f"{len(header.warmup)} warm-up requests, not counted{failures}"
     if summary.unchecked:
         yield f"not examined: {', '.join(summary.unchecked)}"
     yield from _gpus(summary)
@@ -186,29 +186,29 @@ def _objective(summary: Summary) -> Iterator[str]:
 
 
 def _gpus(summary: Summary) -> Iterator[str]:
-    for gpu in (summary.end or {"telemetry": {"gpus": ()}})["telemetry"]["gpus"]:
+    for gpu in summary.end.telemetry.gpus if summary.end is not None else ():
         pairs = sum(timing.pairs for timing in summary.answered)
-        energy_j = None if gpu["energy_j"] is None else gpu["energy_j"] / pairs
+        energy_j = None if gpu.energy_j is None else gpu.energy_j / pairs
         yield (
-            f"{gpu['name']}: peak memory {notation.significant(gpu['memory_peak_gib'])} GiB, "
-            f"power {notation.significant(gpu['power_w'])} W, energy {notation.significant(energy_j)} J per pair, "
-            f"at most {notation.significant(gpu['temperature_c'])} °C"
+            f"{gpu.name}: peak memory {notation.significant(gpu.memory_peak_gib)} GiB, "
+            f"power {notation.significant(gpu.power_w)} W, energy {notation.significant(energy_j)} J per pair, "
+            f"at most {notation.significant(gpu.temperature_c)} °C"
         )
 
 
 def _candidates(summary: Summary) -> str:
-    entry = summary.header["benchmark_entry"]
-    candidates = entry["candidates"]
+    entry = summary.header.benchmark_entry
+    candidates = entry.candidates
     return (
-        f"revision {entry['revision']}; candidates {candidates['source']}, k = {candidates['k']}, "
-        f"sha256 {candidates['sha256'][:16]}"
+        f"revision {entry.revision}; candidates {candidates.source}, k = {candidates.k}, "
+        f"sha256 {candidates.sha256[:16]}"
     )
 
 
 def _different_machines(measured: Sequence[MeasuredScenario]) -> Iterator[str]:
     for scenario in measured[1:]:
         first, other = measured[0].summary, scenario.summary
-        differing = comparable(first.header["machine"], other.header["machine"])
+        differing = comparable(first.header.machine, other.header.machine)
         if differing:
             fields = "; ".join(f"{field} {one!r} and {two!r}" for field, one, two in differing[:FIELDS_SHOWN])
             yield f"{_label(first)} and {_label(other)} were measured on different machines: {fields}"
@@ -219,9 +219,10 @@ def _label(summary: Summary) -> str:
 
 
 def _engine(summary: Summary) -> EngineLine:
-    description, machine = summary.header["description"], summary.header["machine"]
-    model = " ".join(description[key] for key in ("model", "weights", "precision", "template") if description.get(key))
-    gpu = f"{machine['gpu']}; " if machine["gpu"] != "none" else ""
-    where = f"{gpu}{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB"
-    facts = (summary.engine, summary.header["kind"], model, where)
+    description, machine = summary.header.description, summary.header.hardware
+    weights = "" if description.random_seed is None else f"random, seed {description.random_seed}"
+    model = " ".join(filter(None, (description.model, weights, description.precision, description.template)))
+    gpu = f"{machine.gpu}; " if machine.gpu != "none" else ""
+    where = f"{gpu}{machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB"
+    facts = (summary.engine, summary.header.kind, model, where)
     return EngineLine(*(fact.strip() or notation.MISSING for fact in facts))

@@ -115,11 +115,11 @@ def _reasons(summary: Summary) -> Iterator[str]:
 
 
 def _ceiling(summary: Summary) -> Iterator[str]:
-    ceiling = summary.header.get("ceiling")
+    ceiling = summary.header.ceiling
     if ceiling is not None:
         yield (
-            f"{summary.engine}: ceiling {operations(ceiling['flops_per_s'])} in {ceiling['dtype']}, "
-            f"{notation.significant(ceiling['bytes_per_s'] / 1e9)} GB/s of memory ({ceiling['how']})"
+            f"{summary.engine}: ceiling {operations(ceiling.flops_per_s)} in {ceiling.dtype}, "
+            f"{notation.significant(ceiling.bytes_per_s / 1e9)} GB/s of memory ({ceiling.how})"
         )
 
 

@@ -59,13 +59,13 @@ class Searched(NamedTuple):
 
 def is_part(summary: Summary) -> bool:
     """Whether the recording is one level of a sweep or one probe of a search."""
-    return str(summary.header.get("name", "")).startswith(("sweep-", "search-"))
+    return summary.header.part_of is not None
 
 
 def level(summary: Summary) -> SweepLevel:
     """Throughput of a level: n answers end n - 1 gaps."""
     answers = sorted(summary.answered, key=lambda timing: timing.done_s)
-    under_way = int(summary.header["settings"]["workers"])
+    under_way = summary.header.settings.workers
     seconds = answers[-1].done_s - answers[0].done_s if answers else 0.0
     if seconds <= 0:
         return SweepLevel(under_way, None, None)

@@ -36,7 +36,7 @@ def draw(summaries: Sequence[Summary], styles: Styles) -> Plot | None:
     """One panel per benchmark; None if no measurement has a ceiling and a count of operations."""
     groups: dict[str, list[Summary]] = {}
     for summary in summaries:
-        if summary.header.get("ceiling") and summary.efficiency.intensity and summary.efficiency.utilisation:
+        if summary.header.ceiling and summary.efficiency.intensity and summary.efficiency.utilisation:
             groups.setdefault(plots.short(summary.benchmark), []).append(summary)
     if not groups:
         return None
@@ -81,13 +81,13 @@ def _point(axes: Axes, summary: Summary, colour: str, mark: str) -> None:
 
 def _roofs(axes: Axes, group: Sequence[Summary], styles: Styles) -> None:
     """The roof of each engine, wide enough to show its points and its bend."""
-    roofs = {summary.engine: summary.header["ceiling"] for summary in group}
+    roofs = {summary.engine: roof for summary in group if (roof := summary.header.ceiling) is not None}
     intensities = [summary.efficiency.intensity or 1.0 for summary in group]
-    bends = [roof["flops_per_s"] / roof["bytes_per_s"] for roof in roofs.values()]
+    bends = [roof.flops_per_s / roof.bytes_per_s for roof in roofs.values()]
     across = np.geomspace(min(*intensities, *bends) / ROOM, max(*intensities, *bends) * ROOM, 200)
     for engine, roof in roofs.items():
         style = styles[engine]
-        height = np.minimum(roof["flops_per_s"], across * roof["bytes_per_s"])
+        height = np.minimum(roof.flops_per_s, across * roof.bytes_per_s)
         axes.plot(across, height, color=style.colour, linewidth=1.6, linestyle=style.line)
 
 

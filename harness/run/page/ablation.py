@@ -1,16 +1,17 @@
 """Engines of a run that differ only in the template: what the prompt is worth, as a paired difference."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
+from typing import Any
 
+from engines.base import Description
 from harness.figures.measures import HEADLINE
 from harness.figures.statistics import paired_difference
 from harness.records import Row
 from harness.report import notation
 from harness.report.content import Note
 from harness.run.page.table import contenders
-
-TEMPLATE_KEYS = {"template", "template_sha256", "option template"}  # keys of Row.description
 
 
 def ablations(rows: Sequence[Row]) -> Iterator[Note]:
@@ -20,7 +21,7 @@ def ablations(rows: Sequence[Row]) -> Iterator[Note]:
             difference = paired_difference(later.per_query, earlier.per_query)
             interval = notation.signed_interval(difference.lo, difference.hi)
             figures = f"{notation.signed(difference.value)} {interval}".rstrip()
-            templates = f"{later.description['template']} minus {earlier.description['template']}"
+            templates = f"{later.description.template} minus {earlier.description.template}"
             yield Note(
                 f"{earlier.engine}, {later.engine}",
                 f"only the template differs: {templates} is {figures} {HEADLINE} over {difference.queries:,} queries",
@@ -28,12 +29,12 @@ def ablations(rows: Sequence[Row]) -> Iterator[Note]:
 
 
 def _only_the_template_differs(a: Row, b: Row) -> bool:
-    if a.kind != b.kind or a.description.get("template") == b.description.get("template"):
-        return False
-    if not (a.description.get("template") and b.description.get("template")):
-        return False
-    return _without_template(a) == _without_template(b)
+    templates = (a.description.template, b.description.template)
+    same_kind = a.kind == b.kind
+    return same_kind and all(templates) and len(set(templates)) == 2 and _without_template(a) == _without_template(b)
 
 
-def _without_template(row: Row) -> dict[str, str]:
-    return {key: value for key, value in row.description.items() if key not in TEMPLATE_KEYS}
+def _without_template(row: Row) -> tuple[Description, dict[str, Any]]:
+    """Description and options of the row's engine."""
+    described = replace(row.description, template="", template_sha256="")
+    return described, {name: value for name, value in row.options.items() if name != "template"}

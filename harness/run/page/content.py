@@ -75,7 +75,7 @@ def _engine(row: Row) -> EngineLine:
 
 
 def _has_demo(rows: Sequence[Row]) -> bool:
-    return any("demo" in row.model.lower() for row in rows)
+    return any(row.description.demonstration for row in rows)
 
 
 def _sections(rows: Sequence[Row]) -> Iterator[Section]:

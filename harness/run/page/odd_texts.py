@@ -77,7 +77,7 @@ def _line(row: Row) -> tuple[Cell, ...]:
     quality = row.measures.get(HEADLINE) if is_measured(row) else None
     return (
         Cell(row.engine),
-        Cell(row.description.get("template", "").strip() or notation.MISSING),
+        Cell(row.description.template.strip() or notation.MISSING),
         Cell(notation.decimal(quality.value if quality else None)),
         Cell(f"{row.pairs:,}"),
         Cell(f"{row.queries:,}"),

@@ -56,9 +56,11 @@ def _quality(groups: Mapping[str, list[Row]], styles: Mapping[str, Style]) -> Fi
     grid = figure.subplots(len(sizes), 1, sharex=True, squeeze=False, height_ratios=[size + 0.6 for size in sizes])
     for axes, (name, group) in zip(grid[:, 0], groups.items(), strict=True):
         axes.set_title(plots.short(name))
-        for bound, line in (("oracle", "solid"), ("random", "dotted")):
-            for value in {row.candidates.get(bound) for row in group} - {None}:
-                axes.axvline(value, color=plots.MUTED, linewidth=0.8, linestyle=line)
+        candidates = [row.candidates for row in group if row.candidates is not None]
+        for bound in {entry.oracle for entry in candidates}:
+            axes.axvline(bound, color=plots.MUTED, linewidth=0.8, linestyle="solid")
+        for bound in {entry.random for entry in candidates}:
+            axes.axvline(bound, color=plots.MUTED, linewidth=0.8, linestyle="dotted")
         for number, row in enumerate(group):
             if is_measured(row) and HEADLINE in row.measures:
                 _mark(axes, (row.measures[HEADLINE].value, number), row, styles, along="x")

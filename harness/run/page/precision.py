@@ -42,11 +42,11 @@ def _reference(row: Row) -> str | None:
 
 def _line(row: Row) -> tuple[Cell, ...]:
     quality = row.measures[HEADLINE]
-    size_mb = row.description.get("weights_mb")
+    size_mb = row.description.weights_mb
     return (
         Cell(row.engine),
-        Cell(row.description["precision"]),
-        Cell(f"{size_mb} MB") if size_mb else Cell(),
+        Cell(row.description.precision),
+        Cell() if size_mb is None else Cell(f"{size_mb:.1f} MB"),
         Cell(notation.decimal(quality.value), notation.interval(quality.lo, quality.hi)),
         *_shift(row),
         Cell(notation.significant(row.pairs_per_s)),

@@ -12,20 +12,21 @@ SHA256_SHOWN = 16  # hexadecimal digits
 def sources(rows: Sequence[Row]) -> Iterator[SourceLine]:
     """One line for each set of queries and candidates; engines are named only where the sets differ."""
     engines: dict[str, list[str]] = {}
-    for row in [row for row in rows if row.candidates] or rows:  # an engine that never started has no candidates
+    for row in [
+        row for row in rows if row.candidates is not None
+    ] or rows:  # an engine that never started has no candidates
         engines.setdefault(_line(row), []).append(row.engine)
     for line, names in engines.items():
         yield SourceLine(f"{', '.join(names)}: {line}" if len(engines) > 1 else line)
 
 
 def _line(row: Row) -> str:
-    source, k, sha256 = (_known(row.candidates.get(name)) for name in ("source", "k", "sha256"))
-    recall, oracle, random = (notation.decimal(row.candidates.get(name)) for name in ("recall", "oracle", "random"))
+    benchmark = f"{row.queries:,} queries, revision {row.revision.strip() or notation.MISSING}"
+    candidates = row.candidates
+    if candidates is None:
+        return f"{benchmark}; candidates {notation.MISSING}"
+    recall, oracle, random = map(notation.decimal, (candidates.recall, candidates.oracle, candidates.random))
     return (
-        f"{row.queries:,} queries, revision {_known(row.revision)}; candidates {source}, k = {k}, R@{k} {recall}, "
-        f"oracle nDCG@10 {oracle}, random order {random}, sha256 {sha256[:SHA256_SHOWN]}"
+        f"{benchmark}; candidates {candidates.source}, k = {candidates.k}, R@{candidates.k} {recall}, "
+        f"oracle nDCG@10 {oracle}, random order {random}, sha256 {candidates.sha256[:SHA256_SHOWN]}"
     )
-
-
-def _known(value: object) -> str:
-    return notation.MISSING if value is None else str(value).strip() or notation.MISSING

@@ -46,7 +46,11 @@ def tabulate(rows: Sequence[Row]) -> Table:
 
 
 def _same_ground(a: Row, b: Row) -> bool:
-    return a.candidates.get("sha256") == b.candidates.get("sha256") and a.per_query.keys() == b.per_query.keys()
+    return _lists(a) == _lists(b) and a.per_query.keys() == b.per_query.keys()
+
+
+def _lists(row: Row) -> str | None:
+    return row.candidates.sha256 if row.candidates else None
 
 
 def _columns(rows: Sequence[Row], baseline: str) -> list[Column]:

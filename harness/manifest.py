@@ -1,0 +1,170 @@
+"""The manifest of a RUN/ENGINE folder: which configuration made the scores of one engine, as frozen records.
+
+A leaf: it imports the engines' contract and nothing of the harness. `read` is the one place that knows how older
+versions wrote a manifest.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import PurePath
+from typing import Any, Self
+
+from engines.base import Description, ScoreKind
+
+# 1: first version, 2026-11
+# 2: a description states its score kind and whether the model is a demonstration, 2026-11-28
+FORMAT = 2
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the scores were made on. In a merged run a field holds all its values: `NVIDIA H100 | NVIDIA H200`."""
+
+    system: str
+    cpu: str
+    cores: str
+    memory_gib: str
+    gpu: str  # names of all GPUs, or `none`
+    gpu_driver: str  # or `none`
+
+    def document(self) -> dict[str, str]:
+        return asdict(self)
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        """Raises KeyError for a field that is missing; fields of a larger record are left out."""
+        return cls(**{each.name: document[each.name] for each in fields(cls)})
+
+    @classmethod
+    def joined(cls, machines: Sequence["Machine"]) -> Self:
+        """One record of several machines, each field with all of its values."""
+        documents = [machine.document() for machine in machines]
+        return cls(
+            **{each.name: " | ".join(dict.fromkeys(one[each.name] for one in documents)) for each in fields(cls)}
+        )
+
+
+@dataclass(frozen=True)
+class CandidatesRecord:
+    """Where a benchmark's candidates come from, and what they allow at best."""
+
+    source: str  # bm25, run, native, dense
+    k: int
+    parameters: Mapping[str, Any]
+    sha256: str  # of the lists
+    recall: float  # R@k
+    oracle: float  # nDCG@10 in the best possible order
+    random: float  # nDCG@10 to expect in random order
+
+    def document(self) -> dict[str, Any]:
+        return {**vars(self), "parameters": dict(self.parameters)}
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        return cls(**{each.name: document[each.name] for each in fields(cls)})
+
+
+@dataclass(frozen=True)
+class BenchmarkRecord:
+    """What was scored: data, rules and candidates of one benchmark."""
+
+    revision: str
+    split: str
+    queries: int
+    documents: int
+    analysis: str
+    remove_self: bool
+    warnings: tuple[str, ...]
+    candidates: CandidatesRecord
+
+    def document(self) -> dict[str, Any]:
+        return {**vars(self), "warnings": list(self.warnings), "candidates": self.candidates.document()}
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        values = {each.name: document[each.name] for each in fields(cls)}
+        return cls(
+            **{
+                **values,
+                "warnings": tuple(document["warnings"]),
+                "candidates": CandidatesRecord.read(document["candidates"]),
+            }
+        )
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """What decides which numbers could come out at all, by its path in the document."""
+        return {
+            "revision": self.revision,
+            "split": self.split,
+            "remove_self": self.remove_self,
+            "candidates.sha256": self.candidates.sha256,
+        }
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Which configuration made the scores of one engine. Two manifests that differ never share a store."""
+
+    engine: str  # its name in the config
+    kind: str
+    options: Mapping[str, Any]
+    description: Description
+    versions: Mapping[str, str]
+    machine: Machine
+    benchmarks: Mapping[str, BenchmarkRecord]  # by name
+    machines: Sequence[Machine] = ()  # of a run that was merged from different machines: all of them
+
+    def document(self) -> dict[str, Any]:
+        """The manifest as plain JSON data."""
+        return {
+            "format": FORMAT,
+            "engine": self.engine,
+            "kind": self.kind,
+            "options": dict(self.options),
+            "description": self.description.document(),
+            "versions": dict(self.versions),
+            "machine": self.machine.document(),
+            "benchmarks": {name: entry.document() for name, entry in self.benchmarks.items()},
+            **({"machines": [machine.document() for machine in self.machines]} if self.machines else {}),
+        }
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        """The manifest that any version wrote. Raises KeyError, TypeError or ValueError for anything else."""
+        written = document["format"]
+        if written not in (1, FORMAT):
+            raise ValueError(f"its format is {written!r}, this version reads 1 and {FORMAT}")
+        return cls(
+            engine=document["engine"],
+            kind=document["kind"],
+            options=document["options"],
+            description=read_description(document, typed=written >= FORMAT),
+            versions=document["versions"],
+            machine=Machine.read(document["machine"]),
+            benchmarks={name: BenchmarkRecord.read(entry) for name, entry in document["benchmarks"].items()},
+            machines=tuple(map(Machine.read, document.get("machines", ()))),
+        )
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(json.dumps(self.document(), sort_keys=True).encode()).hexdigest()
+
+
+# Kinds whose descriptions said nothing of their scores before format 2, which were log-odds.
+_LOG_ODDS_BEFORE_2 = ("torch", "tensorrt_llm")
+_DEMONSTRATION_BEFORE_2 = "demo"  # name of the folder that held the one demonstration model, checkpoints/demo
+
+
+def read_description(record: Mapping[str, Any], *, typed: bool) -> Description:
+    """The description in a manifest or in the header of a recording; not `typed`: of a version that lacked fields."""
+    description = Description.read(record["description"])
+    if typed or record["kind"] not in _LOG_ODDS_BEFORE_2:
+        return description
+    return replace(
+        description,
+        score_kind=ScoreKind.LOG_ODDS,
+        demonstration=PurePath(description.model).name == _DEMONSTRATION_BEFORE_2,
+    )

@@ -1,0 +1,101 @@
+"""Records as `crispbench run` and `crispbench latency` write them; a test names the fields that it changes."""
+
+from typing import Any
+
+from harness.latency.recording import FORMAT, End, Header
+from harness.manifest import BenchmarkRecord, CandidatesRecord, Machine
+
+MACHINE = {
+    "system": "Linux x86_64", "cpu": "EPYC", "cores": "2", "memory_gib": "24", "gpu": "none", "gpu_driver": "none",
+    "versions": {},
+}  # fmt: skip
+QUIET = {
+    "load_average": [0.1, 0.1, 0.1],
+    "memory_available_gib": 8.0,
+    "busy_s": 100.0,
+    "own_s": 1.0,
+    "cpu_limited_s": 0.0,
+    "heat_events": 0,
+}
+CANDIDATES = {
+    "source": "bm25", "k": 10, "parameters": {}, "sha256": "ab" * 32, "recall": 0.9, "oracle": 0.8, "random": 0.2,
+}  # fmt: skip
+ENTRY = {
+    "revision": "r1", "split": "test", "queries": 100, "documents": 1000, "analysis": "english", "remove_self": False,
+    "warnings": [], "candidates": CANDIDATES,
+}  # fmt: skip
+SETTINGS = {"queries": 100, "min_duration_s": 5.0}
+HEADER = {
+    "format": FORMAT,
+    "engine": "e",
+    "kind": "torch",
+    "options": {},
+    "description": {},
+    "concurrent": False,
+    "ceiling": None,
+    "benchmark": "b",
+    "benchmark_entry": ENTRY,
+    "name": "server",
+    "scenario": "server",
+    "part_of": None,
+    "settings": SETTINGS,
+    "distinct_queries": 100,
+    "warmup": [],
+    "machine": MACHINE,
+    "before": QUIET,
+    "started": "2026-11-25T08:00:00+00:00",
+}
+GPU = {
+    "name": "H100",
+    "sm_mhz": [1980.0, 1980.0],
+    "sm_variation": 0.0,
+    "memory_mhz": 2619.0,
+    "power_w": 400.0,
+    "temperature_c": 60.0,
+    "slowed_by": [],
+    "memory_peak_gib": 10.0,
+    "energy_j": 8000.0,
+}
+TELEMETRY = {"samples": 100, "cpu_mhz": [3000.0, 3000.0], "gpus": []}
+END = {
+    "seconds": 10.0,
+    "after": QUIET,
+    "cores": 2,
+    "others_cores": 0.0,
+    "counts": {},
+    "died": [],
+    "telemetry": TELEMETRY,
+}
+MERGED = ("benchmark_entry", "candidates", "settings", "telemetry")  # parts of which a test names some fields
+
+
+def header(**changes: Any) -> Header:
+    return Header.read(_changed(HEADER, changes))
+
+
+def end(**changes: Any) -> End:
+    return End.read(_changed(END, changes))
+
+
+def entry(**changes: Any) -> BenchmarkRecord:
+    return BenchmarkRecord.read(_changed(ENTRY, changes))
+
+
+def candidates(**changes: Any) -> CandidatesRecord:
+    return CandidatesRecord.read(CANDIDATES | changes)
+
+
+def machine(**changes: str) -> Machine:
+    return Machine.read(MACHINE | changes)
+
+
+def warmup(error: str | None = None) -> dict[str, Any]:
+    """The document of one request of the warm-up."""
+    return {
+        "query_id": "q", "scheduled_s": 0.0, "sent_s": 0.0, "done_s": 1.0, "pairs": 1, "tokens": None, "error": error
+    }  # fmt: skip
+
+
+def _changed(whole: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = {name: _changed(whole[name], changes[name]) for name in MERGED if name in changes}
+    return whole | changes | merged
