@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from harness.report import notation
@@ -16,7 +17,14 @@ if TYPE_CHECKING:
 
 
 def render(report: Report, plots: "Sequence[Plot]" = ()) -> str:
+    """The page with the plots inside it."""
     placed = {name for section in report.sections for name in section.plots}
+    unplaced = [plot for plot in plots if plot.name not in placed]
+    return _template().render(report=report, plots=plots, unplaced=unplaced)
+
+
+@cache
+def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -26,9 +34,7 @@ def render(report: Report, plots: "Sequence[Plot]" = ()) -> str:
         lstrip_blocks=True,
     )
     environment.filters["inline"] = inline
-    return environment.get_template("index.html").render(
-        report=report, plots=plots, unplaced=[plot for plot in plots if plot.name not in placed]
-    )
+    return environment.get_template("index.html")
 
 
 def _finalize(value: object) -> object:

@@ -93,7 +93,7 @@ def _turned(header: Sequence[Text], body: Sequence[Sequence[Text]]) -> Grid:
 
 def _grid(lines: Sequence[Sequence[Text]], is_text: Sequence[bool]) -> Grid:
     header, *body = lines
-    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for name, left in zip(header, is_text, strict=True):
         grid.add_column(name, justify="left" if left else "right", overflow="fold")
     for line in body:
