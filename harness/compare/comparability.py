@@ -18,10 +18,10 @@ SHOWN = 3
 
 
 class ScoreScale(NamedTuple):
-    """Scores of equal scales can be subtracted."""
+    """The scale of scores. Scores on equal scales can be subtracted."""
 
     kind: ScoreKind
-    owner: str = ""  # the kind of engine, or the service's model, whose scale it is; empty for log-odds
+    owner: str = ""  # the engine kind or the model of a service that defines the scale; empty for log-odds
 
 
 @dataclass(frozen=True)
@@ -109,16 +109,16 @@ def ground(reference: Recorded, candidate: Recorded, allow: Sequence[str] = ()) 
 def _template(reference: Recorded, candidate: Recorded, allow: Sequence[str]) -> list[str]:
     """The obstacle that the templates are. An engine without a template, such as BM25, may be compared with any."""
     one, other = reference.manifest.description, candidate.manifest.description
-    found = other_template(one, other)
-    if found is None or "template" in allow:
+    difference = other_template(one, other)
+    if difference is None or "template" in allow:
         return []
     names = (one.template or "unnamed", other.template or "unnamed")
-    shown = [f"{name} ({value[:12]})" for name, value in zip(names, found[1:], strict=True)]
-    return [f"{found.field} is {shown[0]} and {shown[1]} (--allow template compares them anyway)"]
+    shown = [f"{name} ({value[:12]})" for name, value in zip(names, difference[1:], strict=True)]
+    return [f"{difference.field} is {shown[0]} and {shown[1]} (--allow template compares them anyway)"]
 
 
 class OtherTemplate(NamedTuple):
-    """Two prompts differ in this field of their descriptions."""
+    """The field of two descriptions in which their prompts differ."""
 
     field: str
     one: str
@@ -126,15 +126,15 @@ class OtherTemplate(NamedTuple):
 
 
 def other_template(one: Description, other: Description) -> OtherTemplate | None:
-    """How two prompts differ: by hash where both have one, else by name. None if they are equal or not known."""
+    """The difference of two prompts, by hash if both have one, else by name. None if they are equal or unknown."""
     hashes = OtherTemplate("template_sha256", one.template_sha256, other.template_sha256)
     names = OtherTemplate("template", one.template, other.template)
-    stated = next((each for each in (hashes, names) if each.one and each.other), None)
+    stated = next((pair for pair in (hashes, names) if pair.one and pair.other), None)
     return None if stated is None or stated.one == stated.other else stated
 
 
 def _benchmark(name: str, reference: Recorded, candidate: Recorded) -> list[str]:
-    one, other = (each.manifest.benchmarks[name].decisive for each in (reference, candidate))
+    one, other = (run.manifest.benchmarks[name].decisive for run in (reference, candidate))
     phrases = [f"{name} {path} is {one[path]!r} and {other[path]!r}" for path in one if one[path] != other[path]]
     if phrases:
         return phrases

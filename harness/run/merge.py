@@ -113,8 +113,8 @@ def _merge_engine(folders: Sequence[Path], out: Path, *, allow_machine: bool) ->
     joined = _manifest(manifests, allow_machine=allow_machine)
     with Store.open(out, joined) as merged:
         for benchmark in joined.benchmarks:
-            held = [folder for folder, manifest in manifests.items() if benchmark in manifest.benchmarks]
-            _merge_benchmark(benchmark, held, merged)
+            sources = [folder for folder, manifest in manifests.items() if benchmark in manifest.benchmarks]
+            _merge_benchmark(benchmark, sources, merged)
 
 
 def _read(folder: Path) -> Manifest | None:

@@ -370,8 +370,12 @@ def _score_task(
 def differing(one: Identity, other: Identity) -> str:
     """The first difference between two workers; empty if they are equal."""
     sides = [
-        {"description": each.description.document(), "versions": each.versions, "machine": each.machine.document()}
-        for each in (one, other)
+        {
+            "description": identity.description.document(),
+            "versions": identity.versions,
+            "machine": identity.machine.document(),
+        }
+        for identity in (one, other)
     ]
     for part, left, right in ((part, sides[0][part], sides[1][part]) for part in sides[0]):
         for name in sorted(left.keys() | right.keys()):
