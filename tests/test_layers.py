@@ -169,9 +169,11 @@ def test_a_modules_name_says_what_it_is() -> None:
     assert {module for module in MODULES if module.rpartition(".")[2] in NAMES_THAT_SAY_NOTHING} == set()
 
 
-def test_every_engine_and_every_benchmark_source_is_in_its_table() -> None:
+def test_every_target_of_the_tables_of_names_is_a_module() -> None:
     import engines
+    from engines.remote.dialects import DIALECTS
     from harness.benchmarks import SOURCES
 
-    tabled = {target.partition(":")[0] for target in [*engines.ENGINES.values(), *SOURCES.values()]}
+    tables = (engines.ENGINES, DIALECTS, SOURCES)
+    tabled = {target.partition(":")[0] for table in tables for target in table.values()}
     assert tabled <= MODULES.keys()

@@ -45,7 +45,8 @@ def _check_computable(parsed: Measure) -> None:
             raise ValueError(f"{parameter} = {parsed.params[parameter]}, expected 1 to {most:,}")
     if "gains" in parsed.params:
         raise ValueError("ir_measures drops the gains of a name")
-    provider = next((provider for provider in ir_measures.DefaultPipeline.providers if provider.supports(parsed)), None)
+    available = (provider for provider in ir_measures.DefaultPipeline.providers if provider.is_available())
+    provider = next((provider for provider in available if provider.supports(parsed)), None)
     if provider is None:
         raise ValueError("no installed package computes it")
     if provider.NAME == "gdeval":

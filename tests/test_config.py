@@ -1,0 +1,230 @@
+"""A config is validated once and keeps what it validated; its paths have one meaning; it may name its measures."""
+
+import contextlib
+import json
+import pickle
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ir_measures
+import pytest
+
+import engines
+from engines.base import EngineUnavailable, Options
+from engines.fake import FakeOptions
+from engines.prompts.template import load_template
+from engines.remote.prompt_text import load_tokenizer
+from engines.remote.transport import Limits, Transport
+from engines.storage import resolve
+from harness.benchmarks.beir import BeirFolder
+from harness.candidates.first_stage import retrieve
+from harness.candidates.stages import BM25Stage, DenseStage, RunStage
+from harness.candidates.trec import write_run
+from harness.config import ConfigError, read_config
+from harness.figures.measures import parse
+from harness.run.tasks import Selection, prepare
+
+ROOT = Path(__file__).parents[1]
+Crispbench = Callable[..., Any]
+
+
+@pytest.fixture
+def small(config: Callable[..., Path], animals: Path) -> Callable[..., Path]:
+    """Writes a config of the fake engine over five queries, with these entries."""
+
+    def write(**entries: Any) -> Path:
+        engine = {"kind": "fake", "seed": 1}
+        return config(engines={"fake": engine}, benchmarks=[{"source": "beir", "path": str(animals)}], **entries)
+
+    return write
+
+
+# Validated once
+
+
+def test_a_config_keeps_options_as_given_and_validated(small: Callable[..., Path]) -> None:
+    found = read_config(small())
+    entry = found.engines["fake"]
+    assert entry.given == {"seed": 1}
+    assert entry.options == FakeOptions(seed=1)
+    ((name, benchmark),) = found.entries
+    assert name is None and isinstance(benchmark.source, BeirFolder)
+
+
+def test_loading_an_engine_of_a_config_validates_nothing_again(
+    small: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = read_config(small()).engines["fake"]
+    monkeypatch.setattr(Options, "model_validate", lambda *_: pytest.fail("validated again"))
+    with engines.load(entry.kind, entry.options) as engine:
+        assert engine.options is entry.options
+
+
+def test_an_engine_of_a_config_travels_to_another_process(small: Callable[..., Path]) -> None:
+    entry = read_config(small()).engines["fake"]
+    assert pickle.loads(pickle.dumps(entry)) == entry
+
+
+def test_a_limit_makes_the_source_smaller_and_never_larger(small: Callable[..., Path]) -> None:
+    config = read_config(small())
+    assert [len(prepare(config, Selection(limit=limit))[0].benchmark.queries) for limit in (2, 9)] == [2, 5]
+    assert config.entries[0].benchmark.source.queries is None
+    smaller = config.entries[0].benchmark.source.sampled(3)
+    assert (type(smaller), smaller.queries) == (BeirFolder, 3)
+
+
+def test_a_config_keeps_the_first_stages_it_names(small: Callable[..., Path]) -> None:
+    dense = {"source": "dense", "k": 7, "model": "somewhere", "max_tokens": 64}
+    stage = read_config(small(candidates=dense)).candidates
+    assert isinstance(stage, DenseStage)
+    assert (stage.k, stage.given) == (7, {"model": "somewhere", "max_tokens": 64})
+    assert stage.options == engines.options("bi_encoder", stage.given)
+    assert read_config(small()).candidates == BM25Stage()
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"engines": {"a": "bm25"}}, "engine 'a' = 'bm25': expected a mapping such as {kind: bm25}"),
+        ({"engines": {"a": {"kind": ["bm25"]}}}, "engine 'a': kind = ['bm25'] is not a name; known are bi_encoder, "),
+        ({"engines": {}}, "engines = {}: dictionary should have at least 1 item"),
+        ({"benchmarks": ["stdlib"]}, "benchmark 'stdlib': expected a mapping such as {source: beir, path: FOLDER}"),
+        ({"benchmarks": [{"path": "x"}]}, "option 'source' is missing; known are beir, beir_archive, mteb, stdlib"),
+        ({"benchmarks": "stdlib"}, "benchmarks = 'stdlib': "),
+        ({"candidates": {"source": "run"}}, "candidates: option 'path' is missing; known are k, path, source"),
+    ],
+)
+def test_a_wrong_entry_is_refused_in_one_line(config: Callable[..., Path], entries: Any, message: str) -> None:
+    whole = {"engines": {"fake": {"kind": "fake"}}, "benchmarks": [{"source": "stdlib", "name": "stdlib-code"}]}
+    with pytest.raises(ConfigError) as raised:
+        read_config(config(**{**whole, **entries}))
+    assert message in str(raised.value) and "\n" not in str(raised.value)
+
+
+# Paths
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder with the demo's checkpoint in it."""
+    folder = tmp_path / "home"
+    shutil.copytree(ROOT / "checkpoints/demo", folder / "model")
+    monkeypatch.setenv("HOME", str(folder))
+    return folder
+
+
+def test_a_path_is_relative_to_the_working_directory_and_a_tilde_is_the_home_folder(home: Path) -> None:
+    assert resolve("folder/file") == Path("folder/file")
+    assert resolve("~/folder") == home / "folder"
+    with pytest.raises(engines.BadOptions, match=r"^path '~nobody-here/x': .*; write the folder out$"):
+        resolve("~nobody-here/x")
+
+
+def test_every_path_of_a_config_knows_the_home_folder(home: Path, animals: Path) -> None:
+    shutil.copytree(animals, home / "animals")
+    benchmark = BeirFolder(path=Path("~/animals")).load()
+    write_run(home / "animals.trec", {"q-cat": ["d-dog", "d-cat"]}, "test")
+    assert retrieve(benchmark, RunStage(path="~/{benchmark}.trec")).lists["q-cat"] == ("d-dog", "d-cat")
+    shutil.copy(ROOT / "configs/templates/demo.yaml", home / "mine.yaml")
+    assert load_template("~/mine.yaml").sha256 == load_template("demo").sha256
+    assert load_tokenizer("~/model").get_vocab_size() > 0
+    with pytest.raises(EngineUnavailable, match="expected a PEM file"):
+        (home / "authorities.pem").write_text("no certificate")
+        Transport("https://localhost", Limits(1.0, 1, 1), verify="~/authorities.pem")
+    options = {"model": "~/model", "template": "~/mine.yaml", "precision": "fp32"}
+    with engines.load("torch", options) as engine:
+        assert engine.describe().model == "~/model"
+        assert len(engine.score([("query", "document")])) == 1
+
+
+def test_paths_are_resolved_in_one_place() -> None:
+    modules = [path for package in ("engines", "harness") for path in sorted((ROOT / package).rglob("*.py"))]
+    users = [path.relative_to(ROOT) for path in modules if "expanduser" in path.read_text(encoding="utf-8")]
+    assert users == [Path("engines/storage.py")]
+
+
+# Measures
+
+
+def measured(answer: Any) -> dict[str, float]:
+    assert answer.code == 0, answer.err
+    (benchmark,) = json.loads(answer.out)["engines"]["fake"]["benchmarks"].values()
+    return {name: entry["value"] for name, entry in benchmark["measures"].items()}
+
+
+def test_a_config_names_its_measures_and_ndcg_is_always_among_them(
+    small: Callable[..., Path], crispbench: Crispbench, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    names = ["P@5", "RR(rel=1)@10", "Judged@5", "P@5"]
+    values = measured(crispbench("run", small(measures=names), "--out", out, "--json"))
+    assert set(values) == {"Judged@5", "P@5", "RR@10", "nDCG@10", "nDCG@10 tie-aware"}
+    assert values["P@5"] == pytest.approx(1 / 5)  # one of five candidates is relevant to each query
+    lines = (out / "report/report.md").read_text().splitlines()
+    header = next(line for line in lines if line.startswith("| engine"))
+    assert " P@5 " in header and " Judged@5 " in header and " AP " not in header
+    assert json.loads((out / "run.json").read_text())["measures"][0] == "nDCG@10"
+
+
+def stored(out: Path) -> list[str]:
+    """Everything in the store: scores, times and fingerprint."""
+    with contextlib.closing(sqlite3.connect(out / "fake/scores.sqlite")) as database:
+        return list(database.iterdump())
+
+
+def test_other_measures_need_no_new_scoring_and_a_report_made_again_has_them(
+    small: Callable[..., Path], crispbench: Crispbench, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert crispbench("run", small(), "--out", out).code == 0
+    standard, scores = (out / "fake/measures.json").read_bytes(), stored(out)
+    manifest = (out / "fake/manifest.json").read_bytes()
+    assert "Success@1" in measured(crispbench("run", small(measures=["Success@1"]), "--out", out, "--json"))
+    recorded = (out / "fake/measures.json").read_bytes()
+    (out / "fake/measures.json").unlink()
+    assert crispbench("report", out).code == 0
+    assert (out / "fake/measures.json").read_bytes() == recorded != standard
+    assert crispbench("run", small(), "--out", out).code == 0
+    assert (out / "fake/measures.json").read_bytes() == standard
+    assert stored(out) == scores
+    assert (out / "fake/manifest.json").read_bytes() == manifest
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("nDG@10", "measure not found: nDG"),
+        ("P@0", "cutoff = 0, expected 1 to 1,000,000"),
+        ("nDCG@10000000", "cutoff = 10000000, expected 1 to 1,000,000"),
+        ("AP(rel=99999999)", "rel = 99999999, expected 1 to 1,000"),
+        ("nDCG(gains={1: 3})@10", "ir_measures drops the gains of a name"),
+        ("ERR@10", "its provider gdeval takes numbers as ids alone"),
+        ("alpha_nDCG@10", "no installed package computes it"),
+        ("Accuracy@10", "division by zero"),
+        ("P", "cutoff"),
+        ("", "measure"),
+        ("nDCG@10; AP", "measure"),
+    ],
+)
+def test_a_measure_that_cannot_be_computed_is_refused_before_anything_is_loaded(
+    small: Callable[..., Path], name: str, reason: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        read_config(small(measures=[name]))
+    message = str(raised.value)
+    assert f"measure {name!r} is not known (" in message and reason in message and "\n" not in message
+
+
+@pytest.mark.parametrize("names", [[], "nDCG@10", {"nDCG@10": 1}])
+def test_measures_are_a_list_of_at_least_one(small: Callable[..., Path], names: Any) -> None:
+    with pytest.raises(ConfigError, match="measures = "):
+        read_config(small(measures=names))
+
+
+@pytest.mark.parametrize("name", ["nDCG@10", "AP(rel=2)", "RR@10", "Success@5", "Compat(p=0.9)", "Bpref", "IPrec@0.1"])
+def test_a_measure_is_read_as_it_is_written(name: str) -> None:
+    assert str(parse(name)) == name
+    assert parse(name) == ir_measures.parse_measure(name)
