@@ -1,4 +1,4 @@
-"""What a result was made on: the parts of the machine and the versions that can change a score or a time."""
+"""The machine and the versions behind a result: everything that can change a score or a time."""
 
 import os
 import platform
@@ -37,7 +37,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the installed packages that matter."""
+    """Versions of Python and of the installed packages in PACKAGES."""
     installed = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -48,7 +48,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> Machine:
-    """CPU, cores, memory, system and NVIDIA GPUs; constant while the machine is."""
+    """CPU, cores, memory, system and NVIDIA GPUs; constant for the same machine."""
     gpus, driver = _gpus()
     return Machine(
         system=f"{platform.system()} {platform.machine()}",

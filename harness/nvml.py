@@ -1,10 +1,10 @@
-"""NVML, NVIDIA's interface to its GPUs: how it is opened, and an answer or None to each question."""
+"""NVML, NVIDIA's interface to its GPUs: opening it, and calling its functions, which may be unsupported."""
 
 from typing import Any
 
 
 def open_nvml() -> tuple[Any, list[Any]]:
-    """NVML and its GPUs; None where there is no package, no driver, or one that does not answer."""
+    """NVML and its GPUs; None without the package, without a driver, or if the driver does not answer."""
     try:
         import pynvml
     except ImportError:

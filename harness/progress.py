@@ -30,7 +30,7 @@ class _Speed(ProgressColumn):
 
 
 class _Read(Collection[str]):
-    """Texts that move a bar while they are read; a second reading starts it anew."""
+    """Texts that advance a bar while they are read; a second reading starts the bar again."""
 
     def __init__(self, texts: Collection[str], progress: Progress, task: TaskID) -> None:
         self._texts, self._progress, self._task = texts, progress, task
@@ -50,14 +50,14 @@ class _Read(Collection[str]):
 
 @contextmanager
 def reading(description: str, documents: Collection[str]) -> Iterator[Collection[str]]:
-    """Yields the same documents, whose reading is shown."""
+    """Yields the same documents and shows how many have been read."""
     with _progress("documents") as progress:
         yield _Read(documents, progress, progress.add_task(description, total=len(documents)))
 
 
 @contextmanager
 def bar(description: str, total: int, unit: str) -> Iterator[Advance]:
-    """Yields a function that is told how many more are done."""
+    """Yields a function to call with the number of further items done."""
     with _progress(unit) as progress:
         task = progress.add_task(description, total=total)
         yield lambda done: progress.advance(task, done)
@@ -65,7 +65,7 @@ def bar(description: str, total: int, unit: str) -> Iterator[Advance]:
 
 @contextmanager
 def waiting(description: str) -> Iterator[None]:
-    """Shows that something of unknown length goes on."""
+    """Shows that work of unknown length is under way."""
     console = Console(stderr=True)
     with console.status(escape(description)) if console.is_terminal else nullcontext():
         yield

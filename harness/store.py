@@ -1,7 +1,7 @@
 """Raw results of one engine in one run: an SQLite file that commits after every query.
 
-A query is done when its row in `samples` is there; its scores were written in the same transaction. Killed at
-any moment, a run loses at most the query in flight. Measures are computed from here and never written back.
+A query is done when it has a row in `samples`; its scores were written in the same transaction. A run that is killed
+at any moment loses at most the query in flight. Measures are computed from the store and never written back.
 """
 
 import fcntl
@@ -16,8 +16,8 @@ from engines.base import Counts, CrispbenchError
 from harness.manifest import Manifest
 from harness.records import Failure, Oddities, Qrels, Sample, Score
 
-# Tables are only ever added, so that a newer version resumes an older store: `oddities` came on 2026-11-25, and what
-# a store without it would say there is not known.
+# Tables are only added, so that a newer version resumes an older store: `oddities` was added on 2026-11-25, and older
+# stores have unknown oddities.
 SCHEMA = """
 PRAGMA journal_mode=WAL;
 PRAGMA synchronous=NORMAL;
@@ -52,7 +52,7 @@ class NotComparable(StoreError):
 
 
 class Store:
-    """Use `Store.open` to write and `Store.read` to look; both close at the end of a with block."""
+    """Use `Store.open` to write and `Store.read` to read; both close at the end of a with block."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -60,10 +60,10 @@ class Store:
     @classmethod
     @contextmanager
     def open(cls, folder: Path, manifest: Manifest, *, fresh: bool = False) -> Iterator["Store"]:
-        """A store to write results of this manifest to; made if it is not there, emptied first if `fresh`.
+        """A store for results of this manifest; created if it does not exist, emptied first if `fresh`.
 
-        Raises NotComparable, naming the fields that differ, if it holds results of another configuration, and
-        StoreError if another process is writing to it. Benchmarks that are new to the store are added to it.
+        Raises NotComparable with the differing fields if it holds results of another configuration, and StoreError if
+        another process is writing to it. New benchmarks are added to the store.
         """
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("w") as lock:
@@ -71,7 +71,7 @@ class Store:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise StoreError(f"{folder} is being written by another process: wait for it or use --out") from None
-            if fresh:  # behind the lock: never under another process that writes
+            if fresh:  # the lock is held, so no other process writes
                 _delete(folder)
             with cls._connect(folder / FILE, "rwc") as store:
                 store._connection.executescript(SCHEMA)
@@ -82,7 +82,7 @@ class Store:
     @classmethod
     @contextmanager
     def read(cls, folder: Path) -> Iterator["Store"]:
-        """A store to look at, also while another process writes to it. Raises StoreError if there is none."""
+        """A store to read, also while another process writes to it. Raises StoreError if there is no store."""
         if not (folder / FILE).is_file():
             raise StoreError(f"{folder} holds no {FILE}: expected a RUN/ENGINE folder that `crispbench run` wrote")
         with cls._connect(folder / FILE, "ro") as store:
@@ -98,13 +98,13 @@ class Store:
             finally:
                 connection.close()
         except sqlite3.OperationalError as error:  # a full disk, a folder without permission
-            raise StoreError(f"{path}: {error}; what was committed is kept, mend it and repeat the command") from None
+            raise StoreError(f"{path}: {error}; committed scores are kept: solve this and repeat the command") from None
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{path}: {error}; move the file away, or repeat the run with --fresh") from None
 
     def _leave_one_file(self) -> None:
         """Fold the write-ahead log into the store, so that a recorded run is one file and reading adds none."""
-        with suppress(sqlite3.OperationalError):  # somebody is reading; the next writer will do it
+        with suppress(sqlite3.OperationalError):  # someone is reading; the next writer tries again
             self._connection.execute("PRAGMA journal_mode=DELETE")
 
     def _accept(self, manifest: Manifest, folder: Path) -> None:
@@ -123,7 +123,7 @@ class Store:
             self._connection.execute("INSERT INTO manifest VALUES (?)", (json.dumps(current),))
 
     def manifest(self) -> Manifest | None:
-        """The manifest, with every benchmark that was ever run; None in a new store. Raises StoreError."""
+        """The manifest, with every benchmark of any run so far; None in a new store. Raises StoreError."""
         row = self._connection.execute("SELECT document FROM manifest").fetchone() if self._has("manifest") else None
         try:
             return Manifest.read(json.loads(row[0])) if row else None
@@ -205,11 +205,11 @@ class Store:
         return dict(self.scored(benchmark))
 
     def scored(self, benchmark: str) -> "Scored":
-        """The same, each query read when it is asked for while the store is open: millions need no memory."""
+        """The same as a mapping that reads each query on access while the store is open, so millions need no memory."""
         return Scored(self._connection, benchmark)
 
     def samples(self, benchmark: str) -> list[Sample]:
-        """In the order in which the queries were scored."""
+        """Samples in the order in which the queries were scored."""
         rows = self._connection.execute(
             "SELECT query_id, service_s, pairs, warmup, counts FROM samples WHERE benchmark = ? ORDER BY rowid",
             (benchmark,),
@@ -226,8 +226,8 @@ class Store:
         return [Failure(query_id, error) for query_id, error in rows]
 
     def _has(self, table: str) -> bool:
-        found = self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,))
-        return found.fetchone() is not None
+        rows = self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,))
+        return rows.fetchone() is not None
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -270,7 +270,7 @@ def _delete(folder: Path) -> None:
 
 
 def differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """What differs between two manifests, one phrase each; a benchmark that only one of them has is no difference."""
+    """One phrase for every difference between two manifests. A benchmark in only one of them does not count."""
     left, right = _flat(stored), _flat(current)
     shared = stored["benchmarks"].keys() & current["benchmarks"].keys()
     phrases = []

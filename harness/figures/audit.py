@@ -1,6 +1,6 @@
-"""What odd texts a benchmark's prompts had to take, per query, and what nDCG@10 is without the queries that had them.
+"""Odd texts in a benchmark's prompts, per query, and nDCG@10 without the queries that have them.
 
-It knows texts, counts and values per query. How an engine cuts a document or finds a special token it does not know.
+It knows texts, counts and values per query, not how an engine cuts a document or finds a special token.
 """
 
 import hashlib
@@ -11,37 +11,37 @@ from typing import NamedTuple
 
 from harness.records import Audit, Oddities, Sample
 
-OF_THE_ENGINE = ("special_text", "truncated")  # counted per query while it scores; see Engine.counts
+OF_THE_ENGINE = ("special_text", "truncated")  # counted per query while the engine scores; see engines.base.Counts
 KINDS = (*OF_THE_ENGINE, *Oddities._fields)
 NOT_COUNTED = "this engine does not count it"
-NOT_EXAMINED = "the candidates were not examined: the same `crispbench run` once more does that and scores nothing anew"
+NOT_EXAMINED = "the candidates were not examined: repeat `crispbench run`, which examines them and scores nothing again"
 NO_QUALITY = "the run is invalid or has scored nothing"
 UNTOUCHED = "no query has any"
-LEAST = 2  # queries of a mean
+LEAST = 2  # smallest number of queries for a mean
 
-# Of a corpus on disk, one text by its id takes 25 times as long as one of all in order (benchmarks/stored.py).
+# In a corpus on disk, reading one text by its id takes 25 times as long as the next in order (benchmarks/stored.py).
 SCAN = 25
 DIGEST_BYTES = 16
 
 
 class Groups(NamedTuple):
-    """Which documents are empty, and which have the text of another one."""
+    """Empty documents, and documents that have the same text as another one."""
 
     empty: frozenset[str]
-    first: Mapping[str, str]  # doc_id -> the first document with its text, of texts that several have
+    first: Mapping[str, str]  # doc_id -> the first document with the same text, for texts of several documents
 
 
 def oddities(documents: Mapping[str, str], lists: Mapping[str, Sequence[str]]) -> dict[str, Oddities]:
-    """What is odd among each query's candidates.
+    """Numbers of odd texts among each query's candidates.
 
-    Each document is read once; 16 bytes of its text are kept, so that a corpus on disk may be larger than memory.
+    Every document is read once, and 16 bytes per text are kept, so that a corpus on disk may be larger than memory.
     """
     groups = group(_texts(documents, {doc_id for docs in lists.values() for doc_id in docs}))
     return {query_id: _of_query(docs, groups) for query_id, docs in lists.items()}
 
 
 def group(texts: Iterable[tuple[str, str]]) -> Groups:
-    """Documents by their text. White space alone is empty; what is empty is nobody's duplicate."""
+    """Documents by their text. Only white space counts as empty; empty documents are not duplicates."""
     seen: dict[bytes, str] = {}
     first: dict[str, str] = {}
     empty = set()
@@ -62,11 +62,11 @@ def audit(
     samples: Sequence[Sample],
     odd: Mapping[str, Oddities] | None,
 ) -> dict[str, Audit]:
-    """For each kind how many texts and judged queries it touched, and the mean over the other queries.
+    """For each kind the number of its texts and of queries with them, and the mean over the other queries.
 
-    `per_query` has nDCG@10 of every judged query, none if the run is invalid. Of a query that has no scores yet the
-    engine's counts are not known and count nothing. There is no interval: queries are left out for what is in them,
-    which is no sample, so that nothing could be concluded of other queries.
+    `per_query` has nDCG@10 of every judged query; it is empty if the run is invalid. Queries without scores yet have no
+    engine counts and count 0. There is no interval: queries are left out for their content, which is not a sample, so
+    nothing follows for other queries.
     """
     values = per_query if samples else {}
     return {kind: _entry(query_ids, values, *_counts(kind, samples, odd)) for kind in KINDS}
@@ -88,16 +88,16 @@ def _of_query(docs: Sequence[str], groups: Groups) -> Oddities:
 def _counts(
     kind: str, samples: Sequence[Sample], odd: Mapping[str, Oddities] | None
 ) -> tuple[dict[str, int] | None, str]:
-    """Texts of this kind per query that has any; None and the reason if that is not known."""
+    """Texts of this kind per query that has any; None and the reason if they are unknown."""
     if kind not in OF_THE_ENGINE:
         if odd is None:
             return None, NOT_EXAMINED
-        place = Oddities._fields.index(kind)
-        return {query_id: found[place] for query_id, found in odd.items() if found[place]}, ""
-    asked = [sample for sample in samples if sample.pairs]
-    counts = {sample.query_id: _count(kind, sample) for sample in asked}
+        index = Oddities._fields.index(kind)
+        return {query_id: texts[index] for query_id, texts in odd.items() if texts[index]}, ""
+    scored = [sample for sample in samples if sample.pairs]
+    counts = {sample.query_id: _count(kind, sample) for sample in scored}
     known = {query_id: count for query_id, count in counts.items() if count is not None}
-    if not asked or len(known) < len(counts):
+    if not scored or len(known) < len(counts):
         return None, NOT_COUNTED
     return {query_id: count for query_id, count in known.items() if count}, ""
 
@@ -116,13 +116,13 @@ def _entry(
     reason = _unknown(per_query, len(touched), left)
     if reason:
         return Audit(texts, len(touched), left, None, None, reason)
-    # exact sums: the order of the queries does not count
+    # fsum is exact, so the order of the queries does not matter
     without = fsum(value for query_id, value in per_query.items() if query_id not in counts) / left
     return Audit(texts, len(touched), left, without, without - fsum(per_query.values()) / len(per_query), "")
 
 
 def _unknown(per_query: Mapping[str, float], touched: int, left: int) -> str:
-    """Why nothing can be said of nDCG@10; empty if it can."""
+    """Why nDCG@10 without these queries is unknown; empty if it is known."""
     if not per_query:
         return NO_QUALITY
     if not touched:

@@ -1,4 +1,4 @@
-"""How far one engine's scores and orders are from another's over the same candidates: what nDCG@10 cannot see."""
+"""Distance between two engines' scores and orders over the same candidates, which nDCG@10 does not show."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from harness.figures.measures import tied_documents
 from harness.figures.statistics import Values, contrast
 from harness.records import Qrels, Score
 
-PERSISTENCE = 0.9  # of rank-biased overlap: the first ten ranks have 86% of the weight (Webber et al. 2010)
+PERSISTENCE = 0.9  # p of rank-biased overlap: the first ten ranks have 86% of the weight (Webber et al. 2010)
 TOP = 10
-Scores = Mapping[str, Sequence[Score]]  # query_id -> in first-stage order
+Scores = Mapping[str, Sequence[Score]]  # query_id -> scores in first-stage order
 Ranks = np.ndarray[tuple[int], np.dtype[np.intp]]
 
 
@@ -29,18 +29,18 @@ class Sides(NamedTuple):
 
 
 class Drift(NamedTuple):
-    """Candidate's score minus the reference's, over all pairs, in units of the score."""
+    """The candidate's score minus the reference's, over all pairs, in units of the score."""
 
     mean_absolute: float
     p99: float  # of the absolute drift
     maximum: float  # of the absolute drift
     bias: float  # mean of the signed drift
-    query_id: str  # of the maximum
+    query_id: str  # query and document with the maximum
     doc_id: str
 
 
 class Correlation(NamedTuple):
-    """Of the two orders of a query; None where no query has one."""
+    """Correlation of the two orders of a query; None if it is undefined for all queries."""
 
     mean: float | None
     lowest: float | None
@@ -48,44 +48,44 @@ class Correlation(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """How well one engine's scores keep documents apart."""
+    """How well one engine's scores separate documents."""
 
-    tie_rate: float  # share of the pairs that another pair of the query ties with
-    saturation: float  # share of the pairs that have, with others, the highest or lowest score of the benchmark
+    tie_rate: float  # share of pairs that tie with another pair of their query
+    saturation: float  # share of pairs that share the highest or the lowest score of the benchmark with others
 
 
 class Changes(NamedTuple):
-    """Queries whose order changed, by where it matters; they add up to all that changed."""
+    """Queries whose order changed, by the position of the change. Their sum is the number of changed queries."""
 
     first_relevant: int  # the first relevant document has another rank
-    above: int  # only documents above it, or above and below, changed places
-    below: int  # it and everything above it kept their places
+    above: int  # it kept its rank, and documents above it changed theirs
+    below: int  # it and all documents above it kept their ranks
     without: int  # no candidate is relevant
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How far the candidate's scores and orders are from the reference's, whatever the judgements say."""
+    """Distance between the candidate's scores and orders and the reference's, independent of judgements."""
 
-    queries: int  # those that have candidates
+    queries: int  # queries with candidates
     pairs: int
-    drift: Drift | None  # None: the two engines' scores are not on one scale
+    drift: Drift | None  # None: the engines' scores have different scales
     tau: Correlation  # Kendall's tau-b of the scores
     overlap: Correlation  # rank-biased overlap, p = 0.9
-    top1: int  # queries whose first document is another one
-    top10: int  # queries whose first ten documents are other ones
-    top10_order: int  # queries whose first ten documents are others or in another order
+    top1: int  # queries whose first document differs
+    top10: int  # queries whose top 10 holds other documents
+    top10_order: int  # queries whose top 10 holds other documents or another order
     changes: Changes
     reference: Scale
     candidate: Scale
-    per_query: Mapping[str, float]  # mean absolute drift, or 1 - RBO where the scores are not on one scale
+    per_query: Mapping[str, float]  # mean absolute drift, or 1 - RBO for different scales
 
 
 class Noise(NamedTuple):
-    """The candidate's distance from the reference beside that of the reference from its own repetition."""
+    """The candidate's distance from the reference, compared with the distance of a repetition of the reference."""
 
     candidate: float  # mean over queries of the mean absolute drift, or of 1 - RBO
-    repeated: float
+    repeated: float  # the same for the repetition
     lo: float | None  # 95% interval of the paired difference, candidate - repeated; None for one query
     hi: float | None
 
@@ -95,7 +95,7 @@ class Noise(NamedTuple):
 
 
 class Move(NamedTuple):
-    """A document that changed its place, on both sides."""
+    """A document whose rank changed, with its rank and score on both sides."""
 
     doc_id: str
     grade: int | None  # None: not judged
@@ -106,23 +106,23 @@ class Move(NamedTuple):
 
 
 def fidelity(qrels: Qrels, reference: Scores, candidate: Scores, *, same_scale: bool) -> Fidelity:
-    """Of the queries that have candidates. Raises ValueError if the two sides did not score the same documents."""
+    """Fidelity over the queries with candidates. Raises ValueError if the sides scored different documents."""
     queries = [sides(query_id, reference[query_id], candidate[query_id]) for query_id in sorted(reference)]
-    queries = [each for each in queries if each.doc_ids]
-    overlaps = {each.query_id: overlap(each.ranks_reference, each.ranks_candidate) for each in queries}
+    queries = [query for query in queries if query.doc_ids]
+    overlaps = {query.query_id: overlap(query.ranks_reference, query.ranks_candidate) for query in queries}
     distances = {query_id: 1 - value for query_id, value in overlaps.items()}
     if same_scale:
-        distances = {each.query_id: float(np.abs(each.candidate - each.reference).mean()) for each in queries}
-    taus = [tau(each.reference, each.candidate) for each in queries]
+        distances = {query.query_id: float(np.abs(query.candidate - query.reference).mean()) for query in queries}
+    taus = [tau(query.reference, query.candidate) for query in queries]
     return Fidelity(
         queries=len(queries),
-        pairs=sum(len(each.doc_ids) for each in queries),
+        pairs=sum(len(query.doc_ids) for query in queries),
         drift=_drift(queries) if same_scale and queries else None,
         tau=_correlation(taus),
         overlap=_correlation(list(overlaps.values())),
-        top1=sum(_top(each, 1) for each in queries),
-        top10=sum(_top(each, TOP) for each in queries),
-        top10_order=sum(_reordered(each, TOP) for each in queries),
+        top1=sum(_top(query, 1) for query in queries),
+        top10=sum(_top(query, TOP) for query in queries),
+        top10_order=sum(_reordered(query, TOP) for query in queries),
         changes=_changes(queries, qrels),
         reference=_scale(reference),
         candidate=_scale(candidate),
@@ -133,7 +133,7 @@ def fidelity(qrels: Qrels, reference: Scores, candidate: Scores, *, same_scale: 
 def sides(query_id: str, reference: Sequence[Score], candidate: Sequence[Score]) -> Sides:
     doc_ids = [score.doc_id for score in reference]
     if doc_ids != [score.doc_id for score in candidate]:
-        raise ValueError(f"query {query_id!r}: the two sides scored other documents or in another order")
+        raise ValueError(f"query {query_id!r}: the two sides scored different documents, or in a different order")
     one, other = (np.array([score.value for score in scored]) for scored in (reference, candidate))
     return Sides(query_id, doc_ids, one, other, _ranks(one), _ranks(other))
 
@@ -149,14 +149,14 @@ def tau(reference: Values, candidate: Values) -> float | None:
     """Kendall's tau-b of the scores, which corrects for ties (Kendall 1945); None if one side has equal scores only."""
     if len(reference) < 2 or np.ptp(reference) == 0 or np.ptp(candidate) == 0:
         return None
-    method = "asymptotic" if len(reference) > 2 else "exact"  # of the p-value, unused; scipy fails with the other
+    method = "asymptotic" if len(reference) > 2 else "exact"  # for the unused p-value; scipy fails with the other one
     return float(stats.kendalltau(reference, candidate, method=method).statistic)
 
 
 def overlap(reference: Ranks, candidate: Ranks) -> float:
     """Extrapolated rank-biased overlap of two orders of the same n documents, 1 for equal orders.
 
-    RBO = X_n/n p^n + (1-p)/p sum_d X_d/d p^d, X_d documents being among the first d of both (Webber, Moffat and
+    RBO = X_n/n p^n + (1-p)/p sum_d X_d/d p^d, where X_d documents are among the first d of both (Webber, Moffat and
     Zobel, ACM TOIS 28(4), 2010, equation 32 at full depth). Ties are broken as in the ranking.
     """
     count = len(reference)
@@ -167,19 +167,19 @@ def overlap(reference: Ranks, candidate: Ranks) -> float:
 
 
 def noise(candidate: Fidelity, repeated: Fidelity) -> Noise:
-    """Whether the candidate is further from the reference than its repetition is: paired over the queries."""
+    """Whether the candidate is further from the reference than a repetition of the reference, paired over queries."""
     differences = {query_id: value - repeated.per_query[query_id] for query_id, value in candidate.per_query.items()}
-    found = contrast({"": differences}, {"": 1.0}, threshold=0.0)
-    one, other = (float(np.mean(list(each.per_query.values()))) for each in (candidate, repeated))
-    return Noise(one, other, found.lo, found.hi)
+    excess = contrast({"": differences}, {"": 1.0}, threshold=0.0)
+    one, other = (float(np.mean(list(side.per_query.values()))) for side in (candidate, repeated))
+    return Noise(one, other, excess.lo, excess.hi)
 
 
-def moves(each: Sides, grades: Mapping[str, int]) -> tuple[Move, ...]:
-    """Documents among the first ten of either order that changed their rank, best first in the reference's order."""
+def moves(query: Sides, grades: Mapping[str, int]) -> tuple[Move, ...]:
+    """Documents in the top 10 of either order whose rank changed, in the reference's order."""
     moved = [
         Move(doc_id, grades.get(doc_id), int(before), int(now), float(one), float(other))
         for doc_id, before, now, one, other in zip(
-            each.doc_ids, each.ranks_reference, each.ranks_candidate, each.reference, each.candidate, strict=True
+            query.doc_ids, query.ranks_reference, query.ranks_candidate, query.reference, query.candidate, strict=True
         )
         if before != now and min(before, now) <= TOP
     ]
@@ -187,12 +187,12 @@ def moves(each: Sides, grades: Mapping[str, int]) -> tuple[Move, ...]:
 
 
 def _drift(queries: Sequence[Sides]) -> Drift:
-    differences = np.concatenate([each.candidate - each.reference for each in queries])
+    differences = np.concatenate([query.candidate - query.reference for query in queries])
     absolute = np.abs(differences)
-    place = int(absolute.argmax())
-    worst = [(each.query_id, doc_id) for each in queries for doc_id in each.doc_ids][place]
+    index = int(absolute.argmax())
+    worst = [(query.query_id, doc_id) for query in queries for doc_id in query.doc_ids][index]
     p99 = float(np.quantile(absolute, 0.99))
-    return Drift(float(absolute.mean()), p99, float(absolute[place]), float(differences.mean()), *worst)
+    return Drift(float(absolute.mean()), p99, float(absolute[index]), float(differences.mean()), *worst)
 
 
 def _correlation(values: Sequence[float | None]) -> Correlation:
@@ -201,33 +201,33 @@ def _correlation(values: Sequence[float | None]) -> Correlation:
     return Correlation(mean, lowest, len(values) - len(known))
 
 
-def _top(each: Sides, k: int) -> bool:
-    """Whether other documents are among the first k."""
-    return bool(np.any((each.ranks_reference <= k) != (each.ranks_candidate <= k)))
+def _top(query: Sides, k: int) -> bool:
+    """Whether the top k holds other documents."""
+    return bool(np.any((query.ranks_reference <= k) != (query.ranks_candidate <= k)))
 
 
-def _reordered(each: Sides, k: int) -> bool:
+def _reordered(query: Sides, k: int) -> bool:
     return bool(
-        np.any(each.ranks_reference[each.ranks_reference <= k] != each.ranks_candidate[each.ranks_reference <= k])
+        np.any(query.ranks_reference[query.ranks_reference <= k] != query.ranks_candidate[query.ranks_reference <= k])
     )
 
 
 def _changes(queries: Sequence[Sides], qrels: Qrels) -> Changes:
     counts = {"first_relevant": 0, "above": 0, "below": 0, "without": 0}
-    for each in queries:
-        if not np.array_equal(each.ranks_reference, each.ranks_candidate):
-            counts[_place(each, qrels.get(each.query_id, {}))] += 1
+    for query in queries:
+        if not np.array_equal(query.ranks_reference, query.ranks_candidate):
+            counts[_change(query, qrels.get(query.query_id, {}))] += 1
     return Changes(**counts)
 
 
-def _place(each: Sides, grades: Mapping[str, int]) -> str:
-    relevant = np.array([grades.get(doc_id, 0) > 0 for doc_id in each.doc_ids])
+def _change(query: Sides, grades: Mapping[str, int]) -> str:
+    relevant = np.array([grades.get(doc_id, 0) > 0 for doc_id in query.doc_ids])
     if not relevant.any():
         return "without"
-    first = each.ranks_reference[relevant].min()
-    if first != each.ranks_candidate[relevant].min():
+    first = query.ranks_reference[relevant].min()
+    if first != query.ranks_candidate[relevant].min():
         return "first_relevant"
-    changed = each.ranks_reference[each.ranks_reference != each.ranks_candidate]
+    changed = query.ranks_reference[query.ranks_reference != query.ranks_candidate]
     return "below" if changed.min() > first else "above"
 
 

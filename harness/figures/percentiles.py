@@ -1,7 +1,7 @@
-"""What a sample of latencies knows of a percentile: an interval, a conservative bound, or nothing. Pure.
+"""Percentiles of latencies with an interval and a conservative bound, as far as the samples allow. Pure.
 
-Latencies of one process are no independent draws, so every rule counts *effective* samples, and its ranks are
-stretched back over the samples that are there.
+Latencies of one process are not independent, so every rule counts *effective* samples, and its ranks are stretched over
+the actual samples.
 """
 
 import math
@@ -15,51 +15,50 @@ from scipy import stats
 from harness.outcome import Outcome
 from harness.records import Percentile, Sample
 
-CONFIDENCE = 0.95  # of the interval
-BOUND_CONFIDENCE = 0.99  # of the conservative bound: MLPerf's c, fixed in LoadGen (early_stopping.cc)
-# A share of slow requests that is 1/0.05 times what is allowed, 20% for a p99, is seen in at most 5% of the runs of a
-# server that keeps to it, whatever its requests have to do with each other (Markov's inequality). The queue of an
-# overloaded server needs that: it grows without end, so that all its times together are one or two effective samples.
+CONFIDENCE = 0.95  # confidence of the interval
+BOUND_CONFIDENCE = 0.99  # confidence of the conservative bound: MLPerf's c, fixed in LoadGen (early_stopping.cc)
+# A share of slow requests of 1/0.05 times the allowed share, 20% for a p99, occurs in at most 5% of the runs of a
+# server that meets the objective, however its requests depend on each other (Markov's inequality). Overloaded servers
+# need this rule: their queue grows without end, so all of its times together are one or two effective samples.
 CLEARLY = 0.05
 QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
-CONFIDENCE = 0.95
 
 
 class Estimate(NamedTuple):
-    """A percentile in the unit of its samples. None where there are too few samples, with the reason."""
+    """A percentile in the unit of its samples. A value is None if there are too few samples."""
 
     estimate: float | None  # nearest rank
     lo: float | None  # 95% interval by order statistics
     hi: float | None
-    conservative: float | None  # 99% sure not to be exceeded by the true percentile
+    conservative: float | None  # upper bound of the true percentile, 99% confidence
     n: int
     n_eff: int
-    reason: str = ""  # why something is None
+    reason: str = ""  # why a value is None
 
 
 class Floors(NamedTuple):
-    """From how many effective samples on something is known of a quantile."""
+    """Smallest numbers of effective samples for statements about a quantile."""
 
-    estimate: int  # the largest sample bounds it from above, 95%
+    estimate: int  # the largest sample bounds the quantile from above, 95%
     interval: int  # both ends of the interval exist
     conservative: int  # early stopping's bound exists
-    precise: int  # the share of samples below it is known to a twentieth of what lies above, 99%
+    precise: int  # the share below the quantile is known to 1/20 of the share above, 99%
 
 
 class Objective(NamedTuple):
-    """Whether enough requests were answered within a time."""
+    """Whether enough requests were answered within the objective's time."""
 
     slo_s: float
     quantile: float
     over: int  # requests that took longer, failed ones included
     n: int
     n_eff: int
-    needed: int  # effective samples that would pass with the share of slow ones seen
+    needed: int  # effective samples that would pass with the observed share of slow requests
     verdict: Outcome  # PASS, FAIL or INCONCLUSIVE
 
 
 class _Ranks(NamedTuple):
-    """Places among the sorted samples, from 1; 0 where there is none."""
+    """Ranks among the sorted samples, from 1; 0 for a rank that does not exist."""
 
     lo: int
     hi: int
@@ -67,7 +66,7 @@ class _Ranks(NamedTuple):
 
 
 def estimate(values: Sequence[float], quantile: float) -> Estimate:
-    """What `values`, in the order of their measurement, say of a quantile."""
+    """The quantile of `values`, which are in the order of their measurement."""
     n, n_eff = len(values), effective(values)
     floors, ordered = floors_of(quantile), sorted(values)
     if n_eff < floors.estimate:
@@ -88,10 +87,10 @@ def estimates(values: Sequence[float]) -> dict[str, Estimate]:
 
 
 def effective(values: Sequence[float]) -> int:
-    """How many independent samples these are worth: n (1 - r) / (1 + r), r their autocorrelation at lag 1.
+    """Number of independent samples with the same information: n (1 - r) / (1 + r), r the autocorrelation at lag 1.
 
-    Of ranks, as one outlier would hide the correlation of all others, and percentiles know only ranks. A negative
-    r counts as 0: more than n is never known.
+    Ranks are correlated, not values: one outlier would hide the correlation of all others, and percentiles depend only
+    on ranks. A negative r counts as 0: the result never exceeds n.
     """
     n = len(values)
     ranks = stats.rankdata(values) - (n + 1) / 2
@@ -116,20 +115,20 @@ def floors_of(quantile: float) -> Floors:
 
 
 def under_needed(over: int, quantile: float) -> int:
-    """h(t): how many samples must lie below a time for `over` slower ones to be no more than their share, 99% sure.
+    """h(t): samples that must lie below a time so that `over` slower ones stay within their share, 99% confidence.
 
-    The least h with P[Binomial(h + t, 1 - p) <= t] < 1 - c (LoadGen, early_stopping.cc), which is a quantile of the
-    negative binomial distribution.
+    The smallest h with P[Binomial(h + t, 1 - p) <= t] < 1 - c (LoadGen, early_stopping.cc), a quantile of the negative
+    binomial distribution.
     """
     return int(stats.nbinom.ppf(BOUND_CONFIDENCE, over + 1, 1 - quantile)) + 1
 
 
 def objective(values: Sequence[float], slo_s: float, quantile: float = 0.99) -> Objective:
-    """LoadGen's rule of the server scenario: t slow requests pass if there are h(t) + t in all.
+    """LoadGen's rule of the server scenario: t slow requests pass among at least h(t) + t requests.
 
-    Counted in effective samples, t rounded up, from early stopping's floor on. What does not pass failed if more
-    than its share of all requests was slow, and there are enough effective samples or so many slow ones (`CLEARLY`);
-    otherwise more requests could decide. A failed request is infinite.
+    Both are counted in effective samples, t rounded up, from early stopping's floor on. The objective fails if more
+    than the allowed share of all requests was slow, and if there are enough effective samples or clearly too many slow
+    requests (`CLEARLY`). Otherwise it is inconclusive: more requests could decide. A failed request is infinite.
     """
     n, n_eff = len(values), effective(values)
     over = sum(value > slo_s for value in values)
@@ -149,8 +148,11 @@ def objective(values: Sequence[float], slo_s: float, quantile: float = 0.99) -> 
 
 @lru_cache(maxsize=4096)
 def _ranks(n: int, quantile: float) -> _Ranks:
-    """[x(l), x(u)] covers the quantile with at least 95%: at most alpha/2 lies on either side (David and Nagaraja 2003,
-    Order Statistics, 7.1). From the top: the largest t with n >= h(t) + t."""
+    """Ranks of the interval [x(l), x(u)] and of the conservative bound.
+
+    The interval covers the quantile with at least 95%: at most alpha/2 lies on either side (David and Nagaraja 2003,
+    Order Statistics, 7.1). The bound counts from the top: the largest t with n >= h(t) + t.
+    """
     tail = (1 - CONFIDENCE) / 2
     lo = int(stats.binom.ppf(tail, n, quantile))
     hi = int(stats.binom.ppf(1 - tail, n, quantile)) + 1
@@ -165,15 +167,15 @@ def _reason(n_eff: int, floors: Floors) -> str:
 
 
 def samples_needed(quantile: float) -> int:
-    """Fewest samples n whose maximum bounds the quantile from above with 95% confidence: quantile^n <= 5%.
+    """Smallest n for which the maximum bounds the quantile from above with 95% confidence: quantile^n <= 5%.
 
-    p50 5, p90 29, p95 59, p99 299. With fewer, a printed percentile would be the maximum in disguise.
+    p50 5, p90 29, p95 59, p99 299. With fewer samples a printed percentile would be the maximum in disguise.
     """
     return math.ceil(math.log(1 - CONFIDENCE) / math.log(quantile))
 
 
 def measured(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples that count: without warm-up and without queries that had no candidates."""
+    """The samples that count: without warm-up and without queries that have no candidates."""
     return [sample for sample in samples if not sample.warmup and sample.pairs]
 
 

@@ -1,4 +1,4 @@
-"""Intervals by the bootstrap over queries, tests by sign flips. Results do not depend on the order of the queries."""
+"""Bootstrap intervals over queries and sign-flip tests. Results do not depend on the order of the queries."""
 
 import math
 from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -12,26 +12,26 @@ from harness.records import Difference, Measurement
 RESAMPLES = 9999
 CONFIDENCE = 0.95
 POWER = 0.8
-BATCH_VALUES = 10_000_000  # resampled values held at once: 80 MB. Draws of several benchmarks take turns with it
-CACHED_VALUES = 50_000  # of one benchmark, whose draws do not depend on it: few enough for a processor's cache
+BATCH_VALUES = 10_000_000  # resampled values in memory at once, 80 MB; with several benchmarks it changes the draws
+CACHED_VALUES = 50_000  # the same for one benchmark, whose draws do not depend on it: fits into a processor's cache
 
 Name = TypeVar("Name", bound=Hashable)
 Values = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 class Contrast(NamedTuple):
-    """A weighted mean of paired differences; what is None needs a second query in every benchmark."""
+    """A weighted mean of paired differences; None if a benchmark has only one query."""
 
     value: float
     lo: float | None  # 95% interval
     hi: float | None
     standard_error: float | None
-    p_below: float | None  # one-sided, of the hypothesis that the true value is the threshold or higher
+    p_below: float | None  # one-sided p-value of the hypothesis that the true value is at least the threshold
 
 
 class PValue(NamedTuple):
     value: float
-    exact: bool  # all sign flips were tried, not a sample of them
+    exact: bool  # all sign flips were tried; False: a sample of them
 
 
 def mean(values: Mapping[str, float]) -> Measurement:
@@ -40,7 +40,7 @@ def mean(values: Mapping[str, float]) -> Measurement:
 
 
 def means(values: Mapping[Name, Mapping[str, float]]) -> dict[Name, Measurement]:
-    """The same of several measures of the same queries. All are resampled by the same draws, which cost the most."""
+    """`mean` of several measures of the same queries. They share the draws, which take most of the time."""
     arrays = {name: _in_order_of_id(per_query) for name, per_query in values.items()}
     intervals = _intervals(list(arrays.values()))
     return {
@@ -50,9 +50,9 @@ def means(values: Mapping[Name, Mapping[str, float]]) -> dict[Name, Measurement]
 
 
 def paired_difference(a: Mapping[str, float], b: Mapping[str, float]) -> Difference:
-    """Mean of a - b over the queries of both, with the interval of the paired differences.
+    """Mean of a - b over the queries, with the interval of the paired differences.
 
-    Raises ValueError if the two do not hold the same queries: a difference over some of them is another number.
+    Raises ValueError if a and b do not hold the same queries: a difference over some of them is another number.
     """
     if a.keys() != b.keys():
         raise ValueError(f"paired values hold {len(a)} and {len(b)} queries, {len(a.keys() ^ b.keys())} not in both")
@@ -67,9 +67,9 @@ def contrast(
 ) -> Contrast:
     """The mean of each benchmark's differences, averaged by `weights`, which add up to 1.
 
-    Each benchmark is resampled on its own (stratified bootstrap). The interval is the percentile one, widened to t's
-    reach and to the unbiased variance (Hesterberg 2015, The American Statistician 69(4), "expanded percentile"):
-    for few queries the plain one is too narrow. With all signs turned it is its own mirror image, bit by bit.
+    Benchmarks are resampled separately (stratified bootstrap). The percentile interval is widened to the quantiles of t
+    and to the unbiased variance (Hesterberg 2015, The American Statistician 69(4), "expanded percentile"): for few
+    queries the plain interval is too narrow. Reversing all signs mirrors the result exactly, bit by bit.
     """
     names = sorted(differences)
     arrays, shares = [_in_order_of_id(differences[name]) for name in names], [weights[name] for name in names]
@@ -79,9 +79,9 @@ def contrast(
     spread = _spread(arrays, shares)
     if spread is None:
         return Contrast(value, value, value, 0.0, float(value >= threshold))
-    turn = _orientation(value, arrays)
-    found = stats.bootstrap(
-        [turn * array for array in arrays],
+    sign = _orientation(value, arrays)
+    resampled = stats.bootstrap(
+        [sign * array for array in arrays],
         lambda *samples, axis: sum(share * np.mean(x, axis=axis) for x, share in zip(samples, shares, strict=True)),
         n_resamples=RESAMPLES,
         confidence_level=1 - 2 * stats.norm.cdf(-spread.widening * stats.t.ppf(0.5 + CONFIDENCE / 2, spread.freedom)),
@@ -89,16 +89,16 @@ def contrast(
         batch=_batch(arrays),
         rng=np.random.default_rng(0),
     )
-    lo, hi = sorted(turn * float(end) for end in found.confidence_interval)
-    above = (1 + np.count_nonzero(turn * found.bootstrap_distribution >= threshold)) / (1 + RESAMPLES)
+    lo, hi = sorted(sign * float(end) for end in resampled.confidence_interval)
+    above = (1 + np.count_nonzero(sign * resampled.bootstrap_distribution >= threshold)) / (1 + RESAMPLES)
     p_below = stats.t.cdf(stats.norm.ppf(min(above, 1 - 1 / RESAMPLES)) / spread.widening, spread.freedom)
     return Contrast(value, lo, hi, spread.standard_error, float(p_below))
 
 
 def sign_flip(differences: Mapping[str, Mapping[str, float]], weights: Mapping[str, float]) -> PValue:
-    """Two-sided p-value of the weighted mean: had each query's difference as well had the other sign?
+    """Two-sided p-value of the weighted mean, under the hypothesis that each query's difference may have either sign.
 
-    All flips are tried for up to 13 differences that are not zero (2^13 < 9999), else 9999 by a fixed seed.
+    All flips are tried for up to 13 differences that are not zero (2^13 < 9999), otherwise 9999 with a fixed seed.
     """
     arrays = {name: _in_order_of_id(differences[name]) for name in sorted(differences)}
     terms = np.concatenate([weights[name] * array / len(array) for name, array in arrays.items()])
@@ -106,37 +106,37 @@ def sign_flip(differences: Mapping[str, Mapping[str, float]], weights: Mapping[s
     if len(terms) < 2:
         return PValue(1.0, True)
     if 2 ** len(terms) <= RESAMPLES:
-        found = stats.permutation_test((terms,), np.sum, permutation_type="samples", n_resamples=RESAMPLES)
-        return PValue(float(found.pvalue), True)
+        test = stats.permutation_test((terms,), np.sum, permutation_type="samples", n_resamples=RESAMPLES)
+        return PValue(float(test.pvalue), True)
     rng = np.random.default_rng(0)
 
     def flipped(size: tuple[int, int]) -> Any:
-        """Lowest bits of 32: the flips that `permutation_test` draws of two signs, in a seventh of its time."""
+        """Flips by the lowest of 32 bits: the same flips as those of `permutation_test`, in a seventh of its time."""
         keep = (rng.integers(0, 2**32, size, dtype=np.uint32) & 1).astype(bool)
         return np.where(keep, terms, -terms)
 
-    found = stats.monte_carlo_test(
+    test = stats.monte_carlo_test(
         terms,
         flipped,
         np.sum,
         n_resamples=RESAMPLES,
         batch=max(1, CACHED_VALUES // len(terms)),
     )
-    return PValue(float(found.pvalue), False)
+    return PValue(float(test.pvalue), False)
 
 
 def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
-    """Adjusted p-values: below 0.05, the chance of any false alarm among them is below 0.05 (Holm 1979)."""
+    """Adjusted p-values: rejecting those below 0.05 gives a false alarm with a probability below 0.05 (Holm 1979)."""
     adjusted: dict[Name, float] = {}
     highest = 0.0
-    for place, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
-        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[name]))
+    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[name]))
         adjusted[name] = highest
     return adjusted
 
 
 def standardised(differences: Mapping[str, float]) -> float | None:
-    """Cohen's d_z, the mean of paired differences over their standard deviation (Lakens 2013); None without one."""
+    """Cohen's d_z, the mean of paired differences over their standard deviation (Lakens 2013); None if that is zero."""
     array = _in_order_of_id(differences)
     if len(array) < 2 or np.ptp(array) == 0:
         return None
@@ -144,9 +144,9 @@ def standardised(differences: Mapping[str, float]) -> float | None:
 
 
 def growth(standard_error: float, distance: float) -> float:
-    """How many times as many queries put an interval's end beyond a bound that lies `distance` from the true value.
+    """Factor of the number of queries at which an interval ends before a bound at `distance` from the true value.
 
-    With a chance of 80%: n = (z_0.975 + z_0.8)^2 sd^2 / distance^2 (Julious 2004, Statistics in Medicine 23:1921).
+    With a probability of 80%: n = (z_0.975 + z_0.8)^2 sd^2 / distance^2 (Julious 2004, Statistics in Medicine 23:1921).
     """
     return float(((stats.norm.ppf(0.5 + CONFIDENCE / 2) + stats.norm.ppf(POWER)) * standard_error / distance) ** 2)
 
@@ -154,7 +154,7 @@ def growth(standard_error: float, distance: float) -> float:
 def letters(names: Sequence[str], distinct: Collection[frozenset[str]]) -> dict[str, str]:
     """Compact letter display: two names share a letter unless their pair is distinct (Piepho 2004, insert-absorb).
 
-    The first name has the letter a; after z follow aa, ab, ...
+    The first name gets the letter a; aa, ab, ... follow z.
     """
     groups = [frozenset(names)]
     for pair in distinct:
@@ -163,28 +163,28 @@ def letters(names: Sequence[str], distinct: Collection[frozenset[str]]) -> dict[
         groups += [new for new in set(split) if not any(new <= group for group in groups)]
         groups = [group for group in groups if not any(group < other for other in groups)]
     groups.sort(key=lambda group: [name not in group for name in names])
-    signs = {group: _letter(place) for place, group in enumerate(groups)}
+    signs = {group: _letter(index) for index, group in enumerate(groups)}
     return {name: "".join(sign for group, sign in signs.items() if name in group) for name in names}
 
 
-def _letter(place: int) -> str:
-    more, last = divmod(place, 26)
+def _letter(index: int) -> str:
+    more, last = divmod(index, 26)
     return (_letter(more - 1) if more else "") + chr(ord("a") + last)
 
 
 class _Spread(NamedTuple):
     standard_error: float
-    widening: float  # of the bootstrap's standard error, which divides by n, to the unbiased one
+    widening: float  # unbiased standard error over the bootstrap's, whose variance divides by n
     freedom: float  # degrees of freedom, after Welch and Satterthwaite
 
 
 def _spread(arrays: Sequence[Values], shares: Sequence[float]) -> _Spread | None:
-    """None where each benchmark's differences are all equal."""
+    """The spread of the weighted mean; None if the differences within every benchmark are equal."""
     sizes = np.array([len(array) for array in arrays])
     variances = np.array([(share * a.std(ddof=1)) ** 2 / len(a) for a, share in zip(arrays, shares, strict=True)])
     if all(np.ptp(array) == 0 for array in arrays) or not variances.any():
         return None
-    parts = variances / variances.max()  # of any size: their squares neither vanish nor overflow
+    parts = variances / variances.max()  # so that their squares neither vanish nor overflow
     widening = math.sqrt(parts.sum() / (parts * (sizes - 1) / sizes).sum())
     freedom = parts.sum() ** 2 / (parts**2 / (sizes - 1)).sum()
     return _Spread(math.sqrt(variances.sum()), widening, float(freedom))
@@ -196,8 +196,8 @@ def _weighted(arrays: Sequence[Values], shares: Sequence[float]) -> float:
 
 def _orientation(value: float, arrays: Sequence[Values]) -> float:
     """1 or -1, so that both directions of a comparison resample the same numbers."""
-    every = np.concatenate(arrays)
-    return math.copysign(1.0, value or every[np.flatnonzero(every)[0]])
+    differences = np.concatenate(arrays)
+    return math.copysign(1.0, value or differences[np.flatnonzero(differences)[0]])
 
 
 def _in_order_of_id(values: Mapping[str, float]) -> Values:
@@ -205,22 +205,22 @@ def _in_order_of_id(values: Mapping[str, float]) -> Values:
 
 
 def _intervals(arrays: Sequence[Values]) -> list[tuple[float | None, float | None]]:
-    """Of the mean of each array, by the same draws of places for all; they are equally long."""
+    """Interval of the mean of each array, with the same draws for all; the arrays have equal lengths."""
     if len(arrays[0]) < 2:
-        return [(None, None)] * len(arrays)  # one query says nothing about another
+        return [(None, None)] * len(arrays)  # one query has no spread
     spread = [array for array in arrays if np.ptp(array)]  # without a spread, scipy warns of a degenerate distribution
     if not spread:
         return [(float(array[0]), float(array[0])) for array in arrays]
-    found = stats.bootstrap(
+    interval = stats.bootstrap(
         (np.arange(len(spread[0])),),
-        lambda places, axis: np.stack([array[places].mean(axis=axis) for array in spread]),
+        lambda drawn, axis: np.stack([array[drawn].mean(axis=axis) for array in spread]),
         n_resamples=RESAMPLES,
         confidence_level=CONFIDENCE,
         method="percentile",
         batch=_batch(spread[:1]),
         rng=np.random.default_rng(0),
     ).confidence_interval
-    ends = iter(zip(found.low.tolist(), found.high.tolist(), strict=True))
+    ends = iter(zip(interval.low.tolist(), interval.high.tolist(), strict=True))
     return [next(ends) if np.ptp(array) else (float(array[0]), float(array[0])) for array in arrays]
 
 

@@ -1,6 +1,6 @@
-"""Clocks, power, heat and memory while a measurement runs, sampled by another process so that the clock is not held up.
+"""Clocks, power, heat and memory during a measurement, sampled by another process that does not slow it down.
 
-The process ends when its pipe does, also if the measuring one is killed.
+The sampling process ends when its pipe closes, also if the measuring process is killed.
 """
 
 import multiprocessing
@@ -22,8 +22,8 @@ INTERVAL_S = 0.1
 CPU_INTERVAL_S = 1.0  # on some systems reading a core's clock interrupts the core
 PATIENCE_S = 60.0
 
-# nvmlClocksEventReason* (nvml.h): what slows a GPU down although it is asked to be fast. Idle, application clocks
-# and synchronised boards are not among them.
+# nvmlClocksEventReason* (nvml.h): reasons that slow down a busy GPU. Idling, application clocks and synchronised boards
+# are left out.
 SLOWED = {
     0x4: "power cap",
     0x8: "hardware slowdown",
@@ -34,7 +34,7 @@ SLOWED = {
 
 
 class Gpu(NamedTuple):
-    """One GPU at one moment; None for what it does not tell."""
+    """One GPU at one moment; None for a value that it does not report."""
 
     name: str
     sm_mhz: float | None
@@ -54,11 +54,11 @@ class Moment(NamedTuple):
 @dataclass(frozen=True)
 class GpuTelemetry:
     name: str
-    sm_mhz: tuple[float, float] | None  # least and median
+    sm_mhz: tuple[float, float] | None  # minimum and median
     sm_variation: float | None  # standard deviation over mean
     memory_mhz: float | None
     power_w: float | None  # mean
-    temperature_c: float | None  # highest
+    temperature_c: float | None  # maximum
     slowed_by: tuple[str, ...] | None
     memory_peak_gib: float | None
     energy_j: float | None
@@ -92,7 +92,7 @@ def _tuple(values: Sequence[Any] | None) -> Any:
 
 
 class Sampler:
-    """What a running sampler has seen, once `stop` was called."""
+    """A running sampler; `stop` returns the telemetry."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -104,7 +104,7 @@ class Sampler:
 
 @contextmanager
 def sampling(interval_s: float = INTERVAL_S) -> Iterator[Sampler]:
-    """A process that samples until `stop`; it is ready when the block begins and gone when it ends."""
+    """A process that samples until `stop`; it is ready when the block begins and has ended when the block ends."""
     context = multiprocessing.get_context("spawn")  # a fork would copy the engine's threads and CUDA's state
     ours, theirs = context.Pipe()
     process = context.Process(target=watch, args=(theirs, interval_s), daemon=True)
@@ -119,12 +119,12 @@ def sampling(interval_s: float = INTERVAL_S) -> Iterator[Sampler]:
     finally:
         ours.close()
         process.join(PATIENCE_S)
-        process.kill()  # nothing, unless the driver holds it
+        process.kill()  # has an effect only if the driver blocks the process
 
 
 def watch(connection: Connection, interval_s: float) -> None:
-    """The process: sample until the pipe speaks or ends, then send all moments."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; its end is ours
+    """The process: sample until a message arrives or the pipe closes, then send all moments."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end also ends this process
     nvml, handles = open_nvml()
     pause_s = interval_s if handles else max(interval_s, CPU_INTERVAL_S)
     moments: list[Moment] = []
@@ -148,29 +148,31 @@ def summary(moments: Sequence[Moment]) -> Telemetry:
     clocks = [moment.cpu_mhz for moment in moments if moment.cpu_mhz is not None]
     half = len(clocks) // 2
     halves = (float(np.median(clocks[:half])), float(np.median(clocks[half:]))) if half else None
-    return Telemetry(len(moments), halves, tuple(map(_gpu_summary, zip(*(each.gpus for each in moments), strict=True))))
+    return Telemetry(
+        len(moments), halves, tuple(map(_gpu_summary, zip(*(moment.gpus for moment in moments), strict=True)))
+    )
 
 
-def _gpu_summary(seen: Sequence[Gpu]) -> GpuTelemetry:
-    clocks, energy = _known(seen, "sm_mhz"), _known(seen, "energy_j")
-    reasons = [each.reasons for each in seen if each.reasons is not None]
+def _gpu_summary(readings: Sequence[Gpu]) -> GpuTelemetry:
+    clocks, energy = _known(readings, "sm_mhz"), _known(readings, "energy_j")
+    reasons = [reading.reasons for reading in readings if reading.reasons is not None]
     return GpuTelemetry(
-        name=seen[0].name,
+        name=readings[0].name,
         sm_mhz=(min(clocks), float(np.median(clocks))) if clocks else None,
         sm_variation=float(np.std(clocks) / np.mean(clocks)) if any(clocks) else None,
-        memory_mhz=max(_known(seen, "memory_mhz"), default=None),
-        power_w=float(np.mean(power)) if (power := _known(seen, "power_w")) else None,
-        temperature_c=max(_known(seen, "temperature_c"), default=None),
-        slowed_by=tuple(name for bit, name in SLOWED.items() if any(bit & each for each in reasons))
+        memory_mhz=max(_known(readings, "memory_mhz"), default=None),
+        power_w=float(np.mean(power)) if (power := _known(readings, "power_w")) else None,
+        temperature_c=max(_known(readings, "temperature_c"), default=None),
+        slowed_by=tuple(name for bit, name in SLOWED.items() if any(bit & value for value in reasons))
         if reasons
         else None,
-        memory_peak_gib=max(_known(seen, "memory_gib"), default=None),
+        memory_peak_gib=max(_known(readings, "memory_gib"), default=None),
         energy_j=energy[-1] - energy[0] if len(energy) > 1 else None,
     )
 
 
-def _known(seen: Sequence[Gpu], name: str) -> list[float]:
-    return [value for each in seen if (value := getattr(each, name)) is not None]
+def _known(readings: Sequence[Gpu], name: str) -> list[float]:
+    return [value for reading in readings if (value := getattr(reading, name)) is not None]
 
 
 def _read_gpu(nvml: Any, handle: Any) -> Gpu:
