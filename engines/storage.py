@@ -1,6 +1,6 @@
-"""Where files lie and how they are written: paths of a config, the cache, files that are replaced as a whole.
+"""Paths in a config, the cache folder, and files that are replaced as a whole.
 
-A leaf: engines and the harness both read paths from a config, and each of them must mean the same to both.
+Engines and the harness share this leaf, so that a path in a config means the same to both.
 """
 
 import os
@@ -13,10 +13,10 @@ from engines.base import BadOptions
 
 
 def resolve(path: str | Path) -> Path:
-    """A path of a config: relative to the working directory; a leading `~` is the home folder.
+    """A path in a config: relative to the working directory; a leading `~` is the home folder.
 
-    Every path that a config can name passes through here and nowhere else: folders of benchmarks, run files, folders
-    of models and tokenizers, template files, certificate authorities. Raises BadOptions for an unknown `~NAME`.
+    Every path in a config passes through here and nowhere else: folders of benchmarks, run files, folders of models
+    and tokenizers, template files, certificate authorities. Raises BadOptions for an unknown `~NAME`.
     """
     try:
         return Path(path).expanduser()

@@ -90,7 +90,7 @@ def test_the_cpu_clock_is_the_median_of_each_half() -> None:
 
 def test_the_sampler_is_another_process_that_ends_with_its_block() -> None:
     before = set(children())
-    with sampling(interval_s=0.01) as sampler:
+    with sampling() as sampler:
         (process,) = set(children()) - before - {resource_tracker()}
         assert process != os.getpid()
         seen = sampler.stop()

@@ -131,5 +131,5 @@ def test_records_may_differ_in_what_does_not_decide_a_time(field: str, value: An
 
 @pytest.mark.usefixtures("gpus")
 def test_the_fingerprint_of_a_store_has_no_field_that_a_record_adds() -> None:
-    """Otherwise an update of this program would refuse to resume every earlier run."""
-    assert machine.machine().keys() == {"system", "cpu", "cores", "memory_gib", "gpu", "gpu_driver"}
+    """With another field, an update of this program would refuse to resume every earlier run."""
+    assert machine.machine().document().keys() == {"system", "cpu", "cores", "memory_gib", "gpu", "gpu_driver"}

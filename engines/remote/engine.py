@@ -138,16 +138,16 @@ class Remote(Engine):
     def _with_server(self, description: Description) -> Description:
         """Adds what the info routes state. Raises EngineUnavailable for a server that is absent or refuses the key."""
         budget = Budget(self.options.retry_budget_s)
-        found: dict[str, str] = {}
+        stated: dict[str, str] = {}
         for path, names in self._dialect.info.items():
             try:
                 document = self._portal.call(self._transport.get, path, budget)
             except ScoringFailed as error:
                 raise EngineUnavailable(f"{error}; start the server, or correct url, api_key_env or verify") from None
             entry = _entry(document, self.options.model)
-            found |= {f"server_{name}": self._transport.line(str(entry[name])) for name in names if name in entry}
-        model = self.options.model or found.get("server_model_id") or description.model
-        return replace(description, model=model, details={**description.details, **found})
+            stated |= {f"server_{name}": self._transport.line(str(entry[name])) for name in names if name in entry}
+        model = self.options.model or stated.get("server_model_id") or description.model
+        return replace(description, model=model, details={**description.details, **stated})
 
     def _jobs(self, pairs: Sequence[tuple[str, str]]) -> Iterator[RequestJob]:
         size = self.options.batch_size or self._dialect.batch_size

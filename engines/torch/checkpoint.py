@@ -55,7 +55,7 @@ class Checkpoint(NamedTuple):
     tokenizer: Tokenizer
     revision: str
     scales: Mapping[str, Tensor]  # for a ModelOpt export, whose weights are codes: "layers.0.mlp.up_proj.weight_scale"
-    demonstration: bool = False  # its config.json says that it only shows how the harness works
+    demonstration: bool = False  # config.json declares that the model only shows how the harness works
 
 
 class Opened(NamedTuple):

@@ -1,4 +1,4 @@
-"""The device that a model runs on: by the name in a config, and as a description names it. Imports torch."""
+"""The device of a model: from the name in a config, and for a description. Imports torch."""
 
 import torch
 
@@ -6,7 +6,7 @@ from engines.base import Device, EngineUnavailable
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; `auto` is CUDA, else MPS, else the CPU. Raises EngineUnavailable."""
+    """The device of that name; `auto` takes CUDA, then MPS, then the CPU. Raises EngineUnavailable."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, here in available.items() if here))
@@ -18,5 +18,5 @@ def pick_device(name: str) -> torch.device:
 
 
 def described(device: torch.device) -> Device:
-    """The device as a description names it: a GPU by its driver's name."""
+    """The device for a description; a GPU has its driver's name."""
     return Device.read(torch.cuda.get_device_name(device) if device.type == "cuda" else device.type)

@@ -28,7 +28,7 @@ def build(
     try:
         config: Any = AutoConfig.from_pretrained(model, revision=revision)
         refuse_unsupported(config, model)
-        demonstration = vars(config).pop(DEMONSTRATION, False) is True  # it is no part of the shape
+        demonstration = vars(config).pop(DEMONSTRATION, False) is True  # not a part of the shape
         shape = hashlib.sha256(config.to_json_string().encode()).hexdigest()
         words = load_tokenizer(tokenizer or model, None if tokenizer else revision)
         config.quantization_config = None  # the engine's option `precision` decides, not the checkpoint's

@@ -18,7 +18,7 @@ from harness import children
 from harness.latency.conditions import cpu_mhz
 from harness.nvml import answer, open_nvml
 
-INTERVAL_S = 0.1
+GPU_INTERVAL_S = 0.1
 CPU_INTERVAL_S = 1.0  # on some systems reading a core's clock interrupts the core
 PATIENCE_S = 60.0
 
@@ -87,7 +87,7 @@ class Telemetry:
 
 
 def _tuple(values: Sequence[Any] | None) -> Any:
-    """JSON knows lists alone."""
+    """The tuple of a JSON list."""
     return None if values is None else tuple(values)
 
 
@@ -103,11 +103,11 @@ class Sampler:
 
 
 @contextmanager
-def sampling(interval_s: float = INTERVAL_S) -> Iterator[Sampler]:
+def sampling() -> Iterator[Sampler]:
     """A process that samples until `stop`; it is ready when the block begins and has ended when the block ends."""
     context = multiprocessing.get_context("spawn")  # a fork would copy the engine's threads and CUDA's state
     ours, theirs = context.Pipe()
-    process = context.Process(target=watch, args=(theirs, interval_s), daemon=True)
+    process = context.Process(target=watch, args=(theirs,), daemon=True)
     with children.safe_path():
         process.start()
     theirs.close()
@@ -122,11 +122,11 @@ def sampling(interval_s: float = INTERVAL_S) -> Iterator[Sampler]:
         process.kill()  # has an effect only if the driver blocks the process
 
 
-def watch(connection: Connection, interval_s: float) -> None:
+def watch(connection: Connection) -> None:
     """The process: sample until a message arrives or the pipe closes, then send all moments."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end also ends this process
     nvml, handles = open_nvml()
-    pause_s = interval_s if handles else max(interval_s, CPU_INTERVAL_S)
+    pause_s = GPU_INTERVAL_S if handles else CPU_INTERVAL_S
     moments: list[Moment] = []
     read_cpu_s = -CPU_INTERVAL_S
     with suppress(EOFError, OSError):

@@ -1,4 +1,4 @@
-"""Dialects by the name that a config gives; an installed package adds its own under `crispbench.dialects`.
+"""Dialects by their names in a config. Other packages add dialects under the entry point group `crispbench.dialects`.
 
 Importing this package imports no dialect and no HTTP library.
 """
@@ -22,12 +22,12 @@ PORT = Port("crispbench.dialects", "dialect", DIALECTS)
 
 
 def names() -> list[str]:
-    """Names of all dialects, our own and those of installed packages."""
+    """Names of all dialects: our own and those of installed packages."""
     return PORT.names()
 
 
 def find(name: str) -> Dialect:
-    """The dialect of a name; imports its module. Raises BadOptions for an unknown name, EngineUnavailable."""
+    """The dialect by name; imports its module. Raises BadOptions for an unknown name, EngineUnavailable."""
     target = PORT.find(name)
     if not isinstance(target, Dialect):
         raise PORT.mismatch(name, "a Dialect")
