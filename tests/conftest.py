@@ -1,5 +1,6 @@
 """What tests share: small BEIR folders, configs, the command line, engines made for one test, real collections."""
 
+import io
 import json
 import os
 import sys
@@ -10,13 +11,23 @@ from typing import Any, ClassVar, NamedTuple
 
 import pytest
 import yaml
+from rich.console import Console
 
 import engines
 from engines.base import Engine, EngineUnavailable, Pair
 from engines.fake import Fake, FakeOptions
 from harness.cli import main
+from harness.report import press
+from harness.report.content import Report
 
 ROOT = Path(__file__).parents[1]
+
+
+def printed(report: Report) -> str:
+    """What a log of 110 columns shows of a report."""
+    text = io.StringIO()
+    press.show(report, Console(file=text, width=110))
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 class Answer(NamedTuple):

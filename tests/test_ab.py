@@ -7,19 +7,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.ab import contest, report
-from harness.ab.contest import AbOptions, AbResult, read_margins, run_ab
-from harness.ab.journal import Journal, read_launches
+from engines.base import BadOptions, Description
+from harness.ab import canary, journal, page, result, verb
+from harness.ab.journal import Journal
 from harness.ab.launches import LaunchFailed
-from harness.ab.records import METRICS, Born, LaunchPair, LaunchPlan, Metric, Round
+from harness.ab.margins import MARGINS, read_margins
+from harness.ab.records import ARMS, METRICS, LaunchPair, LaunchPlan, LoadedLaunch, Metric, Round
+from harness.ab.result import MetricResult
+from harness.ab.verb import AbOptions, AbResult
 from harness.config import ConfigError
-from tests.conftest import ROOT, write_beir
+from harness.store import StoreError
+from tests.conftest import ROOT, printed, write_beir
 
 WORDS = ("cat", "dog", "bird", "fish", "worm")
 SMALL = LaunchPlan(launch_pairs=2, rounds=2, queries=5, warmup=3)
@@ -108,12 +113,12 @@ def odd_config(tmp_path: Path, odd_engines: None) -> Path:
 
 
 def ab(config: Path, *names: str, plan: LaunchPlan = SMALL, **terms: Any) -> AbResult:
-    return run_ab(config, names, AbOptions(plan=plan, **terms), out=config.parent / "out", say=lambda _: None)
+    return verb.ab(config, names, AbOptions(plan=plan, **terms), out=config.parent / "out", say=lambda _: None)
 
 
 def lines(folder: Path, event: str) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
-    return [line for line in found if line["event"] == event]
+    written = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    return [line for line in written if line["event"] == event]
 
 
 @pytest.fixture(scope="module")
@@ -137,34 +142,38 @@ def test_rounds_take_turns_abba_and_then_baab(ran: AbResult) -> None:
 
 def test_both_sides_score_the_same_queries_in_the_same_order(ran: AbResult) -> None:
     samples = sorted(lines(ran.folder, "sample"), key=lambda line: (line["launch_pair"], line["arm"]))
-    asked = [
+    scored = [
         [(line["query_id"], line["pairs"], line["round"]) for line in launch]
         for _, launch in groupby(samples, lambda line: (line["launch_pair"], line["arm"]))
     ]
-    assert len(asked) == 4
-    assert all(one == asked[0] for one in asked)
-    assert {pairs for _, pairs, _ in asked[0]} == {3}
+    assert len(scored) == 4
+    assert all(launch == scored[0] for launch in scored)
+    assert {pairs for _, pairs, _ in scored[0]} == {3}
 
 
 def test_warmup_is_recorded_and_does_not_count(ran: AbResult) -> None:
     warmup = [line["round"] for line in lines(ran.folder, "sample") if line["warmup"]]
-    # of each of 4 launches: three before the first round, one at the start of each of two rounds
+    # Each of 4 launches: three before the first round, one at the start of each of two rounds.
     assert sorted(warmup) == [0] * 12 + [1] * 4 + [2] * 4
-    for arm in ("A", "B"):
-        launches = read_launches(ran.folder, arm)  # type: ignore[arg-type]
+    samples = journal.read(ran.folder)
+    for arm in ARMS:
+        launches = samples.first_set(arm)
         assert [[len(block.service_s) for block in launch] for launch in launches] == [[5, 5], [5, 5]]
 
 
 def test_what_is_judged_is_what_was_recorded(ran: AbResult) -> None:
     from harness.ab.verdict import judge
 
-    pairs = zip(read_launches(ran.folder, "A"), read_launches(ran.folder, "B"), strict=True)
-    assert judge([LaunchPair(*both) for both in pairs], WIDE) == ran.verdict.findings
+    samples = journal.read(ran.folder)
+    pairs = zip(samples.first_set("A"), samples.first_set("B"), strict=True)
+    findings = judge([LaunchPair(*both) for both in pairs], WIDE)
+    assert {name: MetricResult.of(finding) for name, finding in findings.items()} == ran.metrics
 
 
 def test_the_result_says_what_ran_where_and_is_complete(ran: AbResult) -> None:
     document = json.loads((ran.folder / "ab.json").read_text())
-    assert document == json.loads(json.dumps(ran.document))
+    assert document == json.loads(json.dumps(ran.document()))
+    assert result.read(ran.folder).document() == document
     assert document["complete"] is True
     assert document["plan"] == {"launch_pairs": 2, "rounds": 2, "queries": 5, "warmup": 3}
     assert document["arms"]["B"] == {"engine": "bm25", "kind": "bm25", "options": {}}
@@ -176,23 +185,24 @@ def test_the_result_says_what_ran_where_and_is_complete(ran: AbResult) -> None:
 
 
 def test_the_report_stands_beside_the_samples(ran: AbResult) -> None:
-    assert {path.name for path in ran.folder.iterdir()} >= {"ab.md", "ratios.svg", "ratios.png", "samples.jsonl"}
-    page = (ran.folder / "ab.md").read_text()
-    assert "INCONCLUSIVE" in page and "ratios.svg" in page and "| p50 |" in page
+    assert {path.name for path in ran.folder.iterdir()} >= {*page.FILES, "samples.jsonl", "ab.json"}
+    text = (ran.folder / "ab.md").read_text()
+    assert "**INCONCLUSIVE" in text and "ratios.png" in text and "| p50 |" in text
     assert (ran.folder / "ratios.svg").read_text().lstrip().startswith("<?xml")
 
 
-def test_the_plot_of_a_recorded_run_is_the_same_again(ran: AbResult) -> None:
-    document = json.loads((ran.folder / "ab.json").read_text())
-    report.write(document, ran.folder / "logs")
-    assert (ran.folder / "logs/ratios.svg").read_bytes() == (ran.folder / "ratios.svg").read_bytes()
+def test_the_page_of_a_recorded_run_is_the_same_again(ran: AbResult) -> None:
+    page.write(replace(result.read(ran.folder), folder=ran.folder / "logs"))
+    for name in ("index.html", "ab.md", "table.tex", "ratios.svg"):
+        assert (ran.folder / "logs" / name).read_bytes() == (ran.folder / name).read_bytes()
 
 
 def test_two_launch_pairs_decide_nothing_and_the_report_says_what_it_takes(ran: AbResult) -> None:
-    assert ran.verdict.outcome == "inconclusive"
-    text = "\n".join(report.lines(ran.document))
+    assert ran.outcome == "inconclusive"
+    text = printed(ran.report())
     assert "2 launch pairs cannot show a regression on one of 2 metrics: at least 6 are needed" in text
-    assert max(map(len, text.splitlines())) <= 160
+    assert max(map(len, text.splitlines())) <= 110
+    assert text.splitlines()[-1] == "INCONCLUSIVE: p50, throughput not decided"
 
 
 def test_an_earlier_run_is_kept_unless_it_is_to_be_replaced(ran: AbResult) -> None:
@@ -204,9 +214,9 @@ def test_an_earlier_run_is_kept_unless_it_is_to_be_replaced(ran: AbResult) -> No
 
 
 def test_an_engine_that_prints_disturbs_nothing(odd_config: Path) -> None:
-    found = ab(odd_config, "quick", "chatty", plan=LaunchPlan(1, 1, 5, 1))
-    assert found.document["complete"]
-    assert "loading, please wait" in (found.folder / "logs/1-1-B.log").read_text()
+    ran = ab(odd_config, "quick", "chatty", plan=LaunchPlan(1, 1, 5, 1))
+    assert ran.document()["complete"]
+    assert "loading, please wait" in (ran.folder / "logs/1-1-B.log").read_text()
 
 
 @pytest.mark.parametrize(
@@ -264,28 +274,31 @@ def alive(pid: int) -> bool:
 COMMAND = """
 import sys
 from pathlib import Path
-from harness.ab.contest import AbOptions, run_ab
+from harness.ab.verb import AbOptions, ab
 from harness.ab.records import LaunchPlan
 config = Path(sys.argv[1])
-run_ab(config, ("quick", "slow"), AbOptions(plan=LaunchPlan(50, 50, 5, 1)), out=config.parent / "out", say=print)
+ab(config, ("quick", "slow"), AbOptions(plan=LaunchPlan(50, 50, 5, 1)), out=config.parent / "out", say=print)
 """
 
 
 def test_a_killed_run_keeps_what_it_has_is_incomplete_and_leaves_no_process(tmp_path: Path) -> None:
     config = trimmed(config_in(tmp_path))
     parent = subprocess.Popen([sys.executable, "-c", COMMAND, str(config)], cwd=ROOT, stderr=subprocess.DEVNULL)
-    journal = tmp_path / "out/samples.jsonl"
+    samples = tmp_path / "out/samples.jsonl"
     try:
-        while parent.poll() is None and (not journal.exists() or journal.read_text().count('"turn"') < 4):
+        while parent.poll() is None and (not samples.exists() or samples.read_text().count('"turn"') < 4):
             time.sleep(0.05)
     finally:
         parent.send_signal(signal.SIGKILL)
         assert parent.wait() == -signal.SIGKILL
-    whole = [json.loads(line) for line in journal.read_text().split("\n")[:-1]]
+    whole = [json.loads(line) for line in samples.read_text().split("\n")[:-1]]
     assert sum(line["event"] == "turn" for line in whole) >= 4
     assert json.loads((tmp_path / "out/ab.json").read_text())["complete"] is False
     assert gone(*(line["pid"] for line in whole if line["event"] == "launch"))
-    assert read_launches(tmp_path / "out", "A") == []  # none of them is whole
+    kept = journal.read(tmp_path / "out")
+    assert (kept.complete, kept.first_set("A")) == (False, [])  # no launch is whole
+    with pytest.raises(StoreError, match="the run is incomplete"):
+        result.read(tmp_path / "out")
 
 
 Sets = Callable[..., list[int]]
@@ -302,12 +315,12 @@ def sets(monkeypatch: pytest.MonkeyPatch) -> Sets:
             sides: object, plan: object, journal: Journal, *, number: tuple[int, int], logs: Path
         ) -> LaunchPair:
             seen.append(number[0])
-            for arm in contest.ARMS:
-                journal.launch(Born(*number, arm, pid=1, load_s=0.1, description={}, versions={}, machine={}))
+            for arm in ARMS:
+                journal.launch(LoadedLaunch(*number, arm, 1, 0.1, Description(), versions={}, machine={}))
             b = 0.05 * (1 + slower[number[0] - 1]) * (1 + 0.001 * number[1])
             return LaunchPair([Round([0.05] * 25, [3] * 25)] * 4, [Round([b] * 25, [3] * 25)] * 4)
 
-        monkeypatch.setattr(contest, "run_launch_pair", launch_pair)
+        monkeypatch.setattr(verb, "run_launch_pair", launch_pair)
         return seen
 
     return give
@@ -326,10 +339,10 @@ def test_a_red_set_is_launched_again_before_it_is_a_regression(
 ) -> None:
     seen = sets(*slower)
     found = ab(trimmed(config_in(tmp_path)), "quick", "slow", plan=LaunchPlan(launch_pairs=6))
-    assert found.document["outcome"] == found.verdict.outcome == sentence.split(":")[0].lower()
-    assert found.document["confirmed"] is confirmed
+    assert found.document()["outcome"] == found.outcome == sentence.split(":")[0].lower()
+    assert found.document()["confirmed"] is found.confirmed is confirmed
     assert seen == [1] * 6 + ([] if confirmed is None else [2] * 6)
-    assert any(line.startswith(sentence) for line in report.lines(found.document))
+    assert printed(found.report()).splitlines()[-1].startswith(sentence)
 
 
 def test_a_canary_leaves_its_noise_floor_for_the_next_run(tmp_path: Path, sets: Sets) -> None:
@@ -337,14 +350,12 @@ def test_a_canary_leaves_its_noise_floor_for_the_next_run(tmp_path: Path, sets: 
     config = trimmed(config_in(tmp_path))
     found = ab(config, "quick", plan=LaunchPlan(launch_pairs=6), canary=True)
     assert found.folder == tmp_path / "out/canary"
-    assert [found.document["arms"][arm]["engine"] for arm in "AB"] == ["quick", "quick"]
+    assert [found.setup.arms[arm].engine for arm in ARMS] == ["quick", "quick"]
     # slowdowns 1.005 times 1.001 to 1.006; third smallest and third largest average of two: (1 + 3)/2, (4 + 6)/2
-    assert any(
-        line.startswith("A against A: p50 ratio 1.009 [1.007, 1.010], p95") for line in report.lines(found.document)
-    )
+    assert "\nA against A: p50 ratio 1.009 [1.007, 1.010], p95" in printed(found.report())
     after = ab(config, "quick", "slow", plan=LaunchPlan(launch_pairs=6))
-    assert after.document["noise_floor"]["metrics"]["p50"] == pytest.approx(1.005 * 1.005 - 1, abs=1e-5)
-    assert "noise floor, A against A: p50 1.0%, p95 1.0%, throughput 1.0%" in after.document["notes"]
+    assert after.document()["noise_floor"]["metrics"]["p50"] == pytest.approx(1.005 * 1.005 - 1, abs=1e-5)
+    assert "noise floor, A against A: p50 1.0%, p95 1.0%, throughput 1.0%" in after.notes
 
 
 @pytest.mark.parametrize("slower", [0.04, -0.04])
@@ -352,7 +363,7 @@ def test_a_noise_floor_above_a_margin_is_said_so_in_either_direction(tmp_path: P
     sets(slower, 0.0)
     config = trimmed(config_in(tmp_path))
     ab(config, "quick", plan=LaunchPlan(launch_pairs=6), canary=True)
-    notes = ab(config, "quick", "slow", plan=LaunchPlan(launch_pairs=6)).document["notes"]
+    notes = ab(config, "quick", "slow", plan=LaunchPlan(launch_pairs=6)).notes
     assert any(note.startswith("the noise floor of p50, throughput is above its margin") for note in notes)
 
 
@@ -361,7 +372,7 @@ def test_a_noise_floor_of_another_engine_is_not_used(tmp_path: Path, sets: Sets)
     config = trimmed(config_in(tmp_path))
     ab(config, "bm25", canary=True)
     found = ab(config, "quick", "slow")
-    assert any("is of engine 'bm25' or of another machine: not used" in note for note in found.document["notes"])
+    assert any("is from engine 'bm25' or another machine: not used" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(
@@ -383,16 +394,41 @@ def test_engines_that_make_no_contest_are_refused_before_a_launch(
 
 
 def test_margins_are_read_from_texts() -> None:
-    assert read_margins([]) == {"p50": 0.03, "p95": 0.05, "p99": 0.10, "throughput": 0.02}
-    assert read_margins(["p50=0.01", "p99=none"]) == {"p50": 0.01, "p95": 0.05, "throughput": 0.02}
+    assert read_margins([], MARGINS) == {"p50": 0.03, "p95": 0.05, "p99": 0.10, "throughput": 0.02}
+    assert read_margins(["p50=0.01", "p99=none"], MARGINS) == {"p50": 0.01, "p95": 0.05, "throughput": 0.02}
 
 
 @pytest.mark.parametrize("text", ["p42=0.1", "p50", "p50=fast", "p50=5", "p50=-0.1", "p50=nan"])
 def test_a_margin_that_cannot_be_read_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="margin '" + text):
-        read_margins([text])
+    with pytest.raises(BadOptions, match="margin '" + text):
+        read_margins([text], MARGINS)
 
 
 def test_no_metric_at_all_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no metric is left"):
-        read_margins([f"{name}=none" for name in METRICS])
+    with pytest.raises(BadOptions, match="no metric is left"):
+        read_margins([f"{name}=none" for name in METRICS], MARGINS)
+
+
+RECORDED = ROOT / "tests/recorded/ab"
+
+
+def test_a_run_of_the_first_version_still_reads() -> None:
+    run = result.read(RECORDED)
+    document = json.loads((RECORDED / "ab.json").read_text(encoding="utf-8"))
+    assert run.document() == document
+    assert (run.outcome, run.confirmed, run.launches) == ("regression", True, 24)
+    assert printed(page.build(run)).splitlines()[-1] == (
+        "REGRESSION: B is slower than the margin allows (p50, throughput), in both sets of launches"
+    )
+    floor = canary.read(RECORDED)
+    assert floor == run.noise_floor
+    assert floor is not None and floor.engine == "quick"
+
+
+def test_samples_of_the_first_version_still_read() -> None:
+    samples = journal.read(RECORDED)
+    assert (samples.complete, len(samples.launches), len(samples.turns)) == (True, 24, 48)
+    assert samples.launches[0].description.model == "word overlap"
+    for arm in ARMS:
+        launches = samples.first_set(arm)
+        assert [[len(block.service_s) for block in launch] for launch in launches] == [[5]] * 6

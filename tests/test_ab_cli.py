@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from harness.ab import contest
+from engines.base import Description
+from harness.ab import verb
 from harness.ab.journal import Journal
-from harness.ab.records import Born, LaunchPair, Round
+from harness.ab.records import ARMS, LaunchPair, LoadedLaunch, Round
 
 SMALL = ("--rounds", 1, "--queries", 5, "--warmup", 1)
 
@@ -39,12 +40,12 @@ def slower(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         def launch_pair(
             sides: object, plan: object, journal: Journal, *, number: tuple[int, int], logs: Path
         ) -> LaunchPair:
-            for arm in contest.ARMS:
-                journal.launch(Born(*number, arm, pid=1, load_s=0.1, description={}, versions={}, machine={}))
+            for arm in ARMS:
+                journal.launch(LoadedLaunch(*number, arm, 1, 0.1, Description(), versions={}, machine={}))
             times = [0.05 * (1 + share) * (1 + 0.001 * number[1])] * 25
             return LaunchPair([Round([0.05] * 25, [3] * 25)] * 4, [Round(times, [3] * 25)] * 4)
 
-        monkeypatch.setattr(contest, "run_launch_pair", launch_pair)
+        monkeypatch.setattr(verb, "run_launch_pair", launch_pair)
 
     return give
 
@@ -68,8 +69,10 @@ def test_real_processes_are_launched_and_the_table_is_printed(
     arguments = ("--engine", "a", "--engine", "b", "--launch-pairs", 1, *SMALL, "--margin", "p95=none")
     answer = crispbench("ab", config, *arguments, "--out", tmp_path / "out")
     assert answer.code == 3
-    assert answer.out.splitlines()[0] == "A a  B b  on animals: launch pairs 1, rounds 1, queries per round 5"
+    assert answer.out.splitlines()[0] == "A a, B b on animals: launch pairs 1, rounds 1, queries per round 5"
     assert "p95" not in answer.out
+    assert answer.out.splitlines()[-1].startswith("INCONCLUSIVE: ")
+    assert answer.err.endswith("out/index.html\n")
 
 
 def test_an_engine_that_cannot_score_is_one_line_and_exit_5(
@@ -85,7 +88,10 @@ def test_an_engine_that_cannot_score_is_one_line_and_exit_5(
     ("arguments", "message"),
     [
         (("--engine", "a"), "expected two different ones"),
-        (("--engine", "a", "--engine", "b", "--margin", "p50=much"), "expected a share such as p50=0.05"),
+        (
+            ("--engine", "a", "--engine", "b", "--margin", "p50=much"),
+            "from 0 to below 1, such as p50=0.05",
+        ),
     ],
 )
 def test_a_request_that_cannot_be_met_is_one_line_and_exit_2(

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.base import EngineError, Pair
+from engines.base import Description, EngineError, Pair
 from engines.fake import Fake, FakeOptions
 from harness.ab import conditions, launch
-from harness.ab.journal import Journal, read_launches
-from harness.ab.records import Born, LaunchPlan, Round, Turn, TurnConditions
+from harness.ab import journal as journals
+from harness.ab.journal import Journal
+from harness.ab.records import LaunchPlan, LoadedLaunch, Round, Turn, TurnConditions
 from harness.ab.schedule import queries_wanted, steps
 from harness.latency.conditions import cores
 
@@ -34,8 +35,8 @@ def test_both_engines_score_the_same_queries_in_every_round(
 
 def test_with_enough_queries_none_is_scored_twice_in_a_launch() -> None:
     plan = LaunchPlan(rounds=3, queries=4, warmup=5)
-    asked = [number for step in steps(plan, 1, queries_wanted(plan)) if step.arm == "A" for number in step.numbers]
-    assert sorted(asked) == list(range(queries_wanted(plan)))
+    scored = [number for step in steps(plan, 1, queries_wanted(plan)) if step.arm == "A" for number in step.numbers]
+    assert sorted(scored) == list(range(queries_wanted(plan)))
 
 
 def test_the_order_within_a_launch_pair_is_abba_and_turns_with_the_next() -> None:
@@ -44,21 +45,23 @@ def test_the_order_within_a_launch_pair_is_abba_and_turns_with_the_next() -> Non
 
 
 def test_a_line_is_in_the_file_before_the_next_is_written(tmp_path: Path) -> None:
-    with Journal.open(tmp_path, {"rounds": 1, "queries": 2}) as journal:
-        journal.launch(Born(1, 1, "A", pid=1, load_s=0.1, description={}, versions={}, machine={}))
+    with Journal.open(tmp_path, LaunchPlan(rounds=1, queries=2)) as journal:
+        journal.launch(LoadedLaunch(1, 1, "A", 1, 0.1, Description(model="m"), versions={}, machine={}))
         journal.turn(Turn(1, 1, "A", 1, ["w", "q", "r"], [3, 3, 3], [0.9, 0.1, 0.2], 1, turn()))
         written = (tmp_path / "samples.jsonl").read_text().splitlines()
         assert [json.loads(line)["event"] for line in written] == ["plan", "launch", "turn", *["sample"] * 3]
-    assert read_launches(tmp_path, "A") == [[Round([0.1, 0.2], [3, 3])]]
+    samples = journals.read(tmp_path)
+    assert samples.first_set("A") == [[Round([0.1, 0.2], [3, 3])]]
+    assert (samples.complete, samples.launches[0].description) == (True, Description(model="m"))
 
 
 def test_a_record_that_a_kill_cut_short_is_read_up_to_there(tmp_path: Path) -> None:
-    with Journal.open(tmp_path, {"rounds": 1, "queries": 1}) as journal:
+    with Journal.open(tmp_path, LaunchPlan(rounds=1, queries=1)) as journal:
         journal.turn(Turn(1, 1, "B", 1, ["q"], [3], [0.1], 0, turn()))
         journal.turn(Turn(1, 2, "B", 1, ["q"], [3], [0.2], 0, turn()))
     path = tmp_path / "samples.jsonl"
     path.write_text(path.read_text().rpartition('"service_s": 0.2')[0])
-    assert read_launches(tmp_path, "B") == [[Round([0.1], [3])]]
+    assert journals.read(tmp_path).first_set("B") == [[Round([0.1], [3])]]
 
 
 class Attentive(Fake):
@@ -94,7 +97,8 @@ def test_the_time_is_that_of_the_call_of_score() -> None:
 
 def test_a_launch_says_what_it_loaded_and_takes_turns_until_its_input_ends() -> None:
     replies: list[dict[str, Any]] = []
-    setup = {"kind": "fake", "options": {}, "questions": [["q", ["d"]], ["r", ["d", "e"]]], "documents": []}
+    questions = [["q", ["d"]], ["r", ["d", "e"]]]
+    setup = {"kind": "fake", "options": {}, "query_ids": ["1", "2"], "questions": questions, "documents": []}
     launch.serve(
         iter([json.dumps(setup | {"analysis": "english"}), json.dumps({"numbers": [1, 0, 1]})]), replies.append
     )

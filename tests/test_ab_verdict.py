@@ -8,8 +8,9 @@ import pytest
 from scipy import stats
 from scipy.signal import lfilter
 
+from harness.ab.margins import MARGINS
 from harness.ab.records import METRICS, AbVerdict, Launch, LaunchPair, Metric, Round
-from harness.ab.verdict import MARGINS, conclude, judge, red
+from harness.ab.verdict import conclude, judge, red
 
 SPREAD = (-0.012, 0.004, -0.007, 0.011, -0.002, 0.008, -0.010, 0.003, 0.006, -0.005)  # of launches, logarithms
 
@@ -35,7 +36,7 @@ def test_an_engine_that_is_slower_than_the_margin_by_far_is_a_regression() -> No
 
 def test_an_equal_engine_passes() -> None:
     verdict = conclude(judge(launch_pairs(0.0), MARGINS))
-    assert (verdict.outcome, verdict.confirmed) == ("pass", None)
+    assert (verdict.outcome, verdict.confirmation) == ("pass", None)
 
 
 def test_a_faster_engine_passes() -> None:
@@ -91,7 +92,7 @@ def test_percentiles_are_nearest_ranks(metric: Metric, rank: int) -> None:
 def test_a_percentile_without_enough_queries_is_not_measured_and_says_how_many_it_takes() -> None:
     found = judge(launch_pairs(0.0), MARGINS)["p99"]
     assert (found.outcome, found.shift, found.p_holm) == (None, None, None)
-    assert found.reason == "p99 takes 299 queries per launch, here are 100"
+    assert found.reason == "needs 299 queries per launch, and there are 100"
 
 
 def test_with_enough_queries_p99_is_measured() -> None:
@@ -120,8 +121,8 @@ def test_four_launch_pairs_decide_nothing_and_say_how_many_do() -> None:
 def test_a_red_set_is_a_regression_only_when_a_second_one_is_red_too() -> None:
     first = judge(launch_pairs(0.10), MARGINS)
     again, quiet = (judge(launch_pairs(slower), {"p50": 0.03}) for slower in (0.10, 0.0))
-    assert (conclude(first, again).outcome, conclude(first, again).confirmed) == ("regression", True)
-    assert (conclude(first, quiet).outcome, conclude(first, quiet).confirmed) == ("inconclusive", False)
+    assert (conclude(first, again).outcome, conclude(first, again).confirmation) == ("regression", again)
+    assert (conclude(first, quiet).outcome, conclude(first, quiet).confirmation) == ("inconclusive", quiet)
     with pytest.raises(ValueError, match="second"):
         conclude(first)
 

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from engines.base import BadOptions
-from harness.check import CheckOptions, baselines, check, trend
+from harness.check import baselines, plot, trend
 from harness.check import history as histories
-from harness.check.baselines import DRAFT, entries, find, names, save
+from harness.check.baselines import DRAFT, BaselineEntry, entries, find, names, save
 from harness.check.history import changes
+from harness.check.verb import CheckOptions, check
 from harness.store import NotComparable, StoreError
 from tests.check_folders import MACHINE, SETTINGS, changed, record, record_launches, score
+from tests.conftest import printed
 
 STEADY = (1.0, 1.002, 0.998, 1.004, 0.996)
 
@@ -45,7 +47,7 @@ def test_a_save_keeps_what_a_check_needs_after_the_folder_is_gone(good: Path, st
         "entry.json",
     ]
     again = record(store.parent / "again/e", 1.0)
-    found = check("main", [str(again)], CheckOptions(), store=store)
+    found = check("main", [str(again)], CheckOptions(store=store))
     assert (found.baseline.name, found.baseline.saved, found.baseline.launches) == ("main", entry.saved, 1)
     assert [row.metric for row in found.latency.rows] == ["p50", "p95", "p99", "throughput"]
 
@@ -56,7 +58,7 @@ def test_quality_against_a_stored_baseline_is_that_against_the_folder(
     save(store, "main", [good])
     for name, outcome in (("again", "pass"), ("wild", "regression")):
         folders = [str(scored_once / "r" / name)]
-        stored, plain = (check(text, folders, CheckOptions(), store=store) for text in ("main", str(good)))
+        stored, plain = (check(text, folders, CheckOptions(store=store)) for text in ("main", str(good)))
         assert stored.outcome == plain.outcome == outcome
         assert stored.quality == plain.quality
 
@@ -79,9 +81,9 @@ def test_the_newest_entry_counts_unless_another_or_several_are_asked_for(tmp_pat
         save(store, "main", record_launches(tmp_path / str(number), STEADY[:2]))
 
     def chosen(text: str, last: int = 1) -> list[str]:
-        found = find(store, text, last)
-        assert found is not None
-        return [folder.relative_to(store / "main").as_posix() for folder in found.folders]
+        stored = find(store, text, last)
+        assert stored is not None
+        return [folder.relative_to(store / "main").as_posix() for folder in stored.folders]
 
     assert chosen("main") == ["0003/1", "0003/2"]
     assert chosen("main@1") == ["0001/1", "0001/2"]
@@ -105,7 +107,7 @@ def test_an_invalid_an_incomplete_and_a_mixed_baseline_are_refused_and_nothing_i
     short = record(tmp_path / "short/e", 1.0, settings=changed(SETTINGS, min_duration_s=1e6))
     launches = record_launches(tmp_path / "a", STEADY)
     other = record(tmp_path / "b/e", 1.0, machine=changed(MACHINE, cpu="Xeon"))
-    for folders, error, said in (
+    for folders, error, message in (
         ([short], StoreError, "is INVALID: too short.*a baseline has to be valid"),
         ([scored_once / "r/failing"], StoreError, "is incomplete on words: a baseline has to be complete"),
         ([*launches, other], NotComparable, "cpu EPYC -> Xeon"),
@@ -113,7 +115,7 @@ def test_an_invalid_an_incomplete_and_a_mixed_baseline_are_refused_and_nothing_i
         ([], BadOptions, "no folder"),
         ([tmp_path / "nowhere"], StoreError, "nowhere holds neither"),
     ):
-        with pytest.raises(error, match=said):
+        with pytest.raises(error, match=message):
             save(store, "main", folders)
     assert not store.exists()
 
@@ -167,11 +169,11 @@ def test_scores_that_are_still_in_the_write_ahead_log_are_saved(good: Path, stor
     assert sorted(path.name for path in copy.parent.glob("scores*")) == ["scores.sqlite"]
 
 
-def test_an_entry_of_another_version_and_an_unknown_name_are_said(tmp_path: Path, store: Path) -> None:
+def test_an_entry_of_another_version_and_an_unknown_name_are_refused(tmp_path: Path, store: Path) -> None:
     entry = save(store, "main", [record(tmp_path / "e", 1.0)])
     with pytest.raises(BadOptions, match="has no baseline 'mian'; known are main"):
         baselines.history(store, "mian")
-    (entry.folder / "entry.json").write_text(json.dumps({**entry.document, "format": 2}), encoding="utf-8")
+    (entry.folder / "entry.json").write_text(json.dumps({**entry.document(), "format": 2}), encoding="utf-8")
     with pytest.raises(StoreError, match="its format is 2, this version reads 1"):
         find(store, "main")
 
@@ -189,7 +191,7 @@ def noisy(seconds: float, count: int) -> list[float]:
 def test_a_history_marks_the_entry_from_which_on_times_are_others(tmp_path: Path, store: Path) -> None:
     past(tmp_path, store, [*noisy(0.1, 7), *noisy(0.12, 6)])
     found = histories.read("main", entries(store, "main"))
-    assert [(each.subject, each.metric, len(each.tracks)) for each in found.series] == [
+    assert [(series.subject, series.metric, len(series.tracks)) for series in found.series] == [
         ("single-stream", "p50", 1),
         ("single-stream", "throughput", 1),
     ]
@@ -199,7 +201,9 @@ def test_a_history_marks_the_entry_from_which_on_times_are_others(tmp_path: Path
         pytest.approx(0.1, rel=0.01),
         pytest.approx(0.12, rel=0.01),
     )
-    assert "change at entry 8: single-stream p50 from 100 ms to 120 ms" in trend.lines(found)
+    lines = printed(trend.build(found)).splitlines()
+    assert "change at entry 8: single-stream p50 from 100 ms to 120 ms" in lines
+    assert lines[-1] == "2 changes of level"  # and that of throughput
     assert json.loads(json.dumps(found.document()))["series"][0]["tracks"][0]["changes"][0]["entry"] == 8
 
 
@@ -212,7 +216,10 @@ def test_points_of_other_machines_and_of_other_work_are_never_joined(tmp_path: P
     tracks = [(track.machine, [point.entry for point in track.points]) for track in found.series[0].tracks]
     assert tracks == [(0, [1, 2, 3, 6, 7]), (1, [4, 5]), (0, [8, 9])]
     assert found.machines == ("EPYC, 2 cores", "Xeon, 2 cores")
-    assert trend.lines(found)[-1] == "no change points: at most 5 entries of one machine, 10 are needed"
+    assert (
+        printed(trend.build(found)).splitlines()[-1]
+        == "no change points: at most 5 entries of one machine, 10 are needed"
+    )
 
 
 def test_a_history_holds_quality_launches_and_scenarios(good: Path, tmp_path: Path, store: Path) -> None:
@@ -221,7 +228,7 @@ def test_a_history_holds_quality_launches_and_scenarios(good: Path, tmp_path: Pa
     record(good, 0.5, "offline")
     save(store, "main", [good])
     found = histories.read("main", entries(store, "main"))
-    assert [(each.subject, each.metric) for each in found.series] == [
+    assert [(series.subject, series.metric) for series in found.series] == [
         ("words", "nDCG@10"),
         ("single-stream", "p50"),
         ("single-stream", "throughput"),
@@ -230,21 +237,24 @@ def test_a_history_holds_quality_launches_and_scenarios(good: Path, tmp_path: Pa
     ]
     first = found.series[1].tracks[0].points[0]
     assert first.value == pytest.approx(1.1, rel=0.01) and len(first.launches) == 2
-    lines = trend.lines(found)
-    assert lines[0].split() == ["words", "single-stream", "single-stream", "server"]
-    # a request takes 1.00125 and 1.2015 s on average, for 10 pairs
-    assert lines[2].split()[4:] == ["2", "A", "1.0000", "1.10", "s", "9.16", "-"]
-    assert "figures that do not fit: 1; --json and --out show them" in lines
-    assert max(map(len, lines)) <= 110
+    text = printed(trend.build(found))
+    assert max(map(len, text.splitlines())) <= 110
+    # A request takes 1.00125 and 1.2015 s on average, for 10 pairs. The wide table is turned: a column per entry.
+    lines = [line.split() for line in text.splitlines()]
+    assert ["entry", "1", "2"] in lines and ["words", "nDCG@10", "1.0000", "1.0000"] in lines
+    assert ["single-stream", "p50", "1.10", "s", "1.00", "s"] in lines
+    assert ["single-stream", "throughput", "9.16", "9.99"] in lines
+    assert ["offline", "throughput", "-", "20.0"] in lines
+    assert "machine A: EPYC, 2 cores" in text
 
 
 def test_equal_histories_give_equal_pictures(tmp_path: Path, store: Path) -> None:
     past(tmp_path, store, [*noisy(0.1, 6), *noisy(0.12, 6)])
     found = histories.read("main", entries(store, "main"))
     paths = trend.write(found, tmp_path / "out")
-    assert [path.name for path in paths] == ["trend.svg", "trend.png"]
-    assert paths[0].read_bytes() == trend.draw(found).svg
-    assert paths[1].read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in paths] == ["index.html", "trend.md", "table.tex", "trend.svg", "trend.png"]
+    assert paths[3].read_bytes() == plot.draw(found).svg
+    assert paths[4].read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_commit_is_that_of_the_recording_or_of_the_working_directory(
@@ -265,5 +275,28 @@ def test_a_name_of_the_store_comes_before_a_folder(
     record(tmp_path / "main", 2.0)
     other = str(record(tmp_path / "b/e", 1.0))
     for text, seconds in (("main", 1.0), ("./main", 2.0)):
-        row = check(text, [other], CheckOptions(), store=store).latency.rows[0]
+        row = check(text, [other], CheckOptions(store=store)).latency.rows[0]
         assert row.baseline == pytest.approx(seconds, rel=0.01)
+
+
+RECORDED = Path(__file__).parent / "recorded/baselines"
+
+
+def test_a_store_of_the_first_version_still_reads() -> None:
+    first, second = entries(RECORDED, "main")
+    assert (first.launches, first.commit, first.sources[0]) == (3, "feed" * 10, "recordings/launch-1/quick")
+    assert (second.launches, second.commit, second.machine["cpu"]) == (1, None, "Xeon")
+    for entry in (first, second):
+        assert entry.document() == json.loads((entry.folder / "entry.json").read_text(encoding="utf-8"))
+        assert BaselineEntry.read(entry.folder) == entry
+    history = histories.read("main", [first, second])
+    assert [(series.subject, series.metric) for series in history.series] == [
+        ("words", "nDCG@10"),
+        ("single-stream", "p50"),
+        ("single-stream", "throughput"),
+    ]
+    options = CheckOptions(store=RECORDED, allow=("machine",))
+    result = check("main@1", [str(RECORDED / "main/0002/1")], options)
+    assert result.outcome == "inconclusive"
+    p50 = result.latency.rows[0]
+    assert p50.change is not None and p50.change.value == pytest.approx(0.01)

@@ -10,32 +10,35 @@ import numpy as np
 import pytest
 
 from engines.base import BadOptions
-from harness.ab.verdict import MARGINS
-from harness.check import CheckOptions, check, read_terms
-from harness.check import page as report
-from harness.check.findings import CheckResult, CheckRow
+from harness.ab.margins import MARGINS
+from harness.check import page, verb
+from harness.check.baselines import StoredLaunches
+from harness.check.findings import CheckRow
 from harness.check.sides import read, work
 from harness.check.times import Logs, adjusted, fewest_launches, trial
+from harness.check.verb import CheckOptions, CheckResult, check, read_options
 from harness.store import NotComparable, StoreError
 from tests.check_folders import MACHINE, SETTINGS, changed, record, record_launches, score
+from tests.conftest import printed
 
 STEADY = (1.0, 1.002, 0.998, 1.004, 0.996)  # launches of a quiet machine
 SLOW = tuple(1.1 * value for value in STEADY)
 
 
-def gate(baseline: Sequence[Path], current: Sequence[Path], terms: CheckOptions | None = None) -> CheckResult:
-    """Several folders of a baseline are otherwise those of the store."""
-    import harness.check as package
-    from harness.check.baselines import Stored
-
-    stored = Stored(list(baseline), "2026-11-25T08:00:00+00:00", "abc")
+def gate(baseline: Sequence[Path], current: Sequence[Path], options: CheckOptions | None = None) -> CheckResult:
+    """A check against several folders, which only the store can name outside of tests."""
+    stored = StoredLaunches(list(baseline), "2026-11-25T08:00:00+00:00", "abc")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(package, "find", lambda *_: stored)
-        return check("main", [str(folder) for folder in current], terms or CheckOptions(), store=Path("none"))
+        patch.setattr(verb, "find", lambda *_: stored)
+        return check("main", [str(folder) for folder in current], options or CheckOptions())
 
 
-def rows(found: CheckResult) -> dict[str, CheckRow]:
-    return {f"{row.subject} {row.metric}".strip(): row for row in (*found.quality.rows, *found.latency.rows)}
+def options(margins: Sequence[str] = (), allow: Sequence[str] = ()) -> CheckOptions:
+    return read_options(margins, allow, store=Path("none"), last=1)
+
+
+def rows(result: CheckResult) -> dict[str, CheckRow]:
+    return {f"{row.subject} {row.metric}".strip(): row for row in (*result.quality.rows, *result.latency.rows)}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +70,7 @@ def test_equal_launches_pass_and_slower_ones_are_a_regression(tmp_path: Path) ->
 def test_one_recording_of_each_never_decides_about_times(tmp_path: Path) -> None:
     for slower in (1.0, 10.0):
         one, other = record(tmp_path / f"a{slower}" / "e", 1.0), record(tmp_path / f"b{slower}" / "e", slower)
-        found = check(str(one), [str(other)], CheckOptions(), store=tmp_path)
+        found = check(str(one), [str(other)], CheckOptions(store=tmp_path))
         assert found.outcome == "inconclusive"
         row = rows(found)["single-stream p50"]
         assert row.change is not None and (row.change.lo, row.change.hi) == (None, None)
@@ -94,7 +97,7 @@ def test_the_number_of_launches_that_can_decide(tests: int, launches: int) -> No
 def test_holm_counts_all_scenarios(tmp_path: Path) -> None:
     """Three launches of each: p = 1/20, red for one metric alone, not for two."""
     sides = [record_launches(tmp_path / name, times[:3]) for name, times in (("a", STEADY), ("b", SLOW))]
-    alone = read_terms(["p95=none", "throughput=none"], ())
+    alone = options(["p95=none", "throughput=none"])
     assert gate(*sides, alone).outcome == "regression"
     for name, times in (("a", STEADY), ("b", SLOW)):
         record_launches(tmp_path / name, times[:3], scenario="server")
@@ -115,22 +118,24 @@ def test_server_has_no_throughput_and_offline_has_no_percentiles(tmp_path: Path)
     )
 
 
-def test_another_machine_is_not_comparable_and_if_allowed_its_margins_are_doubled_and_said(tmp_path: Path) -> None:
+def test_another_machine_is_not_comparable_and_if_allowed_its_margins_are_doubled_with_a_note(tmp_path: Path) -> None:
     baseline = record_launches(tmp_path / "a", STEADY)
-    current = record_launches(tmp_path / "b", [1.02 * each for each in STEADY], machine=changed(MACHINE, cpu="Xeon"))
+    current = record_launches(
+        tmp_path / "b", [1.02 * seconds for seconds in STEADY], machine=changed(MACHINE, cpu="Xeon")
+    )
     found = gate(baseline, current)
     assert found.outcome == "not comparable"
     assert "other machine: cpu EPYC -> Xeon" in rows(found)["single-stream"].reason
     allowed = gate(baseline, current, CheckOptions(allow=("machine",)))
     assert (allowed.outcome, rows(allowed)["single-stream p50"].margin) == ("pass", 2 * MARGINS["p50"])
     assert any(note.startswith("times of another machine, margins doubled: cpu EPYC -> Xeon") for note in allowed.notes)
-    assert "margins doubled" in "\n".join(report.lines(allowed))
+    assert "margins doubled" in printed(allowed.report())
     slow = record_launches(tmp_path / "c", SLOW, machine=changed(MACHINE, cpu="Xeon"))
     assert gate(baseline, slow, CheckOptions(allow=("machine",))).outcome == "regression"
 
 
 @pytest.mark.parametrize(
-    ("header", "said"),
+    ("header", "message"),
     [
         ({"settings": changed(SETTINGS, queries=81)}, "queries 80 -> 81"),
         ({"settings": changed(SETTINGS, seed=1)}, "seed 0 -> 1"),
@@ -142,10 +147,10 @@ def test_another_machine_is_not_comparable_and_if_allowed_its_margins_are_double
         ({"description": {"template": "u"}}, "template t -> u (--allow template)"),
     ],
 )
-def test_times_of_other_work_are_not_comparable(tmp_path: Path, header: dict[str, object], said: str) -> None:
+def test_times_of_other_work_are_not_comparable(tmp_path: Path, header: dict[str, object], message: str) -> None:
     found = gate(record_launches(tmp_path / "a", STEADY), record_launches(tmp_path / "b", STEADY, **header))
     assert found.outcome == "not comparable"
-    assert rows(found)["single-stream"].reason == f"other work: {said}"
+    assert rows(found)["single-stream"].reason == f"other work: {message}"
 
 
 def test_the_rate_matters_to_the_open_loop_only_and_the_objective_to_none(tmp_path: Path) -> None:
@@ -158,7 +163,7 @@ def test_the_rate_matters_to_the_open_loop_only_and_the_objective_to_none(tmp_pa
         assert gate(*sides).outcome == outcome
 
 
-def test_a_recording_that_may_not_be_believed_is_invalid_and_a_regression_elsewhere_still_wins(
+def test_a_recording_that_cannot_be_believed_is_invalid_and_a_regression_elsewhere_still_wins(
     tmp_path: Path,
 ) -> None:
     baseline = record_launches(tmp_path / "a", STEADY)
@@ -183,7 +188,7 @@ def test_a_recording_that_was_killed_is_invalid(tmp_path: Path) -> None:
 
 def test_quality_is_judged_as_compare_does(scored: Path, tmp_path: Path) -> None:
     def outcome(name: str) -> CheckResult:
-        return check(str(scored / "good"), [str(scored / name)], CheckOptions(), store=tmp_path)
+        return check(str(scored / "good"), [str(scored / name)], CheckOptions(store=tmp_path))
 
     assert outcome("again").outcome == "pass"
     assert outcome("again").latency.reason == "not recorded by either side"
@@ -198,51 +203,53 @@ def test_quality_is_judged_as_compare_does(scored: Path, tmp_path: Path) -> None
 def test_lost_quality_is_a_regression_also_where_times_are_undecided_or_invalid(scored: Path, tmp_path: Path) -> None:
     for name in ("good", "wild"):
         record(scored / name, 1.0)
-    found = check(str(scored / "good"), [str(scored / "wild")], CheckOptions(), store=tmp_path)
+    found = check(str(scored / "good"), [str(scored / "wild")], CheckOptions(store=tmp_path))
     assert (found.outcome, found.latency.outcome) == ("regression", "inconclusive")
     record(scored / "wild", 1.0, settings=changed(SETTINGS, min_duration_s=1e6))
-    found = check(str(scored / "good"), [str(scored / "wild")], CheckOptions(), store=tmp_path)
+    found = check(str(scored / "good"), [str(scored / "wild")], CheckOptions(store=tmp_path))
     assert (found.outcome, found.latency.outcome) == ("regression", "invalid")
 
 
-def test_what_one_side_lacks_is_said_and_what_both_have_is_judged(scored: Path, tmp_path: Path) -> None:
+def test_what_one_side_lacks_is_reported_and_what_both_have_is_judged(scored: Path, tmp_path: Path) -> None:
     record(scored / "good", 1.0)
-    found = check(str(scored / "good"), [str(scored / "again")], CheckOptions(), store=tmp_path)
+    found = check(str(scored / "good"), [str(scored / "again")], CheckOptions(store=tmp_path))
     assert found.outcome == "pass"
     assert rows(found)["single-stream"].reason == "not recorded by CURRENT"
-    assert "not recorded" in "\n".join(report.lines(found))
+    assert "not recorded" in printed(found.report())
     times_only = record(tmp_path / "t" / "e", 1.0)
-    found = check(str(times_only), [str(scored / "again")], CheckOptions(), store=tmp_path)
+    found = check(str(times_only), [str(scored / "again")], CheckOptions(store=tmp_path))
     assert (found.outcome, found.quality.reason) == ("not comparable", "not recorded by the baseline")
 
 
-def test_folders_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
+def test_folders_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     one, other = record(tmp_path / "a" / "e", 1.0), record(tmp_path / "b" / "e", 1.0)
     (tmp_path / "empty").mkdir()
-    for baseline, current, error, said in (
+    for baseline, current, error, message in (
         (one, [one], BadOptions, "is on both sides"),
         (one, [other, other], BadOptions, "is given twice"),
         (one, [], BadOptions, "no CURRENT folder"),
         (one, [tmp_path / "empty"], StoreError, "holds neither scores.sqlite nor latency"),
         (tmp_path / "nowhere", [one], BadOptions, "nowhere' is neither a folder nor a baseline of .*: none"),
     ):
-        with pytest.raises(error, match=said):
-            check(str(baseline), [str(each) for each in current], CheckOptions(), store=tmp_path)
+        with pytest.raises(error, match=message):
+            check(str(baseline), [str(folder) for folder in current], CheckOptions(store=tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("header", "said"),
+    ("header", "message"),
     [
         ({"machine": changed(MACHINE, cores="4")}, "cores 2 -> 4"),
         ({"options": {"model": "n"}}, "option model m -> n"),
         ({"settings": changed(SETTINGS, warmup=3)}, "warmup 10 -> 3"),
     ],
 )
-def test_launches_of_one_side_are_of_one_thing(tmp_path: Path, header: dict[str, object], said: str) -> None:
+def test_launches_of_one_side_are_of_one_engine_on_one_machine(
+    tmp_path: Path, header: dict[str, object], message: str
+) -> None:
     baseline = record_launches(tmp_path / "a", STEADY)
     mixed = [*record_launches(tmp_path / "b", STEADY), record(tmp_path / "c" / "e", 1.0, **header)]
     for sides in ((baseline, mixed), (mixed, baseline)):
-        with pytest.raises(NotComparable, match=said):
+        with pytest.raises(NotComparable, match=message):
             gate(*sides, CheckOptions(allow=("machine", "template")))
 
 
@@ -254,34 +261,36 @@ def test_a_changed_engine_is_judged_and_named(tmp_path: Path) -> None:
 
 
 def test_margins_and_allowances_are_read_and_what_is_unknown_is_refused() -> None:
-    terms = read_terms(["nDCG@10=0.02", "p50=0.1", "p99=none"], ["machine"])
+    terms = options(["nDCG@10=0.02", "p50=0.1", "p99=none"], ["machine"])
     assert (terms.quality, terms.slower, terms.allow) == (
         0.02,
         {"p50": 0.1, "p95": 0.05, "throughput": 0.02},
         ("machine",),
     )
-    for margins, allow, said in (
-        (["p42=0.1"], [], "a name of nDCG@10, p50, p95, p99, throughput"),
-        (["p50=much"], [], "above 0 and below 1"),
+    for margins, allow, message in (
+        (["p42=0.1"], [], "a name from nDCG@10, p50, p95, p99, throughput"),
+        (["p50=much"], [], "from 0 to below 1, such as p50=0.05"),
         (["nDCG@10=0"], [], "above 0 and below 1"),
+        (["nDCG@10=none"], [], "above 0 and below 1"),
         ([], ["gpu"], "known are template, machine"),
     ):
-        with pytest.raises(BadOptions, match=said):
-            read_terms(margins, allow)
+        with pytest.raises(BadOptions, match=message):
+            options(margins, allow)
 
 
-def test_the_table_fits_a_ci_log_and_says_everything_once(scored: Path, tmp_path: Path) -> None:
+def test_the_table_fits_a_ci_log_and_gives_every_reason_once(scored: Path, tmp_path: Path) -> None:
     for name, times in (("good", STEADY), ("wild", SLOW)):
         for scenario in ("single-stream", "server", "offline"):
             record(scored / name, times[0], scenario)
-    found = check(str(scored / "good"), [str(scored / "wild")], CheckOptions(), store=tmp_path)
-    printed = report.lines(found)
-    body = [line for line in printed if not line.startswith(("baseline ", "current "))]  # those hold paths
-    assert max(map(len, body)) <= 110
-    assert all(line.isascii() for line in body)
-    assert printed[-1] == "REGRESSION: quality regression (words); latency inconclusive"
-    assert sum("1 and 1 launches" in note for note in report.notes(found)) == 1
-    assert report.markdown(found).count("\n| ") == 1 + len(rows(found)) + 1
+    found = check(str(scored / "good"), [str(scored / "wild")], CheckOptions(store=tmp_path))
+    lines = printed(found.report()).splitlines()
+    assert max(map(len, lines)) <= 110
+    assert next(line for line in lines if line.startswith(" words ")).split()[-1] == "regression"
+    assert lines[-1] == "REGRESSION: quality regression (words); latency inconclusive"
+    assert sum("1 and 1 launches" in note.text for note in found.report().sections[0].notes) == 1
+    paths = page.write(found, tmp_path / "out")
+    assert [path.name for path in paths] == ["index.html", "check.md", "table.tex", "check.json"]
+    assert paths[1].read_text(encoding="utf-8").count("\n| ") == 1 + len(rows(found))
 
 
 def test_the_document_is_plain_json_with_a_version_and_the_exit_code(tmp_path: Path) -> None:
@@ -303,14 +312,14 @@ def test_a_real_recording_says_what_it_worked_on(
     assert (work(launch.header)["benchmark"], work(launch.header)["queries"]) == ("words", 40)
 
 
-# A launch has an offset that it keeps for its life, sd 1.5%, and a place in the machine's drift, sd 1%; its own
-# percentiles are then known to some parts in a thousand (of 100 requests with 3% noise).
+# A launch has an offset that it keeps for its life, standard deviation 1.5%, and meets the machine at some point of its
+# drift, 1%; its own percentiles are then known to some parts in a thousand (100 requests with 3% noise).
 OFFSET, DRIFT, OWN = 0.015, 0.01, 0.004
 TRIALS = 120
 
 
 def share(slower: float, launches: int, margin: float, outcome: str) -> float:
-    """Of simulated checks with three metrics, whose launches share offset and drift."""
+    """Share of simulated checks with this outcome: three metrics, whose launches share offset and drift."""
     rng, count = np.random.default_rng(20261125), 0
     for _ in range(TRIALS):
         common = rng.normal(0, math.hypot(OFFSET, DRIFT), (2, launches))

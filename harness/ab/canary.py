@@ -1,35 +1,28 @@
-"""The noise floor: what this machine shows of a difference where there is none, from a run of A against A."""
+"""The noise floor: the difference that this machine shows where there is none, from a run of A against A."""
 
-import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from harness.ab import result
+from harness.ab.result import MetricResult, NoiseFloor
+from harness.store import StoreError
 
 FOLDER = "canary"
 
 
-def read(folder: Path) -> dict[str, Any] | None:
-    """The noise floor of the complete canary run beside an A/B run; None if there is none.
-
-    Per metric, how far from no change its interval reaches, as a share: 0.01 for [0.995, 1.01].
-    """
+def read(folder: Path) -> NoiseFloor | None:
+    """The noise floor from the complete canary run beside an A/B run; None if there is no such run."""
     try:
-        document = json.loads((folder / FOLDER / "ab.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        canary = result.read(folder / FOLDER)
+    except StoreError:
         return None
-    if not document.get("complete"):
-        return None
-    return {
-        "engine": document["arms"]["A"]["engine"],
-        "options": document["arms"]["A"]["options"],
-        "machine": document["records"]["A"]["machine"],
-        "metrics": {name: reach(entry) for name, entry in document["metrics"].items()},
-    }
+    arm = canary.setup.arms["A"]
+    reached = {name: reach(metric) for name, metric in canary.metrics.items()}
+    return NoiseFloor(arm.engine, arm.options, canary.records["A"].machine, reached)
 
 
-def reach(entry: Mapping[str, Any]) -> float | None:
-    """The further end of an interval, as a share; None where there is no interval."""
-    if entry["lo"] is None or entry["hi"] is None:
+def reach(metric: MetricResult) -> float | None:
+    """Distance of an interval's further end from no change, as a share: 0.01 for [0.995, 1.01]; None without one."""
+    if metric.lo is None or metric.hi is None:
         return None
-    return math.expm1(max(abs(math.log(entry["lo"])), abs(math.log(entry["hi"]))))
+    return math.expm1(max(abs(math.log(metric.lo)), abs(math.log(metric.hi))))

@@ -1,4 +1,4 @@
-"""What else the machine did while an engine was timed, and which of it makes a launch suspect.
+"""What else the machine did while an engine was timed, and when that makes a launch suspect.
 
 Marks explain and exclude nothing: to drop launches for what was seen afterwards is to choose a result.
 """
@@ -13,11 +13,13 @@ from harness.latency.telemetry import read_gpus
 from harness.machine import cores
 from harness.nvml import open_nvml
 
-MOST_OTHERS = 0.1  # share of our cores that others may keep busy: on two cores, a fifth of one
+MOST_OTHERS = 0.1  # share of our cores that other processes may keep busy: on two cores, a fifth of one
 MOST_CLOCK_CHANGE = 0.05
 
 
 class Start(NamedTuple):
+    """The beginning of a turn."""
+
     at_s: float
     before: conditions.Conditions
 
@@ -27,7 +29,7 @@ def start() -> Start:
 
 
 def since(begun: Start) -> TurnConditions:
-    """Everything of the time since `begun`; clocks as they are now."""
+    """The conditions from `begun` until now; the clocks are those of this moment."""
     now = start()
     wall_s = now.at_s - begun.at_s
     clocks_mhz = [gpu.sm_mhz for gpu in read_gpus(*open_nvml()) if gpu.sm_mhz is not None]
@@ -42,9 +44,9 @@ def since(begun: Start) -> TurnConditions:
 
 
 def marks(turns: Sequence[TurnConditions]) -> list[str]:
-    """What makes a launch suspect, from its turns; empty where nothing does."""
+    """Reasons to suspect a launch, from its turns; empty where there are none."""
     clocks = {"CPU": [turn.cpu_mhz for turn in turns], "GPU": [turn.gpu_mhz for turn in turns]}
-    return [*_load_mark(turns), *(mark for name, known in clocks.items() for mark in _clock_mark(name, known))]
+    return [*_load_mark(turns), *(mark for name, clock in clocks.items() for mark in _clock_mark(name, clock))]
 
 
 def _load_mark(turns: Sequence[TurnConditions]) -> list[str]:

@@ -1,79 +1,144 @@
-"""The raw record of an A/B run: JSON lines, written as they come, never edited.
+"""The raw record of an A/B run, samples.jsonl: JSON lines, written as they come, never edited.
 
-First line `plan`, then `launch`, `turn` and `sample` lines, last line `end`. A file without its last line is of a run
-that was killed; what it has is kept.
+First line `plan`, then `launch`, `turn` and `sample` lines, last line `end`. A killed run leaves a file without its
+last line; what such a file holds is kept.
 """
 
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
+from engines.base import Description
 from harness.ab.conditions import marks
-from harness.ab.records import Arm, Born, Launch, Round, Turn, TurnConditions
+from harness.ab.records import (
+    Arm,
+    Launch,
+    LaunchPlan,
+    LoadedLaunch,
+    MarkedLaunch,
+    Round,
+    Turn,
+    TurnConditions,
+)
+from harness.store import StoreError
 
 FILE = "samples.jsonl"
 FORMAT = 1  # 1: first version, 2026-11
 
 
-class Marked(NamedTuple):
-    """A launch that something happened to."""
-
-    set: int
-    launch_pair: int
-    arm: Arm
-    marks: list[str]
-
-
 class Journal:
-    """Use `Journal.open`."""
+    """The writing side of samples.jsonl. Use `Journal.open`."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
-        self.launches: list[Born] = []
+        self.launches: list[LoadedLaunch] = []
         self._conditions: dict[tuple[int, int, Arm], list[TurnConditions]] = {}
 
     @classmethod
     @contextmanager
-    def open(cls, folder: Path, plan: Mapping[str, Any]) -> Iterator["Journal"]:
+    def open(cls, folder: Path, plan: LaunchPlan) -> Iterator["Journal"]:
         """A new journal in this folder; without errors, it ends with its last line."""
         with (folder / FILE).open("w", encoding="utf-8") as file:
             journal = cls(file)
-            journal._write({"event": "plan", "format": FORMAT, **plan})
+            journal._write({"event": "plan", "format": FORMAT, **asdict(plan)})
             yield journal
             journal._write({"event": "end"})
 
-    def launch(self, born: Born) -> None:
-        self.launches.append(born)
-        self._write(born.line())
+    def launch(self, launch: LoadedLaunch) -> None:
+        self.launches.append(launch)
+        self._write({"event": "launch", **vars(launch), "description": launch.description.document()})
 
     def turn(self, turn: Turn) -> None:
         if turn.round:
             self._conditions.setdefault((turn.set, turn.launch_pair, turn.arm), []).append(turn.conditions)
-        self._write(*turn.lines())
+        self._write(*_turn_lines(turn))
 
-    def marked(self) -> list[Marked]:
-        """Launches during which others worked or a clock changed."""
-        found = [Marked(*place, marks(turns)) for place, turns in self._conditions.items()]
-        return [launch for launch in found if launch.marks]
+    def marked(self) -> list[MarkedLaunch]:
+        """Launches during which other processes worked or a clock changed."""
+        launches = [MarkedLaunch(*position, marks(turns)) for position, turns in self._conditions.items()]
+        return [launch for launch in launches if launch.marks]
 
     def _write(self, *lines: Mapping[str, Any]) -> None:
         self._file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
         self._file.flush()
 
 
-def read_launches(folder: Path, arm: Arm) -> list[Launch]:
-    """The complete launches of one engine in the first set, for `verdict.check`. Raises OSError, ValueError."""
-    rounds: dict[int, dict[int, tuple[list[float], list[int]]]] = {}
-    wanted = 0
-    for text in (folder / FILE).read_text(encoding="utf-8").split("\n")[:-1]:  # a kill may have cut the last line
-        line = json.loads(text)
-        if line["event"] == "plan":
-            wanted = line["rounds"] * line["queries"]
-        if line["event"] == "sample" and (line["set"], line["arm"]) == (1, arm) and not line["warmup"]:
-            times, pairs = rounds.setdefault(line["launch_pair"], {}).setdefault(line["round"], ([], []))
-            times.append(line["service_s"])
-            pairs.append(line["pairs"])
-    launches = [[Round(*block) for block in launch.values()] for launch in rounds.values()]
-    return [launch for launch in launches if sum(len(block.service_s) for block in launch) == wanted]
+@dataclass(frozen=True)
+class Samples:
+    """The content of samples.jsonl."""
+
+    plan: LaunchPlan
+    launches: tuple[LoadedLaunch, ...]
+    turns: tuple[Turn, ...]
+    complete: bool  # False: the run was killed or failed
+
+    def first_set(self, arm: Arm) -> list[Launch]:
+        """The complete launches of one engine in the first set, as `verdict.judge` takes them."""
+        rounds: dict[int, list[Round]] = {}
+        for turn in self.turns:
+            if (turn.set, turn.arm) == (1, arm) and turn.round:
+                rounds.setdefault(turn.launch_pair, []).append(turn.measured)
+        return [
+            launch
+            for launch in rounds.values()
+            if sum(len(block.service_s) for block in launch) == self.plan.queries_of_a_launch
+        ]
+
+
+def read(folder: Path) -> Samples:
+    """The samples of a run, complete or not; a line that a kill cut short is left out. Raises StoreError."""
+    path = folder / FILE
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+        plan, *events = lines
+        if plan.pop("event") != "plan" or plan.pop("format") != FORMAT:
+            raise ValueError(f"its first line is not a plan of format {FORMAT}")
+        return Samples(
+            plan=LaunchPlan(**plan),
+            launches=tuple(_read_launch(line) for line in events if line["event"] == "launch"),
+            turns=tuple(_read_turns(events)),
+            complete=bool(events) and events[-1]["event"] == "end",
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path} cannot be read ({error}); expected what `crispbench ab` wrote") from None
+
+
+def _turn_lines(turn: Turn) -> Iterator[dict[str, Any]]:
+    """One line for the turn, one for every query."""
+    position = {"set": turn.set, "launch_pair": turn.launch_pair, "arm": turn.arm, "round": turn.round}
+    yield {"event": "turn", **position, **turn.conditions._asdict()}
+    samples = zip(turn.query_ids, turn.pairs, turn.service_s, strict=True)
+    for number, (query_id, pairs, service_s) in enumerate(samples):
+        sample = {"query_id": query_id, "pairs": pairs, "service_s": service_s, "warmup": number < turn.warmup}
+        yield {"event": "sample", **position, **sample}
+
+
+def _read_launch(line: Mapping[str, Any]) -> LoadedLaunch:
+    fields = {name: value for name, value in line.items() if name not in ("event", "description")}
+    return LoadedLaunch(**fields, description=Description.read(line["description"]))
+
+
+def _read_turns(events: list[dict[str, Any]]) -> Iterator[Turn]:
+    """A `turn` line with the `sample` lines that follow it."""
+    for index, line in enumerate(events):
+        if line["event"] != "turn":
+            continue
+        samples = []
+        for follower in events[index + 1 :]:
+            if follower["event"] != "sample":
+                break
+            samples.append(follower)
+        yield Turn(
+            set=line["set"],
+            launch_pair=line["launch_pair"],
+            arm=line["arm"],
+            round=line["round"],
+            query_ids=[sample["query_id"] for sample in samples],
+            pairs=[sample["pairs"] for sample in samples],
+            service_s=[sample["service_s"] for sample in samples],
+            warmup=sum(sample["warmup"] for sample in samples),
+            conditions=TurnConditions(**{name: line[name] for name in TurnConditions._fields}),
+        )

@@ -1,8 +1,8 @@
 """One launch: a fresh process that loads one engine and scores on command.  python -m harness.ab.launch
 
-JSON lines in, JSON lines out. The first line says what to load and holds the texts; each further line is a turn:
-queries to warm up with and queries to measure, by number. It ends with its input. What a library prints goes to
-standard error, as the answers have standard output for themselves.
+JSON lines in, JSON lines out. The first line is a LaunchSetup, which holds the texts; each further line is a turn: the
+numbers of the queries to score. The process ends with its input. Whatever a library prints goes to standard error,
+because standard output is for the replies.
 """
 
 import gc
@@ -18,26 +18,27 @@ import engines
 from engines.base import Engine, EngineError, Pair
 from harness import machine
 from harness.ab import conditions
+from harness.ab.records import LaunchSetup
 from harness.run.loop import checked
 
 Reply = Callable[[dict[str, Any]], None]
 
 
 def main() -> int:
-    """Serve until the input ends; 1 after an error, which is the last reply."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    """Serve until the input ends; return 1 after an error, which is the last reply."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
     def reply(message: dict[str, Any]) -> None:
-        answers.write(json.dumps(message) + "\n")
-        answers.flush()
+        replies.write(json.dumps(message) + "\n")
+        replies.flush()
 
     try:
         serve(iter(sys.stdin.readline, ""), reply)
     except EngineError as error:
         reply({"error": str(error)})
         return 1
-    except Exception as error:  # the edge of a process: it has no other way to say what happened
+    except Exception as error:  # the edge of a process, which has no other way to report a failure
         reply({"error": f"{type(error).__name__}: {' '.join(str(error).split())}"})
         return 1
     return 0
@@ -45,16 +46,16 @@ def main() -> int:
 
 def serve(commands: Iterator[str], reply: Reply) -> None:
     """Load the engine of the first command, then take every turn. Raises EngineError."""
-    setup = json.loads(next(commands))
-    questions = [[Pair(query, document) for document in documents] for query, documents in setup["questions"]]
-    begun = time.perf_counter()
-    with engines.load(setup["kind"], setup["options"]) as engine:
+    setup = LaunchSetup(**json.loads(next(commands)))
+    queries = [[Pair(query, document) for document in documents] for query, documents in setup.questions]
+    started_s = time.perf_counter()
+    with engines.load(setup.kind, setup.options) as engine:
         if engine.prepares != "nothing":
-            engine.prepare(setup["documents"], analysis=setup["analysis"])
+            engine.prepare(setup.documents, analysis=setup.analysis)
         reply(
             {
                 "pid": os.getpid(),
-                "load_s": time.perf_counter() - begun,
+                "load_s": time.perf_counter() - started_s,
                 "description": engine.describe().document(),
                 "versions": machine.versions(),
                 "machine": machine.machine().document(),
@@ -62,26 +63,26 @@ def serve(commands: Iterator[str], reply: Reply) -> None:
         )
         for command in commands:
             turn = json.loads(command)
-            reply(take(engine, [questions[number] for number in turn["numbers"]]))
+            reply(take(engine, [queries[number] for number in turn["numbers"]]))
 
 
-def take(engine: Engine, questions: Sequence[Sequence[Pair]]) -> dict[str, Any]:
+def take(engine: Engine, queries: Sequence[Sequence[Pair]]) -> dict[str, Any]:
     """Score one query after the other; seconds around each call of `score`. Raises EngineError."""
     service_s = []
     with _no_collection():
-        begun = conditions.start()
-        for pairs in questions:
-            started = time.perf_counter()
+        start = conditions.start()
+        for pairs in queries:
+            started_s = time.perf_counter()
             scores = engine.score(pairs)
-            service_s.append(time.perf_counter() - started)
+            service_s.append(time.perf_counter() - started_s)
             checked(scores, pairs)
-        around = conditions.since(begun)
-    return {"service_s": service_s, "conditions": around._asdict()}
+        during = conditions.since(start)
+    return {"service_s": service_s, "conditions": during._asdict()}
 
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Garbage is collected before and after, never within: a full collection of torch's objects takes 100 ms."""
+    """Collect garbage before and after, never within: a full collection of torch's objects takes 100 ms."""
     gc.collect()
     gc.freeze()
     gc.disable()

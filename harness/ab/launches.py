@@ -1,19 +1,19 @@
-"""The parent's side of a launch: start a process, tell it to take turns, notice that it died."""
+"""The parent's side of a launch: start a process, give it turns, notice that it died."""
 
 import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.base import EngineError
+from engines.base import Description, EngineError
 from harness import children
 from harness.ab.journal import Journal
-from harness.ab.records import Arm, Born, LaunchPair, LaunchPlan, Round, Turn, TurnConditions
+from harness.ab.records import Arm, LaunchPair, LaunchPlan, LoadedLaunch, Round, Turn, TurnConditions
 from harness.ab.schedule import order, steps
+from harness.ab.sides import AbSide
 
 PATIENCE_S = 10.0  # for a process to free its memory and end
 
@@ -22,17 +22,8 @@ class LaunchFailed(EngineError):
     """A process could not load its engine, could not score, or died; the run is invalid."""
 
 
-@dataclass(frozen=True)
-class AbSide:
-    """One engine of the two: what its processes are told first."""
-
-    arm: Arm
-    name: str  # in the config
-    setup: Mapping[str, Any]  # kind, options, questions, documents, analysis
-
-
 class EngineProcess:
-    """A launch of one engine. Use `Process.start`, which ends it."""
+    """A launch of one engine. Use `EngineProcess.start`, which ends it."""
 
     def __init__(self, side: AbSide, launch_pair: int, child: subprocess.Popen[str], log: Path) -> None:
         self._side, self._launch_pair, self._child, self._log = side, launch_pair, child, log
@@ -56,30 +47,30 @@ class EngineProcess:
         finally:
             _end(child)
 
-    def ask(self, command: Mapping[str, Any]) -> dict[str, Any]:
+    def request(self, command: Mapping[str, Any]) -> dict[str, Any]:
         """The reply to one command. Raises LaunchFailed."""
         assert self._child.stdin is not None and self._child.stdout is not None
         try:
             self._child.stdin.write(json.dumps(command) + "\n")
             self._child.stdin.flush()
         except BrokenPipeError:
-            pass  # it may have said why
+            pass  # its last reply may say why
         line = self._child.stdout.readline()
-        message: dict[str, Any] = json.loads(line) if line.endswith("\n") else {"error": self._death()}
-        if "error" in message:
+        reply: dict[str, Any] = json.loads(line) if line.endswith("\n") else {"error": self._death()}
+        if "error" in reply:
             side = self._side
             raise LaunchFailed(
-                f"engine {side.name!r} ({side.arm}), launch pair {self._launch_pair}: {message['error']}; "
+                f"engine {side.name!r} ({side.arm}), launch pair {self._launch_pair}: {reply['error']}; "
                 f"the run is incomplete, its log is {self._log}"
             )
-        return message
+        return reply
 
     def _death(self) -> str:
         code = self._child.wait()
-        words = self._log.read_text(encoding="utf-8", errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(words) if line.strip()), "nothing")
-        ended = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        return f"its process {ended}; it last printed {last[:200]!r}"
+        lines = self._log.read_text(encoding="utf-8", errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
+        ending = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        return f"its process {ending}; it last printed {last[:200]!r}"
 
 
 def run_launch_pair(
@@ -91,31 +82,33 @@ def run_launch_pair(
     """
     set_, launch_pair = number
     by_arm = {side.arm: side for side in sides}
-    query_ids: Sequence[str] = sides[0].setup["query_ids"]
-    sizes = [len(documents) for _, documents in sides[0].setup["questions"]]
+    query_ids = sides[0].setup.query_ids
+    pairs = [len(documents) for _, documents in sides[0].setup.questions]
     rounds: dict[Arm, list[Round]] = {"A": [], "B": []}
     with ExitStack() as stack:
         processes: dict[Arm, EngineProcess] = {}
         for arm in order(launch_pair):
             log = logs / f"{set_}-{launch_pair}-{arm}.log"
             processes[arm] = stack.enter_context(EngineProcess.start(by_arm[arm], launch_pair, log))
-            journal.launch(Born(set_, launch_pair, arm, **processes[arm].ask(by_arm[arm].setup)))
+            loaded = processes[arm].request(vars(by_arm[arm].setup))
+            loaded["description"] = Description.read(loaded["description"])
+            journal.launch(LoadedLaunch(set_, launch_pair, arm, **loaded))
         for step in steps(plan, launch_pair, len(query_ids)):
-            answer = processes[step.arm].ask({"numbers": step.numbers})
+            reply = processes[step.arm].request({"numbers": step.numbers})
             turn = Turn(
                 set=set_,
                 launch_pair=launch_pair,
                 arm=step.arm,
                 round=step.round,
-                query_ids=[query_ids[place] for place in step.numbers],
-                pairs=[sizes[place] for place in step.numbers],
-                service_s=answer["service_s"],
+                query_ids=[query_ids[index] for index in step.numbers],
+                pairs=[pairs[index] for index in step.numbers],
+                service_s=reply["service_s"],
                 warmup=step.warmup,
-                conditions=TurnConditions(**answer["conditions"]),
+                conditions=TurnConditions(**reply["conditions"]),
             )
             journal.turn(turn)
             if step.round:
-                rounds[step.arm].append(Round(turn.service_s[step.warmup :], turn.pairs[step.warmup :]))
+                rounds[step.arm].append(turn.measured)
     return LaunchPair(rounds["A"], rounds["B"])
 
 

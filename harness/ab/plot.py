@@ -1,19 +1,29 @@
 """The slowdown of every launch pair, with estimate, interval and margin. Equal runs give equal SVG bytes."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from harness.ab.records import Metric
+from harness.ab.result import AbRecord, MetricResult
+from harness.outcome import Outcome
 from harness.report import notation, plots
 
-SETS = ("metrics", "confirmation")
+
+class RatioLine(NamedTuple):
+    """One line of the plot: a metric in one set of launches."""
+
+    name: Metric
+    metric: MetricResult
+    slowdown: float
+    confirms: bool  # it belongs to the second set
 
 
-def draw(document: Mapping[str, Any]) -> plots.Plot:
-    """One panel; a line per metric and set, a dot per launch pair, a bar for the interval, a tick for the margin."""
+def draw(result: AbRecord) -> plots.Plot:
+    """One panel: a line per metric and set, a dot per launch pair, a bar for the interval, a tick for the margin."""
     plot = plots.Plot(
         name="ratios",
         title="Slowdown of every launch pair",
@@ -21,25 +31,20 @@ def draw(document: Mapping[str, Any]) -> plots.Plot:
         "with its interval, the dashed mark the margin. Hollow: the set that was launched to confirm.",
     )
     with plots.drawing():
-        return plots.saved(plot, _paint(document))
+        return plots.saved(plot, _paint(result))
 
 
-def _paint(document: Mapping[str, Any]) -> Figure:
-    rows = [
-        (name, place, entry)
-        for place, key in enumerate(SETS)
-        for name, entry in (document[key] or {}).items()
-        if entry["slowdown"] is not None
-    ]
-    figure = Figure(figsize=(7.2, 0.42 * len(rows) + 1.1), layout="constrained")
+def _paint(result: AbRecord) -> Figure:
+    lines = list(_lines(result))
+    figure = Figure(figsize=(7.2, 0.42 * len(lines) + 1.1), layout="constrained")
     axes = figure.subplots()
-    arms = document["arms"]
-    axes.set_title(plots.short(f"{arms['B']['engine']} against {arms['A']['engine']}"))
+    arms = result.setup.arms
+    axes.set_title(plots.short(f"{arms['B'].engine} against {arms['A'].engine}"))
     axes.axvline(0, color=plots.MUTED, linewidth=0.8)
-    for line, (_, place, entry) in enumerate(rows):
-        _row(axes, line, entry, confirms=place == 1)
-    axes.set_yticks(range(len(rows)), [name + (" again" if place else "") for name, place, _ in rows])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
+    for height, line in enumerate(lines):
+        _draw_line(axes, height, line)
+    axes.set_yticks(range(len(lines)), [line.name + (" again" if line.confirms else "") for line in lines])
+    axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0, labelcolor=plots.INK)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:+.1%}".replace("-", notation.MINUS)))
     axes.set_xlabel("B slower by")
@@ -48,18 +53,26 @@ def _paint(document: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _row(axes: Axes, line: int, entry: Mapping[str, Any], *, confirms: bool) -> None:
-    colour = plots.PALETTE[1 if entry["outcome"] == "regression" else 0]
-    shares = [ratio - 1 for ratio in entry["launch_slowdowns"]]
-    axes.plot(shares, [line + 0.18] * len(shares), "o", color=plots.MUTED, markersize=3, alpha=0.7)
-    axes.plot([entry["margin"]] * 2, [line - 0.35, line + 0.35], color=plots.MUTED, linewidth=1.2, linestyle="dashed")
-    if entry["lo"] is not None and entry["hi"] is not None:
-        axes.plot([entry["lo"] - 1, entry["hi"] - 1], [line - 0.1] * 2, color=colour, linewidth=1.8)
+def _lines(result: AbRecord) -> Iterator[RatioLine]:
+    for metrics, confirms in ((result.metrics, False), (result.confirmation or {}, True)):
+        for name, metric in metrics.items():
+            if metric.slowdown is not None:
+                yield RatioLine(name, metric, metric.slowdown, confirms)
+
+
+def _draw_line(axes: Axes, height: int, line: RatioLine) -> None:
+    metric = line.metric
+    colour = plots.PALETTE[1 if metric.outcome is Outcome.REGRESSION else 0]
+    shares = [ratio - 1 for ratio in metric.launch_slowdowns]
+    axes.plot(shares, [height + 0.18] * len(shares), "o", color=plots.MUTED, markersize=3, alpha=0.7)
+    axes.plot([metric.margin] * 2, [height - 0.35, height + 0.35], color=plots.MUTED, linewidth=1.2, linestyle="dashed")
+    if metric.lo is not None and metric.hi is not None:
+        axes.plot([metric.lo - 1, metric.hi - 1], [height - 0.1] * 2, color=colour, linewidth=1.8)
     axes.plot(
-        entry["slowdown"] - 1,
-        line - 0.1,
+        line.slowdown - 1,
+        height - 0.1,
         "o",
         color=colour,
         markersize=7,
-        markerfacecolor=plots.PAPER if confirms else colour,
+        markerfacecolor=plots.PAPER if line.confirms else colour,
     )

@@ -1,16 +1,17 @@
-"""The frozen records of an A/B run, from the processes to the report. A leaf: imports nothing of the project."""
+"""The frozen records of an A/B run, from its processes to its verdict."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from math import exp
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from engines.base import Description
 from harness.figures.shifts import Shift
+from harness.outcome import Outcome
 
 Arm = Literal["A", "B"]
 Metric = Literal["p50", "p95", "p99", "throughput"]
-Outcome = Literal["pass", "regression", "inconclusive"]
 
+ARMS: tuple[Arm, Arm] = ("A", "B")
 METRICS: tuple[Metric, ...] = ("p50", "p95", "p99", "throughput")
 
 
@@ -20,7 +21,7 @@ class LaunchPlan:
 
     launch_pairs: int = 10
     rounds: int = 4  # of each engine in every launch pair
-    queries: int = 25  # of every round
+    queries: int = 25  # per round
     warmup: int = 10  # queries of every launch before its first round
 
     @property
@@ -36,14 +37,14 @@ class Round(NamedTuple):
     """Queries that one launch scored in one turn, in order."""
 
     service_s: Sequence[float]
-    pairs: Sequence[int]  # (query, document) pairs of each query
+    pairs: Sequence[int]  # (query, document) pairs per query
 
 
 Launch = Sequence[Round]  # the measured rounds of one process
 
 
 class LaunchPair(NamedTuple):
-    """Two processes, one of each engine, whose rounds took turns: round i of both scored the same queries."""
+    """Two processes, one per engine, whose rounds took turns: round i of both scored the same queries."""
 
     a: Launch
     b: Launch
@@ -51,12 +52,12 @@ class LaunchPair(NamedTuple):
 
 @dataclass(frozen=True)
 class MetricFinding:
-    """One metric: what was found and how it stands to its margin. `outcome` is None where it was not measured."""
+    """One metric and how it stands to its margin. `outcome` is None where it was not measured."""
 
     metric: Metric
     margin: float  # share by which B may be slower
     outcome: Outcome | None
-    slowdowns: Sequence[float] = ()  # of every launch pair, as logarithms
+    slowdowns: Sequence[float] = ()  # one per launch pair, as logarithms
     shift: Shift | None = None
     p_holm: float | None = None
     reason: str = ""  # why it is not measured or not decided
@@ -64,49 +65,11 @@ class MetricFinding:
 
 @dataclass(frozen=True)
 class AbVerdict:
-    """Over all metrics. A regression is one only if a second, independent set of launches shows it again."""
+    """The verdict over all metrics. Only a second, independent set of launches makes a slowdown a regression."""
 
     outcome: Outcome
     findings: Mapping[Metric, MetricFinding]
     confirmation: Mapping[Metric, MetricFinding] | None = None  # of the metrics that were red
-
-    @property
-    def confirmed(self) -> bool | None:
-        """None: nothing was to be confirmed."""
-        return None if self.confirmation is None else self.outcome == "regression"
-
-    def document(self) -> dict[str, Any]:
-        """The verdict as plain JSON data: slowdowns as ratios, 1.05 for 5% slower."""
-        second = self.confirmation
-        return {
-            "outcome": self.outcome,
-            "confirmed": self.confirmed,
-            "metrics": {name: finding_document(found) for name, found in self.findings.items()},
-            "confirmation": None
-            if second is None
-            else {name: finding_document(found) for name, found in second.items()},
-        }
-
-
-def finding_document(found: MetricFinding) -> dict[str, Any]:
-    shift = found.shift
-    known: dict[str, Any] = dict.fromkeys(("slowdown", "lo", "hi", "level", "p_slower"))
-    if shift is not None:
-        known = {
-            "slowdown": exp(shift.value),
-            "lo": None if shift.lo is None else exp(shift.lo),
-            "hi": None if shift.hi is None else exp(shift.hi),
-            "level": shift.level,
-            "p_slower": shift.p_slower,
-        }
-    return {
-        "outcome": found.outcome,
-        "margin": found.margin,
-        **known,
-        "p_holm": found.p_holm,
-        "launch_slowdowns": [exp(value) for value in found.slowdowns],
-        "reason": found.reason,
-    }
 
 
 class TurnConditions(NamedTuple):
@@ -116,7 +79,7 @@ class TurnConditions(NamedTuple):
     others_cores: float | None  # cores that other processes kept busy
     cores: int
     load_average: float | None  # 1 minute, own processes included
-    cpu_mhz: float | None  # of the fastest core, at the end
+    cpu_mhz: float | None  # fastest core, at the end
     gpu_mhz: float | None  # SM clock of the fastest GPU, at the end
 
 
@@ -131,31 +94,29 @@ class Turn:
     query_ids: Sequence[str]
     pairs: Sequence[int]
     service_s: Sequence[float]
-    warmup: int  # how many of them, the first ones, do not count
+    warmup: int  # number of leading queries that do not count
     conditions: TurnConditions
 
-    def lines(self) -> list[dict[str, Any]]:
-        """One line for the turn, one for every query."""
-        place = {"set": self.set, "launch_pair": self.launch_pair, "arm": self.arm, "round": self.round}
-        samples = zip(self.query_ids, self.pairs, self.service_s, strict=True)
-        return [
-            {"event": "turn", **place, **self.conditions._asdict()},
-            *(
-                {
-                    "event": "sample",
-                    **place,
-                    "query_id": query_id,
-                    "pairs": pairs,
-                    "service_s": service_s,
-                    "warmup": number < self.warmup,
-                }
-                for number, (query_id, pairs, service_s) in enumerate(samples)
-            ),
-        ]
+    @property
+    def measured(self) -> Round:
+        """The queries that count."""
+        return Round(self.service_s[self.warmup :], self.pairs[self.warmup :])
 
 
 @dataclass(frozen=True)
-class Born:
+class LaunchSetup:
+    """What a process needs to load its engine and to take turns: its first line of input."""
+
+    kind: str
+    options: Mapping[str, Any]
+    query_ids: Sequence[str]
+    questions: Sequence[tuple[str, Sequence[str]]]  # per query: its text, its candidates' texts
+    documents: Sequence[str]  # to prepare; empty where the engine prepares nothing
+    analysis: str  # of the benchmark's language, for BM25
+
+
+@dataclass(frozen=True)
+class LoadedLaunch:
     """A process that has loaded its engine."""
 
     set: int
@@ -163,9 +124,15 @@ class Born:
     arm: Arm
     pid: int
     load_s: float
-    description: Mapping[str, str]
+    description: Description
     versions: Mapping[str, str]
-    machine: Mapping[str, str]
+    machine: Mapping[str, Any]
 
-    def line(self) -> dict[str, Any]:
-        return {"event": "launch", **asdict(self)}
+
+class MarkedLaunch(NamedTuple):
+    """A launch during which other processes worked or a clock changed."""
+
+    set: int
+    launch_pair: int
+    arm: Arm
+    marks: Sequence[str]

@@ -1,4 +1,4 @@
-"""Who scores what, and when. Pure: equal plans give equal schedules."""
+"""The order of an A/B run: which engine scores which queries, and when. Pure: equal plans give equal schedules."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -13,8 +13,8 @@ class TurnStep(NamedTuple):
 
     arm: Arm
     round: int
-    numbers: Sequence[int]  # places in the list of queries
-    warmup: int  # how many of them, the first ones, do not count
+    numbers: Sequence[int]  # positions in the list of queries
+    warmup: int  # number of leading queries that do not count
 
 
 def order(launch_pair: int) -> tuple[Arm, Arm]:
@@ -25,22 +25,22 @@ def order(launch_pair: int) -> tuple[Arm, Arm]:
 def steps(plan: LaunchPlan, launch_pair: int, queries: int) -> Iterator[TurnStep]:
     """The turns of a launch pair: both warm up, then rounds in the order ABBA ABBA (every second pair: BAAB BAAB).
 
-    Linear drift of the machine cancels within two rounds. Both score the same queries in the same order. Measured
-    queries come first in the list, those of warm-ups behind them; where there are too few, they are used again.
-    Each turn begins with one query that does not count: the other process has just used the caches.
+    Linear drift of the machine cancels within two rounds. Both engines score the same queries in the same order. The
+    measured queries come first in the list, the warm-up queries follow; a list that is too short starts again. Each
+    turn begins with one query that does not count, because the other process has just used the caches.
     """
     first, second = order(launch_pair)
     warmup = [(plan.queries_of_a_launch + number) % queries for number in range(plan.warmup)]
     for arm in (first, second):
         yield TurnStep(arm, 0, warmup, len(warmup))
     for round_ in range(1, plan.rounds + 1):
-        begun = (round_ - 1) * plan.queries
-        numbers = [(begun + number) % queries for number in range(plan.queries)]
+        start = (round_ - 1) * plan.queries
+        numbers = [(start + number) % queries for number in range(plan.queries)]
         opening = (plan.queries_of_a_launch + plan.warmup + round_ - 1) % queries
         for arm in (first, second) if round_ % 2 else (second, first):
             yield TurnStep(arm, round_, [opening, *numbers], 1)
 
 
 def queries_wanted(plan: LaunchPlan) -> int:
-    """So many that no query is scored twice in a launch."""
+    """The number of queries with which no launch scores a query twice."""
     return plan.queries_of_a_launch + plan.warmup + plan.rounds

@@ -1,21 +1,22 @@
-"""From launches to a verdict: is B slower than A by more than the margin? Pure. See docs/ab.md for the reasons."""
+"""From launches to a verdict: is B slower than A by more than the margin? Pure. docs/ab.md gives the reasons."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from harness.ab.records import METRICS, AbVerdict, Launch, LaunchPair, Metric, MetricFinding, Outcome, Round
+from harness.ab.records import METRICS, AbVerdict, Launch, LaunchPair, Metric, MetricFinding, Round
+from harness.figures.percentiles import samples_needed
 from harness.figures.shifts import ALPHA, Shift, Values, fewest_launch_pairs, paired
 from harness.figures.statistics import holm
+from harness.outcome import Outcome
 
-MARGINS: Mapping[Metric, float] = {"p50": 0.03, "p95": 0.05, "p99": 0.10, "throughput": 0.02}
 QUANTILES: Mapping[Metric, float] = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 Findings = Mapping[Metric, MetricFinding]
 
 
 def judge(launch_pairs: Sequence[LaunchPair], margins: Mapping[Metric, float]) -> dict[Metric, MetricFinding]:
-    """Every metric of the margins, from the launch pairs of one set; Holm over those that are measured."""
+    """Every metric that has a margin, from the launch pairs of one set; Holm over those that are measured."""
     slowdowns: dict[Metric, list[float]] = {}
     reasons: dict[Metric, str] = {}
     for metric in margins:
@@ -23,40 +24,46 @@ def judge(launch_pairs: Sequence[LaunchPair], margins: Mapping[Metric, float]) -
         if not reasons[metric]:
             slowdowns[metric] = [_slowdown(metric, both) for both in launch_pairs]
     shifts = {metric: paired(values, math.log1p(margins[metric])) for metric, values in slowdowns.items()}
-    return _findings(margins, shifts, slowdowns, reasons)
+    p_holm = holm({metric: shift.p_slower for metric, shift in shifts.items()})
+    findings = {}
+    for metric in (metric for metric in METRICS if metric in margins):
+        margin = margins[metric]
+        if metric not in shifts:
+            findings[metric] = MetricFinding(metric, margin, None, reason=reasons[metric])
+            continue
+        outcome, reason = _outcome(shifts[metric], margin, p_holm[metric], len(shifts))
+        findings[metric] = MetricFinding(
+            metric, margin, outcome, slowdowns[metric], shifts[metric], p_holm[metric], reason
+        )
+    return findings
 
 
 def red(findings: Findings) -> list[Metric]:
-    return [metric for metric, found in findings.items() if found.outcome == "regression"]
+    return [metric for metric, finding in findings.items() if finding.outcome is Outcome.REGRESSION]
 
 
 def conclude(first: Findings, second: Findings | None = None) -> AbVerdict:
     """The verdict of a first set and, if that was red, of the set that was launched to confirm it.
 
-    Red in both sets: regression. Red in the first only: inconclusive. Not red: pass if all that is measured passes.
+    Red in both sets: regression. Red in the first only: inconclusive. Not red: pass if every measured metric passes.
     """
     if second is not None:
-        return AbVerdict("regression" if red(second) else "inconclusive", first, second)
+        return AbVerdict(Outcome.REGRESSION if red(second) else Outcome.INCONCLUSIVE, first, second)
     if red(first):
         raise ValueError("a red set is no verdict: launch a second one")
-    measured = [found.outcome for found in first.values() if found.outcome is not None]
-    passed = bool(measured) and all(outcome == "pass" for outcome in measured)
-    return AbVerdict("pass" if passed else "inconclusive", first)
+    measured = [finding.outcome for finding in first.values() if finding.outcome is not None]
+    passed = bool(measured) and all(outcome is Outcome.PASS for outcome in measured)
+    return AbVerdict(Outcome.PASS if passed else Outcome.INCONCLUSIVE, first)
 
 
 def shortage(metric: Metric, launches: Sequence[Launch]) -> str:
-    """Why the metric cannot be known from so few queries; empty if it can."""
+    """Why so few queries do not determine the metric; empty if they do."""
     if metric == "throughput":
         return ""
     blocks = [len(block.service_s) for launch in launches for block in _blocks(metric, launch)]
-    needed, least = samples_needed(QUANTILES[metric]), min(blocks, default=0)
+    needed, fewest = samples_needed(QUANTILES[metric]), min(blocks, default=0)
     unit = "round" if metric == "p50" else "launch"
-    return f"{metric} takes {needed} queries per {unit}, here are {least}" if least < needed else ""
-
-
-def samples_needed(quantile: float) -> int:
-    """Fewest samples n whose maximum bounds the quantile from above with 95% confidence: quantile^n <= 5%."""
-    return math.ceil(math.log(0.05) / math.log(quantile))
+    return f"needs {needed} queries per {unit}, and there are {fewest}" if fewest < needed else ""
 
 
 def _slowdown(metric: Metric, both: LaunchPair) -> float:
@@ -64,7 +71,7 @@ def _slowdown(metric: Metric, both: LaunchPair) -> float:
 
 
 def _logs(metric: Metric, launch: Launch) -> Values:
-    """Logarithm of the time per query or per pair, of every block."""
+    """Logarithm of the seconds per query or per pair, for every block."""
     return np.log([_seconds(metric, block) for block in _blocks(metric, launch)])
 
 
@@ -72,7 +79,8 @@ def _blocks(metric: Metric, launch: Launch) -> Sequence[Round]:
     """p50 is taken from every round, so that a disturbance of one turn is outvoted; the others need all queries."""
     if metric == "p50":
         return launch
-    return [Round([s for one in launch for s in one.service_s], [n for one in launch for n in one.pairs])]
+    service_s = [seconds for block in launch for seconds in block.service_s]
+    return [Round(service_s, [pairs for block in launch for pairs in block.pairs])]
 
 
 def _seconds(metric: Metric, block: Round) -> float:
@@ -82,34 +90,16 @@ def _seconds(metric: Metric, block: Round) -> float:
     return sorted(block.service_s)[nearest_rank]
 
 
-def _findings(
-    margins: Mapping[Metric, float],
-    shifts: Mapping[Metric, Shift],
-    slowdowns: Mapping[Metric, Sequence[float]],
-    reasons: Mapping[Metric, str],
-) -> dict[Metric, MetricFinding]:
-    adjusted = holm({metric: shift.p_slower for metric, shift in shifts.items()})
-    found = {}
-    for metric in (metric for metric in METRICS if metric in margins):
-        margin = margins[metric]
-        if metric not in shifts:
-            found[metric] = MetricFinding(metric, margin, None, reason=reasons[metric])
-            continue
-        outcome, reason = _outcome(shifts[metric], margin, adjusted[metric], len(shifts))
-        found[metric] = MetricFinding(
-            metric, margin, outcome, slowdowns.get(metric, ()), shifts[metric], adjusted[metric], reason
-        )
-    return found
-
-
 def _outcome(shift: Shift, margin: float, p_holm: float, tests: int) -> tuple[Outcome, str]:
+    """The outcome of one metric, and the reason where it is not decided."""
     bound = math.log1p(margin)
     if p_holm <= ALPHA:
-        return "regression", ""
+        return Outcome.REGRESSION, ""
     if shift.lo is None or shift.hi is None:
-        return "inconclusive", f"too few launches for an interval; {fewest_launch_pairs(tests)} pairs can decide"
+        return Outcome.INCONCLUSIVE, f"too few launches for an interval; {fewest_launch_pairs(tests)} pairs can decide"
     if shift.hi < bound:
-        return "pass", ""
+        return Outcome.PASS, ""
     if shift.lo > bound:
-        return "inconclusive", f"beyond the margin, but not after Holm's adjustment over {tests} metrics; more launches"
-    return "inconclusive", "the interval holds the margin; more launches make it narrower"
+        reason = f"beyond the margin, but not after Holm's adjustment over {tests} metrics; more launches may decide"
+        return Outcome.INCONCLUSIVE, reason
+    return Outcome.INCONCLUSIVE, "the interval contains the margin; more launches make it narrower"

@@ -1,8 +1,8 @@
 """The baseline store: named baselines with their history, copied from recorded folders. Nothing is ever overwritten.
 
 STORE/NAME/0001/ is one save: `entry.json`, and a folder per launch (`1`, `2`, ...) with what a check reads. An entry is
-made beside its place and renamed, behind a lock: a killed save leaves a draft that the next one removes, and two
-writers wait for each other.
+written as a draft and renamed, behind a lock: a killed save leaves a draft that the next one removes, and two writers
+wait for each other.
 """
 
 import fcntl
@@ -36,29 +36,61 @@ COPIED = ("manifest.json", "measures.json")  # beside the scores and the recordi
 
 @dataclass(frozen=True)
 class BaselineEntry:
-    """One save of a baseline."""
+    """One save of a baseline: its place in the store, and the content of its entry.json."""
 
     name: str
     number: int  # from 1
     folder: Path
-    document: Mapping[str, Any]
+    saved: str  # ISO 8601, UTC
+    commit: str | None  # "+" at its end: files were changed; None: not known
+    engine: str
+    machine: Mapping[str, Any]  # as harness.machine.record gives it
+    launches: int
+    sources: tuple[str, ...]  # the folders that were copied
 
     @property
-    def launches(self) -> list[Path]:
-        return [self.folder / str(number) for number in range(1, self.document["launches"] + 1)]
+    def folders(self) -> list[Path]:
+        """The copies, one per launch."""
+        return [self.folder / str(number) for number in range(1, self.launches + 1)]
 
-    @property
-    def saved(self) -> str:
-        return str(self.document["saved"])
+    def document(self) -> dict[str, Any]:
+        """The content of entry.json."""
+        return {
+            "format": FORMAT,
+            "saved": self.saved,
+            "commit": self.commit,
+            "engine": self.engine,
+            "machine": dict(self.machine),
+            "launches": self.launches,
+            "sources": list(self.sources),
+        }
 
-    @property
-    def commit(self) -> str | None:
-        found: str | None = self.document["commit"]
-        return found
+    @classmethod
+    def read(cls, folder: Path) -> "BaselineEntry":
+        """The entry in a folder of the store. Raises StoreError."""
+        try:
+            document = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
+            if document["format"] != FORMAT:
+                raise ValueError(f"its format is {document['format']!r}, this version reads {FORMAT}")
+            return cls(
+                name=folder.parent.name,
+                number=int(folder.name),
+                folder=folder,
+                saved=document["saved"],
+                commit=document["commit"],
+                engine=document["engine"],
+                machine=document["machine"],
+                launches=document["launches"],
+                sources=tuple(document["sources"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{folder / ENTRY} is not an entry of a baseline ({error}); move the folder away"
+            ) from None
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredLaunches:
     """What a name of the store stands for in a check: the launches of its last entries, the newest first."""
 
     folders: list[Path]
@@ -69,8 +101,9 @@ class Stored:
 def save(store: Path, name: str, folders: Sequence[Path]) -> BaselineEntry:
     """Append an entry with a copy of the folders, each a launch of one engine.
 
-    Raises BadOptions for a name that is no single path component, StoreError for a folder that is incomplete or
-    invalid (a check against it could never pass), NotComparable if the folders are no launches of one thing.
+    Raises BadOptions for a name that is not a single path component, StoreError for a folder that is incomplete or
+    invalid (a check against it could never pass), NotComparable if the folders are not launches of one engine on one
+    machine.
     """
     _require_name(name)
     if not folders:
@@ -78,41 +111,42 @@ def save(store: Path, name: str, folders: Sequence[Path]) -> BaselineEntry:
     side = sides.read(folders)
     sides.require_one_engine(side)
     _require_sound(side)
-    place = store / name
-    place.mkdir(parents=True, exist_ok=True)
-    with _lock(place):
-        for left in place.glob(f"{DRAFT}*"):  # of a save that was killed: nobody else is writing
-            shutil.rmtree(left)
+    history_folder = store / name
+    history_folder.mkdir(parents=True, exist_ok=True)
+    with _lock(history_folder):
+        for draft in history_folder.glob(f"{DRAFT}*"):  # from a killed save, since the lock is ours
+            shutil.rmtree(draft)
         number = max((entry.number for entry in entries(store, name)), default=0) + 1
-        draft, final = place / f"{DRAFT}-{number:04}", place / f"{number:04}"
+        draft = history_folder / f"{DRAFT}-{number:04}"
+        entry = _entry(name, number, history_folder / f"{number:04}", folders, side)
         for launch, folder in enumerate(folders, start=1):
             _copy(folder, draft / str(launch))
-        write_json(draft / ENTRY, _document(folders, side))
-        draft.rename(final)
-    return _read(final)
+        write_json(draft / ENTRY, entry.document())
+        draft.rename(entry.folder)
+    return entry
 
 
 def entries(store: Path, name: str) -> list[BaselineEntry]:
     """The history of a baseline, oldest first; empty if there is none. Raises StoreError."""
-    found = [path for path in (store / name).glob("[0-9]*") if path.name.isdigit()]
-    return [_read(path) for path in sorted(found, key=lambda path: int(path.name))]
+    folders = [path for path in (store / name).glob("[0-9]*") if path.name.isdigit()]
+    return [BaselineEntry.read(path) for path in sorted(folders, key=lambda path: int(path.name))]
 
 
 def names(store: Path) -> list[str]:
-    """Names that have an entry, in alphabetical order."""
+    """Names with at least one entry, in alphabetical order."""
     return sorted(path.name for path in store.glob("*") if path.is_dir() and entries(store, path.name))
 
 
 def history(store: Path, name: str) -> list[BaselineEntry]:
-    """The entries of a name that has some. Raises BadOptions, naming the known ones, for another."""
+    """The entries of a name, oldest first. Raises BadOptions, naming the known names, where there are none."""
     _require_name(name)
-    found = entries(store, name)
-    if not found:
+    saved = entries(store, name)
+    if not saved:
         raise BadOptions(f"{store} has no baseline {name!r}; known are {', '.join(names(store)) or 'none'}")
-    return found
+    return saved
 
 
-def find(store: Path, text: str, last: int = 1) -> Stored | None:
+def find(store: Path, text: str, last: int = 1) -> StoredLaunches | None:
     """The baseline that `NAME` or `NAME@NUMBER` stands for; None if the store has no such name.
 
     Raises BadOptions for a number that it does not have, StoreError for an entry that cannot be read.
@@ -120,17 +154,18 @@ def find(store: Path, text: str, last: int = 1) -> Stored | None:
     name, _, number = text.partition("@")
     try:
         _require_name(name)
-        found = entries(store, name)
+        saved = entries(store, name)
     except BadOptions:
         return None
-    if not found:
+    if not saved:
         return None
     if number:
-        found = [entry for entry in found if str(entry.number) == number.lstrip("0")]
-        if not found:
+        saved = [entry for entry in saved if str(entry.number) == number.lstrip("0")]
+        if not saved:
             raise BadOptions(f"baseline {name!r} has no entry {number!r}: see `crispbench baseline history {name}`")
-    chosen = found[::-1][:last]
-    return Stored([folder for entry in chosen for folder in entry.launches], chosen[0].saved, chosen[0].commit)
+    chosen = saved[::-1][:last]
+    folders = [folder for entry in chosen for folder in entry.folders]
+    return StoredLaunches(folders, chosen[0].saved, chosen[0].commit)
 
 
 def _require_name(name: str) -> None:
@@ -156,8 +191,8 @@ def _require_sound(side: CheckSide) -> None:
 
 
 @contextmanager
-def _lock(place: Path) -> Iterator[None]:
-    with (place / ".lock").open("w") as file:
+def _lock(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # a save takes moments: wait for the other writer
         yield
 
@@ -174,7 +209,7 @@ def _copy(folder: Path, target: Path) -> None:
 
 
 def _copy_scores(source: Path, target: Path) -> None:
-    """SQLite's own copy: what a killed run left in the write-ahead log is in it."""
+    """SQLite's own copy, which includes what a killed run left in the write-ahead log."""
     try:
         with (
             closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as one,
@@ -186,25 +221,27 @@ def _copy_scores(source: Path, target: Path) -> None:
         raise StoreError(f"{source}: {error}; nothing was saved") from None
 
 
-def _document(folders: Sequence[Path], side: CheckSide) -> dict[str, Any]:
+def _entry(name: str, number: int, folder: Path, folders: Sequence[Path], side: CheckSide) -> BaselineEntry:
     source = side.source
     if isinstance(source, Manifest):
         machine: Mapping[str, Any] = {**source.machine.document(), "versions": source.versions}
     else:
         machine = source.machine
-    return {
-        "format": FORMAT,
-        "saved": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": machine.get("commit") or _commit(),
-        "engine": source.engine,
-        "machine": machine,
-        "launches": len(folders),
-        "sources": [str(folder) for folder in folders],
-    }
+    return BaselineEntry(
+        name=name,
+        number=number,
+        folder=folder,
+        saved=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=machine.get("commit") or _commit(),
+        engine=source.engine,
+        machine=machine,
+        launches=len(folders),
+        sources=tuple(str(folder) for folder in folders),
+    )
 
 
 def _commit() -> str | None:
-    """The commit of the working directory, "+" behind it if files are changed; None outside of a checkout."""
+    """The commit of the working directory, with "+" if files were changed; None outside a checkout."""
     try:
         commit, changes = (
             subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout
@@ -213,13 +250,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit.strip() + ("+" if changes else "")
-
-
-def _read(folder: Path) -> BaselineEntry:
-    try:
-        document = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
-        if document["format"] != FORMAT:
-            raise ValueError(f"its format is {document['format']!r}, this version reads {FORMAT}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{folder / ENTRY}: no entry of a baseline ({error}); move the folder away") from None
-    return BaselineEntry(folder.parent.name, int(folder.name), folder, document)

@@ -1,4 +1,4 @@
-"""The frozen records of a check, from the recorded folders to the report. A leaf beside `harness.outcome`."""
+"""The frozen records of a check, from the recorded folders to the report."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
@@ -16,7 +16,7 @@ class Change(NamedTuple):
     value: float
     lo: float | None  # None: too few launches for an interval
     hi: float | None
-    level: float | None  # of each end on its own
+    level: float | None  # confidence of each end on its own
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,20 @@ class CheckRow:
     current: float | None = None
     change: Change | None = None
     margin: float | None = None  # the change that is just accepted, signed as the change is
-    p: float | None = None  # of a time: one-sided, of the hypothesis that the true change is the margin or less
+    p: float | None = None  # times only: one-sided, under the hypothesis that the change is the margin or less
     p_holm: float | None = None  # adjusted over all times that were tested
     outcome: Outcome | None = None
     reason: str = ""
-    recorded: bool = True  # by both sides
+
+    @property
+    def recorded(self) -> bool:
+        """Whether both sides recorded the scenario: a row without a metric and a verdict says which side did not."""
+        return bool(self.metric) or self.outcome is not None
 
 
 @dataclass(frozen=True)
 class CheckPart:
-    """All that is said about quality, or about latency. `outcome` is None where nothing could be judged."""
+    """The verdict on quality, or on latency. `outcome` is None where nothing could be judged."""
 
     name: Literal["quality", "latency"]
     rows: tuple[CheckRow, ...]
@@ -54,12 +58,12 @@ class CheckSubject:
     name: str  # as the user wrote it
     folders: tuple[str, ...]
     launches: int  # most recordings of one scenario
-    saved: str | None = None  # of a stored baseline
+    saved: str | None = None  # time at which a stored baseline was saved
     commit: str | None = None
 
 
 @dataclass(frozen=True)
-class CheckResult:
+class CheckFindings:
     """Whether what is recorded now is worse than what was recorded before."""
 
     baseline: CheckSubject
@@ -70,7 +74,7 @@ class CheckResult:
 
     @property
     def outcome(self) -> Outcome:
-        """The worst of the parts; nothing in common is not comparable."""
+        """The worst of the parts; sides that have nothing in common are not comparable."""
         return worst(part.outcome for part in (self.quality, self.latency)) or Outcome.NOT_COMPARABLE
 
     def document(self) -> dict[str, Any]:

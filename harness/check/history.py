@@ -1,4 +1,4 @@
-"""The history of a stored baseline as series of figures, each with its levels; points of two machines share none."""
+"""The history of a stored baseline as series of figures, each with its levels; no level spans two machines."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +14,7 @@ from harness.check.findings import Unit
 from harness.check.sides import CheckSide
 from harness.figures.changepoints import Level, levels
 from harness.figures.measures import HEADLINE
+from harness.outcome import Outcome
 
 FORMAT = 1  # 1: first version, 2026-11
 
@@ -22,17 +23,17 @@ class HistoryPoint(NamedTuple):
     """One entry in a series."""
 
     entry: int  # number of the save
-    value: float  # median of its launches
+    value: float  # median over its launches
     launches: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Track:
-    """Points that may be joined: of the same work, recorded on the same machine."""
+    """Points that may be joined: the same work, recorded on the same machine."""
 
-    machine: int  # place in History.machines
+    machine: int  # index in History.machines
     points: tuple[HistoryPoint, ...]
-    levels: tuple[Level, ...]  # places in points; empty where there are too few
+    levels: tuple[Level, ...]  # of indices in points; empty where there are too few points
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Series:
     tracks: tuple[Track, ...]
 
 
-class Saved(NamedTuple):
+class SavedEntry(NamedTuple):
     """One entry as a line of a table."""
 
     entry: int
@@ -58,76 +59,94 @@ class Saved(NamedTuple):
 
 @dataclass(frozen=True)
 class History:
+    """All entries of one baseline, and their figures over time."""
+
     name: str
-    entries: tuple[Saved, ...]
+    entries: tuple[SavedEntry, ...]
     machines: tuple[str, ...]
     series: tuple[Series, ...]
 
+    @property
+    def outcome(self) -> Outcome:
+        """A history is described, not judged."""
+        return Outcome.PASS
+
     def document(self) -> dict[str, Any]:
+        """What `--json` prints."""
         return {
             "format": FORMAT,
             "name": self.name,
-            "entries": [each._asdict() for each in self.entries],
+            "entries": [entry._asdict() for entry in self.entries],
             "machines": list(self.machines),
-            "series": [_series_document(each) for each in self.series],
+            "series": [_series_document(series) for series in self.series],
         }
 
 
 def read(name: str, entries: Sequence[BaselineEntry]) -> History:
     """Every series of the entries. Raises StoreError."""
-    records: list[Mapping[str, Any]] = []
-    found: dict[tuple[str, str, Unit], dict[tuple[int, str], list[HistoryPoint]]] = {}
+    machines: list[Mapping[str, Any]] = []
+    tracks: dict[FigureKey, dict[tuple[int, str], list[HistoryPoint]]] = {}
     saved = []
     for entry in entries:
-        document = entry.document
-        place = _place(records, document["machine"])
-        saved.append(Saved(entry.number, entry.saved, entry.commit, document["engine"], document["launches"], place))
-        for key, work, values in _figures(sides.read(entry.launches)):
+        index = _machine_index(machines, entry.machine)
+        saved.append(SavedEntry(entry.number, entry.saved, entry.commit, entry.engine, entry.launches, index))
+        for key, work, values in _figures(sides.read(entry.folders)):
             point = HistoryPoint(entry.number, float(np.median(values)), tuple(values))
-            found.setdefault(key, {}).setdefault((place, work), []).append(point)
+            tracks.setdefault(key, {}).setdefault((index, work), []).append(point)
     series = (
-        Series(*key, tuple(_track(place, points, key[2]) for (place, _), points in tracks.items()))
-        for key, tracks in found.items()
+        Series(*key, tuple(_track(index, points, key.unit) for (index, _), points in own.items()))
+        for key, own in tracks.items()
     )
-    return History(name, tuple(saved), tuple(map(_machine, records)), tuple(series))
+    return History(name, tuple(saved), tuple(map(_machine_name, machines)), tuple(series))
 
 
-def _place(records: list[Mapping[str, Any]], record: Mapping[str, Any]) -> int:
-    """Number of the machine among those seen; a new one is appended."""
-    for place, known in enumerate(records):
+def _machine_index(machines: list[Mapping[str, Any]], record: Mapping[str, Any]) -> int:
+    """Index of the machine among those seen so far; a new one is appended."""
+    for index, known in enumerate(machines):
         if not machine.comparable(known, record):
-            return place
-    records.append(record)
-    return len(records) - 1
+            return index
+    machines.append(record)
+    return len(machines) - 1
 
 
-def _figures(side: CheckSide) -> Iterator[tuple[tuple[str, str, Unit], str, list[float]]]:
-    """Key, what was worked on, and the value of every launch: nDCG@10, then p50 and throughput."""
+class FigureKey(NamedTuple):
+    """Which figure a point belongs to."""
+
+    subject: str
+    metric: str
+    unit: Unit
+
+
+def _figures(side: CheckSide) -> Iterator[tuple[FigureKey, str, list[float]]]:
+    """Key, the work that was done, and the value of every launch: nDCG@10, then p50 and throughput."""
     for name, row in (side.recorded.rows if side.recorded else {}).items():
         measured = row.measures.get(HEADLINE)
         if measured is not None:
             lists = "" if row.candidates is None else row.candidates.sha256
-            yield (name, HEADLINE, "nDCG"), f"{row.revision} {lists}", [measured.value]
+            yield FigureKey(name, HEADLINE, "nDCG"), f"{row.revision} {lists}", [measured.value]
     for scenario, launches in side.launches.items():
         work = repr(sides.work(launches[0].header))
         p50 = [launch.response["p50"].estimate for launch in launches if "p50" in launch.response]
         rates = [launch.pairs_per_s for launch in launches if scenario != "server"]
-        for metric, unit, values in (("p50", "s", p50), ("throughput", "pairs/s", rates)):
+        keys = (FigureKey(scenario, "p50", "s"), FigureKey(scenario, "throughput", "pairs/s"))
+        for key, values in zip(keys, (p50, rates), strict=True):
             known = [value for value in values if value is not None]
             if known:
-                yield (scenario, metric, unit), work, known  # type: ignore[misc]
+                yield key, work, known
 
 
-def _track(place: int, points: Sequence[HistoryPoint], unit: Unit) -> Track:
-    """Times change by shares, so their levels are those of logarithms."""
+def _track(machine_index: int, points: Sequence[HistoryPoint], unit: Unit) -> Track:
+    """Times change by shares, so their levels are fitted to logarithms."""
     values = [point.value for point in points]
     if unit == "nDCG":
-        return Track(place, tuple(points), tuple(levels(values)))
-    found = levels([math.log(value) for value in values])
-    return Track(place, tuple(points), tuple(each._replace(value=math.exp(each.value)) for each in found))
+        return Track(machine_index, tuple(points), tuple(levels(values)))
+    logarithms = levels([math.log(value) for value in values])
+    return Track(
+        machine_index, tuple(points), tuple(level._replace(value=math.exp(level.value)) for level in logarithms)
+    )
 
 
-def _machine(record: Mapping[str, Any]) -> str:
+def _machine_name(record: Mapping[str, Any]) -> str:
     gpu = "" if record.get("gpu", "none") == "none" else f"{record['gpu']}, "
     return f"{gpu}{record['cpu']}, {record['cores']} cores"
 
@@ -149,16 +168,26 @@ def _series_document(series: Series) -> dict[str, Any]:
 
 
 class ChangePoint(NamedTuple):
-    """A level that begins."""
+    """The entry at which a new level begins."""
 
-    entry: int  # the first of the new level
+    entry: int
     before: float
     after: float
 
 
 def changes(track: Track) -> list[ChangePoint]:
-    """Where the levels of a track meet, oldest first."""
+    """The entries at which the levels of a track meet, oldest first."""
     return [
         ChangePoint(track.points[new.start].entry, old.value, new.value)
         for old, new in zip(track.levels, track.levels[1:], strict=False)
     ]
+
+
+def title(series: Series) -> str:
+    return f"{series.subject} {series.metric}"
+
+
+def machine_letter(index: int) -> str:
+    """A, B, ..., Z, AA, ..."""
+    more, last = divmod(index, 26)
+    return (machine_letter(more - 1) if more else "") + chr(ord("A") + last)

@@ -1,78 +1,73 @@
-"""The report of a check: one table and one verdict for a CI log of 110 columns, and the same as Markdown."""
+"""The report of `crispbench check`: one table, the reasons for every result that is not a pass, one verdict."""
 
 import json
-import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from harness.check.findings import Change, CheckPart, CheckResult, CheckRow, CheckSubject, Unit
-from harness.report import notation
+from harness.check.findings import Change, CheckFindings, CheckPart, CheckRow, CheckSubject, Unit
+from harness.outcome import Outcome
+from harness.report import notation, press
+from harness.report.content import Note, Report, Section, Term
+from harness.report.table import Cell, Table, Tone
 
-WIDTH = 110
+NAME = "check"
 LONGEST = 22  # characters of a benchmark's name
-HEADER = ("", "metric", "baseline", "current", "change", "interval", "margin", "verdict")
-RIGHT = range(2, 7)  # columns of figures
-NOT_JUDGED = "not judged"
-SHOWN = 2  # rows that the last line names
+COLUMNS = ("", "metric", "baseline", "current", "change", "interval", "margin", "verdict")
+NOT_JUDGED, NOT_RECORDED = "not judged", "not recorded"
+SHOWN = 2  # rows that the verdict names
+TONES: Mapping[Outcome | None, Tone] = {Outcome.PASS: "good", Outcome.REGRESSION: "bad", Outcome.INVALID: "bad"}
+LEGEND = (
+    Term("change", "current minus baseline for nDCG@10; else a share of the baseline. More time or a lower throughput "
+         "is slower"),
+    Term("interval", "quality: 95% bootstrap interval over queries; times: exact Mann-Whitney interval over launches"),
+    Term("margin", "the change that is just accepted"),
+    Term("pass, regression, inconclusive", "not worse than the margin; worse than the margin; neither is shown"),
+    Term(f"{NOT_JUDGED}, {NOT_RECORDED}", "too few samples for the metric; one side has no recording"),
+    Term(notation.MISSING, "not known; never zero"),
+)  # fmt: skip
 
 
-def lines(check: CheckResult) -> list[str]:
-    """What a terminal or a CI log shows."""
-    found = [_side("baseline", check.baseline), _side("current", check.current), ""]
-    rows = list(_cells(check))
-    if rows:
-        found += [*_aligned([HEADER, *rows]), ""]
-    for note in notes(check):
-        found += textwrap.wrap(note, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-    return [*found, conclusion(check)]
+def build(check: CheckFindings) -> Report:
+    rows = tuple(tuple(_cells(row)) for part in (check.quality, check.latency) for row in part.rows)
+    section = Section(
+        anchor="figures",
+        title="",
+        table=Table(COLUMNS, rows, words=2),
+        notes=(*_reasons(check), *(Note("", note) for note in check.notes)),
+    )
+    return Report(
+        title=f"{_name(check.current)} against {_name(check.baseline)}",
+        sections=(section,),
+        lead=(f"baseline: {_side(check.baseline)}", f"current: {_side(check.current)}"),
+        conclusion=conclusion(check),
+        legend=LEGEND,
+    )
 
 
-def conclusion(check: CheckResult) -> str:
-    """The verdict in one line: `REGRESSION: quality pass, latency regression (single-stream p50)`."""
+def write(check: CheckFindings, folder: Path) -> list[Path]:
+    """index.html, check.md, table.tex and check.json, into the folder."""
+    document = json.dumps(check.document(), indent=1, ensure_ascii=False) + "\n"
+    return press.write(build(check), folder, name=NAME, data={"check.json": document.encode()})
+
+
+def conclusion(check: CheckFindings) -> str:
+    """The verdict in one line: `REGRESSION: quality pass; latency regression (single-stream p50)`."""
     parts = (_part(part, deciding=part.outcome == check.outcome) for part in (check.quality, check.latency))
     return f"{check.outcome.upper()}: {'; '.join(parts)}"
 
 
-def notes(check: CheckResult) -> list[str]:
-    """Why what is not a pass is none, and what else a reader has to know."""
-    found = []
-    for part in (check.quality, check.latency):
-        if part.reason:
-            found.append(f"{part.name}: {part.reason}")
-        reasons: dict[str, list[str]] = {}
-        for row in part.rows:
-            if row.reason and row.outcome != "pass":
-                reasons.setdefault(row.reason, []).append(_where(row))
-        found += [f"{', '.join(rows)}: {reason}" for reason, rows in reasons.items()]
-    return [notation.plain(note) for note in (*found, *check.notes)]
+def _name(subject: CheckSubject) -> str:
+    return subject.name if len(subject.folders) == 1 or subject.saved else f"{len(subject.folders)} folders"
 
 
-def markdown(check: CheckResult) -> str:
-    """check.md."""
-    rows = [HEADER, ("---",) * len(HEADER), *_cells(check)]
-    table = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
-    known = [_side("baseline", check.baseline), _side("current", check.current), *notes(check)]
-    return "\n\n".join([f"**{conclusion(check)}**", table, "\n".join(f"- {note}" for note in known)]) + "\n"
-
-
-def write(check: CheckResult, folder: Path) -> list[Path]:
-    """check.md and check.json in the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    document = json.dumps(check.document(), indent=1, ensure_ascii=False) + "\n"
-    paths = [folder / "check.md", folder / "check.json"]
-    for path, text in zip(paths, (markdown(check), document), strict=True):
-        path.write_text(text, encoding="utf-8")
-    return paths
-
-
-def _side(title: str, subject: CheckSubject) -> str:
-    words = [subject.folders[0] if len(subject.folders) == 1 else f"{len(subject.folders)} folders"]
+def _side(subject: CheckSubject) -> str:
+    facts = [subject.folders[0] if len(subject.folders) == 1 else f"{len(subject.folders)} folders"]
     if subject.saved is not None:
         commit = "commit not known" if subject.commit is None else f"commit {subject.commit[:12]}"
-        words = [f"{subject.name}, saved {subject.saved[:16].replace('T', ' ')} UTC, {commit}"]
+        facts = [f"{subject.name}, saved {subject.saved[:16].replace('T', ' ')} UTC, {commit}"]
     if subject.launches:
-        words.append(f"{subject.launches} launch{'es' if subject.launches > 1 else ''}")
-    return f"{title:<8}  {notation.plain(', '.join(words))}"
+        facts.append(f"{subject.launches} launch{'es' if subject.launches > 1 else ''}")
+    return ", ".join(facts)
 
 
 def _part(part: CheckPart, *, deciding: bool) -> str:
@@ -80,26 +75,37 @@ def _part(part: CheckPart, *, deciding: bool) -> str:
         return f"{part.name} {part.reason or NOT_JUDGED}"
     rows = [_where(row) for row in part.rows if row.outcome == part.outcome]
     shown = ", ".join(rows[:SHOWN]) + (f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else "")
-    return f"{part.name} {part.outcome}" + (f" ({shown})" if shown and deciding and part.outcome != "pass" else "")
+    named = shown and deciding and part.outcome is not Outcome.PASS
+    return f"{part.name} {part.outcome}" + (f" ({shown})" if named else "")
+
+
+def _reasons(check: CheckFindings) -> Iterator[Note]:
+    """Reasons for every result that is not a pass, each once."""
+    for part in (check.quality, check.latency):
+        if part.reason:
+            yield Note(part.name, part.reason)
+        reasons: dict[str, list[str]] = {}
+        for row in part.rows:
+            if row.reason and row.outcome is not Outcome.PASS:
+                reasons.setdefault(row.reason, []).append(_where(row))
+        for reason, rows in reasons.items():
+            yield Note(", ".join(rows), reason)
 
 
 def _where(row: CheckRow) -> str:
     return short(row.subject) if row.unit == "nDCG" or not row.metric else f"{row.subject} {row.metric}"
 
 
-def _cells(check: CheckResult) -> Iterator[tuple[str, ...]]:
-    for part in (check.quality, check.latency):
-        for row in part.rows:
-            yield (
-                short(row.subject),
-                row.metric,
-                figure(row.baseline, row.unit),
-                figure(row.current, row.unit),
-                change(None if row.change is None else row.change.value, row.unit),
-                _interval(row.change, row.unit),
-                change(row.margin, row.unit),
-                row.outcome or (NOT_JUDGED if row.recorded else "not recorded"),
-            )
+def _cells(row: CheckRow) -> Iterator[Cell]:
+    yield Cell(short(row.subject))
+    yield Cell(row.metric)
+    yield Cell(figure(row.baseline, row.unit))
+    yield Cell(figure(row.current, row.unit))
+    yield Cell(change(None if row.change is None else row.change.value, row.unit))
+    yield Cell(_interval(row.change, row.unit))
+    yield Cell(change(row.margin, row.unit))
+    verdict = row.outcome or (NOT_JUDGED if row.recorded else NOT_RECORDED)
+    yield Cell(verdict, tone=TONES.get(row.outcome, "muted"))
 
 
 def figure(value: float | None, unit: Unit) -> str:
@@ -126,14 +132,3 @@ def short(name: str) -> str:
     """A benchmark's name that a column has room for."""
     name = notation.plain(name)
     return name if len(name) <= LONGEST else f"{name[: LONGEST // 2 - 2]}...{name[-LONGEST // 2 + 1 :]}"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            f"{cell:>{width}}" if place in RIGHT else f"{cell:<{width}}"
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

@@ -25,8 +25,8 @@ class CheckSide:
     """RUN/ENGINE folders that recorded one engine. Every folder with a recording is one launch of it."""
 
     folders: tuple[Path, ...]
-    recorded: Recorded | None  # the scores of the first folder that has some
-    launches: Mapping[str, tuple[Summary, ...]]  # scenario -> one recording of each folder that has one
+    recorded: Recorded | None  # scores of the first folder that has any
+    launches: Mapping[str, tuple[Summary, ...]]  # scenario -> one recording per folder that has one
 
     @property
     def most_launches(self) -> int:
@@ -34,31 +34,31 @@ class CheckSide:
 
     @property
     def source(self) -> Header | Manifest:
-        """What says which engine this is: the header of a recording, or the manifest of the scores."""
+        """The record that identifies the engine: the header of a recording, or the manifest of the scores."""
         first = next((launch.header for launches in self.launches.values() for launch in launches), None)
         if first is not None:
             return first
-        assert self.recorded is not None, "read() gives no empty side"
+        assert self.recorded is not None, "read() returns no empty side"
         return self.recorded.manifest
 
 
 def read(folders: Sequence[Path]) -> CheckSide:
-    """What the folders hold. Raises BadOptions for a folder given twice, StoreError for one that holds nothing."""
-    places = [folder.resolve() for folder in folders]
-    for folder, place in zip(folders, places, strict=True):
-        if places.count(place) > 1:
+    """The content of the folders. Raises BadOptions for a folder named twice, StoreError for one that holds nothing."""
+    resolved = [folder.resolve() for folder in folders]
+    for folder, path in zip(folders, resolved, strict=True):
+        if resolved.count(path) > 1:
             raise BadOptions(f"{folder} is given twice: every folder is one launch, name different ones")
     recorded, launches = None, dict[str, tuple[Summary, ...]]()
     for folder in folders:
-        found = recordings(folder)
-        if not found and not (folder / FILE).is_file():
+        paths = recordings(folder)
+        if not paths and not (folder / FILE).is_file():
             raise StoreError(
                 f"{folder} holds neither {FILE} nor {LATENCY}/*{summary.SUFFIX}: expected a RUN/ENGINE folder that "
                 "`crispbench run` or `crispbench latency` wrote"
             )
         if recorded is None and (folder / FILE).is_file():
             recorded = comparability.read(folder)
-        for path in found:
+        for path in paths:
             launches[path.stem] = (*launches.get(path.stem, ()), summary.read(path))
     return CheckSide(tuple(folders), recorded, {name: launches[name] for name in SCENARIOS if name in launches})
 
@@ -68,7 +68,7 @@ def recordings(folder: Path) -> list[Path]:
 
 
 def invalid(launches: Sequence[Summary]) -> str:
-    """Why one of the recordings may not be believed; empty if all may."""
+    """Why one of the recordings cannot be believed; empty if all can."""
     for launch in launches:
         if launch.verdict != "VALID":
             return f"a recording is {launch.verdict}: {'; '.join(launch.causes)}"
@@ -76,7 +76,7 @@ def invalid(launches: Sequence[Summary]) -> str:
 
 
 def require_one_engine(side: CheckSide) -> None:
-    """Raises NotComparable unless all launches of a side are of one engine on one machine."""
+    """Raise NotComparable unless all launches of a side are of one engine on one machine."""
     for launches in side.launches.values():
         first = launches[0].header
         for launch in launches[1:]:
@@ -87,22 +87,22 @@ def require_one_engine(side: CheckSide) -> None:
             ]
             if phrases:
                 where = f"{side.folders[0]} and the other folders beside it"
-                raise NotComparable(f"{where} are no launches of one thing: {'; '.join(phrases)}")
+                raise NotComparable(f"{where} are not launches of one engine on one machine: {'; '.join(phrases)}")
 
 
 def obstacles(one: Header, other: Header, allow: Sequence[str]) -> list[str]:
-    """Why the times of two recordings of a scenario (their headers) are of different work, one phrase each."""
+    """How the work of two recordings of a scenario differs, from their headers, one phrase per difference."""
     before, now = work(one), work(other)
     if before["benchmark"] != now["benchmark"]:
         return [f"benchmark {before['benchmark']} -> {now['benchmark']}"]
-    found = [
+    changed = [
         f"{name} {_short(value)} -> {_short(now.get(name))}" for name, value in before.items() if value != now.get(name)
     ]
-    return [*found, *([] if "template" in allow else _templates(one.description, other.description))]
+    return [*changed, *([] if "template" in allow else _templates(one.description, other.description))]
 
 
 def work(header: Header) -> dict[str, Any]:
-    """What a recording asked for: two that differ in it cannot be compared."""
+    """The work that a recording timed: recordings of different work cannot be compared."""
     settings = header.settings
     open_loop = {"rate": settings.rate, "arrivals": settings.arrivals, "workers": settings.workers}
     return {
@@ -116,17 +116,17 @@ def work(header: Header) -> dict[str, Any]:
 
 
 def _templates(one: Description, other: Description) -> Iterator[str]:
-    found = other_template(one, other)
-    if found is not None:
-        yield f"{found.field} {_short(found.one)} -> {_short(found.other)} (--allow template)"
+    difference = other_template(one, other)
+    if difference is not None:
+        yield f"{difference.field} {_short(difference.one)} -> {_short(difference.other)} (--allow template)"
 
 
 def described(one: Header | Manifest, other: Header | Manifest) -> list[str]:
-    """What two manifests or headers say differently of their engines, one phrase each."""
+    """How the engines of two manifests or headers differ, one phrase per difference."""
     left, right = (
-        {"kind": each.kind, **{f"option {name}": value for name, value in each.options.items()}}
-        | each.description.document()
-        for each in (one, other)
+        {"kind": source.kind, **{f"option {name}": value for name, value in source.options.items()}}
+        | source.description.document()
+        for source in (one, other)
     )
     names = [*left, *(name for name in right if name not in left)]
     return [
@@ -136,8 +136,8 @@ def described(one: Header | Manifest, other: Header | Manifest) -> list[str]:
     ]
 
 
-def differing(each: machine.Differing) -> str:
-    return f"{each.field} {each.one} -> {each.other}"
+def differing(field: machine.Differing) -> str:
+    return f"{field.field} {field.one} -> {field.other}"
 
 
 def _short(value: Any) -> str:

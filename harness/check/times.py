@@ -1,6 +1,7 @@
-"""Is the engine slower than it was? Launches recorded at two times, unpaired, one test for each scenario and metric.
+"""Is the engine slower than it was? Launches recorded at two times, unpaired, one test per scenario and metric.
 
-The unit is the launch: one recording gives one number per metric, however many requests it holds. See docs/check.md.
+The unit is the launch: one recording gives one number per metric, however many requests it holds. docs/check.md has
+the reasons.
 """
 
 import math
@@ -19,37 +20,39 @@ from harness.figures.statistics import holm
 from harness.latency.summary import Summary
 from harness.outcome import Outcome, worst
 
-# Of a schedule that the config sets, throughput says nothing; all in one call has no time per query.
+# In `server` the schedule sets the throughput; in `offline`, which is one call, no query has a time of its own.
 METRICS: Mapping[str, tuple[Metric, ...]] = {
     "single-stream": ("p50", "p95", "p99", "throughput"),
     "server": ("p50", "p95", "p99"),
     "offline": ("throughput",),
 }
-OTHER_MACHINE = 2  # times the margin, where another machine was allowed
+OTHER_MACHINE = 2  # factor on the margins where another machine was allowed
 
 
 class TimeTerms(NamedTuple):
+    """The terms on which times are compared."""
+
     margins: Mapping[Metric, float]  # share by which a metric may be slower
     allow: Sequence[str]
 
 
 class Logs(NamedTuple):
-    """Logarithm of seconds (per request, or per pair) of every launch."""
+    """Logarithms of seconds, per request or per pair, one per launch."""
 
     baseline: Sequence[float]
     current: Sequence[float]
 
 
 class Trial(NamedTuple):
-    """A row before Holm's adjustment; without a shift where there is nothing to test."""
+    """A row before Holm's adjustment; `shift` is None where there is nothing to test."""
 
     row: CheckRow
     shift: Shift | None = None
-    bound: float = 0.0  # logarithm of the slowdown that is accepted
+    bound: float = 0.0  # logarithm of the accepted slowdown
 
 
 def judge(baseline: CheckSide, current: CheckSide, terms: TimeTerms) -> CheckPart:
-    """A row for every scenario and metric; Holm over all that could be tested."""
+    """A row for every scenario and metric; Holm over all that can be tested."""
     trials: list[Trial] = []
     for scenario in METRICS:
         before, now = (side.launches.get(scenario, ()) for side in (baseline, current))
@@ -64,11 +67,7 @@ def _scenario(
     scenario: str, baseline: Sequence[Summary], current: Sequence[Summary], terms: TimeTerms
 ) -> Iterator[Trial]:
     if not baseline or not current:
-        yield Trial(
-            CheckRow(
-                scenario, "", "s", reason=f"not recorded by {'CURRENT' if baseline else 'the baseline'}", recorded=False
-            )
-        )
+        yield Trial(CheckRow(scenario, "", "s", reason=f"not recorded by {'CURRENT' if baseline else 'the baseline'}"))
         return
     refused = _refused(baseline, current, terms.allow)
     if refused is not None:
@@ -87,14 +86,14 @@ def _scenario(
         logs = Logs(*([math.log(value) for value in side if value is not None] for side in sides))
         yield trial(scenario, metric, logs, terms.margins[metric] * widened)
     if not measured:
-        reason = "no metric of it could be measured on both sides"
+        reason = "no metric could be measured on both sides"
         yield Trial(CheckRow(scenario, "", "s", outcome=Outcome.INCONCLUSIVE, reason=reason))
 
 
 def _refused(
     baseline: Sequence[Summary], current: Sequence[Summary], allow: Sequence[str]
 ) -> tuple[Outcome, str] | None:
-    """Why nothing of a scenario is judged: a recording that may not be believed, other work, another machine."""
+    """Why a scenario is not judged: a recording that cannot be believed, other work, another machine."""
     for name, side in (("baseline", baseline), ("current", current)):
         cause = invalid(side)
         if cause:
@@ -109,14 +108,14 @@ def _refused(
 
 
 def other_machine(launches: Sequence[Summary]) -> list[str]:
-    """What decides a time and differs between the first launch's machine and any other's."""
+    """Fields that decide a time and differ between the first launch's machine and another's."""
     first = launches[0].header.machine
-    found = [each for launch in launches for each in machine.comparable(first, launch.header.machine)]
-    return list(dict.fromkeys(map(differing, found)))
+    fields = [field for launch in launches for field in machine.comparable(first, launch.header.machine)]
+    return list(dict.fromkeys(map(differing, fields)))
 
 
 def trial(scenario: str, metric: Metric, logs: Logs, margin: float) -> Trial:
-    """A metric, tested against the share by which it may be slower."""
+    """One metric, tested against the share by which it may be slower."""
     bound = math.log1p(margin)
     shift = unpaired(logs.baseline, logs.current, bound)
     baseline, current = (math.exp(float(np.median(side))) for side in logs)
@@ -136,40 +135,40 @@ def trial(scenario: str, metric: Metric, logs: Logs, margin: float) -> Trial:
 
 
 def adjusted(trials: Sequence[Trial]) -> list[CheckRow]:
-    """The rows, with outcomes after Holm's adjustment over all that were tested."""
-    p_holm = holm({place: each.shift.p_slower for place, each in enumerate(trials) if each.shift is not None})
+    """The rows, with outcomes after Holm's adjustment over all tests."""
+    p_holm = holm({index: one.shift.p_slower for index, one in enumerate(trials) if one.shift is not None})
     return [
-        _judged(each, p_holm[place], len(p_holm)) if place in p_holm else each.row for place, each in enumerate(trials)
+        _judged(one, p_holm[index], len(p_holm)) if index in p_holm else one.row for index, one in enumerate(trials)
     ]
 
 
-def _judged(each: Trial, p_holm: float, tests: int) -> CheckRow:
-    outcome, reason = _outcome(each, p_holm, tests)
-    return replace(each.row, p_holm=p_holm, outcome=outcome, reason=reason)
+def _judged(tested: Trial, p_holm: float, tests: int) -> CheckRow:
+    outcome, reason = _outcome(tested, p_holm, tests)
+    return replace(tested.row, p_holm=p_holm, outcome=outcome, reason=reason)
 
 
-def _outcome(each: Trial, p_holm: float, tests: int) -> tuple[Outcome, str]:
+def _outcome(tested: Trial, p_holm: float, tests: int) -> tuple[Outcome, str]:
     """The rules of `crispbench ab`, for launches without pairs."""
-    shift = each.shift
+    shift = tested.shift
     assert shift is not None
     if p_holm <= ALPHA:
         return Outcome.REGRESSION, ""
     if shift.lo is None or shift.hi is None:
         return Outcome.INCONCLUSIVE, (
-            f"{each.row.reason}: one process says nothing about others; {fewest_launches(tests)} of each can decide"
+            f"{tested.row.reason}: one process says nothing about others; {fewest_launches(tests)} of each can decide"
         )
-    if shift.hi < each.bound:
+    if shift.hi < tested.bound:
         return Outcome.PASS, ""
-    if shift.lo > each.bound:
+    if shift.lo > tested.bound:
         return (
             Outcome.INCONCLUSIVE,
-            f"beyond the margin, but not after Holm's adjustment over {tests} tests; more launches",
+            f"beyond the margin, but not after Holm's adjustment over {tests} tests; more launches may decide",
         )
-    return Outcome.INCONCLUSIVE, "the interval holds the margin; more launches make it narrower"
+    return Outcome.INCONCLUSIVE, "the interval contains the margin; more launches make it narrower"
 
 
 def fewest_launches(tests: int) -> int:
-    """Launches of each side with which one of so many tests can be red after Holm: tests / C(2n, n) <= 5%."""
+    """Launches per side with which one of `tests` can be red after Holm: tests / C(2n, n) <= 5%."""
     launches = 1
     while tests / math.comb(2 * launches, launches) > ALPHA:
         launches += 1
@@ -177,7 +176,7 @@ def fewest_launches(tests: int) -> int:
 
 
 def _change(shift: Shift, metric: Metric) -> Change:
-    """A logarithm of a ratio of times as a share of the baseline; of throughput, whose ratio is the inverse."""
+    """The shift of logarithms as a share of the baseline. The ratio of throughputs is the inverse of that of times."""
     ends = (shift.value, shift.lo, shift.hi)
     if metric == "throughput":
         ends = (-shift.value, None if shift.hi is None else -shift.hi, None if shift.lo is None else -shift.lo)

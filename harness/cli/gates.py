@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.app import AsJson, app, print_json, say
+from harness.cli.app import AsJson, app, finish, print_json, say, show
 
 baseline_verbs = typer.Typer(
     help="Keep recorded folders as named baselines, with their history.",
@@ -29,28 +29,20 @@ def check(
     allow: Annotated[list[str] | None, typer.Option(help="What may differ: template, machine.")] = None,
     last: Annotated[int, typer.Option(min=1, help="Entries of the baseline whose launches count together.")] = 1,
     store: StoreDir = STORE,
-    out: Annotated[Path | None, typer.Option(help="Folder to write check.md and check.json to; default none.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write a report and check.json to; default none.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Is it worse than recorded? Exit 0 pass, 1 regression, 3 inconclusive, 4 not comparable, 5 invalid."""
-    from harness.check import check as judge
-    from harness.check import page as report
-    from harness.check import read_terms
+    from harness.check import verb
 
-    found = judge(baseline, current, read_terms(margin or (), allow or ()), store=store, last=last)
-    if out is not None:
-        report.write(found, out)
-    if as_json:
-        print_json(found.document())
-    else:
-        typer.echo("\n".join(report.lines(found)))
-    if found.outcome.exit_code:
-        raise typer.Exit(found.outcome.exit_code)
+    options = verb.read_options(margin or (), allow or (), store=store, last=last)
+    result = verb.check(baseline, current, options, out=out)
+    finish(result, result.report, as_json=as_json)
 
 
 @baseline_verbs.command(epilog="Example: crispbench baseline save main results/ci-1/demo-bf16 results/ci-2/demo-bf16")
 def save(
-    name: Annotated[str, typer.Argument(help="Of the baseline, such as main.")],
+    name: Annotated[str, typer.Argument(help="Name of the baseline, such as main.")],
     folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="RUN/ENGINE folders, each one launch.")],
     store: StoreDir = STORE,
     as_json: AsJson = False,
@@ -60,9 +52,9 @@ def save(
 
     entry = baselines.save(store, name, folders)
     if as_json:
-        print_json({"name": entry.name, "entry": entry.number, "folder": str(entry.folder), **entry.document})
+        print_json({"name": entry.name, "entry": entry.number, "folder": str(entry.folder), **entry.document()})
     else:
-        typer.echo(f"{entry.name}@{entry.number}: {entry.document['launches']} launches in {entry.folder}")
+        show([f"{entry.name}@{entry.number}: {entry.launches} launches in {entry.folder}"])
 
 
 @baseline_verbs.command("list", epilog="Example: crispbench baseline list")
@@ -72,31 +64,28 @@ def list_(store: StoreDir = STORE, as_json: AsJson = False) -> None:
 
     newest = {name: baselines.entries(store, name)[-1] for name in baselines.names(store)}
     if as_json:
-        print_json({"baselines": {name: {"entries": each.number, **each.document} for name, each in newest.items()}})
+        documents = {name: {"entries": entry.number, **entry.document()} for name, entry in newest.items()}
+        print_json({"baselines": documents})
         return
-    for name, each in newest.items():
-        when, commit = each.saved[:16].replace("T", " "), (each.commit or "not known")[:12]
-        typer.echo(f"{name}  entries {each.number}, the last of {when} UTC, commit {commit}")
+    for name, entry in newest.items():
+        saved, commit = entry.saved[:16].replace("T", " "), (entry.commit or "not known")[:12]
+        show([f"{name}  entries {entry.number}, the last saved {saved} UTC, commit {commit}"])
     if not newest:
         say(f"{store} holds no baseline: `crispbench baseline save NAME FOLDER` makes one")
 
 
 @baseline_verbs.command(epilog="Example: crispbench baseline history main --out results/trend")
 def history(
-    name: Annotated[str, typer.Argument(help="Of the baseline.")],
+    name: Annotated[str, typer.Argument(help="Name of the baseline.")],
     store: StoreDir = STORE,
-    out: Annotated[Path | None, typer.Option(help="Folder to write trend.svg and trend.png to; default none.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write a report and trend.svg to; default none.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a baseline's figures over time, and where they changed their level."""
+    """Show a baseline's figures over time, and the entries at which they changed their level."""
     from harness.check import baselines, trend
     from harness.check import history as histories
 
-    found = histories.read(name, baselines.history(store, name))
-    files = [] if out is None else trend.write(found, out)
-    if as_json:
-        print_json(found.document())
-    else:
-        typer.echo("\n".join(trend.lines(found)))
-    for path in files:
-        say(f"plot: {path}")
+    result = histories.read(name, baselines.history(store, name))
+    if out is not None:
+        say(f"report: {trend.write(result, out)[0]}")
+    finish(result, lambda: trend.build(result), as_json=as_json)

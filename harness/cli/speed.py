@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.app import AsJson, app, finish, print_json, say, show
-from harness.outcome import Outcome
+from harness.cli.app import AsJson, app, finish, say
 
 
 @app.command(epilog="Example: crispbench latency configs/latency.yaml --engine demo-bf16 --scenario single-stream")
@@ -53,18 +52,13 @@ def ab(
     as_json: AsJson = False,
 ) -> None:
     """Is B slower than A? Exit 0 pass, 1 regression seen twice, 3 inconclusive, 5 an engine could not score."""
-    from harness.ab import contest, report
+    from harness.ab import verb
+    from harness.ab.margins import MARGINS, read_margins
     from harness.ab.records import QUICK, STANDARD, LaunchPlan
 
     pairs = launch_pairs or (QUICK if quick else STANDARD).launch_pairs
-    terms = contest.AbOptions(
-        LaunchPlan(pairs, rounds, queries, warmup), contest.read_margins(margin or ()), canary, fresh
-    )
-    found = contest.run_ab(config, engine or (), terms, out=out, say=say)
-    if as_json:
-        print_json(found.document)
-    else:
-        show(report.lines(found.document))
-        say(f"report: {os.path.relpath(found.folder / 'ab.md')}")
-    if Outcome(found.verdict.outcome).exit_code:
-        raise typer.Exit(Outcome(found.verdict.outcome).exit_code)
+    plan = LaunchPlan(pairs, rounds, queries, warmup)
+    options = verb.AbOptions(plan, read_margins(margin or (), MARGINS), canary, fresh)
+    result = verb.ab(config, engine or (), options, out=out, say=say)
+    say(f"report: {os.path.relpath(result.page)}")
+    finish(result, result.report, as_json=as_json)

@@ -35,7 +35,7 @@ def show(report: Report, console: Console) -> None:
     if report.hint:
         console.print(_text(report.hint, "dim"))
     if report.conclusion:
-        console.print(_text(report.conclusion, "bold"))
+        console.print(_text(report.conclusion, "bold"), soft_wrap=True)  # one line, which a script can take with `tail`
 
 
 def _text(text: str, style: str = "") -> Text:

@@ -1,0 +1,152 @@
+"""`crispbench ab`: is engine B slower than engine A? Fresh processes in pairs that take turns."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from engines.base import EngineError
+from harness import progress
+from harness.ab import canary, journal, page, result, sides
+from harness.ab.journal import Journal
+from harness.ab.launches import LaunchFailed, run_launch_pair
+from harness.ab.margins import MARGINS
+from harness.ab.notes import notes
+from harness.ab.records import ARMS, METRICS, STANDARD, AbVerdict, Arm, LaunchPair, LaunchPlan, LoadedLaunch, Metric
+from harness.ab.result import AbRecord, AbSetup, ArmEngine, ArmRecord, MetricResult
+from harness.ab.schedule import queries_wanted
+from harness.ab.sides import AbSide
+from harness.ab.verdict import conclude, judge, red
+from harness.config import Config, ConfigError, read_config
+from harness.files import RESULTS, write_json
+from harness.report.content import Report
+from harness.run.tasks import Task
+
+
+@dataclass(frozen=True)
+class AbOptions:
+    """How much is measured, and on which terms it is judged."""
+
+    plan: LaunchPlan = STANDARD
+    margins: Mapping[Metric, float] = field(default_factory=lambda: dict(MARGINS))
+    canary: bool = False  # A against A
+    fresh: bool = False  # replace the results of an earlier run
+
+
+@dataclass(frozen=True)
+class AbResult(AbRecord):
+    """The record of the run, and the page that shows it."""
+
+    @property
+    def page(self) -> Path:
+        return self.folder / "index.html"
+
+    def report(self) -> Report:
+        return page.build(self)
+
+
+def ab(
+    config: Path, names: Sequence[str], options: AbOptions, *, out: Path | None, say: Callable[[str], None]
+) -> AbResult:
+    """Launch, time and judge two engines of a config; a red set of launches is repeated once.
+
+    Everything is written below `out`, which is results/NAME-ab by default. Raises ConfigError before anything is
+    launched, LaunchFailed or another EngineError if an engine cannot score. In that case, and after a kill, ab.json
+    says that the run is incomplete, and samples.jsonl keeps what was measured.
+    """
+    whole = read_config(config)
+    chosen = sides.choose_pair(whole, names, canary=options.canary)
+    folder = out or RESULTS / f"{whole.name}-ab"
+    floor = None if options.canary else canary.read(folder)
+    folder = folder / canary.FOLDER if options.canary else folder
+    if (folder / journal.FILE).exists() and not options.fresh:
+        raise ConfigError(f"{folder} holds an earlier run: --fresh replaces it, --out names another folder")
+    task = sides.first_task(whole, queries_wanted(options.plan))
+    both = sides.both(whole, chosen, task)
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    for name in page.FILES:
+        (folder / name).unlink(missing_ok=True)  # from an earlier run
+    setup = _setup(whole, both, task, options)
+    write_json(folder / result.FILE, setup.document())
+    try:
+        with Journal.open(folder, options.plan) as written:
+            verdict = _measure(both, options, written, folder, say)
+    except EngineError as error:
+        write_json(folder / result.FILE, {**setup.document(), "error": str(error)})
+        raise
+    record = replace(_record(folder, setup, verdict, written), noise_floor=floor)
+    measured = AbResult(**vars(replace(record, notes=notes(record))))
+    write_json(folder / result.FILE, measured.document())
+    page.write(measured)
+    return measured
+
+
+def _setup(config: Config, both: Sequence[AbSide], task: Task, options: AbOptions) -> AbSetup:
+    return AbSetup(
+        name=config.name,
+        canary=options.canary,
+        plan=options.plan,
+        margins={metric: options.margins[metric] for metric in METRICS if metric in options.margins},
+        benchmark={"name": task.benchmark.name, **task.entry.document()},
+        arms={side.arm: ArmEngine(side.name, side.setup.kind, side.setup.options) for side in both},
+    )
+
+
+def _measure(
+    both: Sequence[AbSide], options: AbOptions, written: Journal, folder: Path, say: Callable[[str], None]
+) -> AbVerdict:
+    def launch(set_: int) -> list[LaunchPair]:
+        launch_pairs = []
+        with progress.bar(f"set {set_}", options.plan.launch_pairs, "launch pairs") as done:
+            for number in range(1, options.plan.launch_pairs + 1):
+                launch_pairs.append(
+                    run_launch_pair(both, options.plan, written, number=(set_, number), logs=folder / "logs")
+                )
+                done(1)
+        _require_one_description(written.launches)
+        return launch_pairs
+
+    first = judge(launch(1), options.margins)
+    reds = red(first)
+    if not reds:
+        return conclude(first)
+    say(f"crispbench: B is slower by {', '.join(reds)}; a second set of launches has to confirm it")
+    return conclude(first, judge(launch(2), {metric: options.margins[metric] for metric in reds}))
+
+
+def _require_one_description(launches: Sequence[LoadedLaunch]) -> None:
+    """An engine that changes between two launches, such as a server that was replaced, cannot be compared."""
+    for arm in ARMS:
+        first, *others = (_described(launch) for launch in launches if launch.arm == arm)
+        for other in others:
+            for name in first | other:
+                if first.get(name) != other.get(name):
+                    raise LaunchFailed(
+                        f"engine {arm}: {name} was {first.get(name)} and later {other.get(name)}; "
+                        "expected the same at every launch"
+                    )
+
+
+def _described(launch: LoadedLaunch) -> dict[str, str]:
+    """Everything that must not change: `description 'revision'` -> its value."""
+    records = {"description": launch.description.document(), "versions": launch.versions, "machine": launch.machine}
+    return {f"{record} {name!r}": repr(value) for record, fields in records.items() for name, value in fields.items()}
+
+
+def _record(folder: Path, setup: AbSetup, verdict: AbVerdict, written: Journal) -> AbRecord:
+    second = verdict.confirmation
+    return AbRecord(
+        folder=folder,
+        setup=setup,
+        outcome=verdict.outcome,
+        metrics={name: MetricResult.of(finding) for name, finding in verdict.findings.items()},
+        confirmation=None if second is None else {name: MetricResult.of(found) for name, found in second.items()},
+        launches=len(written.launches),
+        marked=written.marked(),
+        records={arm: _arm_record(written, arm) for arm in ARMS},
+    )
+
+
+def _arm_record(written: Journal, arm: Arm) -> ArmRecord:
+    launches = [launch for launch in written.launches if launch.arm == arm]
+    first = launches[0]
+    return ArmRecord(first.description, first.versions, first.machine, [launch.load_s for launch in launches])

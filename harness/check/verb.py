@@ -1,0 +1,107 @@
+"""`crispbench check`: recorded folders against a baseline, quality and latency, one verdict."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engines.base import BadOptions
+from harness import progress
+from harness.ab.margins import MARGINS, read_margins
+from harness.ab.records import METRICS, Metric
+from harness.check import page, quality, sides, times
+from harness.check.baselines import STORE, StoredLaunches, find, names
+from harness.check.findings import CheckFindings, CheckSubject
+from harness.check.sides import CheckSide
+from harness.compare import noninferiority
+from harness.figures.measures import HEADLINE
+from harness.report.content import Report
+
+ALLOWANCES = ("template", "machine")
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """The terms on which the sides are compared, and where baselines are."""
+
+    quality: float = noninferiority.MARGIN  # accepted loss of nDCG@10
+    slower: Mapping[Metric, float] = field(default_factory=lambda: dict(MARGINS))  # accepted slowdown, as a share
+    allow: tuple[str, ...] = ()  # names from ALLOWANCES
+    store: Path = STORE
+    last: int = 1  # entries of the baseline whose launches count together
+
+
+class CheckResult(CheckFindings):
+    """The findings, and the report that shows them."""
+
+    def report(self) -> Report:
+        return page.build(self)
+
+
+def read_options(margins: Sequence[str], allow: Sequence[str], *, store: Path, last: int) -> CheckOptions:
+    """The default terms, changed by texts such as `nDCG@10=0.01`, `p50=0.05` or `p99=none`. Raises BadOptions."""
+    for name in allow:
+        if name not in ALLOWANCES:
+            raise BadOptions(f"allow {name!r}: known are {', '.join(ALLOWANCES)}")
+    shares = read_margins(margins, dict([(HEADLINE, noninferiority.MARGIN), *MARGINS.items()]))
+    loss = shares.get(HEADLINE)
+    if not loss:
+        raise BadOptions(f"margin of {HEADLINE}: expected a number above 0 and below 1, such as {HEADLINE}=0.005")
+    slower = {metric: shares[metric] for metric in METRICS if metric in shares}
+    return CheckOptions(loss, slower, tuple(allow), store, last)
+
+
+def check(baseline: str, current: Sequence[str], options: CheckOptions, *, out: Path | None = None) -> CheckResult:
+    """The recorded folders `current` against `baseline`: a folder, or the newest entries of a name in the store.
+
+    A report is written to the folder `out`, if there is one. Raises BadOptions for arguments that contradict each
+    other, StoreError for a folder that holds nothing, NotComparable where the folders of one side are not launches of
+    one engine on one machine.
+    """
+    if not current:
+        raise BadOptions("no CURRENT folder: expected at least one RUN/ENGINE folder")
+    stored = find(options.store, baseline, options.last)
+    if stored is None and not Path(baseline).is_dir():
+        known = ", ".join(names(options.store)) or "none"
+        raise BadOptions(
+            f"{baseline!r} is neither a folder nor a baseline of {options.store}, whose names are: {known}"
+        )
+    before, now = stored.folders if stored else [Path(baseline)], [Path(folder) for folder in current]
+    shared = {folder.resolve() for folder in before} & {folder.resolve() for folder in now}
+    if shared:
+        raise BadOptions(f"{shared.pop()} is on both sides: expected two recordings")
+    with progress.waiting("reading the folders"):
+        one, other = sides.read(before), sides.read(now)
+    sides.require_one_engine(one)
+    sides.require_one_engine(other)
+    with progress.waiting("comparing"):
+        judged = quality.judge(one, other, options.quality, options.allow)
+        latency = times.judge(one, other, times.TimeTerms(options.slower, options.allow))
+    result = CheckResult(
+        _subject(baseline, one, stored),
+        _subject(" ".join(current), other, None),
+        judged.part,
+        latency,
+        (*judged.left_out, *_notes(one, other, options)),
+    )
+    if out is not None:
+        page.write(result, out)
+    return result
+
+
+def _subject(name: str, side: CheckSide, stored: StoredLaunches | None) -> CheckSubject:
+    folders = tuple(map(str, side.folders))
+    if stored is None:
+        return CheckSubject(name, folders, side.most_launches)
+    return CheckSubject(name, folders, side.most_launches, stored.saved, stored.commit)
+
+
+def _notes(baseline: CheckSide, current: CheckSide, options: CheckOptions) -> list[str]:
+    """How the engines differ, and how the machines do where that was allowed."""
+    changes = sides.described(baseline.source, current.source)
+    notes = [f"the engine changed: {'; '.join(changes)}"] if changes else []
+    for scenario, launches in baseline.launches.items():
+        fields = times.other_machine([*launches, *current.launches.get(scenario, ())])
+        if fields and "machine" in options.allow:
+            notes.append(f"times of another machine, margins doubled: {'; '.join(fields)}")
+            break
+    return notes
