@@ -16,7 +16,7 @@ from tests import recordings
 from tests.conftest import write_beir
 from tests.recordings import MACHINE as MACHINE
 
-REQUESTS = 80  # knows a p50 and a p95, no p99
+REQUESTS = 80  # enough for p50 and p95, too few for p99
 PAIRS = 10
 SETTINGS = {
     "queries": REQUESTS, "warmup": 10, "seed": 0, "rate": 5.0, "arrivals": "poisson", "workers": 8,
@@ -32,7 +32,7 @@ ENGINES = {
 
 
 def score(folder: Path) -> Path:
-    """Writes data, `config.yaml` and the run `r` of 60 queries by all engines; returns the folder."""
+    """Write data, `config.yaml` and the run `r` of 60 queries with all engines; return the folder."""
     data = write_beir(
         folder / "words",
         {f"d-{word}": f"a {word} thing" for word in WORDS},
@@ -78,8 +78,8 @@ def record(
 def timings(seconds: float, requests: int, scenario: str) -> list[Timing]:
     if scenario == "offline":
         return [Timing("", 0.0, 0.0, seconds * requests, PAIRS * requests, None)]
-    places = np.random.default_rng(0).permutation(requests)
-    services = seconds * (0.9 + 0.2 * (places + 1) / requests)
+    ranks = np.random.default_rng(0).permutation(requests)
+    services = seconds * (0.9 + 0.2 * (ranks + 1) / requests)
     return [
         Timing(f"q{number}", number * 10.0, number * 10.0, number * 10.0 + float(service), PAIRS, None)
         for number, service in enumerate(services)
@@ -87,8 +87,8 @@ def timings(seconds: float, requests: int, scenario: str) -> list[Timing]:
 
 
 def record_launches(folder: Path, seconds: Sequence[float], **header: Any) -> list[Path]:
-    """A folder for each launch."""
-    return [record(folder / str(number) / "e", each, **header) for number, each in enumerate(seconds, start=1)]
+    """A folder per launch."""
+    return [record(folder / str(number) / "e", one_s, **header) for number, one_s in enumerate(seconds, start=1)]
 
 
 def changed(one: Mapping[str, Any], **fields: Any) -> dict[str, Any]:

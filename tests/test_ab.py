@@ -100,7 +100,7 @@ def config_in(folder: Path) -> Path:
 
 
 def trimmed(path: Path) -> Path:
-    """Without the kinds that only exist where odd_engines are installed."""
+    """The config without the kinds that exist only where odd_engines are installed."""
     config = json.loads(path.read_text())
     config["engines"] = {name: entry for name, entry in config["engines"].items() if entry["kind"] in ("fake", "bm25")}
     path.write_text(json.dumps(config))
@@ -161,7 +161,7 @@ def test_warmup_is_recorded_and_does_not_count(ran: AbResult) -> None:
         assert [[len(block.service_s) for block in launch] for launch in launches] == [[5, 5], [5, 5]]
 
 
-def test_what_is_judged_is_what_was_recorded(ran: AbResult) -> None:
+def test_the_verdict_follows_from_the_recorded_samples(ran: AbResult) -> None:
     from harness.ab.verdict import judge
 
     samples = journal.read(ran.folder)
@@ -170,7 +170,7 @@ def test_what_is_judged_is_what_was_recorded(ran: AbResult) -> None:
     assert {name: MetricResult.of(finding) for name, finding in findings.items()} == ran.metrics
 
 
-def test_the_result_says_what_ran_where_and_is_complete(ran: AbResult) -> None:
+def test_the_result_records_engines_machine_and_candidates_and_is_complete(ran: AbResult) -> None:
     document = json.loads((ran.folder / "ab.json").read_text())
     assert document == json.loads(json.dumps(ran.document()))
     assert result.read(ran.folder).document() == document
@@ -184,7 +184,7 @@ def test_the_result_says_what_ran_where_and_is_complete(ran: AbResult) -> None:
     assert len(lines(ran.folder, "end")) == 1
 
 
-def test_the_report_stands_beside_the_samples(ran: AbResult) -> None:
+def test_the_report_lies_beside_the_samples(ran: AbResult) -> None:
     assert {path.name for path in ran.folder.iterdir()} >= {*page.FILES, "samples.jsonl", "ab.json"}
     text = (ran.folder / "ab.md").read_text()
     assert "**INCONCLUSIVE" in text and "ratios.png" in text and "| p50 |" in text
@@ -197,7 +197,7 @@ def test_the_page_of_a_recorded_run_is_the_same_again(ran: AbResult) -> None:
         assert (ran.folder / "logs" / name).read_bytes() == (ran.folder / name).read_bytes()
 
 
-def test_two_launch_pairs_decide_nothing_and_the_report_says_what_it_takes(ran: AbResult) -> None:
+def test_two_launch_pairs_decide_nothing_and_the_report_says_how_many_do(ran: AbResult) -> None:
     assert ran.outcome == "inconclusive"
     text = printed(ran.report())
     assert "2 launch pairs cannot show a regression on one of 2 metrics: at least 6 are needed" in text
@@ -251,7 +251,7 @@ def test_what_was_measured_before_a_death_is_kept(odd_config: Path) -> None:
 
 
 def gone(*pids: int) -> bool:
-    """Whether the processes have ended, reaped or not; waits for it."""
+    """Whether the processes have ended, reaped or not, within ten seconds."""
     for _ in range(200):
         if not any(alive(pid) for pid in pids):
             return True
@@ -267,7 +267,7 @@ def alive(pid: int) -> bool:
     stat = Path(f"/proc/{pid}/stat")
     try:
         return stat.read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:  # it has ended meanwhile, or this system has no /proc
+    except OSError:  # it has just ended, or this system has no /proc
         return not Path("/proc").exists()
 
 
@@ -345,13 +345,20 @@ def test_a_red_set_is_launched_again_before_it_is_a_regression(
     assert printed(found.report()).splitlines()[-1].startswith(sentence)
 
 
+def test_a_run_that_measures_no_metric_is_inconclusive_and_has_a_page(tmp_path: Path, sets: Sets) -> None:
+    sets(0.0)
+    ran = ab(trimmed(config_in(tmp_path)), "quick", "slow", margins={"p99": 0.1})
+    assert printed(ran.report()).splitlines()[-1] == "INCONCLUSIVE: no metric was measured"
+    assert ran.page.is_file()
+
+
 def test_a_canary_leaves_its_noise_floor_for_the_next_run(tmp_path: Path, sets: Sets) -> None:
     sets(0.005)
     config = trimmed(config_in(tmp_path))
     found = ab(config, "quick", plan=LaunchPlan(launch_pairs=6), canary=True)
     assert found.folder == tmp_path / "out/canary"
     assert [found.setup.arms[arm].engine for arm in ARMS] == ["quick", "quick"]
-    # slowdowns 1.005 times 1.001 to 1.006; third smallest and third largest average of two: (1 + 3)/2, (4 + 6)/2
+    # Slowdowns are 1.005 times 1.001 to 1.006; third smallest and third largest average of two: (1 + 3)/2, (4 + 6)/2.
     assert "\nA against A: p50 ratio 1.009 [1.007, 1.010], p95" in printed(found.report())
     after = ab(config, "quick", "slow", plan=LaunchPlan(launch_pairs=6))
     assert after.document()["noise_floor"]["metrics"]["p50"] == pytest.approx(1.005 * 1.005 - 1, abs=1e-5)
@@ -359,7 +366,7 @@ def test_a_canary_leaves_its_noise_floor_for_the_next_run(tmp_path: Path, sets: 
 
 
 @pytest.mark.parametrize("slower", [0.04, -0.04])
-def test_a_noise_floor_above_a_margin_is_said_so_in_either_direction(tmp_path: Path, sets: Sets, slower: float) -> None:
+def test_a_noise_floor_above_a_margin_is_noted_in_either_direction(tmp_path: Path, sets: Sets, slower: float) -> None:
     sets(slower, 0.0)
     config = trimmed(config_in(tmp_path))
     ab(config, "quick", plan=LaunchPlan(launch_pairs=6), canary=True)
@@ -384,7 +391,7 @@ def test_a_noise_floor_of_another_engine_is_not_used(tmp_path: Path, sets: Sets)
         ((), True, "engines none: expected two different ones"),
     ],
 )
-def test_engines_that_make_no_contest_are_refused_before_a_launch(
+def test_engines_that_cannot_be_compared_are_refused_before_a_launch(
     tmp_path: Path, names: tuple[str, ...], canary: bool, message: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:

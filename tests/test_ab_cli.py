@@ -34,7 +34,7 @@ def config(animals: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def slower(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Launches without processes, of a B that is slower by this share."""
+    """Launches without processes, whose B is slower by this share."""
 
     def give(share: float) -> None:
         def launch_pair(

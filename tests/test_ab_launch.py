@@ -1,4 +1,4 @@
-"""The parts around a launch: who scores what and when, garbage collection, what else the machine did."""
+"""The parts around a launch: the schedule, garbage collection, what else the machine did."""
 
 import gc
 import json
@@ -33,7 +33,7 @@ def test_both_engines_score_the_same_queries_in_every_round(
     assert all(0 <= number < known for _, numbers, _ in by_arm["A"] for number in numbers)
 
 
-def test_with_enough_queries_none_is_scored_twice_in_a_launch() -> None:
+def test_with_enough_queries_a_launch_scores_no_query_twice() -> None:
     plan = LaunchPlan(rounds=3, queries=4, warmup=5)
     scored = [number for step in steps(plan, 1, queries_wanted(plan)) if step.arm == "A" for number in step.numbers]
     assert sorted(scored) == list(range(queries_wanted(plan)))
@@ -90,12 +90,12 @@ def test_garbage_is_collected_again_after_an_engine_failed() -> None:
     assert gc.isenabled()
 
 
-def test_the_time_is_that_of_the_call_of_score() -> None:
+def test_the_time_is_that_of_the_call_to_score() -> None:
     (slept_s,) = launch.take(Fake(FakeOptions(delay_s=0.02)), [[Pair("a", "b")]])["service_s"]
     assert slept_s >= 0.02
 
 
-def test_a_launch_says_what_it_loaded_and_takes_turns_until_its_input_ends() -> None:
+def test_a_launch_describes_its_engine_and_takes_turns_until_its_input_ends() -> None:
     replies: list[dict[str, Any]] = []
     questions = [["q", ["d"]], ["r", ["d", "e"]]]
     setup = {"kind": "fake", "options": {}, "query_ids": ["1", "2"], "questions": questions, "documents": []}
@@ -135,13 +135,13 @@ def test_a_launch_is_marked_when_others_worked_or_a_clock_changed(
 def test_the_work_of_others_is_that_of_all_cores_without_our_own() -> None:
     now = conditions.start()
     earlier = now.before._replace(busy_s=(now.before.busy_s or 0) - 7.0, own_s=now.before.own_s - 3.0)
-    found = conditions.since(conditions.Start(now.at_s - 2.0, earlier))
-    assert found.others_cores == pytest.approx((7 - 3) / 2, rel=0.2)  # the machine works on while it is read
-    assert found.cores == len(cores())
+    during = conditions.since(conditions.Start(now.at_s - 2.0, earlier))
+    assert during.others_cores == pytest.approx((7 - 3) / 2, rel=0.2)  # the machine works on while it is read
+    assert during.cores == len(cores())
 
 
-def test_where_the_system_does_not_say_it_the_work_of_others_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_work_of_others_is_unknown_where_the_system_does_not_count_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conditions, "open_nvml", lambda: (None, []))
     now = conditions.start()
-    found = conditions.since(now._replace(before=now.before._replace(busy_s=None)))
-    assert (found.others_cores, found.gpu_mhz) == (None, None)
+    during = conditions.since(now._replace(before=now.before._replace(busy_s=None)))
+    assert (during.others_cores, during.gpu_mhz) == (None, None)

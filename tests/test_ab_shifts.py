@@ -19,7 +19,7 @@ def distinct(size: int, seed: int) -> list[float]:
 
 
 def test_the_estimate_is_the_median_of_the_walsh_averages() -> None:
-    # averages of 1, 2, 6: 1, 1.5, 3.5, 2, 4, 6
+    # Averages of two of 1, 2, 6: 1, 1.5, 3.5, 2, 4, 6.
     assert paired([1.0, 2.0, 6.0], 0.0).value == pytest.approx((2 + 3.5) / 2)
 
 
@@ -100,7 +100,7 @@ def test_three_launches_each_just_reach_the_level() -> None:
     assert (shift.lo, shift.hi) == (11 - 3, 13 - 1)
 
 
-def test_values_equal_to_the_bound_are_no_evidence_against_it() -> None:
+def test_values_equal_to_the_bound_are_not_evidence_against_it() -> None:
     assert paired([0.0] * 8, 0.0).p_slower == 1.0
 
 

@@ -1,4 +1,4 @@
-"""The gate: margins, Holm, confirmation, missing percentiles; and what it does to engines that are known."""
+"""The gate: margins, Holm, confirmation, missing percentiles; and its verdicts on simulated engines."""
 
 import math
 from collections.abc import Mapping
@@ -12,20 +12,20 @@ from harness.ab.margins import MARGINS
 from harness.ab.records import METRICS, AbVerdict, Launch, LaunchPair, Metric, Round
 from harness.ab.verdict import conclude, judge, red
 
-SPREAD = (-0.012, 0.004, -0.007, 0.011, -0.002, 0.008, -0.010, 0.003, 0.006, -0.005)  # of launches, logarithms
+SPREAD = (-0.012, 0.004, -0.007, 0.011, -0.002, 0.008, -0.010, 0.003, 0.006, -0.005)  # one per launch, logarithms
 
 
 def launch(seconds: float, *, rounds: int = 4, queries: int = 25) -> Launch:
-    """Every query takes the same time, so every metric's ratio is that of the seconds."""
+    """A launch whose queries all take the same time, so that every metric's ratio is that of the seconds."""
     return [Round([seconds] * queries, [30] * queries)] * rounds
 
 
 def launch_pairs(slower: float, *, number: int = 10, queries: int = 25) -> list[LaunchPair]:
     return [
         LaunchPair(
-            launch(0.05, queries=queries), launch(0.05 * (1 + slower) * math.exp(SPREAD[place]), queries=queries)
+            launch(0.05, queries=queries), launch(0.05 * (1 + slower) * math.exp(SPREAD[index]), queries=queries)
         )
-        for place in range(number)
+        for index in range(number)
     ]
 
 
@@ -43,7 +43,7 @@ def test_a_faster_engine_passes() -> None:
     assert conclude(judge(launch_pairs(-0.2), MARGINS)).outcome == "pass"
 
 
-def test_an_interval_that_holds_the_margin_is_inconclusive() -> None:
+def test_an_interval_that_contains_the_margin_is_inconclusive() -> None:
     verdict = conclude(judge(launch_pairs(0.02), {"p50": 0.02}))
     assert verdict.outcome == "inconclusive"
     assert "more launches" in verdict.findings["p50"].reason
@@ -73,15 +73,15 @@ def test_p50_outvotes_one_disturbed_turn_and_throughput_counts_it() -> None:
     assert math.exp(found["throughput"].slowdowns[0]) == pytest.approx(3.25)
 
 
-def test_p50_compares_the_rounds_that_stood_beside_each_other() -> None:
+def test_p50_compares_the_rounds_that_followed_each_other() -> None:
     one, two = Round([1.0] * 25, [3] * 25), Round([2.0] * 25, [3] * 25)
     found = judge([LaunchPair([one, one, two, two], [one, two, two, two])], {"p50": 0.03})
-    assert found["p50"].slowdowns == [0.0]  # of all queries at once, p50 would be 1 s and 2 s
+    assert found["p50"].slowdowns == [0.0]  # over all queries at once, p50 would be 1 s and 2 s
 
 
 @pytest.mark.parametrize(
     ("metric", "rank"),
-    [("p95", 95), ("p50", 13)],  # nearest rank of 100 queries of a launch, and of 25 of a round
+    [("p95", 95), ("p50", 13)],  # nearest ranks: 100 queries of a launch, 25 of a round
 )
 def test_percentiles_are_nearest_ranks(metric: Metric, rank: int) -> None:
     times = [float(second) for second in range(1, 26 if metric == "p50" else 101)]
@@ -89,7 +89,7 @@ def test_percentiles_are_nearest_ranks(metric: Metric, rank: int) -> None:
     assert judge([LaunchPair(b, a)], {metric: 0.0})[metric].slowdowns == [pytest.approx(math.log(rank))]
 
 
-def test_a_percentile_without_enough_queries_is_not_measured_and_says_how_many_it_takes() -> None:
+def test_a_percentile_without_enough_queries_is_not_measured_and_says_how_many_it_needs() -> None:
     found = judge(launch_pairs(0.0), MARGINS)["p99"]
     assert (found.outcome, found.shift, found.p_holm) == (None, None, None)
     assert found.reason == "needs 299 queries per launch, and there are 100"
@@ -127,12 +127,12 @@ def test_a_red_set_is_a_regression_only_when_a_second_one_is_red_too() -> None:
         conclude(first)
 
 
-def test_nothing_measured_is_no_pass() -> None:
+def test_a_run_without_a_measured_metric_does_not_pass() -> None:
     assert conclude(judge(launch_pairs(0.0), {"p99": 0.1})).outcome == "inconclusive"
 
 
-# The machine of the simulation: queries of 50 ms, drift with an autocorrelation time of 60 s, an offset that every
-# process keeps for its life, noise of every query, and one query in a hundred that takes three times as long.
+# The simulated machine: queries of 50 ms, drift with an autocorrelation time of 60 s, an offset that every process
+# keeps for its life, noise in every query, and one query in a hundred that takes three times as long.
 QUERY_S, DRIFT, TAU_S, OFFSET, NOISE, SPIKES, SPIKE = 0.05, 0.05, 60.0, 0.015, 0.03, 0.01, 3.0
 LOADING_QUERIES = 200  # the time between launch pairs, in queries
 TRIALS = 300
@@ -145,15 +145,15 @@ def simulated(rng: np.random.Generator, slower: float, *, number: int = 10) -> l
     turns = drift.reshape(number, -1)[:, LOADING_QUERIES:].reshape(number, 8, 25)
     turns = QUERY_S * np.exp(turns + rng.normal(0, NOISE, turns.shape))
     turns[rng.random(turns.shape) < SPIKES] *= SPIKE
-    found = []
-    for place in range(number):
+    launch_pairs = []
+    for index in range(number):
         factor = {"A": math.exp(rng.normal(0, OFFSET)), "B": (1 + slower) * math.exp(rng.normal(0, OFFSET))}
-        arms = "ABBAABBA" if place % 2 == 0 else "BAABBAAB"
+        arms = "ABBAABBA" if index % 2 == 0 else "BAABBAAB"
         rounds: dict[str, list[Round]] = {"A": [], "B": []}
-        for arm, times in zip(arms, turns[place], strict=True):
+        for arm, times in zip(arms, turns[index], strict=True):
             rounds[arm].append(Round(list(times * factor[arm]), [30] * 25))
-        found.append(LaunchPair(rounds["A"], rounds["B"]))
-    return found
+        launch_pairs.append(LaunchPair(rounds["A"], rounds["B"]))
+    return launch_pairs
 
 
 def trial(rng: np.random.Generator, margins: Mapping[Metric, float], slower: float) -> tuple[AbVerdict, bool]:
@@ -168,8 +168,8 @@ def trial(rng: np.random.Generator, margins: Mapping[Metric, float], slower: flo
 def shares(margins: Mapping[Metric, float], slower: float) -> tuple[float, float]:
     """Shares of trials in which the first set is red, and in which the verdict is a regression."""
     rng = np.random.default_rng(20261124)
-    found = [trial(rng, margins, slower) for _ in range(TRIALS)]
-    return sum(alarm for _, alarm in found) / TRIALS, sum(v.outcome == "regression" for v, _ in found) / TRIALS
+    trials = [trial(rng, margins, slower) for _ in range(TRIALS)]
+    return sum(alarm for _, alarm in trials) / TRIALS, sum(v.outcome == "regression" for v, _ in trials) / TRIALS
 
 
 def test_on_the_same_machine_a_test_over_pooled_queries_would_raise_an_alarm_far_more_often() -> None:
@@ -183,7 +183,7 @@ def test_on_the_same_machine_a_test_over_pooled_queries_would_raise_an_alarm_far
 
 def test_false_alarms_stay_below_five_percent_on_a_drifting_machine_even_without_a_margin() -> None:
     alarms, regressions = shares(dict.fromkeys(METRICS, 0.0), 0.0)
-    assert 0 < alarms <= 0.05  # none at all would be a gate that cannot see
+    assert 0 < alarms <= 0.05  # no alarm at all would mean a blind gate
     assert regressions <= 0.0025 + 1 / TRIALS
 
 

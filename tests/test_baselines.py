@@ -63,7 +63,7 @@ def test_quality_against_a_stored_baseline_is_that_against_the_folder(
         assert stored.quality == plain.quality
 
 
-def test_every_save_appends_and_none_is_changed(tmp_path: Path, store: Path) -> None:
+def test_every_save_appends_an_entry_and_changes_no_other(tmp_path: Path, store: Path) -> None:
     before = {}
     for number, seconds in enumerate((1.0, 2.0, 3.0), start=1):
         entry = save(store, "main", [record(tmp_path / str(seconds) / "e", seconds)])
@@ -76,7 +76,7 @@ def test_every_save_appends_and_none_is_changed(tmp_path: Path, store: Path) -> 
     assert [entry.number for entry in entries(store, "main")] == [1, 2, 3]
 
 
-def test_the_newest_entry_counts_unless_another_or_several_are_asked_for(tmp_path: Path, store: Path) -> None:
+def test_the_newest_entry_counts_unless_another_or_several_are_named(tmp_path: Path, store: Path) -> None:
     for number in (1, 2, 3):
         save(store, "main", record_launches(tmp_path / str(number), STEADY[:2]))
 
@@ -120,7 +120,7 @@ def test_an_invalid_an_incomplete_and_a_mixed_baseline_are_refused_and_nothing_i
     assert not store.exists()
 
 
-def test_a_save_that_was_killed_is_no_entry_and_the_next_one_removes_it(
+def test_a_killed_save_leaves_no_entry_and_the_next_one_removes_its_draft(
     tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launch = record(tmp_path / "e", 1.0)
@@ -188,7 +188,7 @@ def noisy(seconds: float, count: int) -> list[float]:
     return [seconds * (1 + 0.01 * (number * 7 % 5 - 2) / 2) for number in range(count)]
 
 
-def test_a_history_marks_the_entry_from_which_on_times_are_others(tmp_path: Path, store: Path) -> None:
+def test_a_history_marks_the_entry_at_which_times_changed(tmp_path: Path, store: Path) -> None:
     past(tmp_path, store, [*noisy(0.1, 7), *noisy(0.12, 6)])
     found = histories.read("main", entries(store, "main"))
     assert [(series.subject, series.metric, len(series.tracks)) for series in found.series] == [
@@ -207,7 +207,7 @@ def test_a_history_marks_the_entry_from_which_on_times_are_others(tmp_path: Path
     assert json.loads(json.dumps(found.document()))["series"][0]["tracks"][0]["changes"][0]["entry"] == 8
 
 
-def test_points_of_other_machines_and_of_other_work_are_never_joined(tmp_path: Path, store: Path) -> None:
+def test_points_of_different_machines_or_different_work_are_never_joined(tmp_path: Path, store: Path) -> None:
     past(tmp_path, store, noisy(0.1, 3))
     past(tmp_path, store, noisy(0.3, 2), machine=changed(MACHINE, cpu="Xeon"))
     past(tmp_path, store, noisy(0.1, 2))

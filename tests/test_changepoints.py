@@ -1,4 +1,4 @@
-"""Where a history changes its level: nothing in noise, a step at its place, the cheapest fit of all."""
+"""Where a history changes its level: nothing in noise, a step at its position, the cheapest fit of all."""
 
 from collections.abc import Iterator
 from itertools import combinations, pairwise
@@ -27,7 +27,7 @@ def changes(values: list[float]) -> list[int]:
 
 
 def cost(values: np.ndarray[tuple[int], np.dtype[np.float64]], starts: tuple[int, ...], penalty: float) -> float:
-    """By definition."""
+    """The cost of a fit by its definition."""
     total = penalty * len(starts)
     for start, stop in zip(starts, (*starts[1:], len(values)), strict=True):
         total += float(np.abs(values[start:stop] - np.median(values[start:stop])).sum())
@@ -35,7 +35,7 @@ def cost(values: np.ndarray[tuple[int], np.dtype[np.float64]], starts: tuple[int
 
 
 def fits(count: int) -> Iterator[tuple[int, ...]]:
-    """Every way to cut so many points into levels that are long enough."""
+    """Every way to cut `count` points into levels that are long enough."""
     for number in range(count // LEAST_LENGTH):
         for inner in combinations(range(1, count), number):
             ends = (0, *inner, count)
@@ -47,28 +47,27 @@ def fits(count: int) -> Iterator[tuple[int, ...]]:
 @given(FIGURES, st.floats(0.1, 50))
 def test_no_other_fit_costs_less(figures: list[float], penalty: float) -> None:
     values = np.array(figures)
-    found = cost(values, tuple(best_starts(values, penalty)), penalty)
-    assert found <= min(cost(values, starts, penalty) for starts in fits(len(values))) + 1e-9
+    least = cost(values, tuple(best_starts(values, penalty)), penalty)
+    assert least <= min(cost(values, starts, penalty) for starts in fits(len(values))) + 1e-9
 
 
 @settings(max_examples=30)
 @given(FIGURES)
 def test_deviations_are_those_from_the_median(figures: list[float]) -> None:
     values = np.array(figures)
-    found = deviations(values)
+    costs = deviations(values)
     for start, stop in ((0, len(values)), (1, 5), (2, 8)):
-        assert found[start, stop] == pytest.approx(np.abs(values[start:stop] - np.median(values[start:stop])).sum())
-    assert found[0, LEAST_LENGTH - 1] == np.inf
+        assert costs[start, stop] == pytest.approx(np.abs(values[start:stop] - np.median(values[start:stop])).sum())
+    assert costs[0, LEAST_LENGTH - 1] == np.inf
 
 
 @settings(max_examples=40)
 @given(st.lists(st.floats(-1e6, 1e6), max_size=40))
 def test_levels_cover_every_point_once_in_order_or_there_are_none(figures: list[float]) -> None:
-    found = levels(figures)
-    assert bool(found) == (len(figures) >= LEAST_POINTS)
-    assert [place for level in found for place in range(level.start, level.stop)] == (
-        list(range(len(figures))) if found else []
-    )
+    fitted = levels(figures)
+    assert bool(fitted) == (len(figures) >= LEAST_POINTS)
+    covered = [index for level in fitted for index in range(level.start, level.stop)]
+    assert covered == (list(range(len(figures))) if fitted else [])
 
 
 @settings(max_examples=40)
@@ -84,17 +83,17 @@ def test_a_history_without_a_change_is_marked_in_at_most_six_percent(points: int
     size = (80, points)
     drawn = np.concatenate([rng.standard_normal(size), rng.standard_t(3, size), rng.lognormal(0, 0.5, size)])
     alarms = [bool(changes(list(figures))) for figures in drawn]
-    assert 0 < sum(alarms) / len(alarms) <= 0.06  # none at all would be blind
+    assert 0 < sum(alarms) / len(alarms) <= 0.06  # no alarm at all would mean a blind test
 
 
-def test_a_step_of_four_standard_deviations_is_found_at_its_place() -> None:
+def test_a_step_of_four_standard_deviations_is_found_at_its_position() -> None:
     rng = np.random.default_rng(20261125)
     near = []
     for _ in range(100):
         figures = rng.standard_normal(30)
         figures[18:] += 4.0
-        found = changes(list(figures))
-        near.append(len(found) >= 1 and min(abs(place - 18) for place in found) <= 1)
+        starts = changes(list(figures))
+        near.append(len(starts) >= 1 and min(abs(start - 18) for start in starts) <= 1)
     assert sum(near) / len(near) >= 0.97
 
 
@@ -106,10 +105,10 @@ def test_two_steps_are_two_changes() -> None:
     assert [round(level.value) for level in levels(list(figures))] == [100, 108, 100]
 
 
-def test_a_single_wild_point_is_no_level() -> None:
+def test_a_single_wild_point_is_not_a_level() -> None:
     figures = list(np.random.default_rng(2).normal(100, 1, 20))
     for wild in (0, 7, 19):
-        assert changes([1000.0 if place == wild else figure for place, figure in enumerate(figures)]) == []
+        assert changes([1000.0 if index == wild else figure for index, figure in enumerate(figures)]) == []
 
 
 def test_figures_that_repeat_exactly_change_once_the_new_one_has_lasted() -> None:
@@ -118,7 +117,7 @@ def test_figures_that_repeat_exactly_change_once_the_new_one_has_lasted() -> Non
     assert changes([0.27] * 12 + [0.25] * 8) == [12]
 
 
-def test_too_few_points_have_no_levels_and_of_too_many_the_newest_count() -> None:
+def test_too_few_points_have_no_levels_and_among_too_many_the_newest_count() -> None:
     assert levels([1.0] * (LEAST_POINTS - 1)) == []
     figures = [0.0] * 50 + [9.0, 9.1] * (MOST_POINTS // 2)
     assert [(level.start, level.stop) for level in levels(figures)] == [(50, 50 + MOST_POINTS)]

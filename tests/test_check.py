@@ -200,7 +200,7 @@ def test_quality_is_judged_as_compare_does(scored: Path, tmp_path: Path) -> None
     assert failing.outcome == "invalid" and "1 of 60 queries have no scores (q-bay)" in failing.quality.reason
 
 
-def test_lost_quality_is_a_regression_also_where_times_are_undecided_or_invalid(scored: Path, tmp_path: Path) -> None:
+def test_lost_quality_is_a_regression_even_where_times_are_undecided_or_invalid(scored: Path, tmp_path: Path) -> None:
     for name in ("good", "wild"):
         record(scored / name, 1.0)
     found = check(str(scored / "good"), [str(scored / "wild")], CheckOptions(store=tmp_path))
@@ -305,7 +305,7 @@ def test_the_document_is_plain_json_with_a_version_and_the_exit_code(tmp_path: P
 def test_a_real_recording_says_what_it_worked_on(
     scored_once: Path, crispbench: Callable[..., object], tmp_path: Path
 ) -> None:
-    """Whatever else this machine does meanwhile: the fields that decide are there, under their names."""
+    """The fields that decide are there, under their names, whatever else this machine does."""
     crispbench("latency", scored_once / "config.yaml", "--engine", "good", "--out", tmp_path)
     (launch,) = read([tmp_path / "good"]).launches["single-stream"]
     assert None not in work(launch.header).values()
@@ -333,7 +333,7 @@ def share(slower: float, launches: int, margin: float, outcome: str) -> float:
 
 
 def test_equal_engines_are_red_in_at_most_five_percent_even_without_a_margin() -> None:
-    assert 0 < share(0.0, 5, 1e-9, "regression") <= 0.05  # none at all would be a gate that cannot see
+    assert 0 < share(0.0, 5, 1e-9, "regression") <= 0.05  # no alarm at all would mean a blind gate
 
 
 def test_what_is_slower_by_just_the_margin_is_red_in_at_most_five_percent_and_passes_in_no_more() -> None:

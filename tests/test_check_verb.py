@@ -53,9 +53,7 @@ def test_another_machine_is_exit_4_unless_allowed_and_an_invalid_recording_exit_
     assert crispbench("check", "main", short, "--store", main).code == 5
 
 
-def test_json_is_one_document_and_files_are_written_only_when_asked(
-    main: Path, crispbench: Run, tmp_path: Path
-) -> None:
+def test_json_is_one_document_and_files_are_written_only_with_out(main: Path, crispbench: Run, tmp_path: Path) -> None:
     arguments = ("check", "main", record(tmp_path / "b/e", 1.0), "--store", main, "--json")
     before = sorted(tmp_path.rglob("*"))
     plain = crispbench(*arguments)
@@ -78,7 +76,7 @@ def test_a_baseline_is_listed_and_its_history_shown(main: Path, crispbench: Run,
     assert crispbench("baseline", "list", "--store", tmp_path / "none").code == 0
 
 
-def test_an_invalid_recording_and_a_name_with_a_slash_are_no_baseline(crispbench: Run, tmp_path: Path) -> None:
+def test_an_invalid_recording_and_a_name_with_a_slash_cannot_be_a_baseline(crispbench: Run, tmp_path: Path) -> None:
     short = record(tmp_path / "e", 1.0, settings=changed(SETTINGS, min_duration_s=1e6))
     for name, code in (("main", 5), ("a/b", 2)):
         answer = crispbench("baseline", "save", name, short, "--store", tmp_path / "store")

@@ -107,7 +107,7 @@ MetricResults = Mapping[Metric, MetricResult]
 
 @dataclass(frozen=True)
 class ArmRecord:
-    """What the launches of one arm said about themselves."""
+    """What the launches of one arm report about themselves."""
 
     description: Description
     versions: Mapping[str, str]

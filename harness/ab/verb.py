@@ -139,7 +139,7 @@ def _record(folder: Path, setup: AbSetup, verdict: AbVerdict, written: Journal) 
         setup=setup,
         outcome=verdict.outcome,
         metrics={name: MetricResult.of(finding) for name, finding in verdict.findings.items()},
-        confirmation=None if second is None else {name: MetricResult.of(found) for name, found in second.items()},
+        confirmation=None if second is None else {name: MetricResult.of(finding) for name, finding in second.items()},
         launches=len(written.launches),
         marked=written.marked(),
         records={arm: _arm_record(written, arm) for arm in ARMS},

@@ -122,10 +122,10 @@ def change(value: float | None, unit: Unit) -> str:
     return f"{value:+.4f}" if unit == "nDCG" else f"{value:+.1%}"
 
 
-def _interval(found: Change | None, unit: Unit) -> str:
-    if found is None or found.lo is None or found.hi is None:
+def _interval(difference: Change | None, unit: Unit) -> str:
+    if difference is None or difference.lo is None or difference.hi is None:
         return notation.MISSING
-    return f"[{change(found.lo, unit)}, {change(found.hi, unit)}]"
+    return f"[{change(difference.lo, unit)}, {change(difference.hi, unit)}]"
 
 
 def short(name: str) -> str:

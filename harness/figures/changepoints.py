@@ -1,7 +1,8 @@
 """Where a history of figures changed its level: the piecewise constant fit that costs least. Pure.
 
-Sum of absolute deviations from each level's median, plus a penalty for each change (the L1 Potts functional, as asv's
-step_detection), minimised exactly by dynamic programming. Absolute deviations, so that a single wild point is none.
+The cost is the sum of absolute deviations from each level's median plus a penalty for each level (the L1 Potts
+functional, as in asv's step_detection), minimised exactly by dynamic programming. Deviations are absolute, so that a
+single wild point does not become a level.
 """
 
 from collections.abc import Sequence
@@ -10,18 +11,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-LEAST_POINTS = 10  # with fewer, the noise is not known
-LEAST_LENGTH = 3  # points of a level: a single wild one is in the minority of any
-MOST_POINTS = 400  # the newest ones are looked at; work grows with the cube
-# Of a level, in noise scales. Without any change, something is marked in at most 6% of histories of 10 to 50 points
-# with normal, lognormal or t noise of 3 degrees of freedom (simulated, docs/check.md).
+LEAST_POINTS = 10  # fewer points do not show the noise
+LEAST_LENGTH = 3  # points of a level, in which a single wild point is in the minority
+MOST_POINTS = 400  # older points are ignored, because the work grows with the cube
+# Cost of a level, in units of the noise. Without any change, a change is marked in at most 6% of histories of 10 to 50
+# points with normal, lognormal or t noise of 3 degrees of freedom (simulated, docs/check.md).
 PENALTY = 6.0
 
 Values = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 class Level(NamedTuple):
-    """Points start to stop - 1 of a history, which lie around one value."""
+    """Points `start` to `stop - 1` of a history, which lie around one value."""
 
     start: int
     stop: int
@@ -29,7 +30,7 @@ class Level(NamedTuple):
 
 
 def levels(values: Sequence[float]) -> list[Level]:
-    """The levels of a history, oldest first; one where nothing changed. None at all for too few points."""
+    """The levels of a history, oldest first: one where nothing changed, an empty list for too few points."""
     if len(values) < LEAST_POINTS:
         return []
     skipped = max(len(values) - MOST_POINTS, 0)
@@ -43,20 +44,20 @@ def levels(values: Sequence[float]) -> list[Level]:
 
 
 def noise(values: Values) -> float:
-    """Median distance of neighbours that differ: 0.95 standard deviations of normal noise, and blind to few changes.
+    """Median distance of neighbours that differ: 0.95 standard deviations of normal noise. Few changes hardly move it.
 
-    Figures that repeat exactly, as nDCG does, have no noise; then it is the size of a usual change, which so has to
-    last for PENALTY points to be marked.
+    Figures that repeat exactly, as nDCG does, have no noise. The distance is then the size of a typical change, which
+    has to last for PENALTY points before it is marked.
     """
     distances = np.abs(np.diff(values))
     return float(np.median(distances[distances > 0])) if distances.any() else 0.0
 
 
 def best_starts(values: Values, penalty: float) -> list[int]:
-    """First points of the levels of the fit with the least cost; of equal ones, one with fewer changes."""
+    """First points of the levels in the fit with the least cost; among equal fits, one with fewer changes."""
     count = len(values)
     costs = deviations(values)
-    best = [0.0] + [np.inf] * count  # of the first so many points; each level has paid its penalty
+    best = [0.0] + [np.inf] * count  # least cost of the first 0, 1, ... points, penalties included
     last = [0] * (count + 1)  # start of the last level of that fit
     for stop in range(LEAST_LENGTH, count + 1):
         for start in range(stop - LEAST_LENGTH + 1):
@@ -73,12 +74,12 @@ def best_starts(values: Values, penalty: float) -> list[int]:
 def deviations(values: Values) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     """Entry (start, stop): the sum of absolute deviations of values[start:stop] from their median.
 
-    It is the sum of the upper half minus that of the lower half. Infinite where no level can be.
+    It is the sum of the upper half minus that of the lower half. Infinite where a level would be too short.
     """
     count = len(values)
-    found = np.full((count, count + 1), np.inf)
+    costs = np.full((count, count + 1), np.inf)
     for length in range(LEAST_LENGTH, count + 1):
         ordered, half = np.sort(sliding_window_view(values, length), axis=1), length // 2
         starts = np.arange(count - length + 1)
-        found[starts, starts + length] = ordered[:, length - half :].sum(axis=1) - ordered[:, :half].sum(axis=1)
-    return found
+        costs[starts, starts + length] = ordered[:, length - half :].sum(axis=1) - ordered[:, :half].sum(axis=1)
+    return costs

@@ -1,9 +1,9 @@
-"""Hodges-Lehmann estimates with exact intervals, over launches. Pure; knows no metric and no margin.
+"""Hodges-Lehmann estimates with exact intervals, over launches. Pure; it knows no metric and no margin.
 
-Both designs count: the paired one Walsh averages, the unpaired one differences between any two launches. If the true
-shift is `bound`, the number of them at or below `bound` is distributed as the signed-rank statistic or as
-Mann-Whitney's U. So a test against a bound and the interval are one thing: p <= alpha exactly when the bound lies
-outside of the interval (Bauer 1972, JASA 67:687). Values equal to the bound count against a difference.
+Both designs count: the paired one counts Walsh averages, the unpaired one differences between any two launches. If the
+true shift is `bound`, the number of them at or below `bound` is distributed as the signed-rank statistic or as
+Mann-Whitney's U. A test against a bound and the interval therefore agree: p <= alpha exactly when the bound lies
+outside the interval (Bauer 1972, JASA 67:687). Values equal to the bound count against a difference.
 """
 
 from collections.abc import Sequence
@@ -11,22 +11,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-ALPHA = 0.05  # of each end of an interval, and of the family of tests
+ALPHA = 0.05  # error of each end of an interval, and of the family of tests
 Values = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 class Shift(NamedTuple):
-    """How much slower B is, as a logarithm of the ratio; the ends are None where too few launches reach the level."""
+    """Slowdown of B as a logarithm of the ratio. The ends are None if there are too few launches for ALPHA."""
 
     value: float  # Hodges-Lehmann estimate
     lo: float | None
     hi: float | None
-    level: float | None  # of each end on its own: the true value is above lo with this confidence, and below hi
-    p_slower: float  # one-sided, of the hypothesis that the true value is the margin or less
+    level: float | None  # confidence of each end on its own: that the true value is above lo, that it is below hi
+    p_slower: float  # one-sided, under the hypothesis that the true value is the bound or less
 
 
 def paired(values: Sequence[float], bound: float) -> Shift:
-    """Centre of the values of launch pairs: median of the Walsh averages, signed-rank interval (Tukey 1949)."""
+    """Centre of the launch pairs' values: median of the Walsh averages, signed-rank interval (Tukey 1949)."""
     array = np.asarray(values, dtype=np.float64)
     first, second = np.triu_indices(len(array))
     return _shift((array[first] + array[second]) / 2, signed_rank(len(array)), bound)
@@ -39,11 +39,11 @@ def unpaired(a: Sequence[float], b: Sequence[float], bound: float) -> Shift:
 
 
 def signed_rank(launch_pairs: int) -> Values:
-    """Probability of every value of the signed-rank statistic, 0 to n(n+1)/2: sums of the ranks that have a sign."""
-    found = np.ones(1)
+    """Probability of every value of the signed-rank statistic, 0 to n(n+1)/2: the sum of the ranks with a plus sign."""
+    probabilities = np.ones(1)
     for rank in range(1, launch_pairs + 1):
-        found = (np.pad(found, (0, rank)) + np.pad(found, (rank, 0))) / 2
-    return found
+        probabilities = (np.pad(probabilities, (0, rank)) + np.pad(probabilities, (rank, 0))) / 2
+    return probabilities
 
 
 def mann_whitney(a: int, b: int) -> Values:
@@ -51,7 +51,7 @@ def mann_whitney(a: int, b: int) -> Values:
     counts = {(i, j): np.ones(1) for i in range(a + 1) for j in range(b + 1) if not (i and j)}
     for i in range(1, a + 1):
         for j in range(1, b + 1):
-            last_of_a, last_of_b = counts[i - 1, j], counts[i, j - 1]  # whose value is the largest
+            last_of_a, last_of_b = counts[i - 1, j], counts[i, j - 1]  # the side that has the largest value
             counts[i, j] = np.pad(last_of_a, (j, i * j + 1 - j - len(last_of_a)))
             counts[i, j] += np.pad(last_of_b, (0, i * j + 1 - len(last_of_b)))
     return np.asarray(counts[a, b] / counts[a, b].sum())
@@ -59,7 +59,7 @@ def mann_whitney(a: int, b: int) -> Values:
 
 def _shift(differences: Values, probabilities: Values, bound: float) -> Shift:
     differences, tails = np.sort(differences), np.cumsum(probabilities)
-    outside = int(np.searchsorted(tails, ALPHA, side="right"))  # differences that an end leaves outside, plus one
+    outside = int(np.searchsorted(tails, ALPHA, side="right"))  # one more than the differences beyond each end
     p_slower = float(min(1.0, tails[np.count_nonzero(differences <= bound)]))
     value = float(np.median(differences))
     if outside == 0:
@@ -69,5 +69,5 @@ def _shift(differences: Values, probabilities: Values, bound: float) -> Shift:
 
 
 def fewest_launch_pairs(tests: int) -> int:
-    """Launch pairs from which on one of so many metrics can be red after Holm: tests 2^-n <= 5%."""
+    """Fewest launch pairs n with which one of `tests` metrics can be red after Holm: tests 2^-n <= 5%."""
     return int(np.ceil(np.log2(tests / ALPHA)))
