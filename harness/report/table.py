@@ -29,7 +29,7 @@ class Table:
     cells: tuple[tuple[Cell, ...], ...]
     words: int = 1  # leading columns of words: aligned to the left, figures to the right
     judged: bool = True  # the last column is a verdict in words
-    block: int = 1  # lines that belong together and have no rule between them
+    joined: frozenset[int] = frozenset()  # numbers of the lines that continue the line above them
 
     def is_text(self, column: int) -> bool:
         """Whether a column holds words, which every format aligns to the left."""

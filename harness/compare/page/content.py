@@ -113,7 +113,7 @@ def _claim(comparison: Comparison) -> str:
     claims = {
         Outcome.REGRESSION: "loses more than the margin",
         Outcome.PASS: "does not lose more than the margin",
-        Outcome.INCONCLUSIVE: "cannot be judged by the margin",
+        Outcome.INCONCLUSIVE: "is undecided at the margin",
     }
     return f"{claims[comparison.verdict.outcome]} of {comparison.verdict.margin:g}"
 
@@ -221,7 +221,7 @@ def _fidelity(number: int, comparison: Comparison) -> Section:
         anchor=f"fidelity-{number}",
         title=f"Scores and orders: {_pair(comparison)}",
         table=Table(FIDELITY, tuple(lines), judged=False),
-        sentence=" ".join(sentences) or "All changes of scores and orders, also those that the judgements do not see.",
+        sentence=" ".join(sentences),
         printed=False,
     )
 
@@ -278,7 +278,7 @@ def _differing(number: int, comparison: Comparison) -> Section:
         anchor=f"differing-{number}",
         title=f"What differs: {_pair(comparison)}",
         table=Table(DIFFERING, lines, words=len(DIFFERING), judged=False),
-        sentence="Fields of the two manifests that differ." if lines else "The two manifests are equal.",
+        sentence="" if lines else "The two manifests are equal.",
         printed=False,
     )
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from harness.figures.percentiles import QUANTILES, Estimate, floors_of
 from harness.latency import validity
 from harness.latency.page import cost, load_curve
+from harness.latency.page.notes import label, shared_notes
 from harness.latency.summary import Summary
 from harness.machine import comparable
 from harness.report import notation
@@ -74,12 +75,23 @@ def _sections(number: int, group: Sequence[MeasuredScenario]) -> Iterator[Sectio
     yield Section(
         anchor=f"latency-{number}",
         title=summaries[0].benchmark,
-        table=Table(COLUMNS, tuple(line for scenario in group for line in _lines(scenario)), words=2),
+        table=_table(group),
         sentence=_sentence(summaries),
         sources=tuple(map(SourceLine, dict.fromkeys(map(_candidates, summaries)))),
-        notes=tuple(cost.shared_notes([(_label(summary), list(_notes(summary))) for summary in summaries])),
+        notes=tuple(shared_notes([(summary, list(_notes(summary))) for summary in summaries])),
     )
     yield cost.section(number, summaries)
+
+
+def _table(group: Sequence[MeasuredScenario]) -> Table:
+    """A line for each measurement, and joined to it a line for each part of its time."""
+    lines: list[tuple[Cell, ...]] = []
+    joined: set[int] = set()
+    for scenario in group:
+        whole, *parts = _lines(scenario)
+        joined.update(range(len(lines) + 1, len(lines) + 1 + len(parts)))
+        lines += [whole, *parts]
+    return Table(COLUMNS, tuple(lines), words=2, joined=frozenset(joined))
 
 
 def _lines(measured: MeasuredScenario) -> Iterator[tuple[Cell, ...]]:
@@ -101,10 +113,10 @@ def _lines(measured: MeasuredScenario) -> Iterator[tuple[Cell, ...]]:
         yield _part(name, "first byte", summary.first_byte)
 
 
-def _part(engine: Cell, label: str, estimates: Mapping[str, Estimate]) -> tuple[Cell, ...]:
+def _part(engine: Cell, part: str, estimates: Mapping[str, Estimate]) -> tuple[Cell, ...]:
     """A line of percentiles of a part of the time in the line above."""
     percentiles = (_percentile(estimates.get(name), quantile) for name, quantile in QUANTILES.items())
-    return (engine, Cell(label), Cell(""), *percentiles, Cell(""), Cell(""), Cell(""), Cell(""))
+    return (engine, Cell(part), Cell(""), *percentiles, Cell(""), Cell(""), Cell(""), Cell(""))
 
 
 def _is_random(summary: Summary) -> bool:
@@ -211,11 +223,7 @@ def _different_machines(measured: Sequence[MeasuredScenario]) -> Iterator[str]:
         differing = comparable(first.header.machine, other.header.machine)
         if differing:
             fields = "; ".join(f"{field} {one!r} and {two!r}" for field, one, two in differing[:FIELDS_SHOWN])
-            yield f"{_label(first)} and {_label(other)} were measured on different machines: {fields}"
-
-
-def _label(summary: Summary) -> str:
-    return f"{summary.engine}, {summary.scenario}"
+            yield f"{label(first)} and {label(other)} were measured on different machines: {fields}"
 
 
 def _engine(summary: Summary) -> EngineLine:

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
+from harness.latency.page.notes import shared_notes
 from harness.latency.summary import Summary
 from harness.report import notation
-from harness.report.content import Note, Section, SourceLine, Term
+from harness.report.content import Section, SourceLine, Term
 from harness.report.table import Cell, Table
 
 COLUMNS = (
@@ -55,25 +56,14 @@ LEGEND = (
 def section(number: int, summaries: Sequence[Summary]) -> Section:
     """The table of one benchmark with the reasons for missing figures."""
     ceilings = dict.fromkeys(line for summary in summaries for line in _ceiling(summary))
-    labelled = [(f"{summary.engine}, {summary.scenario}", list(_reasons(summary))) for summary in summaries]
     return Section(
         anchor=f"efficiency-{number}",
         title=f"{summaries[0].benchmark}: efficiency",
         table=Table(COLUMNS, tuple(map(_line, summaries)), words=2, judged=False),
         sentence=_sentence(summaries),
         sources=tuple(map(SourceLine, ceilings)),
-        notes=tuple(shared_notes(labelled)),
+        notes=tuple(shared_notes([(summary, list(_reasons(summary))) for summary in summaries])),
     )
-
-
-def shared_notes(labelled: Sequence[tuple[str, Sequence[str]]]) -> Iterator[Note]:
-    """The notes of several labels; a note that holds for several labels appears once or once for all."""
-    labels: dict[str, list[str]] = {}
-    for label, lines in labelled:
-        for line in lines:
-            labels.setdefault(line, []).append(label)
-    for line, names in labels.items():
-        yield Note("all" if len(names) == len(labelled) > 1 else "; ".join(names), line)
 
 
 def operations(per_s: float) -> str:

@@ -31,8 +31,9 @@ def tabulate(reproductions: Sequence[Reproduction]) -> Table:
     models: dict[tuple[str, str], dict[str, Reproduction]] = {}
     for figure in reproductions:
         models.setdefault((figure.engine, figure.model), {})[figure.column] = figure
-    lines = (line for (engine, model), own in models.items() for line in _block(engine, model, own, columns))
-    return Table(("engine", "", *columns), tuple(lines), words=2, judged=False, block=len(LINES))
+    lines = tuple(line for (engine, model), own in models.items() for line in _block(engine, model, own, columns))
+    joined = frozenset(number for number in range(len(lines)) if number % len(LINES))
+    return Table(("engine", "", *columns), lines, words=2, judged=False, joined=joined)
 
 
 def sentence(reproductions: Sequence[Reproduction]) -> str:

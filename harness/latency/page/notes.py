@@ -1,0 +1,34 @@
+"""Notes on several measurements: a note that holds for several of them appears once."""
+
+from collections.abc import Iterator, Sequence
+
+from harness.latency.summary import Summary
+from harness.report.content import Note
+
+
+def label(summary: Summary) -> str:
+    """What a measurement is called in a note."""
+    return f"{summary.engine}, {summary.scenario}"
+
+
+def shared_notes(noted: Sequence[tuple[Summary, Sequence[str]]]) -> Iterator[Note]:
+    """The notes of one table, each with the measurements that it holds for."""
+    holders: dict[str, list[Summary]] = {}
+    for summary, lines in noted:
+        for line in lines:
+            holders.setdefault(line, []).append(summary)
+    everyone = [summary for summary, _ in noted]
+    for line, summaries in holders.items():
+        yield Note(_names(summaries, everyone), line)
+
+
+def _names(summaries: Sequence[Summary], everyone: Sequence[Summary]) -> str:
+    """`all`, or engines with all of their scenarios and single measurements."""
+    if len(summaries) == len(everyone) > 1:
+        return "all"
+    names: list[str] = []
+    for engine in dict.fromkeys(summary.engine for summary in summaries):
+        own = [summary for summary in summaries if summary.engine == engine]
+        whole = len(own) > 1 and len(own) == sum(summary.engine == engine for summary in everyone)
+        names += [engine] if whole else map(label, own)
+    return "; ".join(names)
