@@ -243,7 +243,7 @@ def test_a_run_says_what_it_had_to_take_and_what_that_costs(
     assert baseline["empty"]["texts"] == 1
     page = (tmp_path / "out/report/report.md").read_text()
     assert "### odd: odd texts in the prompts" in page
-    assert "Odd texts: without the 1 of 4 queries with " in answer.out.replace("\n", " ")
+    assert "Odd texts: 1 of 4 queries have cut documents" in answer.out.replace("\n", " ")
 
 
 def test_a_store_of_before_is_not_known_and_the_same_run_once_more_examines_it(

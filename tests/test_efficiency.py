@@ -142,12 +142,12 @@ def test_a_run_refuses_random_weights_before_anything_is_loaded_and_takes_the_ot
         raise Loading
 
     def run(*names: str) -> None:
-        run(config, RunOptions(engines=names), out=tmp_path / "out", say=print)
+        verb.run(config, RunOptions(engines=names), out=tmp_path / "out", say=print)
 
     monkeypatch.setattr(verb, "prepare", load)
     config = tmp_path / "config.yaml"
     config.write_text(CONFIG)
-    expected = r"^engine 'shape' has weights: random, .*`crispbench latency`.*`crispbench ab`"
+    expected = r"^engine 'shape' has `weights: random`, .*`crispbench latency`.*`crispbench ab`"
     with pytest.raises(ConfigError, match=expected):
         run()
     assert not (tmp_path / "out").exists()

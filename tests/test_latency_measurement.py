@@ -255,7 +255,7 @@ def test_a_remote_engine_gets_several_requests_at_a_time(
     outcome, _ = measure(path, tmp_path / "run")
     (summary,) = outcome.summaries
     assert (len(summary.answered), summary.errors) == (40, 0)
-    assert summary.end is not None and summary.end["counts"]["retries"] == 0
+    assert summary.end is not None and summary.end.counts.retries == 0
     assert summary.unchecked == ("the server's machine",)
 
 

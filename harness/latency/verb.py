@@ -187,7 +187,7 @@ def _check(name: str, config: Config, settings: Latency) -> None:
         settings.workers if {"server", "search"} & {*settings.scenario} else 0,
         max(settings.sweep) if "sweep" in settings.scenario else 0,
     )
-    concurrency = entry.options.model_dump().get("concurrency")
+    concurrency = entry.options.requests_at_a_time
     if concurrency is not None and concurrency < workers:
         name_of = "latency.workers" if workers == settings.workers else "the largest of latency.sweep"
         raise ConfigError(

@@ -114,7 +114,8 @@ def probe(config: Path, options: ProbeOptions, *, say: Callable[[str], None]) ->
 def _examine(name: str, entry: EngineEntry, reference: Reference | None, options: ProbeOptions) -> list[ProbeCheck]:
     with _loaded(name, entry) as engine:
         golden = GOLDEN_MODELS.get(engine.describe().model, options.golden)
-        instructed = bool(entry.given.get("instruction"))
+        prompt = engine.options.prompt
+        instructed = prompt is not None and bool(prompt.instruction)
         return examine(ProbedEngine(engine, options.tolerance, reference, golden, instructed))
 
 
@@ -152,10 +153,10 @@ def _score(engine: Engine, pairs: Sequence[Pair]) -> dict[Pair, float]:
 
 def _stripped(name: str, entry: EngineEntry, folder: Path) -> EngineEntry | str:
     """The same engine with a template without its last newline, or the reason why there is no such template."""
-    template_name = getattr(entry.options, "template", None)
-    if entry.kind != "torch" or template_name is None:
-        return f"the reference is of kind {entry.kind}; only torch shows what another prompt would score"
-    template = load_template(template_name)
+    prompt = entry.options.prompt
+    if prompt is None or not prompt.exact:
+        return f"a reference of kind {entry.kind} does not show what another prompt would score; torch does"
+    template = load_template(prompt.template)
     *pieces, last = template.pieces
     if not last.endswith("\n"):
         return f"the reference's template {template.name} does not end in a newline"
