@@ -1,6 +1,6 @@
-"""Numbers that others published, read from results/published/*.yaml, and what our rows say to each of them.
+"""Figures that others published, read from results/published/*.yaml, and how our rows compare with each of them.
 
-A published number has a verdict only where its protocol is known; an average has a value only where every member has.
+A published figure gets a verdict only if its protocol is known. An average gets a value only if every member has one.
 """
 
 import re
@@ -26,31 +26,33 @@ Verdict = Literal["reproduced", "differs", "unspecified", "incomplete", "not mea
 
 
 class Protocol(Options):
+    """How a table was measured, as far as it is known."""
+
     status: Literal["stated", "unspecified"]
-    note: str  # how it was measured, or in plain words what was not published
-    first_stage: str | None = None  # candidates of another source make another number; None: any
-    engine: str | None = None  # the kind of engine that was measured; None: any
-    parameters: Mapping[str, Any] = Field(default_factory=dict)  # of first stage and engine
+    note: str  # how it was measured, or what was not published
+    first_stage: str | None = None  # source of the candidates, which decides the figure; None: any
+    engine: str | None = None  # kind of the measured engine; None: any
+    parameters: Mapping[str, Any] = Field(default_factory=dict)  # options of first stage and engine
 
 
 class Tolerance(Options):
-    """How far a measured value may lie from the published one, above or below it."""
+    """Largest distance of a measured value from the published one, above or below it."""
 
     value: float = Field(gt=0)
     reason: str
 
 
 class PublishedColumn(Options):
-    """One published figure of several models: on a benchmark, or the average of a suite."""
+    """One published figure of several models, on a benchmark or as the average of a suite."""
 
     name: str
-    measure: str  # as Row.measures names it, or LATENCY
-    values: Mapping[str, float]  # model -> the figure as published
+    measure: str  # a name in Row.measures, or LATENCY
+    values: Mapping[str, float]  # model -> figure as published
     benchmark: str | None = None
     suite: str | None = None
-    queries: int | None = None  # of the benchmark: with fewer of them it is another number
-    scale: float = 1  # the published figure is ours times this
-    machine: str = ""  # of a latency
+    queries: int | None = None  # size of the benchmark; a sample of it has another figure
+    scale: float = 1  # published figure divided by ours, such as 100 for percent
+    machine: str = ""  # where a latency was measured
 
     @model_validator(mode="after")
     def _is_of_one_thing(self) -> Self:
@@ -60,10 +62,12 @@ class PublishedColumn(Options):
 
 
 class PublishedTable(Options):
+    """A table of figures that one source published."""
+
     name: str
     title: str
     source: str
-    retrieved: str  # month in which the numbers were read
+    retrieved: str  # month in which the figures were read
     protocol: Protocol
     columns: tuple[PublishedColumn, ...] = Field(min_length=1)
     tolerance: Tolerance | None = None
@@ -80,15 +84,15 @@ class PublishedTable(Options):
 
 
 class PublishedComparison(Options):
-    """An entry under `published` of a config: which of our engines stands for which row of a published table."""
+    """An entry under `published` in a config: which of our engines is which model of a published table."""
 
-    table: str  # of results/published
-    engines: dict[str, str] = Field(min_length=1)  # our engine -> the published model
-    columns: tuple[str, ...] | None = None  # only these; None: all
-    benchmarks: dict[str, str] = Field(default_factory=dict)  # published name -> ours, where they differ
+    table: str  # name of a file in results/published
+    engines: dict[str, str] = Field(min_length=1)  # our engine -> published model
+    columns: tuple[str, ...] | None = None  # names of columns; None: all
+    benchmarks: dict[str, str] = Field(default_factory=dict)  # published name -> our name, if they differ
 
     def check(self, engines: Collection[str]) -> None:
-        """Raises BadOptions, with what is known, for a name that the table or the config does not have."""
+        """Raises BadOptions, which lists the known names, for a name that is not in the table or the config."""
         table = load_table(self.table)
         owner = f"published {self.table!r}"
         _known(self.engines.keys(), engines, f"{owner}: engine")
@@ -98,7 +102,7 @@ class PublishedComparison(Options):
 
 @dataclass(frozen=True)
 class Trace:
-    """Where one member of a measured figure comes from."""
+    """The origin of one member of a measured figure."""
 
     benchmark: str
     folder: str  # RUN/ENGINE
@@ -111,7 +115,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A published figure and ours, in our units: a measure between 0 and 1, or seconds."""
+    """A published figure and ours, in our units: a measure from 0 to 1, or seconds."""
 
     table: PublishedTable
     engine: str
@@ -123,19 +127,19 @@ class Reproduction:
     tolerance: float | None = None
     verdict: Verdict = "not measured"
     trace: tuple[Trace, ...] = ()
-    reasons: tuple[str, ...] = ()  # why there is no measured figure
-    mean_s: float | None = None  # of a latency, whose `measured` is the median
-    machine: str = ""  # of a latency: ours
+    reasons: tuple[str, ...] = ()  # reasons why there is no measured figure
+    mean_s: float | None = None  # mean of a latency; `measured` is its median
+    machine: str = ""  # where our latency was measured
 
     @property
     def source(self) -> PublishedColumn:
         return next(column for column in self.table.columns if column.name == self.column)
 
     def document(self) -> dict[str, Any]:
-        """As plain JSON data, the table by its name."""
+        """As plain JSON data, with the name of the table."""
         fields = {field: value for field, value in vars(self).items() if field not in ("table", "measured", "trace")}
         measured = self.measured and self.measured._asdict()
-        trace = [vars(each) | {"measured": each.measured._asdict()} for each in self.trace]
+        trace = [vars(member) | {"measured": member.measured._asdict()} for member in self.trace]
         return {"table": self.table.name, **fields, "measured": measured, "trace": trace}
 
 
@@ -146,20 +150,20 @@ def table_names() -> list[str]:
 
 @cache
 def load_table(name: str) -> PublishedTable:
-    """A shipped table by name. Raises BadOptions, for an unknown name with the known ones."""
+    """A shipped table by name. Raises BadOptions, which lists the known tables."""
     _known([name], table_names(), "published table")
     path = next(path for folder in FOLDERS if (path := folder / f"{name}.yaml").is_file())
     try:
         return PublishedTable.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         parts: dict[object, type[Options]] = {"columns": PublishedColumn, "protocol": Protocol, "tolerance": Tolerance}
-        place = error.errors()[0]["loc"]
-        part = parts.get(place[0], PublishedTable) if len(place) > 1 else PublishedTable
+        location = error.errors()[0]["loc"]
+        part = parts.get(location[0], PublishedTable) if len(location) > 1 else PublishedTable
         raise BadOptions(f"{path}: {explain(error, part)}") from None
 
 
 def compare(comparison: PublishedComparison, rows: Sequence[Row]) -> list[Reproduction]:
-    """What the rows of a run say to every published figure of its engines, engine by engine, column by column."""
+    """Every published figure of the engines beside the rows of a run, engine by engine and column by column."""
     table, chosen = load_table(comparison.table), comparison.columns
     return [
         _compare(comparison, column, engine, rows)
@@ -179,20 +183,21 @@ def _compare(
     reasons = tuple(f"{name} {problem}" for name, problem in problems.items() if problem)
     if len(members) > 1 and not own.keys() & members.keys():
         reasons = (f"none of its {len(members)} benchmarks was run",)
-    found = Reproduction(
+    figure = Reproduction(
         table, engine, model, column.name, published=column.values[model] / column.scale, reasons=reasons
     )
     if reasons:
-        return replace(found, verdict="incomplete" if own.keys() & members.keys() else "not measured")
+        return replace(figure, verdict="incomplete" if own.keys() & members.keys() else "not measured")
     if column.measure == LATENCY:
-        return _timed(found, own[next(iter(members))])
+        return _timed(figure, own[next(iter(members))])
     trace = tuple(_trace(own[name], own[name].measures[column.measure]) for name in members)
     weights = list(load_suite(column.suite).weights.values()) if column.suite else [1.0]
-    return _judged(replace(found, trace=trace, measured=average([each.measured for each in trace], weights)))
+    measured = average([member.measured for member in trace], weights)
+    return _judged(replace(figure, trace=trace, measured=measured))
 
 
 def _members(column: PublishedColumn) -> dict[str, int | None]:
-    """Benchmark -> the number of queries that the published figure is a mean over, None where it is not known."""
+    """Benchmark -> number of queries behind the published figure; None if it is not known."""
     if column.suite is None:
         assert column.benchmark is not None  # the column's own validator
         return {column.benchmark: column.queries}
@@ -200,7 +205,7 @@ def _members(column: PublishedColumn) -> dict[str, int | None]:
 
 
 def _problem(row: Row | None, column: PublishedColumn, queries: int | None, protocol: Protocol) -> str | None:
-    """Why this row cannot stand in a published figure; None if it can."""
+    """The reason why this row cannot be part of the figure; None if it can."""
     if row is None:
         return "is missing"
     if row.verdict != "complete":
@@ -215,15 +220,15 @@ def _problem(row: Row | None, column: PublishedColumn, queries: int | None, prot
 
 
 def _other_candidates(row: Row, measure: str, protocol: Protocol) -> str | None:
-    """Why the row's candidates make another figure than the protocol's; None if they do not."""
+    """The reason why the row's candidates or engine give another figure than the protocol's; None if they do not."""
     assert row.candidates is not None  # `_compare` leaves out the rows without
     source, k = row.candidates.source, row.candidates.k
     if protocol.engine not in (None, row.kind):
         return f"is of an engine of kind {row.kind}, the published figure is of {protocol.engine}"
     for name, value in protocol.parameters.items():
-        for found in (row.candidates.parameters.get(name, value), row.options.get(name, value)):
-            if str(found) != str(value):
-                return f"has {name} = {found}, the published figure {value}"
+        for used in (row.candidates.parameters.get(name, value), row.options.get(name, value)):
+            if str(used) != str(value):
+                return f"has {name} = {used}, the published figure {value}"
     if protocol.first_stage not in (None, source):
         return f"has candidates of {source}, the published figure is of {protocol.first_stage}"
     if protocol.first_stage == "dense" and row.candidates.parameters.get("model") != row.description.model:
@@ -243,8 +248,8 @@ def _trace(row: Row, measured: Measurement) -> Trace:
 def average(members: Sequence[Measurement], weights: Sequence[float]) -> Measurement:
     """Weighted mean of independent means; its interval from theirs.
 
-    Each side's squared distances add up, times the squared weights (MOVER: Zou and Donner 2008, Stat. Med. 27).
-    Queries are drawn within each benchmark, never from all of them together.
+    The squared distances of each side are weighted by the squared weights and added (MOVER: Zou and Donner 2008, Stat.
+    Med. 27). Queries are drawn within each benchmark, never from all of them together.
     """
     value = sum(weight * member.value for weight, member in zip(weights, members, strict=True))
     below = above = 0.0
@@ -256,27 +261,27 @@ def average(members: Sequence[Measurement], weights: Sequence[float]) -> Measure
     return Measurement(value, value - sqrt(below), value + sqrt(above))
 
 
-def _judged(found: Reproduction) -> Reproduction:
-    """With its difference, and its verdict where the protocol is known."""
-    assert found.measured is not None
-    difference = found.measured.value - found.published
-    tolerance = found.table.tolerance
-    if found.table.protocol.status == "unspecified" or tolerance is None:
-        return replace(found, difference=difference, verdict="unspecified")
-    within = round(abs(difference), 9) <= tolerance.value  # 0.6471 - 0.6451 is a hair more than 0.002 in binary
+def _judged(figure: Reproduction) -> Reproduction:
+    """The figure with its difference and, if the protocol is known, its verdict."""
+    assert figure.measured is not None
+    difference = figure.measured.value - figure.published
+    tolerance = figure.table.tolerance
+    if figure.table.protocol.status == "unspecified" or tolerance is None:
+        return replace(figure, difference=difference, verdict="unspecified")
+    within = round(abs(difference), 9) <= tolerance.value  # in binary, 0.6471 - 0.6451 is slightly more than 0.002
     return replace(
-        found, difference=difference, tolerance=tolerance.value, verdict="reproduced" if within else "differs"
+        figure, difference=difference, tolerance=tolerance.value, verdict="reproduced" if within else "differs"
     )
 
 
-def _timed(found: Reproduction, row: Row) -> Reproduction:
-    """A latency beside the published one: another machine, so never a verdict."""
+def _timed(figure: Reproduction, row: Row) -> Reproduction:
+    """A latency beside the published one. It never has a verdict: the machines differ."""
     assert row.p50.value is not None
     median = Measurement(row.p50.value, None, None)
     return replace(
-        found,
+        figure,
         measured=median,
-        difference=median.value - found.published,
+        difference=median.value - figure.published,
         verdict="unspecified",
         trace=(_trace(row, median),),
         mean_s=sum(row.service_s) / len(row.service_s),

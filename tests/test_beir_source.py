@@ -83,8 +83,8 @@ def test_a_dataset_is_downloaded_once_and_read_as_its_folder_is(fetch: Callable[
 @pytest.mark.parametrize(
     ("content", "options", "said"),
     [
-        (b"<html>not found</html>", {}, "no whole zip archive, it begins with '<html>not found</html>'"),
-        (packed(FILES)[:-30], {}, "no whole zip archive"),
+        (b"<html>not found</html>", {}, "not a complete zip archive, it begins with '<html>not found</html>'"),
+        (packed(FILES)[:-30], {}, "not a complete zip archive"),
         (packed(FILES), {"md5": "0" * 32}, "has md5 [0-9a-f]{32}, expected 0{32}"),
         (packed({**FILES, "../outside.txt": "x"}), {}, "member '../outside.txt' would leave the folder"),
         (packed({**FILES, "tiny/../../outside.txt": "x"}), {}, "would leave the folder"),
@@ -92,7 +92,7 @@ def test_a_dataset_is_downloaded_once_and_read_as_its_folder_is(fetch: Callable[
         (packed({**FILES, "C:\\outside.txt": "x"}), {}, "would leave the folder"),
         (packed({**FILES, "tiny\\..\\..\\outside.txt": "x"}), {}, "would leave the folder"),
         (packed({"other/corpus.jsonl": ""}), {}, "the archive holds no folder 'tiny'"),
-        (packed(FILES), {"name": "absent"}, "no whole zip archive, it begins with '<!DOCTYPE"),
+        (packed(FILES), {"name": "absent"}, "not a complete zip archive, it begins with '<!DOCTYPE"),
         (packed(FILES), {"url": "http://127.0.0.1:9"}, "cannot be downloaded .*put the dataset into"),
     ],
     ids=["page", "cut", "md5", "slip", "inner", "absolute", "drive", "backslash", "folder", "absent", "network"],

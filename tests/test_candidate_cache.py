@@ -157,7 +157,7 @@ def test_a_spoiled_file_is_noticed_told_in_one_line_and_replaced(
     with caplog.at_level(logging.WARNING):
         assert found(benchmark) == first
     (told,) = (record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING)
-    assert "stored candidates for animals are found again: " in told and "\n" not in told
+    assert "stored candidates for animals are searched again: " in told and "\n" not in told
     assert len(indexed) == 2
     assert found(benchmark) == first  # what was spoiled is whole again
     assert len(indexed) == 2

@@ -104,7 +104,7 @@ def test_a_run_that_lacks_queries_is_exported_and_says_so(
     answer = crispbench("export", "trec", tmp_path / "run", tmp_path / "runs")
     assert answer.code == 5
     assert answer.err == (
-        "crispbench: moody on animals: 1 queries have no scores and are not in the run; only trec_eval -c counts them\n"
+        "crispbench: moody on animals: 1 queries have no scores and are not in the run; only trec_eval -c counts them as 0\n"
     )
     assert len(read_run(tmp_path / "runs/moody/animals.trec.gz")) == 4
     assert len(read_run(tmp_path / "runs/fake/animals.trec.gz")) == 5
@@ -166,7 +166,7 @@ def test_an_incomplete_result_is_left_out_of_mtebs_files(
     crispbench("run", small, "--out", tmp_path / "run")
     exported = export_mteb(tmp_path / "run", tmp_path / "out")
     assert [path.name for path in exported.files] == ["animals.json"]
-    assert exported.problems == ["moody on animals: left out, mteb's file cannot say 'incomplete'"]
+    assert exported.problems == ["moody on animals: left out, a file of mteb cannot represent 'incomplete'"]
 
 
 @NEEDS_MTEB

@@ -120,8 +120,8 @@ def test_a_task_that_was_run_in_full_is_exported_to_mteb_and_a_sample_of_one_is_
 
     exported = export_mteb(warm / "out", tmp_path)
     assert exported.problems == [
-        "words on SciFact: left out, mteb's file cannot say '12 of 300 queries'",
-        "words on ArguAna: left out, mteb's file cannot say '12 of 1406 queries'",
+        "words on SciFact: left out, a file of mteb cannot represent '12 of 300 queries'",
+        "words on ArguAna: left out, a file of mteb cannot represent '12 of 1406 queries'",
     ]
     results = {result.task_name: result for result in map(mteb.TaskResult.from_disk, exported.files)}
     found = results["NFCorpus"]
@@ -258,8 +258,8 @@ def test_a_judged_query_without_a_text_is_left_out_and_named(task: Callable[...,
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ({"corpus": [*CORPUS, {"id": "d1", "title": "", "text": "other"}]}, "document id 'd1' is there twice"),
-        ({"top_ranked": {"q1": ["d1", "d7"]}}, "candidate 'd7' of query 'q1' is no document"),
+        ({"corpus": [*CORPUS, {"id": "d1", "title": "", "text": "other"}]}, "document id 'd1' has two different texts"),
+        ({"top_ranked": {"q1": ["d1", "d7"]}}, "candidate 'd7' of query 'q1' is not in the corpus"),
         ({"qrels": {"q1": {"d1": 0}}}, "no grade above 0 for any of 1 queries"),
     ],
 )

@@ -68,7 +68,7 @@ def test_damaged_lists_are_read_again_with_a_warning(
 
 def test_a_file_with_an_error_is_never_remembered(read: Callable[..., Candidates], tmp_path: Path) -> None:
     for _ in range(2):
-        with pytest.raises(BenchmarkError, match="is no finite number"):
+        with pytest.raises(BenchmarkError, match="is not a finite number"):
             read([*LINES, "q-dog Q0 d-cat 2 nan"])
     assert kept(tmp_path) == []
 

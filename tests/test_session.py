@@ -107,7 +107,7 @@ def test_one_name_for_two_benchmarks_is_a_usage_error(
     path = config(engines={"fake": {"kind": "fake"}}, benchmarks=twice)
     answer = crispbench("run", path, "--out", tmp_path / "out")
     assert (answer.code, answer.out) == (2, "")
-    assert "'animals' is there twice" in answer.err
+    assert "'animals' is listed twice" in answer.err
 
 
 def test_an_engine_that_cannot_be_loaded_is_named_and_the_others_go_on(

@@ -38,11 +38,11 @@ def test_a_run_is_read_however_it_is_packed(tmp_path: Path, content: bytes) -> N
     [
         ("q1 Q0 d9 1 0.5", "has 5 columns; expected the 6 of a TREC run"),
         ("q1 Q0 d 9 1 0.5 tag", "has 7 columns"),
-        ("q1 Q0 d9 1 high tag", "score 'high' is no finite number"),
-        ("q1 Q0 d9 1 nan tag", "score 'nan' is no finite number"),
-        ("q1 Q0 d9 1 -inf tag", "score '-inf' is no finite number"),
-        ("q1 Q0 d9 1 1e999 tag", "score '1e999' is no finite number"),
-        ("q1 Q0 d2 9 0.5 tag", "document 'd2' is there twice for query 'q1'"),
+        ("q1 Q0 d9 1 high tag", "score 'high' is not a finite number"),
+        ("q1 Q0 d9 1 nan tag", "score 'nan' is not a finite number"),
+        ("q1 Q0 d9 1 -inf tag", "score '-inf' is not a finite number"),
+        ("q1 Q0 d9 1 1e999 tag", "score '1e999' is not a finite number"),
+        ("q1 Q0 d2 9 0.5 tag", "document 'd2' is listed twice for query 'q1'"),
     ],
 )
 def test_a_bad_line_is_refused_by_file_and_line(tmp_path: Path, line: str, complaint: str) -> None:

@@ -19,7 +19,7 @@ NO_ID = re.compile("[\0\ud800-\udfff]")
 
 
 class BenchmarkError(CrispbenchError):
-    """One line for the user: the file and line, the value, what was expected and the next step."""
+    """A benchmark cannot be used; one line with file and line, the value, what was expected and the next step."""
 
 
 class BenchmarkSource(Options, ABC):

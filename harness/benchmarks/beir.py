@@ -1,7 +1,7 @@
 """A folder in BEIR's format: corpus.jsonl, queries.jsonl and qrels/<split>.tsv, each plain or gzip.
 
-Judgements decide what is loaded: the queries are those of the qrels, and a judged document that the corpus lacks
-stays judged, because denominators come from the qrels. It knows nothing of first stages or measures.
+Judgements decide what is loaded: the queries are those of the qrels, and a judged document that is not in the corpus
+stays judged, because denominators come from the qrels. This module knows nothing of first stages or measures.
 """
 
 import json
@@ -23,23 +23,25 @@ from harness.benchmarks.base import (
 from harness.benchmarks.lines import Line, beginning, find, read_lines, read_objects
 from harness.records import Benchmark
 
-# Sets in which a query's id is also the id of the document that it was made of, under BEIR's and mteb's names: mteb
-# 2.26 sets `ignore_identical_ids` for exactly these. Never a default for others: in MIRACL a query may
+# Collections in which a query has the id of the document that it was made from, under BEIR's and mteb's names: mteb
+# 2.26 sets `ignore_identical_ids` for exactly these. It must not be the default for others: in MIRACL a query may
 # share its id with a document that is relevant to it (Yoruba: 32 of 144 positives).
 REMOVE_SELF = {"arguana", "fever", "fiqa", "fiqa2018", "msmarco", "quora", "quoraretrieval"}
 KEEP_SELF = {"miracl"}
 
 GRADE_COLUMN = {"score", "grade", "relevance", "label", "rel"}  # the last word of a header line
-# pytrec_eval wraps grades at 2**32 and takes memory for every grade up to the highest: 8 GB for 999,999,999.
+# pytrec_eval wraps grades at 2**32, and allocates memory for every grade up to the highest: 8 GB for 999,999,999.
 GRADE = re.compile(r"[+-]?[0-9]{1,6}")
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can hold half of a pair, UTF-8 and tokenizers cannot
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can hold half of a pair; UTF-8 and tokenizers cannot
 
 
 class BeirFolder(BenchmarkSource):
+    """A folder in BEIR's format."""
+
     path: Path
     name: str | None = None  # None: the folder's name
     split: str = "test"
-    remove_self: bool | None = None  # None: as known for `name`, else false
+    remove_self: bool | None = None  # None: true for the names in REMOVE_SELF
     analysis: str = "english"
 
     def load(self) -> Benchmark:
@@ -48,9 +50,9 @@ class BeirFolder(BenchmarkSource):
         judged = read_qrels(find(folder, f"qrels/{self.split}.tsv", "set `split` to one that exists"))
         kept = sample(judged.grades, self.queries)
         qrels = {query_id: grades for query_id, grades in judged.grades.items() if query_id in kept}
-        every_query = dict(_texts(find(folder, "queries.jsonl", "BEIR folders have one"), _text))
-        _require_queries(judged, every_query)
-        queries = {query_id: every_query[query_id] for query_id in qrels}
+        all_queries = dict(_texts(find(folder, "queries.jsonl", "BEIR folders have one"), _text))
+        _require_queries(judged, all_queries)
+        queries = {query_id: all_queries[query_id] for query_id in qrels}
         documents = dict(_texts(find(folder, "corpus.jsonl", "BEIR folders have one"), _document))
         return Benchmark(
             name=name,
@@ -75,13 +77,15 @@ class BeirFolder(BenchmarkSource):
 
 
 class JudgedFolder(NamedTuple):
+    """The judgements of a file, and where each query is first judged."""
+
     path: Path
     grades: dict[str, dict[str, int]]
-    first_lines: dict[str, int]  # query_id -> the line that first judges it
+    first_lines: dict[str, int]  # query_id -> number of the first line that judges it
 
 
 def read_qrels(path: Path) -> JudgedFolder:
-    """Grades per query: BEIR's three columns, with or without a header, or the four of TREC."""
+    """Grades per query from BEIR's three columns, with or without a header, or TREC's four. Raises BenchmarkError."""
     judged = JudgedFolder(path, {}, {})
     lines: dict[tuple[str, str], int] = {}
     for line in read_lines(path):
@@ -119,63 +123,64 @@ def _columns(line: Line, path: Path) -> tuple[str, str, str]:
         del columns[1]
     if len(columns) != 3 or not all(columns):
         raise BenchmarkError(
-            f"{path}:{line.number}: {beginning(line.text)} is no judgement; expected query-id, corpus-id and score "
-            f"with tabs between them, or TREC's four columns"
+            f"{path}:{line.number}: {beginning(line.text)} is not a judgement; expected query-id, corpus-id and score "
+            f"separated by tabs, or TREC's four columns"
         )
     return columns[0], columns[1], columns[2]
 
 
 def _texts(path: Path, text_of: Callable[[Mapping[str, Any], str], str]) -> Iterator[tuple[str, str]]:
-    """Id and text of every line, in order."""
+    """Id and text of every line, in the order of the file."""
     seen: set[str] = set()
     for number, row in read_objects(path):
-        place = f"{path}:{number}"
-        key = _identifier(row, place)
+        position = f"{path}:{number}"
+        key = _identifier(row, position)
         if key in seen:
             line = _line_of(key, path)
-            raise BenchmarkError(f"{place}: _id {beginning(key)} is also in line {line}; ids must be unique")
+            raise BenchmarkError(f"{position}: _id {beginning(key)} is also in line {line}; ids must be unique")
         seen.add(key)
-        text = text_of(row, place)
+        text = text_of(row, position)
         if LONE_SURROGATE.search(text):
             raise BenchmarkError(
-                f"{place}: the text of {beginning(key)} has half of a surrogate pair (\\ud800-\\udfff); repair it"
+                f"{position}: the text of {beginning(key)} has half of a surrogate pair (\\ud800-\\udfff); repair it"
             )
         yield key, text
 
 
-def _document(row: Mapping[str, Any], place: str) -> str:
-    """Title and text in one, as BEIR and mteb join them."""
+def _document(row: Mapping[str, Any], position: str) -> str:
+    """Title and text as one string, as BEIR and mteb join them."""
     title = row.get("title") or ""
     if not isinstance(title, str):
-        raise BenchmarkError(f"{place}: title is {_shown(title)}; expected a string, null or none at all")
-    return f"{title} {_text(row, place)}".strip()
+        raise BenchmarkError(f"{position}: title is {_shown(title)}; expected a string, null or no title")
+    return f"{title} {_text(row, position)}".strip()
 
 
-def _text(row: Mapping[str, Any], place: str) -> str:
+def _text(row: Mapping[str, Any], position: str) -> str:
     if "text" not in row:
-        raise BenchmarkError(f"{place}: no 'text' among {_shown(list(row))}; expected _id and text")
+        raise BenchmarkError(f"{position}: no 'text' among {_shown(list(row))}; expected _id and text")
     if not isinstance(row["text"], str):
-        raise BenchmarkError(f"{place}: text is {_shown(row['text'])}; expected a string")
+        raise BenchmarkError(f"{position}: text is {_shown(row['text'])}; expected a string")
     return row["text"]
 
 
-def _identifier(row: Mapping[str, Any], place: str) -> str:
+def _identifier(row: Mapping[str, Any], position: str) -> str:
     if "_id" not in row:
-        raise BenchmarkError(f"{place}: no '_id' among {_shown(list(row))}; expected _id and text")
+        raise BenchmarkError(f"{position}: no '_id' among {_shown(list(row))}; expected _id and text")
     key = row["_id"]
     if isinstance(key, bool) or not isinstance(key, str | int) or not str(key).strip() or NO_ID.search(str(key)):
         raise BenchmarkError(
-            f"{place}: _id is {_shown(key)}; expected a string without NUL and half pairs, or a whole number"
+            f"{position}: _id is {_shown(key)}; expected a string without NUL and without half of a surrogate pair, "
+            "or a whole number"
         )
     return str(key).strip()
 
 
 def _shown(value: object) -> str:
-    """A JSON value as the file has it, cut to a line."""
+    """A JSON value as the file has it, shortened to a part of a line."""
     try:
         text = json.dumps(value)
-    except RecursionError:  # json reads a little deeper than it writes
-        return "a value of very many levels"
+    except RecursionError:  # json reads slightly deeper levels than it writes
+        return "a value with very many levels"
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 

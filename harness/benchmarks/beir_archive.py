@@ -1,7 +1,7 @@
-"""BEIR's public datasets by name, through beir's own downloader, then read as any folder in BEIR's format.
+"""BEIR's public datasets by name: fetched by beir's own downloader, then read like any folder in BEIR's format.
 
-The downloader keeps whatever it gets: an error page as scifact.zip, half a file, half an extraction. So it works in
-a folder of its own, the archive is checked before it is extracted, and the result is moved into place as a whole.
+The downloader keeps whatever it gets: an error page as scifact.zip, half of a file, half of an extraction. It therefore
+works in a separate folder; the archive is checked before extraction, and the complete result is moved into place.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from harness.benchmarks.lines import beginning
 from harness.records import Benchmark
 
 URL = "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets"
-MD5 = {  # of the archives, from the table in beir 2.2.0's README
+MD5 = {  # checksums of the archives, from the table in beir 2.2.0's README
     "arguana": "8ad3e3c2a5867cdced806d6503f29b99",
     "climate-fever": "8b66f0a9126c521bae2bde127b4dc99d",
     "cqadupstack": "4e41456d7df8ee7760a7f866133bda78",
@@ -42,23 +42,25 @@ MD5 = {  # of the archives, from the table in beir 2.2.0's README
     "trec-covid": "ce62140cb23feb9becf6270d0d1fe6d1",
     "webis-touche2020": "46f650ba5a527fc69e0a6521c5a23563",
 }
-# What zipfile raises has no common base: encrypted members, unknown methods, offsets, names and streams that are none.
+# The errors of zipfile have no common base: encrypted members, unknown methods, and invalid offsets, names and streams.
 BROKEN = (
     *(OSError, ValueError, RuntimeError, OverflowError, EOFError),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
 )
 MOST_MEMBERS = 10_000
-MOST_TIMES = 50  # unpacked to packed: text has 3 to 10, a bomb 1,000 and more
-EVALUATED_ON = {"msmarco": "dev"}  # its test split is TREC Deep Learning, 43 queries and another number (beir 143)
+MOST_TIMES = 50  # limit of unpacked to packed size: text has 3 to 10, a zip bomb 1,000 and more
+EVALUATED_ON = {"msmarco": "dev"}  # the test split is TREC Deep Learning: 43 queries, another figure (beir issue 143)
 
 
 class BeirArchive(BenchmarkSource):
+    """A public dataset of BEIR, downloaded once."""
+
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9][A-Za-z0-9_-]*)?$")  # cqadupstack/android
-    split: str | None = None  # None: the one that BEIR's table is measured on
-    folder: Path | None = None  # where datasets are kept; None: below the cache
-    url: str = URL  # of the folder with NAME.zip
-    md5: str | None = None  # of the archive; None: BEIR's own where the url is
-    remove_self: bool | None = None  # None: as known for the name
+    split: str | None = None  # None: the split of BEIR's table
+    folder: Path | None = None  # where datasets are kept; None: the cache folder
+    url: str = URL  # folder that holds NAME.zip
+    md5: str | None = None  # checksum of the archive; None: the known one if the url is BEIR's
+    remove_self: bool | None = None  # None: true for the names in beir.REMOVE_SELF
     analysis: str = "english"
 
     def load(self) -> Benchmark:
@@ -88,7 +90,7 @@ class BeirArchive(BenchmarkSource):
                 try:
                     util.download_url(url, str(packed))
                     check(packed, url, self.md5 or (MD5[archive] if self.url == URL else None))
-                    util.download_and_unzip(url, staging)  # finds the archive and extracts it
+                    util.download_and_unzip(url, staging)  # finds the archive there and extracts it
                 except BROKEN as error:
                     reason = " ".join(str(error).split())[:200]
                     raise BenchmarkError(
@@ -96,20 +98,20 @@ class BeirArchive(BenchmarkSource):
                     ) from error
             if not (Path(staging) / archive).is_dir():
                 raise BenchmarkError(f"{url}: the archive holds no folder {archive!r}; check `url` and `name`")
-            with contextlib.suppress(OSError):  # another process was first, with the same content
+            with contextlib.suppress(OSError):  # another process was faster; it has the same content
                 (Path(staging) / archive).rename(folder / archive)
 
 
 def check(packed: Path, url: str, md5: str | None) -> None:
-    """Raise BenchmarkError unless the archive is whole, the expected one, no bomb, and stays below its folder."""
+    """Raise BenchmarkError for an archive that is damaged, unexpected, a zip bomb, or leaves its folder."""
     if not zipfile.is_zipfile(packed):
         with packed.open("rb") as file:
             start = beginning(file.read(60).decode("utf-8", "replace"))
-        raise BenchmarkError(f"{url} is no whole zip archive, it begins with {start}; check `url` or try again")
+        raise BenchmarkError(f"{url} is not a complete zip archive, it begins with {start}; check `url` or try again")
     with packed.open("rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
-    if md5 is not None and found != md5:
-        raise BenchmarkError(f"{url} has md5 {found}, expected {md5}; it was changed or cut short on the way")
+        checksum = hashlib.file_digest(file, "md5").hexdigest()
+    if md5 is not None and checksum != md5:
+        raise BenchmarkError(f"{url} has md5 {checksum}, expected {md5}; it was changed or cut short on the way")
     try:
         with zipfile.ZipFile(packed) as archive:
             members = archive.infolist()
@@ -119,11 +121,14 @@ def check(packed: Path, url: str, md5: str | None) -> None:
         if _leaves_its_folder(member.filename):
             name = beginning(member.filename)
             raise BenchmarkError(f"{url}: member {name} would leave the folder; nothing was extracted")
-    unpacked, size = sum(member.file_size for member in members), packed.stat().st_size  # zipfile unpacks no more
+    unpacked, size = (
+        sum(member.file_size for member in members),
+        packed.stat().st_size,
+    )  # zipfile never unpacks more than file_size
     if len(members) > MOST_MEMBERS or unpacked > MOST_TIMES * size:
         raise BenchmarkError(
-            f"{url}: {len(members):,} members of {unpacked:,} bytes in an archive of {size:,}, as no dataset is; "
-            "nothing was extracted"
+            f"{url}: {len(members):,} members of {unpacked:,} bytes in an archive of {size:,}: no dataset is like "
+            "that; nothing was extracted"
         )
 
 
@@ -131,12 +136,12 @@ def _leaves_its_folder(name: str) -> bool:
     return (
         PurePosixPath(name).is_absolute()
         or bool(PureWindowsPath(name).anchor)
-        or ".." in PureWindowsPath(name).parts  # cuts at slashes of both kinds
+        or ".." in PureWindowsPath(name).parts  # splits at both kinds of slash
     )
 
 
 @contextlib.contextmanager
 def _quiet_in_a_pipe() -> Iterator[None]:
-    """beir's progress bar is for terminals only."""
+    """Silence beir's progress bar unless stderr is a terminal."""
     with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
         yield

@@ -1,6 +1,7 @@
-"""Documented functions of Python source trees: what a docstring promises, and the code that keeps it.
+"""Documented functions of Python source trees: the promise of a docstring, and the code that keeps it.
 
-It parses, never imports, so any tree will do: the standard library is a benchmark, installed packages train.
+Sources are parsed and never imported, so any tree works: the standard library is a benchmark, and installed packages
+are training data.
 """
 
 import ast
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-# Other people's packages, and tests, whose docstrings describe a case and not what the code does.
+# Packages of others, and tests, whose docstrings describe a case and not what the code does.
 SKIPPED_FOLDERS = {
     "__pycache__", "dist-packages", "idle_test", "idlelib", "lib2to3", "site-packages", "test", "tests", "turtledemo",
 }  # fmt: skip
@@ -24,29 +25,31 @@ Node = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class Function(NamedTuple):
+    """A function as a query and its answer."""
+
     path: str  # below the root, with forward slashes
     name: str  # qualified, as ArgumentParser.parse_args
-    query: str  # the docstring's first paragraph, whitespace folded
-    document: str  # the body after the docstring: no signature, comments and line breaks as in the source
+    query: str  # first paragraph of the docstring, with single spaces
+    document: str  # body after the docstring, without the signature, comments and line breaks as in the source
 
 
 def functions(root: Path) -> Iterator[Function]:
-    """Every function below `root`, however nested, with at least 3 words to ask and 20 characters to find.
+    """Every function below `root`, nested ones included, with a query of 3 words and a document of 20 characters.
 
-    Abstract methods are left out: 150 docstrings of the standard library would ask for the one document
-    `raise NotImplementedError`. Files and functions come in a fixed order, and a file that this Python cannot
-    parse is left out.
+    Abstract methods are left out: 150 docstrings of the standard library would have the same document
+    `raise NotImplementedError`. Files and functions come in a fixed order. A file that this Python cannot parse is
+    left out.
     """
     for path in _sources(root):
         try:
-            with tokenize.open(path) as file:  # obeys the file's own coding line
+            with tokenize.open(path) as file:  # follows the coding line of the file
                 source = file.read()
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # other people's invalid escapes
+                warnings.simplefilter("ignore")  # invalid escapes in the code of others
                 tree = ast.parse(source)
         except (SyntaxError, ValueError, RecursionError, OSError):
             continue
-        lines = source.split("\n")  # as ast counts them: str.splitlines would also cut at form feeds
+        lines = source.split("\n")  # as ast counts lines: str.splitlines also splits at form feeds
         for name, node in _nested(tree, ""):
             query, document = _query(node), _document(node, lines)
             if len(query.split()) >= MIN_QUERY_WORDS and len(document) >= MIN_DOCUMENT_CHARACTERS:
@@ -62,7 +65,7 @@ def _sources(root: Path) -> Iterator[Path]:
 def _nested(parent: ast.AST, prefix: str) -> Iterator[tuple[str, Node]]:
     for child in ast.iter_child_nodes(parent):
         if isinstance(child, ast.expr):
-            continue  # no expression holds a definition
+            continue  # an expression contains no definition
         if isinstance(child, Node | ast.ClassDef):
             name = prefix + child.name
             if isinstance(child, Node):
@@ -91,7 +94,7 @@ def _document(node: Node, lines: list[str]) -> str:
 
 
 def _is_abstract(node: Node) -> bool:
-    """Whether all it does, after the docstring, is to raise NotImplementedError."""
+    """Whether the body, after the docstring, only raises NotImplementedError."""
     if len(node.body) != 2 or not isinstance(node.body[1], ast.Raise):
         return False
     raised = node.body[1].exc

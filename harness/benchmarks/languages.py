@@ -1,6 +1,6 @@
-"""From mteb's language codes (ISO 639-3 and a script, `deu-Latn`) to the analysis that a lexical first stage needs.
+"""The analysis that a lexical first stage needs for mteb's language codes (ISO 639-3 and a script, `deu-Latn`).
 
-Names are those of engines/bm25/analysis.py; a language without one is cut into words and not stemmed.
+The names of analyses are those of engines/bm25/analysis.py; other languages are split into words and not stemmed.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ ANALYSES = {
     "swh": "swahili", "tam": "tamil", "tel": "telugu", "tha": "thai", "tur": "turkish", "vie": "vietnamese",
     "yid": "yiddish", "yor": "yoruba", "zho": "chinese",
 }  # fmt: skip
-PROGRAM = "Code"  # the script of programming languages: python-Code
+PROGRAM = "Code"  # script of programming languages, as in python-Code
 
 
 def analysis_of(languages: Sequence[str]) -> str:
-    """`code` if any of them is a programming language, else the first one's."""
+    """`code` if any of the languages is a programming language, else the analysis of the first one."""
     if any(language.endswith(f"-{PROGRAM}") for language in languages):
         return "code"
     code = languages[0].partition("-")[0] if languages else "eng"

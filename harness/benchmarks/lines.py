@@ -1,7 +1,7 @@
-"""Lines of text files as benchmarks come: plain or gzip, with or without BOM, LF or CRLF, always UTF-8.
+"""Lines of text files: plain or gzip, with or without BOM, LF or CRLF, always UTF-8.
 
-It knows nothing of what a line means. Only a line feed ends a line: JSON strings may hold U+2028 and U+0085,
-at which `str.splitlines` would cut.
+This module does not know what a line means. Only a line feed ends a line: JSON strings may hold U+2028 and U+0085,
+at which `str.splitlines` would split.
 """
 
 import gzip
@@ -15,32 +15,34 @@ from typing import Any, BinaryIO, NamedTuple
 from harness.benchmarks.base import BenchmarkError
 
 GZIP_MAGIC = b"\x1f\x8b"
-MOST_LINE_BYTES = 2**28  # 10 MB of gzip can hold a line of 10 GB; the longest known document has a few MB
+MOST_LINE_BYTES = 2**28  # the longest known document has a few MB, but 10 MB of gzip can hold a line of 10 GB
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Line(NamedTuple):
-    number: int  # from 1, as editors count
+    """A line of a text file."""
+
+    number: int  # from 1, as in editors
     text: str
 
 
 def find(folder: Path, name: str, purpose: str) -> Path:
-    """`folder/name` or its `.gz`; if neither is there, an error that names the files that are."""
+    """`folder/name` or its `.gz`. Raises BenchmarkError, which lists the files of the folder."""
     for candidate in (folder / name, folder / f"{name}.gz"):
         if candidate.is_file():
             return candidate
     if not folder.is_dir():
         raise BenchmarkError(f"{folder}: no such folder; set `path` to a folder with {name}")
     files = itertools.islice((file for file in folder.glob("**/*") if file.is_file()), 1000)
-    there = sorted(file.relative_to(folder).as_posix() for file in files)
-    listed = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
+    names = sorted(file.relative_to(folder).as_posix() for file in files)
+    listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     raise BenchmarkError(
         f"{folder / name}: no such file, nor with .gz; {purpose}; the folder has {listed or 'no files'}"
     )
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """Every line that is not blank, without its ending."""
+    """Every line that is not blank, without its line ending. Raises BenchmarkError."""
     try:
         with _open(path) as file:
             for number, raw in enumerate(iter(lambda: file.readline(MOST_LINE_BYTES + 1), b""), start=1):
@@ -55,7 +57,7 @@ def read_lines(path: Path) -> Iterator[Line]:
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The JSON object on each line, with the line's number."""
+    """The number and the JSON object of every line. Raises BenchmarkError."""
     for number, text in read_lines(path):
         try:
             value = json.loads(text)
@@ -70,7 +72,7 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def beginning(text: str) -> str:
-    """The first characters, quoted, on one line."""
+    """The first 60 characters, quoted, on one line."""
     return repr(text[:60] + ("..." if len(text) > 60 else ""))
 
 
@@ -81,7 +83,7 @@ def _open(path: Path) -> BinaryIO | gzip.GzipFile:
 
 
 def _decode(raw: bytes, path: Path, number: int) -> str:
-    """Text that the evaluators, which are written in C, read as it is: to them a NUL ends an id."""
+    """The line as text without NUL, which would end an id in the evaluators, as they are written in C."""
     if b"\0" in raw:
         raise BenchmarkError(f"{path}:{number}: a NUL byte at column {raw.index(0) + 1}; expected text, without NUL")
     try:

@@ -1,7 +1,7 @@
 """Text retrieval and reranking tasks of mteb, by mteb's own names and through its own loader.
 
-Documents stay in the memory-mapped tables of `datasets`. A task's own candidates are handed on, best first, as it
-has them. mteb and datasets are imported when a task is loaded.
+Documents stay in the memory-mapped tables of `datasets`. The candidates of a reranking task are passed on in their
+order, best first. mteb and datasets are imported when a task is loaded.
 """
 
 import difflib
@@ -36,13 +36,13 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Provenance(NamedTuple):
-    """Which data of the hub a benchmark is made of, as its revision says it."""
+    """The data of the hub that a benchmark is made of, as its revision records it."""
 
     path: str
     revision: str
     task: str
-    subset: str  # empty where there is only one
-    sample: str  # "12 of 323 queries"; empty: all
+    subset: str  # empty if the task has only one
+    sample: str  # such as "12 of 323 queries"; empty: all queries
 
     def with_hash(self, digest: str) -> str:
         """The benchmark's revision: `mteb/nfcorpus@ec0fa4+sha256:693b02 (NFCorpus)`."""
@@ -51,18 +51,20 @@ class Provenance(NamedTuple):
 
     @classmethod
     def read(cls, revision: str) -> "Provenance | None":
-        """What `with_hash` wrote; None for a benchmark that is no task of mteb."""
-        found = PROVENANCE.fullmatch(revision)
-        return cls(**found.groupdict("")) if found else None
+        """What `with_hash` wrote; None for a benchmark that is not a task of mteb."""
+        match = PROVENANCE.fullmatch(revision)
+        return cls(**match.groupdict("")) if match else None
 
 
 class MtebTask(BenchmarkSource):
-    name: str  # mteb's: NFCorpus
-    split: str | None = None  # None: the only one that mteb evaluates the task on
-    subset: str | None = None  # None: the only one; mteb's languages are subsets
-    label: str | None = None  # what reports call it; None: the name, with the subset where there are several
-    remove_self: bool | None = None  # None: as mteb's `ignore_identical_ids`
-    analysis: str | None = None  # None: from the language that mteb states
+    """One subset and split of a task of mteb."""
+
+    name: str  # mteb's name, such as NFCorpus
+    split: str | None = None  # None: the only split that mteb evaluates the task on
+    subset: str | None = None  # None: the only subset; languages are subsets in mteb
+    label: str | None = None  # name in reports; None: the name, and the subset if there are several
+    remove_self: bool | None = None  # None: mteb's `ignore_identical_ids`
+    analysis: str | None = None  # None: that of the language that mteb states
 
     def load(self) -> Benchmark:
         task, subset, split = self._choose()
@@ -102,7 +104,7 @@ class MtebTask(BenchmarkSource):
         )
 
     def _choose(self) -> tuple[Any, str, str]:
-        """The task, its subset and its split, without reading any data."""
+        """The task, its subset and its split; no data is read. Raises BenchmarkError."""
         mteb = require("mteb", extra="mteb")
         try:
             task = mteb.get_task(self.name)
@@ -110,12 +112,14 @@ class MtebTask(BenchmarkSource):
             raise BenchmarkError(f"mteb has no task {self.name!r}; {_near(self.name, mteb)}") from None
         _require_text_ranking(task)
         subset = _one(self.subset, list(task.metadata.hf_subsets_to_langscripts), "subset", self.name)
-        # only mteb's own splits: for another its loader takes whatever is there if the data has one split only
+        # only mteb's own splits: for any other, its loader takes what it finds if the data has a single split
         split = _one(self.split, list(task.metadata.eval_splits), "split", self.name)
         return mteb.get_task(self.name, hf_subsets=[subset], eval_splits=[split]), subset, split
 
 
 class JudgedTask(NamedTuple):
+    """The judged queries of a task with their grades."""
+
     queries: dict[str, str]
     qrels: dict[str, dict[str, int]]
     warnings: tuple[str, ...]
@@ -161,7 +165,7 @@ def _one(wanted: str | None, known: Sequence[str], option: str, name: str) -> st
 
 def _load(task: Any, subset: str, split: str) -> Mapping[str, Any]:
     datasets, hub = require("datasets", extra="mteb"), require("huggingface_hub", extra="mteb")
-    datasets.utils.logging.set_verbosity_error()  # what matters of its warnings is in _revision_warning
+    datasets.utils.logging.set_verbosity_error()  # _revision_warning reports what matters of its warnings
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
         hub.utils.disable_progress_bars()
@@ -190,7 +194,7 @@ def _explained(error: Exception, task: Any, hub: Any) -> str:
 
 
 def _revision_warning(task: Any, corpus: Any) -> tuple[str, ...]:
-    """Without network `datasets` takes the latest cached copy, whatever revision mteb pins."""
+    """Without network, `datasets` takes the latest cached copy, also of another revision than the one mteb pins."""
     files = [Path(entry["filename"]) for entry in getattr(corpus, "cache_files", ())]
     cached = {match[0] for file in files if (match := COMMIT.fullmatch(file.parent.name))}
     if cached <= {task.metadata.revision} or not COMMIT.fullmatch(task.metadata.revision):
@@ -201,35 +205,35 @@ def _revision_warning(task: Any, corpus: Any) -> tuple[str, ...]:
 def _repeated_warning(documents: StoredDocuments, name: str) -> tuple[str, ...]:
     for doc_id, row in documents.repeated:
         if documents.text(row) != documents[doc_id]:
-            raise BenchmarkError(f"mteb task {name}: document id {doc_id!r} is there twice with different texts")
+            raise BenchmarkError(f"mteb task {name}: document id {doc_id!r} has two different texts")
     return count_warning([doc_id for doc_id, _ in documents.repeated], "documents that are in the corpus twice")
 
 
 def _judged(part: Mapping[str, Any], name: str) -> JudgedTask:
-    """Queries that are judged, in the order of the data, and their grades."""
-    every_query = dict(query_texts(part["queries"]))
+    """Judged queries in the order of the data, and their grades. Raises BenchmarkError."""
+    texts = dict(query_texts(part["queries"]))
     given: Qrels = {str(query_id): grades for query_id, grades in part["relevant_docs"].items() if grades}
     qrels = {
         query_id: {str(doc_id): int(grade) for doc_id, grade in given[query_id].items()}
-        for query_id in every_query
+        for query_id in texts
         if query_id in given
     }
     if not any(grade > 0 for grades in qrels.values() for grade in grades.values()):
         raise BenchmarkError(f"mteb task {name}: no grade above 0 for any of {len(qrels)} queries; check `split`")
-    lost = sorted(given.keys() - every_query.keys())
+    lost = sorted(given.keys() - texts.keys())
     warnings = count_warning(lost, "judged queries without a text, which are left out as mteb leaves them out")
-    return JudgedTask({query_id: every_query[query_id] for query_id in qrels}, qrels, warnings)
+    return JudgedTask({query_id: texts[query_id] for query_id in qrels}, qrels, warnings)
 
 
 def query_texts(table: Any) -> Iterable[tuple[str, str]]:
-    """Ids and texts as mteb's own models read them: instructions appended, conversations joined."""
+    """Ids and texts as mteb's own models read them, with instructions appended and conversations joined."""
     dataloaders, types = (require(module, extra="mteb") for module in ("mteb._create_dataloaders", "mteb.types"))
     texts = dataloaders._retrieval_texts(table, types.PromptType.query)
     return ((str(query_id), text or "") for query_id, text in zip(table["id"], texts, strict=True))
 
 
 class Own(NamedTuple):
-    """The task's own candidates, if it has any."""
+    """The candidates that a task brings; None for a retrieval task."""
 
     lists: dict[str, tuple[str, ...]] | None
     warnings: tuple[str, ...]
@@ -249,7 +253,7 @@ def _own_candidates(
         doc_ids = [str(doc_id) for doc_id in top_ranked.get(query_id, ())]
         unknown = next((doc_id for doc_id in doc_ids if doc_id not in documents), None)
         if unknown is not None:
-            raise BenchmarkError(f"mteb task {name}: candidate {unknown!r} of query {query_id!r} is no document")
+            raise BenchmarkError(f"mteb task {name}: candidate {unknown!r} of query {query_id!r} is not in the corpus")
         lists[query_id] = tuple(dict.fromkeys(doc_ids))
         if len(lists[query_id]) < len(doc_ids):
             repeated.append(query_id)

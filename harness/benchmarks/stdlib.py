@@ -1,7 +1,8 @@
-"""Two benchmarks made from what every Python installation has; nothing is downloaded or kept.
+"""Two benchmarks made from files of every Python installation; nothing is downloaded or kept.
 
-`stdlib-code`: the first paragraph of a docstring finds the body of its function. `stdlib-topics`: a name from the
-index of `help()` finds its text. The texts differ between Python versions; the revision says which they are.
+`stdlib-code`: the query is the first paragraph of a docstring, the answer the body of its function. `stdlib-topics`:
+the query is a name from the index of `help()`, the answer its text. The texts differ between versions of Python, and
+the revision says which version they are from.
 """
 
 import platform
@@ -18,6 +19,8 @@ __all__ = ["StandardLibrary", "collect_code", "collect_topics", "functions"]
 
 
 class StandardLibrary(BenchmarkSource):
+    """A benchmark of this Python installation."""
+
     name: Literal["stdlib-code", "stdlib-topics"]
 
     def load(self) -> Benchmark:
@@ -38,26 +41,31 @@ class StandardLibrary(BenchmarkSource):
 
 
 class Collection(NamedTuple):
+    """Everything of a benchmark, before a sample of its queries is taken."""
+
     queries: dict[str, str]
     documents: dict[str, str]
     qrels: dict[str, dict[str, int]]
 
 
 def collect_code(root: Path) -> Collection:
-    """Equal bodies are one document, equal queries one query with several answers."""
+    """Functions below `root`. Equal bodies are one document; equal queries are one query with several answers.
+
+    Raises BenchmarkError if there are none.
+    """
     collection = Collection({}, {}, {})
     query_ids: dict[str, str] = {}  # text -> id
     doc_ids: dict[str, str] = {}
     uses: Counter[str] = Counter()
-    for found in functions(root):
-        name = f"{found.path}:{found.name}"
+    for function in functions(root):
+        name = f"{function.path}:{function.name}"
         uses[name] += 1
-        place = name if uses[name] == 1 else f"{name}#{uses[name]}"  # properties and overloads share a name
-        doc_id = doc_ids.setdefault(found.document, place)
-        collection.documents[doc_id] = found.document
-        # Never equal to a document's id: tools that drop equal ids would drop the answer.
-        query_id = query_ids.setdefault(found.query, f"{place}?")
-        collection.queries[query_id] = found.query
+        unique = name if uses[name] == 1 else f"{name}#{uses[name]}"  # properties and overloads share a name
+        doc_id = doc_ids.setdefault(function.document, unique)
+        collection.documents[doc_id] = function.document
+        # The id of a query must differ from those of documents: tools that drop equal ids would drop the answer.
+        query_id = query_ids.setdefault(function.query, f"{unique}?")
+        collection.queries[query_id] = function.query
         collection.qrels.setdefault(query_id, {})[doc_id] = 1
     if not collection.queries:
         raise BenchmarkError(f"{root}: no documented functions; stdlib-code needs the standard library's .py files")
@@ -65,6 +73,7 @@ def collect_code(root: Path) -> Collection:
 
 
 def collect_topics() -> Collection:
+    """The help topics of this Python. Raises BenchmarkError if they are not installed."""
     try:
         from harness.benchmarks import topics
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Documents that stay on disk: ids are in memory, texts are read from a memory-mapped Arrow table when asked for.
+"""Documents that stay on disk: ids are in memory, and a text is read from a memory-mapped Arrow table when it is used.
 
 The table is a `datasets.Dataset`; this module never imports that library.
 """
@@ -6,11 +6,11 @@ The table is a `datasets.Dataset`; this module never imports that library.
 from collections.abc import Collection, ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from typing import Any, Protocol
 
-BATCH = 1000  # rows per read when all are wanted: 1 us per row instead of the 25 us of single rows
+BATCH = 1000  # rows per read of a whole table: 1 us per row, where single rows take 25 us
 
 
 class StoredTable(Protocol):
-    """What is needed of a `datasets.Dataset`."""
+    """The part of a `datasets.Dataset` that is used here."""
 
     @property
     def column_names(self) -> list[str]: ...
@@ -23,15 +23,15 @@ class StoredTable(Protocol):
 
 
 class StoredDocuments(Mapping[str, str]):
-    """doc_id -> `(title + " " + text).strip()` over the columns id, title (if it is there) and text.
+    """doc_id -> `(title + " " + text).strip()` over the columns id, text and, if there is one, title.
 
-    Of rows that share an id the first counts; `repeated` lists their ids.
+    The first of several rows with one id counts; `repeated` lists the others.
     """
 
     def __init__(self, table: StoredTable) -> None:
         self._table = table.select_columns([name for name in ("title", "text") if name in table.column_names])
         self._rows: dict[str, int] = {}
-        self.repeated: list[tuple[str, int]] = []  # doc_id, row of a later copy
+        self.repeated: list[tuple[str, int]] = []  # doc_id and row number of every later copy
         for row, doc_id in enumerate(_column(table, "id")):
             if self._rows.setdefault(str(doc_id), row) != row:
                 self.repeated.append((str(doc_id), row))
@@ -55,12 +55,12 @@ class StoredDocuments(Mapping[str, str]):
         return _Values(self)
 
     def text(self, row: int) -> str:
-        """The text of a row, by its number."""
-        found: Mapping[str, str | None] = self._table[row]
-        return join(found.get("title"), found["text"])
+        """The text of a row number."""
+        fields: Mapping[str, str | None] = self._table[row]
+        return join(fields.get("title"), fields["text"])
 
     def stream(self) -> Iterator[tuple[str, str]]:
-        """Every id and text in the table's order, a batch of rows in memory at a time."""
+        """Every id and text in the order of the table, with one batch of rows in memory at a time."""
         rows = iter(self._rows.items())
         wanted = next(rows, None)
         for start in range(0, len(self._table), BATCH):
@@ -72,7 +72,7 @@ class StoredDocuments(Mapping[str, str]):
 
 
 class Picked(Collection[str]):
-    """The texts of some documents, read one at a time whenever they are asked for."""
+    """The texts of some documents, each read when the iteration reaches it."""
 
     def __init__(self, documents: Mapping[str, str], doc_ids: Collection[str]) -> None:
         self._documents, self._doc_ids = documents, doc_ids
@@ -102,7 +102,7 @@ class _Values(ValuesView[str]):
 
 
 def join(title: str | None, text: str | None) -> str:
-    """As BEIR and mteb join them; a title or a text that is null is empty."""
+    """Title and text as BEIR and mteb join them; null is the same as empty."""
     return f"{title or ''} {text or ''}".strip()
 
 

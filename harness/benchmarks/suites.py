@@ -1,7 +1,7 @@
-"""Suites: benchmarks that are averaged together, named one by one in configs/suites/*.yaml.
+"""Suites: benchmarks that are averaged together, listed in configs/suites/*.yaml.
 
-Two averages can only be compared if their members are the same (BM25 has 0.437 on 14 sets of BEIR and 0.429 on 18),
-so a suite is its exact members, and a group such as CQADupStack is averaged first and counts once.
+Two averages are comparable only if they have the same members (BM25 has 0.437 on 14 collections of BEIR and 0.429 on
+18), so a suite lists each of its members. A group such as CQADupStack is averaged first and counts as one member.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,21 +17,21 @@ from harness.benchmarks import BenchmarkError
 
 # In a wheel the suites lie inside this package, in a checkout beside it.
 FOLDERS = (Path(__file__).parents[1] / "configs" / "suites", Path(__file__).parents[2] / "configs" / "suites")
-K = 100  # candidates per query that sizes are told for
+K = 100  # candidates per query for which sizes are stated
 
 
 class SuiteMember(Options):
-    """One benchmark of a suite; what is not known of its size is null."""
+    """One benchmark of a suite; sizes that are not known are null."""
 
-    name: str  # in tables and on the command line
-    benchmark: Mapping[str, Any]  # as an entry under `benchmarks` of a config
+    name: str  # as tables and the command line write it
+    benchmark: Mapping[str, Any]  # an entry as under `benchmarks` in a config
     queries: int | None
     documents: int | None
-    own_pairs: int | None = None  # of a reranking task: the size of its own lists of candidates
+    own_pairs: int | None = None  # candidates that a reranking task brings, over all queries
     group: str | None = None  # members of one group are averaged first and count as one
 
     def pairs(self, k: int = K) -> int | None:
-        """Pairs to score, at most, at k candidates a query or the member's own k; None where it is not known."""
+        """Maximum number of pairs, at k candidates per query or at the member's own k; None if it is not known."""
         if self.queries is None:
             return None
         depth: int = self.benchmark.get("candidates", {}).get("k", k)
@@ -41,22 +41,24 @@ class SuiteMember(Options):
 
 
 class Suite(Options):
+    """Benchmarks that are averaged together."""
+
     name: str
     description: str
-    source: str  # of the list of members and of their sizes
+    source: str  # where the list of members and their sizes come from
     members: tuple[SuiteMember, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         names = [member.name for member in self.members]
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise ValueError(f"member {twice[0]!r} is there twice")
+        repeated = [name for name in names if names.count(name) > 1]
+        if repeated:
+            raise ValueError(f"member {repeated[0]!r} is listed twice")
         return self
 
     @property
     def units(self) -> dict[str, tuple[SuiteMember, ...]]:
-        """What counts once in the average: a member, or the members of a group."""
+        """The members by what counts once in the average: a group, or a member without a group."""
         units: dict[str, tuple[SuiteMember, ...]] = {}
         for member in self.members:
             unit = member.group or member.name
@@ -65,7 +67,7 @@ class Suite(Options):
 
     @property
     def weights(self) -> dict[str, float]:
-        """Each member's share of the average; they add up to 1."""
+        """Share of each member in the average; the shares add up to 1."""
         units = self.units
         return {member.name: 1 / len(units) / len(unit) for unit in units.values() for member in unit}
 
@@ -88,7 +90,7 @@ def suite_names() -> list[str]:
 
 @cache
 def load_suite(name: str) -> Suite:
-    """A shipped suite by name. Raises BenchmarkError, for an unknown name with the known ones."""
+    """A shipped suite by name. Raises BenchmarkError, which names the known suites."""
     path = next((path for folder in FOLDERS if (path := folder / f"{name}.yaml").is_file()), None)
     if path is None or name not in suite_names():
         raise BenchmarkError(f"suite {name!r} is not known; known are {', '.join(suite_names())}")

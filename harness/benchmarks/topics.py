@@ -1,13 +1,13 @@
-"""Python's own help index as queries with graded answers: what `help("for")` shows, and what it refers to.
+"""The help index of Python as queries with graded answers: the text that `help("for")` shows, and those it refers to.
 
-pydoc keeps three tables of names, all of which point into the texts of `pydoc_data.topics`. The main text of a
-name is graded 2, a text under "Related help topics" 1. A reader does not type the index's spelling, so
+pydoc keeps three tables of names, which all point to the texts of `pydoc_data.topics`. The main text of a name has
+grade 2, a text under "Related help topics" grade 1. People do not type names as the index spells them, so
 
-- a keyword says what it is: `for statement`, `and operator` (alone, a third of them are stop words);
-- a topic's name is cut into words: `augmented assignment` for AUGMENTEDASSIGNMENT;
-- symbols that lead to the same place are one query, or 12 assignments would count 12 times: the symbols, then their
-  names, because `**` alone has no word that a lexical first stage could find. A symbol's answers are those that its
-  own entry names: an operator would otherwise have all 18 related texts of the table of operators.
+- a keyword says what it is: `for statement`, `and operator` (a third of the keywords alone are stop words);
+- the name of a topic is split into words: `augmented assignment` for AUGMENTEDASSIGNMENT;
+- symbols with the same entry are one query, or 12 assignments would count 12 times. It has the symbols and their names,
+  because `**` alone has no word that a lexical first stage could find. Its answers are those that the entry itself
+  names: with those of the table of operators, every operator would have all 18 related texts.
 """
 
 import pydoc
@@ -38,13 +38,15 @@ __all__ = ["TopicEntry", "entries", "texts"]
 
 
 class TopicEntry(NamedTuple):
+    """A query with its graded answers."""
+
     query_id: str  # keyword:for
     query: str
-    grades: Mapping[str, int]  # doc_id -> 2 main, 1 related
+    grades: Mapping[str, int]  # doc_id -> 2 for the main text, 1 for a related one
 
 
 def entries() -> Iterator[TopicEntry]:
-    """One per keyword, topic and group of symbols whose main text exists."""
+    """One entry per keyword, topic and group of symbols whose main text exists."""
     for name in pydoc.Helper.keywords:
         yield from _entry(f"keyword:{name}", f"{name} {KEYWORD_KINDS.get(name, 'statement')}", _answers(name))
     for name in pydoc.Helper.topics:
@@ -63,7 +65,7 @@ def _entry(query_id: str, query: str, answers: Iterable[str | None]) -> Iterator
 
 
 def _answers(name: str) -> list[str | None]:
-    """The main text's label, then the related ones; None for a name without a text."""
+    """The label of the main text, then those of related texts; None for a name without a text."""
     target = _target(name)
     return [_label(name), *(_label(related) for related in target[1].split())]
 
@@ -74,7 +76,7 @@ def _label(name: str) -> str | None:
 
 
 def _target(name: str) -> tuple[str, str]:
-    """Label and related names, through any aliases, looked up as pydoc's `showtopic` does."""
+    """Label and related names, through aliases, looked up as in pydoc's `showtopic`."""
     seen: set[str] = set()
     target: str | tuple[str, ...] = name
     while isinstance(target, str):

@@ -1,7 +1,7 @@
-"""Candidates that a first stage has found before, kept on disk: a TREC run and a manifest under one key.
+"""Candidates of earlier searches, kept on disk: a TREC run and a manifest under one key.
 
-The key changes with whatever could change the lists, and the manifest's sha256 is that of the lists, so a file that
-was cut short, edited or put there for another benchmark is noticed and never used.
+The key changes with everything that could change the lists, and the manifest holds the sha256 of the lists. A file
+that was cut short, edited or written for another benchmark is therefore noticed and never used.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 def key(benchmark: Benchmark, stage: Mapping[str, Any], retriever: Engine) -> str:
     """64 hex digits over the benchmark, the stage's parameters, the retriever's description and its code.
 
-    Ids count in their order, which decides ties and which the benchmark's revision does not know.
+    The order of the ids is part of it: it decides ties, and the benchmark's revision does not depend on it.
     """
     versions = machine.versions()
     parts = {
@@ -50,7 +50,7 @@ def key(benchmark: Benchmark, stage: Mapping[str, Any], retriever: Engine) -> st
 
 
 def read(name: str, benchmark: Benchmark) -> dict[str, tuple[str, ...]] | None:
-    """The lists stored under a key; None if none are, or, with a warning, if they are not what was written."""
+    """The lists stored under a key; None if there are none, or, with a warning, if they are damaged."""
     manifest_path, run_path = _paths(name)
     if not manifest_path.is_file():
         return None
@@ -60,19 +60,19 @@ def read(name: str, benchmark: Benchmark) -> dict[str, tuple[str, ...]] | None:
         lists = {query_id: tuple(run.pop(query_id, ())) for query_id in benchmark.queries}
         if manifest["key"] != name or run:
             raise ValueError("it belongs to other queries or another first stage")
-        found = Candidates("", 0, {}, lists).sha256
-        if found != manifest["sha256"]:
-            raise ValueError(f"its lists have the sha256 {found[:16]}, not {manifest['sha256'][:16]}")
+        sha256 = Candidates("", 0, {}, lists).sha256
+        if sha256 != manifest["sha256"]:
+            raise ValueError(f"its lists have the sha256 {sha256[:16]}, not {manifest['sha256'][:16]}")
     except (OSError, ValueError, KeyError, TypeError, BenchmarkError) as error:
         reason = f"no {error} in its manifest" if isinstance(error, KeyError) else str(error).partition(";")[0]
-        place = "" if str(run_path) in reason else f"{run_path}: "
-        log.warning("crispbench: stored candidates for %s are found again: %s%s", benchmark.name, place, reason)
+        prefix = "" if str(run_path) in reason else f"{run_path}: "
+        log.warning("crispbench: stored candidates for %s are searched again: %s%s", benchmark.name, prefix, reason)
         return None
     return lists
 
 
 def write(name: str, benchmark: Benchmark, candidates: Candidates) -> None:
-    """Store candidates under a key. A folder that cannot be written costs a warning, not the run."""
+    """Store candidates under a key. A folder that cannot be written causes a warning; the run goes on."""
     manifest_path, run_path = _paths(name)
     manifest = {
         "format": FORMAT,
@@ -90,7 +90,7 @@ def write(name: str, benchmark: Benchmark, candidates: Candidates) -> None:
         run_path.parent.mkdir(parents=True, exist_ok=True)
         write_run(run_path, candidates.lists, candidates.source)
         replace_file(manifest_path, (json.dumps(manifest, indent=1) + "\n").encode())
-    except (BenchmarkError, UnicodeEncodeError):  # an id that no run file can hold
+    except (BenchmarkError, UnicodeEncodeError):  # a run file cannot hold one of the ids
         return
     except OSError as error:
         log.warning("crispbench: candidates for %s are not stored: %s", benchmark.name, error)
@@ -102,7 +102,7 @@ def _paths(name: str) -> tuple[Path, Path]:
 
 
 def _code(retriever: type[Engine]) -> str:
-    """Hash of every module in the folder of the retriever's own: other code may find other candidates."""
+    """Hash of every module in the retriever's folder: other code may find other candidates."""
     digest = hashlib.sha256()
     for path in sorted(Path(inspect.getfile(retriever)).parent.glob("*.py")):
         digest.update(path.read_bytes())

@@ -14,6 +14,8 @@ Run = dict[str, dict[str, float]]  # query_id -> doc_id -> score, in the order o
 
 
 class RunFile(NamedTuple):
+    """The scores of a run file, and what is odd about its ranks."""
+
     scores: Run
     odd_ranks: tuple[str, ...]  # query_ids whose rank column puts a document above one with a higher score
 
@@ -21,14 +23,14 @@ class RunFile(NamedTuple):
 def read_run(path: Path) -> Run:
     """Scores per query. The rank column is not used: BEIR writes 0 on every line.
 
-    Raises BenchmarkError with file and line for a malformed line, a score that is no finite number, or a
-    document that comes twice for one query.
+    Raises BenchmarkError with file and line for a malformed line, a score that is not a finite number, or a
+    document that is listed twice for one query.
     """
     return read_run_file(path).scores
 
 
 def read_run_file(path: Path) -> RunFile:
-    """The same, with the queries whose rank column disagrees with the scores."""
+    """Scores per query, and the queries whose rank column disagrees with the scores. Raises BenchmarkError."""
     if not path.is_file():
         raise BenchmarkError(f"{path}: no such file; expected a TREC run of query, Q0, document, rank, score and tag")
     run: Run = {}
@@ -43,11 +45,13 @@ def read_run_file(path: Path) -> RunFile:
         query_id, _, doc_id, rank, score_text, _ = columns
         score = _number(score_text)
         if not math.isfinite(score):
-            raise BenchmarkError(f"{path}:{number}: score {beginning(score_text)} is no finite number; repair the line")
+            raise BenchmarkError(
+                f"{path}:{number}: score {beginning(score_text)} is not a finite number; repair the line"
+            )
         documents = run.setdefault(query_id, {})
         if doc_id in documents:
             raise BenchmarkError(
-                f"{path}:{number}: document {beginning(doc_id)} is there twice for query {beginning(query_id)}"
+                f"{path}:{number}: document {beginning(doc_id)} is listed twice for query {beginning(query_id)}"
             )
         documents[doc_id] = score
         ranks.setdefault(query_id, []).append(rank)
@@ -56,7 +60,7 @@ def read_run_file(path: Path) -> RunFile:
 
 
 def write_run(path: Path, lists: Mapping[str, Sequence[str]], tag: str) -> None:
-    """Ranked lists as a run whose scores are n, n-1, ..., 1, so that every evaluator keeps their order.
+    """Write ranked lists as a run with scores n, n-1, ..., 1, so that every evaluator keeps their order.
 
     The file is replaced as a whole. Raises BenchmarkError for an id that holds white space.
     """
@@ -65,7 +69,9 @@ def write_run(path: Path, lists: Mapping[str, Sequence[str]], tag: str) -> None:
         for query_id, docs in lists.items():
             for rank, doc_id in enumerate(docs, start=1):
                 if len(f"{query_id} {doc_id}".split()) != 2:
-                    raise BenchmarkError(f"{path}: id {query_id!r} or {doc_id!r} holds white space, which no run can")
+                    raise BenchmarkError(
+                        f"{path}: id {query_id!r} or {doc_id!r} holds white space, which a run file cannot represent"
+                    )
                 file.write(f"{query_id} Q0 {doc_id} {rank} {len(docs) - rank + 1} {tag}\n")
 
 
@@ -82,7 +88,7 @@ def _number(text: str) -> float:
 
 
 def _disagree(ranks: Sequence[str], scores: Sequence[float]) -> bool:
-    """Whether the ranks say another order than the scores. One rank on all lines says none, as BEIR's 0."""
+    """Whether ranks and scores give different orders. One rank on all lines, such as BEIR's 0, gives no order."""
     if len(set(ranks)) == 1:
         return False
     numbers = [_number(rank) for rank in ranks]

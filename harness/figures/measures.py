@@ -1,4 +1,4 @@
-"""Measures of a reranked list: ir_measures on rank-derived scores, ties broken by the first stage's order."""
+"""Measures of a reranked list: ir_measures on rank-derived scores; ties keep the order of the first stage."""
 
 import math
 from collections import Counter
@@ -18,7 +18,7 @@ TIE_AWARE = "nDCG@10 tie-aware"
 DESCRIPTIVE = {"Judged", "NumQ", "NumRel", "NumRet"}
 MOST_DOCUMENTS = 1_000_000  # largest cutoff
 MOST_GRADE = 1000  # largest `rel`; pytrec_eval takes memory for every grade up to it
-AT_ONCE = 20  # queries in memory together; with 500, the garbage collector has half as much again to do
+AT_ONCE = 20  # queries in memory at a time; with 500, the garbage collector takes 1.5 times as long
 
 PerQuery = dict[str, dict[str, float]]  # measure -> query_id -> value
 Item = TypeVar("Item")
@@ -60,10 +60,12 @@ def is_merit(name: str) -> bool:
 
 
 class Evaluation(NamedTuple):
+    """The measures of one engine on one benchmark, and what is odd about its scores."""
+
     per_query: PerQuery
-    tie_rate: float  # share of scored documents that another document of the query ties with
+    tie_rate: float  # share of scored documents with the score of another document of the query
     pairs: int
-    constant: bool  # every list of two or more has one score only
+    constant: bool  # each list of two or more documents has only one score
 
 
 def evaluate(qrels: Qrels, scores: Mapping[str, Sequence[Score]], measures: Sequence[Measure] = MEASURES) -> Evaluation:
@@ -76,9 +78,11 @@ def evaluate(qrels: Qrels, scores: Mapping[str, Sequence[Score]], measures: Sequ
     for some in _batches(scores.items()):
         best_first = {query_id: in_order(scored) for query_id, scored in some}
         judged = {query_id: qrels[query_id] for query_id in best_first if query_id in qrels}
-        found = measure(judged, {query_id: _doc_ids(ranked) for query_id, ranked in best_first.items()}, measures)
-        found[TIE_AWARE] = {query_id: _expected_ndcg(best_first[query_id], judged[query_id], 10) for query_id in judged}
-        for name, values in found.items():
+        measured = measure(judged, {query_id: _doc_ids(ranked) for query_id, ranked in best_first.items()}, measures)
+        measured[TIE_AWARE] = {
+            query_id: _expected_ndcg(best_first[query_id], judged[query_id], 10) for query_id in judged
+        }
+        for name, values in measured.items():
             per_query[name].update(values)
         for ranked in best_first.values():
             pairs += len(ranked)
@@ -99,17 +103,17 @@ def rank(scored: Iterable[Score]) -> list[str]:
 
 
 def measure(qrels: Qrels, ranked: Mapping[str, Sequence[str]], measures: Sequence[Measure]) -> PerQuery:
-    """ir_measures per query of the qrels, on scores n, n-1, ..., 1.
+    """Measures of ir_measures per query of the qrels, on scores n, n-1, ..., 1.
 
-    Rank-derived scores because pytrec_eval compares in float32, in which log-odds or probabilities close to each
-    other tie and are then ordered by document id (trec_eval issue 34).
+    The scores are derived from ranks because pytrec_eval compares in float32, in which log-odds or probabilities close
+    to each other tie and are then ordered by document id (trec_eval issue 34). A query without documents counts 0.
     """
-    per_query: PerQuery = {str(each): dict.fromkeys(qrels, 0.0) for each in measures}
+    per_query: PerQuery = {str(parsed): dict.fromkeys(qrels, 0.0) for parsed in measures}
     for some in _batches(ranked.items()):
         run = {
             query_id: dict(zip(docs, map(float, range(len(docs), 0, -1)), strict=True))
             for query_id, docs in some
-            # a query with an empty dict of judgements would corrupt the queries after it (pytrec_eval issue 49)
+            # a query with an empty dict of judgements corrupts the queries after it (pytrec_eval issue 49)
             if docs and qrels.get(query_id)
         }
         judged = {query_id: dict(qrels[query_id]) for query_id in run}
@@ -119,7 +123,7 @@ def measure(qrels: Qrels, ranked: Mapping[str, Sequence[str]], measures: Sequenc
 
 
 def tied_documents(scored: Sequence[Score]) -> int:
-    """How many documents share their score with another one."""
+    """The number of documents that share their score with another one."""
     values = [score.value for score in scored]
     if len(set(values)) == len(values):
         return 0
@@ -127,9 +131,9 @@ def tied_documents(scored: Sequence[Score]) -> int:
 
 
 def tie_aware_ndcg(scored: Iterable[Score], grades: Mapping[str, int], k: int = 10) -> float:
-    """Expected nDCG@k over all orders of tied documents, with linear gain as trec_eval.
+    """Expected nDCG@k over all orders of tied documents, with linear gain as in trec_eval.
 
-    Each document of a tied group has the group's mean gain at each of its ranks (McSherry and Najork, ECIR 2008).
+    At each rank of a tied group, the gain is the mean gain of the group (McSherry and Najork, ECIR 2008).
     """
     return _expected_ndcg(in_order(scored), grades, k)
 
@@ -151,7 +155,7 @@ def _ideal(grades: Mapping[str, int], k: int) -> float:
 
 
 def _mean_gain(tied: Sequence[str], grades: Mapping[str, int]) -> list[float]:
-    """The gain to expect at each rank of documents in random order."""
+    """The expected gain at each rank of documents in random order."""
     gains = [max(grades[doc_id], 0) for doc_id in tied if doc_id in grades]
     return [sum(gains) / len(tied)] * len(tied)
 
@@ -162,7 +166,7 @@ def dcg(gains: Sequence[float]) -> float:
 
 
 def random_order(qrels: Qrels, lists: Mapping[str, Sequence[str]]) -> float:
-    """Mean nDCG@10 to expect of the candidates in random order: the floor of any reranker over them."""
+    """Expected mean nDCG@10 of the candidates in random order: the floor of any reranker over them."""
     total = 0.0
     for query_id, grades in qrels.items():
         docs, ideal = lists.get(query_id, ()), _ideal(grades, 10)
@@ -190,7 +194,7 @@ def oracle(qrels: Qrels, lists: Mapping[str, Sequence[str]]) -> float:
 def _relevant(
     qrels: Qrels, lists: Mapping[str, Sequence[str]], k: int | None = None
 ) -> Iterator[tuple[str, list[str]]]:
-    """Of each query's first k documents, all if None, the relevant ones in their order: the others gain nothing."""
+    """The relevant ones among each query's first k documents (None: all), in their order. The others gain nothing."""
     for query_id, grades in qrels.items():
         yield query_id, [doc_id for doc_id in lists.get(query_id, ())[:k] if grades.get(doc_id, 0) > 0]
 
@@ -200,6 +204,6 @@ def _doc_ids(scored: Iterable[Score]) -> list[str]:
 
 
 def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
-    left = iter(items)
-    while batch := list(islice(left, AT_ONCE)):
+    remaining = iter(items)
+    while batch := list(islice(remaining, AT_ONCE)):
         yield batch

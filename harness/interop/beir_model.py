@@ -8,19 +8,19 @@ from harness.run.loop import checked
 
 
 class BeirModel:
-    """beir hands over all pairs of all queries in one list; the engine gets one query's pairs per call.
+    """A model whose `predict` takes the pairs of all queries at once; the engine gets those of one query per call.
 
-    beir joins title and text itself, and fails on a title that is null. The engine stays the caller's to close.
+    beir joins title and text itself, and fails on a title that is null. The caller closes the engine.
     """
 
     def __init__(self, engine: Engine) -> None:
-        """Raises BadOptions for an engine whose scores mean nothing."""
+        """Raises BadOptions for an engine with random weights."""
         if engine.options.speed_only:
             raise BadOptions("the engine has random weights, whose scores mean nothing: use `crispbench latency`")
         self._engine = engine
 
     def predict(self, sentences: Sequence[Sequence[str]], batch_size: int = 0) -> list[float]:
-        """One score per pair; the size of a batch is the engine's affair. Raises ScoringFailed."""
+        """One score per pair, in their order; the engine decides the size of a batch. Raises ScoringFailed."""
         pairs = [Pair(query, document) for query, document in sentences]
         if self._engine.prepares != "nothing":
             self._engine.prepare(dict.fromkeys(pair.document for pair in pairs), analysis="english")

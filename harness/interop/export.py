@@ -1,7 +1,7 @@
-"""A run folder as other tools' files: TREC runs for trec_eval, task results for mteb.
+"""A run folder as files of other tools: TREC runs for trec_eval, task results for mteb.
 
-Both are made from the raw scores. What an other tool's file cannot say (that queries are missing, that an engine
-gives constant scores) is said here instead, one line each.
+Both are made from the raw scores. What these files cannot represent (missing queries, an engine with constant scores)
+is reported instead, one line each.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,7 +49,7 @@ class ExportResult:
 
 
 class MtebPlace(NamedTuple):
-    """Where a benchmark of ours belongs among mteb's results."""
+    """The position of one of our benchmarks among mteb's results."""
 
     task: str
     revision: str
@@ -61,10 +61,10 @@ class MtebPlace(NamedTuple):
 
 @dataclass
 class Collected:
-    """One file of mteb's in the making: an engine on a task, whose subsets are benchmarks of ours."""
+    """The content of one file of mteb: an engine on a task, whose subsets are benchmarks of ours."""
 
     meta: Any
-    scores: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # split -> an entry per subset
+    scores: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # split -> one entry per subset
     seconds: float = 0.0
 
 
@@ -78,7 +78,7 @@ def export_trec(run_dir: Path, out: Path) -> ExportResult:
         if row.missing:
             exported.problems.append(
                 f"{row.engine} on {row.benchmark}: {len(row.missing)} queries have no scores and are not in the run; "
-                f"only trec_eval -c counts them"
+                f"only trec_eval -c counts them as 0"
             )
         path = out / row.engine / f"{quote(row.benchmark, safe='')}.trec.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def export_trec(run_dir: Path, out: Path) -> ExportResult:
 def export_mteb(run_dir: Path, out: Path) -> ExportResult:
     """OUT/results/MODEL/REVISION/experiments/.../TASK.json, as mteb's `ResultCache(OUT)` keeps them.
 
-    One file per task, with an entry per subset. A benchmark that is no task of mteb keeps its own name and revision.
+    One file per task, with an entry per subset. A benchmark that is not a task of mteb keeps its own name and revision.
     """
     mteb = require("mteb", extra="mteb")
     exported = ExportResult([], [])
@@ -99,7 +99,7 @@ def export_mteb(run_dir: Path, out: Path) -> ExportResult:
         source, where = Provenance.read(row.revision), f"{row.engine} on {row.benchmark}"
         if row.verdict != "complete" or (source and source.sample):
             what = source.sample if source and source.sample else "incomplete"
-            exported.problems.append(f"{where}: left out, mteb's file cannot say {what!r}")
+            exported.problems.append(f"{where}: left out, a file of mteb cannot represent {what!r}")
             continue
         manifest = store.manifest()
         assert manifest is not None  # a store with scores has one
@@ -145,15 +145,15 @@ def export(run_dir: Path, format: str, *, out: Path, say: Callable[[str], None])
 
 
 def mteb_scores(qrels: Mapping[str, Mapping[str, int]], ranked: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """mteb's measures under mteb's names, means over the judged queries. Its nAUC is left out: it needs raw scores."""
-    named = {f"{name}_at_{cut}": each @ cut for name, each in MTEB_MEASURES.items() for cut in MTEB_CUTS}
+    """mteb's measures under mteb's names: means over the judged queries. nAUC is left out: it needs raw scores."""
+    named = {f"{name}_at_{cut}": family @ cut for name, family in MTEB_MEASURES.items() for cut in MTEB_CUTS}
     per_query: PerQuery = measure(qrels, ranked, list(named.values()))
-    means = {name: sum(per_query[str(each)].values()) / len(qrels) for name, each in named.items()}
+    means = {name: sum(per_query[str(parsed)].values()) / len(qrels) for name, parsed in named.items()}
     return {**means, "accuracy": means["recall_at_1"]}
 
 
 def _rows(run_dir: Path, problems: list[str]) -> Iterator[tuple[Row, Store]]:
-    """Every row that has scores to export, with its store."""
+    """Every row with scores to export, and its store; the others are added to `problems`."""
     for row in read(run_dir):
         if not row.pairs:
             problems.append(f"{row.engine} on {row.benchmark}: left out, it has no scores")
@@ -174,7 +174,7 @@ def _place(row: Row, split: str, source: Provenance | None, mteb: Any) -> MtebPl
         return MtebPlace(row.benchmark, row.revision, split, "default", UNKNOWN_LANGUAGE, "ndcg_at_10")
     try:
         metadata = mteb.get_task(source.task).metadata
-    except KeyError:  # the mteb of the run was another version
+    except KeyError:  # the run was made with another version of mteb
         subset = source.subset or "default"
         return MtebPlace(source.task, source.revision, split, subset, UNKNOWN_LANGUAGE, "ndcg_at_10")
     languages = metadata.hf_subsets_to_langscripts
@@ -183,7 +183,7 @@ def _place(row: Row, split: str, source: Provenance | None, mteb: Any) -> MtebPl
 
 
 def _meta(manifest: Manifest) -> Any:
-    """Every run with other candidates, options or versions is another experiment to mteb."""
+    """Runs that differ in candidates, options or versions are different experiments in mteb."""
     stages = {name: entry.candidates for name, entry in manifest.benchmarks.items()}
     shown = "+".join(sorted({f"{stage.source}-k{stage.k}" for stage in stages.values()}))
     identity = [manifest.options, manifest.versions, {name: stage.sha256 for name, stage in stages.items()}]

@@ -1,7 +1,7 @@
 """One of our engines as a model of mteb: `mteb.evaluate(MtebModel("torch", {...}), task)`.
 
-It is mteb's SearchProtocol, the one hook that shows where a query ends. It has no attribute `predict`: mteb would
-then take it for a cross-encoder and never call `search`.
+It implements mteb's SearchProtocol, the only hook that shows where a query ends. It must not have an attribute
+`predict`: mteb would take it for a cross-encoder and never call `search`.
 """
 
 import hashlib
@@ -23,11 +23,10 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class MtebModel:
-    """Scores the candidates of a reranking task, each query's with one call of the engine.
+    """Scores the candidates of a reranking task with one call of the engine per query.
 
-    mteb's cache does not know which first stage a converted task took its candidates from: it would answer for
-    another one with the old numbers. Name it in `first_stage` ("bm25-k100" and the hash of its list), or evaluate
-    with `cache=None`.
+    mteb's cache does not know the first stage of a converted task, and would return results of another first stage.
+    Name it in `first_stage` ("bm25-k100" and the hash of its lists), or evaluate with `cache=None`.
     """
 
     def __init__(self, kind: str, options: Mapping[str, Any], *, first_stage: str = "task") -> None:
@@ -55,7 +54,7 @@ class MtebModel:
         top_ranked: Mapping[str, Sequence[str]] | None = None,
         **_: object,
     ) -> dict[str, dict[str, float]]:
-        """Scores by query and document, the best `top_k` of each. Raises ScoringFailed: no score is never zero."""
+        """Scores by query and document, the best `top_k` of each. Raises ScoringFailed if a score is missing."""
         if top_ranked is None:
             raise ScoringFailed(
                 "a reranker needs candidates, and this task has none: "
@@ -63,8 +62,8 @@ class MtebModel:
             )
         texts = dict(query_texts(queries))
         if self._engine.prepares == "candidates":
-            wanted = dict.fromkeys(doc_id for query_id in texts for doc_id in top_ranked.get(query_id, ()))
-            self._engine.prepare(Picked(self._documents, wanted), analysis=self._analysis)
+            shown = dict.fromkeys(doc_id for query_id in texts for doc_id in top_ranked.get(query_id, ()))
+            self._engine.prepare(Picked(self._documents, shown), analysis=self._analysis)
         return {
             query_id: self._scores(text, list(dict.fromkeys(top_ranked.get(query_id, ()))), top_k)
             for query_id, text in texts.items()
@@ -81,7 +80,7 @@ class MtebModel:
 
 
 def model_meta(kind: str, description: Description, first_stage: str, fingerprinted: object) -> Any:
-    """mteb's ModelMeta. Whatever changes a score is in `experiment_kwargs`, which mteb keeps results apart by."""
+    """mteb's ModelMeta. Everything that changes a score is in `experiment_kwargs`, by which mteb separates results."""
     models = require("mteb.models", extra="mteb")
     model = description.model
     identity = json.dumps([description.document(), fingerprinted], sort_keys=True, default=str)

@@ -109,7 +109,7 @@ def prepare(config: Config, selection: Selection) -> list[Task]:
             continue
         benchmark = _load(entry, selection.limit)
         if benchmark.name in known:
-            raise ConfigError(f"benchmark {benchmark.name!r} is there twice: give one of them another `name`")
+            raise ConfigError(f"benchmark {benchmark.name!r} is listed twice: give one of them another `name`")
         known.append(benchmark.name)
         if names and benchmark.name not in names:
             continue
