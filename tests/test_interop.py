@@ -104,7 +104,7 @@ def test_a_run_that_lacks_queries_is_exported_and_says_so(
     answer = crispbench("export", "trec", tmp_path / "run", tmp_path / "runs")
     assert answer.code == 5
     assert answer.err == (
-        "crispbench: moody on animals: 1 queries have no scores and are not in the run; only trec_eval -c counts them as 0\n"
+        "crispbench: moody on animals: 1 queries have no scores and are not in the run; only trec_eval -c counts them\n"
     )
     assert len(read_run(tmp_path / "runs/moody/animals.trec.gz")) == 4
     assert len(read_run(tmp_path / "runs/fake/animals.trec.gz")) == 5

@@ -79,10 +79,8 @@ def evaluate(qrels: Qrels, scores: Mapping[str, Sequence[Score]], measures: Sequ
         best_first = {query_id: in_order(scored) for query_id, scored in some}
         judged = {query_id: qrels[query_id] for query_id in best_first if query_id in qrels}
         measured = measure(judged, {query_id: _doc_ids(ranked) for query_id, ranked in best_first.items()}, measures)
-        measured[TIE_AWARE] = {
-            query_id: _expected_ndcg(best_first[query_id], judged[query_id], 10) for query_id in judged
-        }
-        for name, values in measured.items():
+        tie_aware = {query_id: _expected_ndcg(best_first[query_id], judged[query_id], 10) for query_id in judged}
+        for name, values in (measured | {TIE_AWARE: tie_aware}).items():
             per_query[name].update(values)
         for ranked in best_first.values():
             pairs += len(ranked)

@@ -78,7 +78,7 @@ def export_trec(run_dir: Path, out: Path) -> ExportResult:
         if row.missing:
             exported.problems.append(
                 f"{row.engine} on {row.benchmark}: {len(row.missing)} queries have no scores and are not in the run; "
-                f"only trec_eval -c counts them as 0"
+                f"only trec_eval -c counts them"
             )
         path = out / row.engine / f"{quote(row.benchmark, safe='')}.trec.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
