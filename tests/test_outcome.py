@@ -16,6 +16,8 @@ VERBS = {
     "harness.run.report": "report",
     "harness.compare.verb": "compare",
     "harness.latency.verb": "latency",
+    "harness.ab.verb": "ab",
+    "harness.check.verb": "check",
     "harness.probe.verb": "probe",
     "harness.interop.export": "export",
     "harness.verbs.measure": "measure",

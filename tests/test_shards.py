@@ -10,13 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engines.base import EngineUnavailable
+from engines.base import Description, EngineUnavailable
 from harness.config import read_config
+from harness.manifest import Machine
 from harness.run import shards
 from harness.run.loop import Identity
 from harness.run.tasks import Selection, prepare
@@ -273,10 +275,11 @@ def test_a_shard_that_lost_its_worker_is_split_into_its_queries() -> None:
     assert (second.queries, second.documents, second.deaths) == ([shards.Query("b", "two", range(1))], ["z"], 1)
 
 
-def test_an_unlike_worker_is_named_with_the_first_field_that_differs() -> None:
-    one = Identity({"precision": "bf16"}, {"torch": "2.13"}, {"cpu": "A"})
+def test_a_different_worker_is_named_with_the_first_field_that_differs() -> None:
+    machine = Machine("Linux", "A", "2", "24", "none", "none")
+    one = Identity(Description(precision="bf16"), {"torch": "2.13"}, machine)
     assert shards.differing(one, one) == ""
-    other = one._replace(machine={"cpu": "B"})
+    other = one._replace(machine=replace(machine, cpu="B"))
     assert shards.differing(one, other) == "machine.cpu = 'B', the first has 'A'"
 
 
