@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import engines
-from engines.base import Description, Pair, ScoringFailed
+from engines.base import Description, Pair, PromptOptions, ScoringFailed
 from engines.fake import Fake, FakeOptions
 from engines.prompts.encoder import Prompt, PromptEncoder
 from engines.torch.engine import TorchEngine
@@ -580,6 +580,10 @@ def test_an_instruction_in_the_config_is_another_prompt_than_the_published_score
 ) -> None:
     class InstructedOptions(FakeOptions):
         instruction: str = ""
+
+        @property
+        def prompt(self) -> PromptOptions:
+            return PromptOptions("mxbai-v2", self.instruction, exact=True)
 
     class Instructed(Published):
         options_type = InstructedOptions

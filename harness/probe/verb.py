@@ -114,7 +114,7 @@ def probe(config: Path, options: ProbeOptions, *, say: Callable[[str], None]) ->
 def _examine(name: str, entry: EngineEntry, reference: Reference | None, options: ProbeOptions) -> list[ProbeCheck]:
     with _loaded(name, entry) as engine:
         golden = GOLDEN_MODELS.get(engine.describe().model, options.golden)
-        prompt = engine.options.prompt
+        prompt = entry.options.prompt
         instructed = prompt is not None and bool(prompt.instruction)
         return examine(ProbedEngine(engine, options.tolerance, reference, golden, instructed))
 
