@@ -1,4 +1,4 @@
-"""A/B runs with real processes: turns, records, canary, engines that fail or die, runs that are killed."""
+"""A/B runs with real processes: turns, records, the canary, engines that fail or die, killed runs."""
 
 import json
 import os
@@ -30,9 +30,9 @@ WORDS = ("cat", "dog", "bird", "fish", "worm")
 SMALL = LaunchPlan(launch_pairs=2, rounds=2, queries=5, warmup=3)
 WIDE: dict[Metric, float] = {"p50": 0.5, "throughput": 0.5}
 
-# Engines of an installed package, as processes find them.
+# A plugin package that is installed for the launched processes.
 ODD_ENGINES = '''
-"""Engines that a test needs: they exist in every process that has this folder on its path."""
+"""Engines for one test file; they exist in every process that has this folder on its path."""
 import os, signal
 from engines.base import Description, EngineUnavailable
 from engines.fake import Fake
@@ -100,7 +100,7 @@ def config_in(folder: Path) -> Path:
 
 
 def trimmed(path: Path) -> Path:
-    """The config without the kinds that exist only where odd_engines are installed."""
+    """Removes the kinds that exist only where the fixture `odd_engines` is active."""
     config = json.loads(path.read_text())
     config["engines"] = {name: entry for name, entry in config["engines"].items() if entry["kind"] in ("fake", "bm25")}
     path.write_text(json.dumps(config))
@@ -126,13 +126,13 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> AbResult:
     return ab(trimmed(config_in(tmp_path_factory.mktemp("ab"))), "quick", "bm25", margins=WIDE)
 
 
-def test_every_launch_is_a_process_of_its_own(ran: AbResult) -> None:
+def test_every_launch_runs_in_a_separate_process(ran: AbResult) -> None:
     launches = lines(ran.folder, "launch")
     assert [launch["arm"] for launch in launches] == ["A", "B", "B", "A"]
     assert len({launch["pid"] for launch in launches}) == 4
 
 
-def test_rounds_take_turns_abba_and_then_baab(ran: AbResult) -> None:
+def test_rounds_alternate_in_the_order_abba_and_then_baab(ran: AbResult) -> None:
     turns = [(turn["launch_pair"], turn["arm"], turn["round"]) for turn in lines(ran.folder, "turn")]
     assert turns == [
         *[(1, "A", 0), (1, "B", 0), (1, "A", 1), (1, "B", 1), (1, "B", 2), (1, "A", 2)],
@@ -140,7 +140,7 @@ def test_rounds_take_turns_abba_and_then_baab(ran: AbResult) -> None:
     ]
 
 
-def test_both_sides_score_the_same_queries_in_the_same_order(ran: AbResult) -> None:
+def test_both_engines_score_the_same_queries_in_the_same_order(ran: AbResult) -> None:
     samples = sorted(lines(ran.folder, "sample"), key=lambda line: (line["launch_pair"], line["arm"]))
     scored = [
         [(line["query_id"], line["pairs"], line["round"]) for line in launch]
@@ -184,20 +184,20 @@ def test_the_result_records_engines_machine_and_candidates_and_is_complete(ran: 
     assert len(lines(ran.folder, "end")) == 1
 
 
-def test_the_report_lies_beside_the_samples(ran: AbResult) -> None:
+def test_the_report_is_written_beside_the_samples(ran: AbResult) -> None:
     assert {path.name for path in ran.folder.iterdir()} >= {*page.FILES, "samples.jsonl", "ab.json"}
     text = (ran.folder / "ab.md").read_text()
     assert "**INCONCLUSIVE" in text and "ratios.png" in text and "| p50 |" in text
     assert (ran.folder / "ratios.svg").read_text().lstrip().startswith("<?xml")
 
 
-def test_the_page_of_a_recorded_run_is_the_same_again(ran: AbResult) -> None:
+def test_the_page_of_a_recorded_run_is_reproduced_byte_for_byte(ran: AbResult) -> None:
     page.write(replace(result.read(ran.folder), folder=ran.folder / "logs"))
     for name in ("index.html", "ab.md", "table.tex", "ratios.svg"):
         assert (ran.folder / "logs" / name).read_bytes() == (ran.folder / name).read_bytes()
 
 
-def test_two_launch_pairs_decide_nothing_and_the_report_says_how_many_do(ran: AbResult) -> None:
+def test_two_launch_pairs_decide_nothing_and_the_report_names_the_number_needed(ran: AbResult) -> None:
     assert ran.outcome == "inconclusive"
     text = printed(ran.report())
     assert "2 launch pairs cannot show a regression on one of 2 metrics: at least 6 are needed" in text
@@ -205,7 +205,7 @@ def test_two_launch_pairs_decide_nothing_and_the_report_says_how_many_do(ran: Ab
     assert text.splitlines()[-1] == "INCONCLUSIVE: p50, throughput not decided"
 
 
-def test_an_earlier_run_is_kept_unless_it_is_to_be_replaced(ran: AbResult) -> None:
+def test_an_earlier_run_is_kept_without_fresh(ran: AbResult) -> None:
     before = (ran.folder / "samples.jsonl").read_bytes()
     config = ran.folder.parent / "small.yaml"
     with pytest.raises(ConfigError, match="holds an earlier run: --fresh"):
@@ -213,7 +213,7 @@ def test_an_earlier_run_is_kept_unless_it_is_to_be_replaced(ran: AbResult) -> No
     assert (ran.folder / "samples.jsonl").read_bytes() == before
 
 
-def test_an_engine_that_prints_disturbs_nothing(odd_config: Path) -> None:
+def test_output_printed_by_an_engine_goes_to_its_log(odd_config: Path) -> None:
     ran = ab(odd_config, "quick", "chatty", plan=LaunchPlan(1, 1, 5, 1))
     assert ran.document()["complete"]
     assert "loading, please wait" in (ran.folder / "logs/1-1-B.log").read_text()
@@ -229,7 +229,7 @@ def test_an_engine_that_prints_disturbs_nothing(odd_config: Path) -> None:
         ("restless", "engine B: description 'revision' was"),
     ],
 )
-def test_an_engine_that_fails_ends_the_run_in_one_line_and_leaves_it_incomplete(
+def test_a_failing_engine_ends_the_run_with_one_line_and_leaves_it_incomplete(
     odd_config: Path, engine: str, message: str
 ) -> None:
     with pytest.raises(LaunchFailed) as caught:
@@ -242,11 +242,12 @@ def test_an_engine_that_fails_ends_the_run_in_one_line_and_leaves_it_incomplete(
     assert not (folder / "ab.md").exists()
 
 
-def test_what_was_measured_before_a_death_is_kept(odd_config: Path) -> None:
+def test_measurements_before_the_death_of_an_engine_are_kept(odd_config: Path) -> None:
     with pytest.raises(LaunchFailed):
         ab(odd_config, "quick", "deadly", plan=LaunchPlan(launch_pairs=1, rounds=3, queries=5, warmup=1))
     kept = [(turn["arm"], turn["round"]) for turn in lines(odd_config.parent / "out", "turn")]
-    assert kept == [("A", 0), ("B", 0), ("A", 1), ("B", 1)]  # 1 + 6 queries of B; the 13th is in its second round
+    # B scores 1 + 6 queries in its first round; the 13th query is in its second.
+    assert kept == [("A", 0), ("B", 0), ("A", 1), ("B", 1)]
     assert gone(*(launch["pid"] for launch in lines(odd_config.parent / "out", "launch")))
 
 
@@ -281,7 +282,7 @@ ab(config, ("quick", "slow"), AbOptions(plan=LaunchPlan(50, 50, 5, 1)), out=conf
 """
 
 
-def test_a_killed_run_keeps_what_it_has_is_incomplete_and_leaves_no_process(tmp_path: Path) -> None:
+def test_a_killed_run_keeps_its_samples_is_incomplete_and_leaves_no_process(tmp_path: Path) -> None:
     config = trimmed(config_in(tmp_path))
     parent = subprocess.Popen([sys.executable, "-c", COMMAND, str(config)], cwd=ROOT, stderr=subprocess.DEVNULL)
     samples = tmp_path / "out/samples.jsonl"
@@ -296,7 +297,7 @@ def test_a_killed_run_keeps_what_it_has_is_incomplete_and_leaves_no_process(tmp_
     assert json.loads((tmp_path / "out/ab.json").read_text())["complete"] is False
     assert gone(*(line["pid"] for line in whole if line["event"] == "launch"))
     kept = journal.read(tmp_path / "out")
-    assert (kept.complete, kept.first_set("A")) == (False, [])  # no launch is whole
+    assert (kept.complete, kept.first_set("A")) == (False, [])  # every launch was cut short
     with pytest.raises(StoreError, match="the run is incomplete"):
         result.read(tmp_path / "out")
 
@@ -306,7 +307,7 @@ Sets = Callable[..., list[int]]
 
 @pytest.fixture
 def sets(monkeypatch: pytest.MonkeyPatch) -> Sets:
-    """Launches without processes: B is slower by the share that each set is given. Returns the sets as they ran."""
+    """Replaces processes by computed times; in every set B is slower by its share. Returns the sets in their order."""
 
     def give(*slower: float) -> list[int]:
         seen: list[int] = []
@@ -334,15 +335,15 @@ def sets(monkeypatch: pytest.MonkeyPatch) -> Sets:
         ((0.0, 0.2), None, "PASS: B is not slower than the margins allow (p50, p95, throughput)"),
     ],
 )
-def test_a_red_set_is_launched_again_before_it_is_a_regression(
+def test_a_red_set_is_repeated_before_it_counts_as_a_regression(
     tmp_path: Path, sets: Sets, slower: tuple[float, float], confirmed: bool | None, sentence: str
 ) -> None:
     seen = sets(*slower)
-    found = ab(trimmed(config_in(tmp_path)), "quick", "slow", plan=LaunchPlan(launch_pairs=6))
-    assert found.document()["outcome"] == found.outcome == sentence.split(":")[0].lower()
-    assert found.document()["confirmed"] is found.confirmed is confirmed
+    ran = ab(trimmed(config_in(tmp_path)), "quick", "slow", plan=LaunchPlan(launch_pairs=6))
+    assert ran.document()["outcome"] == ran.outcome == sentence.split(":")[0].lower()
+    assert ran.document()["confirmed"] is ran.confirmed is confirmed
     assert seen == [1] * 6 + ([] if confirmed is None else [2] * 6)
-    assert printed(found.report()).splitlines()[-1].startswith(sentence)
+    assert printed(ran.report()).splitlines()[-1].startswith(sentence)
 
 
 def test_a_run_that_measures_no_metric_is_inconclusive_and_has_a_page(tmp_path: Path, sets: Sets) -> None:
@@ -352,14 +353,15 @@ def test_a_run_that_measures_no_metric_is_inconclusive_and_has_a_page(tmp_path: 
     assert ran.page.is_file()
 
 
-def test_a_canary_leaves_its_noise_floor_for_the_next_run(tmp_path: Path, sets: Sets) -> None:
+def test_the_noise_floor_of_a_canary_is_used_by_the_next_run(tmp_path: Path, sets: Sets) -> None:
     sets(0.005)
     config = trimmed(config_in(tmp_path))
-    found = ab(config, "quick", plan=LaunchPlan(launch_pairs=6), canary=True)
-    assert found.folder == tmp_path / "out/canary"
-    assert [found.setup.arms[arm].engine for arm in ARMS] == ["quick", "quick"]
-    # Slowdowns are 1.005 times 1.001 to 1.006; third smallest and third largest average of two: (1 + 3)/2, (4 + 6)/2.
-    assert "\nA against A: p50 ratio 1.009 [1.007, 1.010], p95" in printed(found.report())
+    ran = ab(config, "quick", plan=LaunchPlan(launch_pairs=6), canary=True)
+    assert ran.folder == tmp_path / "out/canary"
+    assert [ran.setup.arms[arm].engine for arm in ARMS] == ["quick", "quick"]
+    # Slowdowns are 1.005 times 1.001 to 1.006. The interval ends at the third smallest and the third largest average
+    # of two: (1 + 3)/2 and (4 + 6)/2.
+    assert "\nA against A: p50 ratio 1.009 [1.007, 1.010], p95" in printed(ran.report())
     after = ab(config, "quick", "slow", plan=LaunchPlan(launch_pairs=6))
     assert after.document()["noise_floor"]["metrics"]["p50"] == pytest.approx(1.005 * 1.005 - 1, abs=1e-5)
     assert "noise floor, A against A: p50 1.0%, p95 1.0%, throughput 1.0%" in after.notes
@@ -378,14 +380,14 @@ def test_a_noise_floor_of_another_engine_is_not_used(tmp_path: Path, sets: Sets)
     sets(0.0)
     config = trimmed(config_in(tmp_path))
     ab(config, "bm25", canary=True)
-    found = ab(config, "quick", "slow")
-    assert any("is from engine 'bm25' or another machine: not used" in note for note in found.notes)
+    ran = ab(config, "quick", "slow")
+    assert any("is from engine 'bm25' or another machine: not used" in note for note in ran.notes)
 
 
 @pytest.mark.parametrize(
     ("names", "canary", "message"),
     [
-        (("quick", "nobody"), False, "engine 'nobody' is not in the config; it has quick, slow"),
+        (("quick", "missing"), False, "engine 'missing' is not in the config; it has quick, slow"),
         (("quick",), False, "engines quick: expected two different ones"),
         (("quick", "quick"), False, "expected two different ones"),
         ((), True, "engines none: expected two different ones"),
@@ -400,7 +402,7 @@ def test_engines_that_cannot_be_compared_are_refused_before_a_launch(
     assert not (tmp_path / "out").exists()
 
 
-def test_margins_are_read_from_texts() -> None:
+def test_margins_are_read_from_the_command_line() -> None:
     assert read_margins([], MARGINS) == {"p50": 0.03, "p95": 0.05, "p99": 0.10, "throughput": 0.02}
     assert read_margins(["p50=0.01", "p99=none"], MARGINS) == {"p50": 0.01, "p95": 0.05, "throughput": 0.02}
 
@@ -411,7 +413,7 @@ def test_a_margin_that_cannot_be_read_is_refused(text: str) -> None:
         read_margins([text], MARGINS)
 
 
-def test_no_metric_at_all_is_refused() -> None:
+def test_margins_that_leave_no_metric_are_refused() -> None:
     with pytest.raises(BadOptions, match="no metric is left"):
         read_margins([f"{name}=none" for name in METRICS], MARGINS)
 

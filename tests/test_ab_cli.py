@@ -1,4 +1,4 @@
-"""The verb `ab`: its exit codes, its document, its complaints."""
+"""The verb `ab`: its exit codes, its JSON document, its error lines."""
 
 import json
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def config(animals: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def slower(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Launches without processes, whose B is slower by this share."""
+    """Replaces processes by computed times; B is slower by the given share."""
 
     def give(share: float) -> None:
         def launch_pair(
@@ -51,7 +51,7 @@ def slower(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 @pytest.mark.parametrize(("share", "code"), [(0.0, 0), (0.2, 1), (0.0165, 3)])
-def test_the_exit_code_is_the_verdict(
+def test_the_exit_code_follows_from_the_verdict(
     config: Path, crispbench: Callable[..., Any], slower: Callable[[float], None], share: float, code: int
 ) -> None:
     slower(share)
@@ -75,7 +75,7 @@ def test_real_processes_are_launched_and_the_table_is_printed(
     assert answer.err.endswith("out/index.html\n")
 
 
-def test_an_engine_that_cannot_score_is_one_line_and_exit_5(
+def test_an_engine_that_cannot_score_ends_with_one_line_and_exit_5(
     config: Path, tmp_path: Path, crispbench: Callable[..., Any]
 ) -> None:
     arguments = ("--engine", "a", "--engine", "bad", "--launch-pairs", 1, *SMALL)
@@ -94,7 +94,7 @@ def test_an_engine_that_cannot_score_is_one_line_and_exit_5(
         ),
     ],
 )
-def test_a_request_that_cannot_be_met_is_one_line_and_exit_2(
+def test_an_impossible_request_ends_with_one_line_and_exit_2(
     config: Path, tmp_path: Path, crispbench: Callable[..., Any], arguments: tuple[str, ...], message: str
 ) -> None:
     answer = crispbench("ab", config, *arguments, "--out", tmp_path / "out")

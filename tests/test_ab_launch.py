@@ -1,4 +1,4 @@
-"""The parts around a launch: the schedule, garbage collection, what else the machine did."""
+"""The parts around a launch: the schedule, garbage collection, the load of other processes."""
 
 import gc
 import json
@@ -23,14 +23,14 @@ from harness.latency.conditions import cores
 
 @given(st.integers(1, 4), st.integers(1, 6), st.integers(1, 9), st.integers(0, 9), st.integers(1, 60))
 def test_both_engines_score_the_same_queries_in_every_round(
-    launch_pair: int, rounds: int, queries: int, warmup: int, known: int
+    launch_pair: int, rounds: int, queries: int, warmup: int, available: int
 ) -> None:
     by_arm: dict[str, list[tuple[int, Sequence[int], int]]] = {"A": [], "B": []}
-    for step in steps(LaunchPlan(1, rounds, queries, warmup), launch_pair, known):
+    for step in steps(LaunchPlan(1, rounds, queries, warmup), launch_pair, available):
         by_arm[step.arm].append((step.round, step.numbers, step.warmup))
     assert by_arm["A"] == by_arm["B"]
     assert [len(numbers) - skipped for _, numbers, skipped in by_arm["A"]] == [0, *[queries] * rounds]
-    assert all(0 <= number < known for _, numbers, _ in by_arm["A"] for number in numbers)
+    assert all(0 <= number < available for _, numbers, _ in by_arm["A"] for number in numbers)
 
 
 def test_with_enough_queries_a_launch_scores_no_query_twice() -> None:
@@ -39,12 +39,12 @@ def test_with_enough_queries_a_launch_scores_no_query_twice() -> None:
     assert sorted(scored) == list(range(queries_wanted(plan)))
 
 
-def test_the_order_within_a_launch_pair_is_abba_and_turns_with_the_next() -> None:
+def test_the_order_within_a_launch_pair_is_abba_and_alternates_with_baab() -> None:
     orders = ["".join(step.arm for step in steps(LaunchPlan(), number, 50) if step.round) for number in (1, 2, 3)]
     assert orders == ["ABBAABBA", "BAABBAAB", "ABBAABBA"]
 
 
-def test_a_line_is_in_the_file_before_the_next_is_written(tmp_path: Path) -> None:
+def test_every_line_is_on_disk_before_the_next_one_is_written(tmp_path: Path) -> None:
     with Journal.open(tmp_path, LaunchPlan(rounds=1, queries=2)) as journal:
         journal.launch(LoadedLaunch(1, 1, "A", 1, 0.1, Description(model="m"), versions={}, machine={}))
         journal.turn(Turn(1, 1, "A", 1, ["w", "q", "r"], [3, 3, 3], [0.9, 0.1, 0.2], 1, turn()))
@@ -55,7 +55,7 @@ def test_a_line_is_in_the_file_before_the_next_is_written(tmp_path: Path) -> Non
     assert (samples.complete, samples.launches[0].description) == (True, Description(model="m"))
 
 
-def test_a_record_that_a_kill_cut_short_is_read_up_to_there(tmp_path: Path) -> None:
+def test_a_journal_that_a_kill_cut_short_is_read_up_to_the_cut(tmp_path: Path) -> None:
     with Journal.open(tmp_path, LaunchPlan(rounds=1, queries=1)) as journal:
         journal.turn(Turn(1, 1, "B", 1, ["q"], [3], [0.1], 0, turn()))
         journal.turn(Turn(1, 2, "B", 1, ["q"], [3], [0.2], 0, turn()))
@@ -65,7 +65,7 @@ def test_a_record_that_a_kill_cut_short_is_read_up_to_there(tmp_path: Path) -> N
 
 
 class Attentive(Fake):
-    """Notes whether garbage could be collected while it scored."""
+    """Records whether garbage could be collected while it scored."""
 
     def __init__(self) -> None:
         super().__init__(FakeOptions())
@@ -90,12 +90,12 @@ def test_garbage_is_collected_again_after_an_engine_failed() -> None:
     assert gc.isenabled()
 
 
-def test_the_time_is_that_of_the_call_to_score() -> None:
+def test_the_time_of_a_query_includes_the_call_to_score() -> None:
     (slept_s,) = launch.take(Fake(FakeOptions(delay_s=0.02)), [[Pair("a", "b")]])["service_s"]
     assert slept_s >= 0.02
 
 
-def test_a_launch_describes_its_engine_and_takes_turns_until_its_input_ends() -> None:
+def test_a_launch_describes_its_engine_and_serves_turns_until_its_input_ends() -> None:
     replies: list[dict[str, Any]] = []
     questions = [["q", ["d"]], ["r", ["d", "e"]]]
     setup = {"kind": "fake", "options": {}, "query_ids": ["1", "2"], "questions": questions, "documents": []}
@@ -108,9 +108,9 @@ def test_a_launch_describes_its_engine_and_takes_turns_until_its_input_ends() ->
 
 
 def turn(
-    others: float | None = 0.0, cpu: float | None = 2600.0, gpu: float | None = None, wall_s: float = 1.0
+    others_cores: float | None = 0.0, cpu: float | None = 2600.0, gpu: float | None = None, wall_s: float = 1.0
 ) -> TurnConditions:
-    return TurnConditions(wall_s, others, 2, 0.5, cpu, gpu)
+    return TurnConditions(wall_s, others_cores, 2, 0.5, cpu, gpu)
 
 
 @pytest.mark.parametrize(
@@ -126,21 +126,23 @@ def turn(
         ([turn(cpu=None), turn(cpu=None)], []),
     ],
 )
-def test_a_launch_is_marked_when_others_worked_or_a_clock_changed(
+def test_a_launch_is_marked_when_other_processes_worked_or_a_clock_changed(
     turns: list[TurnConditions], marks: list[str]
 ) -> None:
     assert conditions.marks(turns) == marks
 
 
-def test_the_work_of_others_is_that_of_all_cores_without_our_own() -> None:
+def test_the_load_of_other_processes_excludes_our_own() -> None:
     now = conditions.start()
     earlier = now.before._replace(busy_s=(now.before.busy_s or 0) - 7.0, own_s=now.before.own_s - 3.0)
     during = conditions.since(conditions.Start(now.at_s - 2.0, earlier))
-    assert during.others_cores == pytest.approx((7 - 3) / 2, rel=0.2)  # the machine works on while it is read
+    assert during.others_cores == pytest.approx((7 - 3) / 2, rel=0.2)  # the machine keeps working while it is read
     assert during.cores == len(cores())
 
 
-def test_the_work_of_others_is_unknown_where_the_system_does_not_count_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_load_of_other_processes_is_unknown_where_the_system_does_not_count_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(conditions, "open_nvml", lambda: (None, []))
     now = conditions.start()
     during = conditions.since(now._replace(before=now.before._replace(busy_s=None)))

@@ -82,7 +82,9 @@ def test_the_bound_lies_below_the_interval_exactly_when_the_test_rejects_it(valu
 
 
 @given(st.lists(numbers, min_size=3, max_size=7), st.lists(numbers, min_size=4, max_size=7), numbers)
-def test_the_same_holds_without_pairs(a: list[float], b: list[float], bound: float) -> None:
+def test_an_unpaired_bound_lies_below_the_interval_exactly_when_the_test_rejects_it(
+    a: list[float], b: list[float], bound: float
+) -> None:
     shift = unpaired(a, b, bound)
     assert shift.lo is not None
     assert (shift.lo > bound) == (shift.p_slower <= ALPHA)
@@ -90,12 +92,12 @@ def test_the_same_holds_without_pairs(a: list[float], b: list[float], bound: flo
 
 @given(st.lists(numbers, min_size=5, max_size=12))
 def test_swapped_engines_mirror_the_interval(values: list[float]) -> None:
-    one, other = paired(values, 0.0), paired([-value for value in values], 0.0)
-    assert (one.lo, one.value, one.hi) == (-other.hi, -other.value, -other.lo)  # type: ignore[operator]
+    shift, mirrored = paired(values, 0.0), paired([-value for value in values], 0.0)
+    assert (shift.lo, shift.value, shift.hi) == (-mirrored.hi, -mirrored.value, -mirrored.lo)  # type: ignore[operator]
 
 
-def test_three_launches_each_just_reach_the_level() -> None:
-    shift = unpaired([1.0, 2.0, 3.0], [11.0, 12.0, 13.0], 0.0)  # one order of 20 puts all of b above all of a
+def test_three_launches_per_engine_just_reach_the_level() -> None:
+    shift = unpaired([1.0, 2.0, 3.0], [11.0, 12.0, 13.0], 0.0)  # 1 of 20 orders puts all of b above all of a
     assert (shift.p_slower, shift.level) == (1 / 20, 0.95)
     assert (shift.lo, shift.hi) == (11 - 3, 13 - 1)
 

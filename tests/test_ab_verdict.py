@@ -1,4 +1,4 @@
-"""The gate: margins, Holm, confirmation, missing percentiles; and its verdicts on simulated engines."""
+"""The gate: margins, Holm, confirmation, missing percentiles, and its verdicts on simulated engines."""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ SPREAD = (-0.012, 0.004, -0.007, 0.011, -0.002, 0.008, -0.010, 0.003, 0.006, -0.
 
 
 def launch(seconds: float, *, rounds: int = 4, queries: int = 25) -> Launch:
-    """A launch whose queries all take the same time, so that every metric's ratio is that of the seconds."""
+    """A launch whose queries all take `seconds`: the ratio of every metric is the ratio of the seconds."""
     return [Round([seconds] * queries, [30] * queries)] * rounds
 
 
@@ -29,9 +29,9 @@ def launch_pairs(slower: float, *, number: int = 10, queries: int = 25) -> list[
     ]
 
 
-def test_an_engine_that_is_slower_than_the_margin_by_far_is_a_regression() -> None:
-    found = judge(launch_pairs(0.10), {"p50": 0.03, "throughput": 0.02})
-    assert red(found) == ["p50", "throughput"]
+def test_an_engine_far_slower_than_the_margin_is_a_regression() -> None:
+    findings = judge(launch_pairs(0.10), {"p50": 0.03, "throughput": 0.02})
+    assert red(findings) == ["p50", "throughput"]
 
 
 def test_an_equal_engine_passes() -> None:
@@ -50,33 +50,33 @@ def test_an_interval_that_contains_the_margin_is_inconclusive() -> None:
 
 
 def test_a_slowdown_within_the_margin_passes_although_it_is_certain() -> None:
-    found = judge(launch_pairs(0.02), {"p50": 0.05})["p50"]
-    assert found.outcome == "pass"
-    assert found.shift is not None and found.shift.lo is not None and found.shift.lo > 0
+    finding = judge(launch_pairs(0.02), {"p50": 0.05})["p50"]
+    assert finding.outcome == "pass"
+    assert finding.shift is not None and finding.shift.lo is not None and finding.shift.lo > 0
 
 
-def test_one_metric_that_is_not_decided_keeps_the_whole_from_passing() -> None:
+def test_one_undecided_metric_keeps_the_run_from_passing() -> None:
     assert conclude(judge(launch_pairs(0.02), {"p50": 0.02, "p95": 0.5})).outcome == "inconclusive"
 
 
 def test_lower_throughput_is_a_slowdown_in_time_per_pair() -> None:
     a, b = [Round([1.0, 1.0], [10, 20])], [Round([1.0, 2.0], [10, 20])]  # 15 and 10 pairs/s
-    found = judge([LaunchPair(a, b)] * 6, {"throughput": 0.02})["throughput"]
-    assert found.shift is not None and math.exp(found.shift.value) == pytest.approx(1.5)
+    finding = judge([LaunchPair(a, b)] * 6, {"throughput": 0.02})["throughput"]
+    assert finding.shift is not None and math.exp(finding.shift.value) == pytest.approx(1.5)
 
 
-def test_p50_outvotes_one_disturbed_turn_and_throughput_counts_it() -> None:
+def test_one_disturbed_turn_does_not_move_p50_and_does_move_throughput() -> None:
     calm, disturbed = Round([0.05] * 25, [30] * 25), Round([0.50] * 25, [30] * 25)
-    found = judge([LaunchPair([calm] * 4, [calm, disturbed, calm, calm])] * 6, {"p50": 0.03, "throughput": 0.02})
-    assert found["p50"].slowdowns == [0.0] * 6
+    findings = judge([LaunchPair([calm] * 4, [calm, disturbed, calm, calm])] * 6, {"p50": 0.03, "throughput": 0.02})
+    assert findings["p50"].slowdowns == [0.0] * 6
     # 3 rounds at 1 and one at 10: 13/4
-    assert math.exp(found["throughput"].slowdowns[0]) == pytest.approx(3.25)
+    assert math.exp(findings["throughput"].slowdowns[0]) == pytest.approx(3.25)
 
 
-def test_p50_compares_the_rounds_that_followed_each_other() -> None:
-    one, two = Round([1.0] * 25, [3] * 25), Round([2.0] * 25, [3] * 25)
-    found = judge([LaunchPair([one, one, two, two], [one, two, two, two])], {"p50": 0.03})
-    assert found["p50"].slowdowns == [0.0]  # over all queries at once, p50 would be 1 s and 2 s
+def test_p50_compares_adjacent_rounds() -> None:
+    fast, slow = Round([1.0] * 25, [3] * 25), Round([2.0] * 25, [3] * 25)
+    findings = judge([LaunchPair([fast, fast, slow, slow], [fast, slow, slow, slow])], {"p50": 0.03})
+    assert findings["p50"].slowdowns == [0.0]  # over all queries at once, p50 would be 1 s and 2 s
 
 
 @pytest.mark.parametrize(
@@ -89,10 +89,10 @@ def test_percentiles_are_nearest_ranks(metric: Metric, rank: int) -> None:
     assert judge([LaunchPair(b, a)], {metric: 0.0})[metric].slowdowns == [pytest.approx(math.log(rank))]
 
 
-def test_a_percentile_without_enough_queries_is_not_measured_and_says_how_many_it_needs() -> None:
-    found = judge(launch_pairs(0.0), MARGINS)["p99"]
-    assert (found.outcome, found.shift, found.p_holm) == (None, None, None)
-    assert found.reason == "needs 299 queries per launch, and there are 100"
+def test_a_percentile_without_enough_queries_is_not_measured_and_states_the_number_needed() -> None:
+    finding = judge(launch_pairs(0.0), MARGINS)["p99"]
+    assert (finding.outcome, finding.shift, finding.p_holm) == (None, None, None)
+    assert finding.reason == "needs 299 queries per launch, and there are 100"
 
 
 def test_with_enough_queries_p99_is_measured() -> None:
@@ -100,25 +100,25 @@ def test_with_enough_queries_p99_is_measured() -> None:
 
 
 def test_holm_counts_the_metrics_that_are_measured() -> None:
-    found = judge(launch_pairs(0.2, number=6), {"p50": 0.03, "p95": 0.05, "p99": 0.1, "throughput": 0.02})
-    assert found["p50"].p_holm == pytest.approx(3 / 64)  # each of three has p = 1/64
-    assert red(found) == ["p50", "p95", "throughput"]
+    findings = judge(launch_pairs(0.2, number=6), {"p50": 0.03, "p95": 0.05, "p99": 0.1, "throughput": 0.02})
+    assert findings["p50"].p_holm == pytest.approx(3 / 64)  # all three have p = 1/64
+    assert red(findings) == ["p50", "p95", "throughput"]
 
 
-def test_six_launch_pairs_cannot_be_red_over_four_metrics() -> None:
-    found = judge(launch_pairs(1.0, number=6, queries=75), MARGINS)
-    assert red(found) == []
-    assert {entry.outcome for entry in found.values()} == {"inconclusive"}
-    assert "Holm" in found["p50"].reason
+def test_six_launch_pairs_cannot_show_a_regression_on_four_metrics() -> None:
+    findings = judge(launch_pairs(1.0, number=6, queries=75), MARGINS)
+    assert red(findings) == []
+    assert {finding.outcome for finding in findings.values()} == {"inconclusive"}
+    assert "Holm" in findings["p50"].reason
 
 
-def test_four_launch_pairs_decide_nothing_and_say_how_many_do() -> None:
-    found = judge(launch_pairs(1.0, number=4), {"p50": 0.03})["p50"]
-    assert found.outcome == "inconclusive"
-    assert found.reason == "too few launches for an interval; 5 pairs can decide"
+def test_four_launch_pairs_decide_nothing_and_the_reason_names_the_number_needed() -> None:
+    finding = judge(launch_pairs(1.0, number=4), {"p50": 0.03})["p50"]
+    assert finding.outcome == "inconclusive"
+    assert finding.reason == "too few launches for an interval; 5 pairs can decide"
 
 
-def test_a_red_set_is_a_regression_only_when_a_second_one_is_red_too() -> None:
+def test_a_red_set_is_a_regression_only_when_a_second_set_is_red_too() -> None:
     first = judge(launch_pairs(0.10), MARGINS)
     again, quiet = (judge(launch_pairs(slower), {"p50": 0.03}) for slower in (0.10, 0.0))
     assert (conclude(first, again).outcome, conclude(first, again).confirmation) == ("regression", again)
@@ -131,8 +131,8 @@ def test_a_run_without_a_measured_metric_does_not_pass() -> None:
     assert conclude(judge(launch_pairs(0.0), {"p99": 0.1})).outcome == "inconclusive"
 
 
-# The simulated machine: queries of 50 ms, drift with an autocorrelation time of 60 s, an offset that every process
-# keeps for its life, noise in every query, and one query in a hundred that takes three times as long.
+# The simulated machine: queries take 50 ms and drift with an autocorrelation time of 60 s. Every process has a constant
+# offset. Every query has noise, and one query in a hundred takes three times as long.
 QUERY_S, DRIFT, TAU_S, OFFSET, NOISE, SPIKES, SPIKE = 0.05, 0.05, 60.0, 0.015, 0.03, 0.01, 3.0
 LOADING_QUERIES = 200  # the time between launch pairs, in queries
 TRIALS = 300
@@ -172,7 +172,7 @@ def shares(margins: Mapping[Metric, float], slower: float) -> tuple[float, float
     return sum(alarm for _, alarm in trials) / TRIALS, sum(v.outcome == "regression" for v, _ in trials) / TRIALS
 
 
-def test_on_the_same_machine_a_test_over_pooled_queries_would_raise_an_alarm_far_more_often() -> None:
+def test_a_test_over_pooled_queries_would_raise_far_more_alarms_on_the_same_machine() -> None:
     rng, alarms = np.random.default_rng(20261124), 0
     for _ in range(100):
         both = simulated(rng, 0.0, number=1)[0]
@@ -181,7 +181,7 @@ def test_on_the_same_machine_a_test_over_pooled_queries_would_raise_an_alarm_far
     assert alarms > 20
 
 
-def test_false_alarms_stay_below_five_percent_on_a_drifting_machine_even_without_a_margin() -> None:
+def test_false_alarms_stay_below_five_percent_on_a_drifting_machine_without_a_margin() -> None:
     alarms, regressions = shares(dict.fromkeys(METRICS, 0.0), 0.0)
     assert 0 < alarms <= 0.05  # no alarm at all would mean a blind gate
     assert regressions <= 0.0025 + 1 / TRIALS
@@ -192,11 +192,11 @@ def test_with_the_shipped_margins_equal_engines_raise_no_alarm() -> None:
     assert alarms <= 0.01
 
 
-def test_five_percent_slower_than_a_margin_of_one_percent_is_found_and_confirmed() -> None:
+def test_a_slowdown_of_five_percent_is_detected_and_confirmed_with_a_margin_of_one_percent() -> None:
     _, regressions = shares(dict.fromkeys(METRICS, 0.01), 0.05)
     assert regressions >= 0.95
 
 
-def test_seven_percent_slower_is_found_with_the_shipped_margins() -> None:
+def test_a_slowdown_of_seven_percent_is_detected_with_the_shipped_margins() -> None:
     _, regressions = shares(MARGINS, 0.07)
     assert regressions >= 0.95

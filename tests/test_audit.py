@@ -1,4 +1,4 @@
-"""What odd texts a run's prompts had to take, and nDCG@10 without their queries; by hand, then through whole runs."""
+"""Odd texts in a run's prompts and nDCG@10 without their queries: computed by hand, then through whole runs."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from harness.figures.audit import KINDS, NO_QUALITY, NOT_COUNTED, NOT_EXAMINED, 
 from harness.records import Audit, Oddities, Sample
 
 ROOT = Path(__file__).parents[1]
-SECOND = 1 / math.log2(3)  # nDCG of one relevant document in the second place
+SECOND = 1 / math.log2(3)  # nDCG of one relevant document at rank 2
 
 
 # Texts
@@ -38,10 +38,10 @@ def test_empty_duplicate_and_shared_texts_are_counted_by_hand() -> None:
     lists = {"q1": ("a", "b", "c"), "q2": ("c", "e", "f"), "q3": ("d",), "q4": (), "q5": ("h", "i")}
     assert oddities(documents, lists) == {
         "q1": Oddities(empty=1, duplicate=2, shared=2),
-        "q2": Oddities(empty=2, duplicate=0, shared=0),  # two that are empty are nobody's duplicates
-        "q3": Oddities(empty=0, duplicate=0, shared=1),  # with a and b, of another query
+        "q2": Oddities(empty=2, duplicate=0, shared=0),  # empty texts are not duplicates of each other
+        "q3": Oddities(empty=0, duplicate=0, shared=1),  # shared with a and b of another query
         "q4": Oddities(0, 0, 0),
-        "q5": Oddities(0, 0, 0),  # half a character is not the question mark that stands for it
+        "q5": Oddities(0, 0, 0),  # a lone surrogate differs from the question mark that is printed for it
     }
 
 
@@ -54,15 +54,15 @@ texts = st.sampled_from(["", " ", "x", "x ", "\ud800", "?", "long " * 9])
 
 
 @given(st.lists(texts, min_size=1, max_size=8), st.data())
-def test_counts_are_those_of_comparing_every_text_with_every_other(listed: list[str], data: st.DataObject) -> None:
-    documents = {f"d{place}": text for place, text in enumerate(listed)}
+def test_counts_equal_a_comparison_of_every_text_with_every_other(listed: list[str], data: st.DataObject) -> None:
+    documents = {f"d{index}": text for index, text in enumerate(listed)}
     drawn = st.lists(st.sampled_from(sorted(documents)), unique=True)
     lists = data.draw(st.dictionaries(st.sampled_from("qrs"), drawn.map(tuple)))
     everywhere = {doc_id for docs in lists.values() for doc_id in docs}
 
-    def twins(doc_id: str, others: Sequence[str] | set[str]) -> bool:
+    def twins(doc_id: str, doc_ids: Sequence[str] | set[str]) -> bool:
         text = documents[doc_id]
-        return bool(text.strip()) and any(other != doc_id and documents[other] == text for other in others)
+        return bool(text.strip()) and any(twin != doc_id and documents[twin] == text for twin in doc_ids)
 
     assert oddities(documents, lists) == {
         query_id: Oddities(
@@ -75,7 +75,7 @@ def test_counts_are_those_of_comparing_every_text_with_every_other(listed: list[
 
 
 class Watched(dict[str, str]):
-    """Counts how often a text is read."""
+    """A corpus that counts how often a text is read."""
 
     reads = 0
 
@@ -89,7 +89,9 @@ class Watched(dict[str, str]):
 
 
 @pytest.mark.parametrize(("size", "reads"), [(50, 50), (51, 2)])
-def test_each_document_is_read_once_and_few_of_a_large_corpus_alone(size: int, reads: int) -> None:
+def test_every_document_of_a_small_corpus_is_read_once_and_only_the_candidates_of_a_large_one(
+    size: int, reads: int
+) -> None:
     documents = Watched({f"d{number}": "same" for number in range(size)})
     lists = {"q": ("d1", "d7"), "r": ("d7",), "s": ("d7", "d1")}
     assert oddities(documents, lists)["s"] == Oddities(0, 2, 2)
@@ -102,7 +104,7 @@ VALUES = {"q1": 1.0, "q2": 0.5, "q3": 0.0, "q4": 0.25}  # mean 0.4375
 
 
 def samples(**counts: Mapping[str, int]) -> list[Sample]:
-    return [Sample(query_id, 0.1, 3, warmup=False, counts=Counts(**each)) for query_id, each in counts.items()]
+    return [Sample(query_id, 0.1, 3, warmup=False, counts=Counts(**fields)) for query_id, fields in counts.items()]
 
 
 def test_ndcg_without_touched_queries_is_the_mean_of_the_others() -> None:
@@ -122,42 +124,42 @@ def test_ndcg_without_touched_queries_is_the_mean_of_the_others() -> None:
     }
 
 
-def test_the_mean_of_two_queries_that_are_left_is_given() -> None:
-    found = audit(VALUES, VALUES, samples(q1={"truncated": 1}, q4={"truncated": 1}), None)["truncated"]
-    assert (found.left, found.without) == (2, 0.25)
+def test_the_mean_of_two_remaining_queries_is_reported() -> None:
+    row = audit(VALUES, VALUES, samples(q1={"truncated": 1}, q4={"truncated": 1}), None)["truncated"]
+    assert (row.left, row.without) == (2, 0.25)
 
 
-def test_what_an_engine_does_not_count_is_not_known() -> None:
+def test_a_count_that_the_engine_does_not_keep_is_unknown() -> None:
     unknown = Audit(None, None, None, None, None, NOT_COUNTED)
-    found = audit(VALUES, VALUES, samples(q1={"truncated": 1, "tokens": 9}, q2={"truncated": 0}), {})
-    assert found["special_text"] == unknown and found["truncated"].texts == 1
-    found = audit(VALUES, VALUES, samples(q1={"truncated": 1}, q2={"tokens": 9}), {})
-    assert found["truncated"] == unknown  # of some queries only
+    rows = audit(VALUES, VALUES, samples(q1={"truncated": 1, "tokens": 9}, q2={"truncated": 0}), {})
+    assert rows["special_text"] == unknown and rows["truncated"].texts == 1
+    rows = audit(VALUES, VALUES, samples(q1={"truncated": 1}, q2={"tokens": 9}), {})
+    assert rows["truncated"] == unknown  # only some queries have a count
     assert audit(VALUES, VALUES, [], {})["truncated"] == unknown
 
 
-def test_a_query_without_candidates_has_nothing_that_could_be_counted() -> None:
+def test_a_query_without_candidates_counts_nothing() -> None:
     nothing = Sample("q2", 0.0, 0, warmup=True)
     assert audit(VALUES, VALUES, [nothing, *samples(q1={"truncated": 1})], {})["truncated"].queries == 1
 
 
-def test_candidates_that_nobody_examined_are_not_without_fault() -> None:
-    found = audit(VALUES, VALUES, samples(q1={"truncated": 1}), None)
+def test_candidates_that_were_not_examined_are_reported_as_unknown() -> None:
+    rows = audit(VALUES, VALUES, samples(q1={"truncated": 1}), None)
     for kind in Oddities._fields:
-        assert found[kind] == Audit(None, None, None, None, None, NOT_EXAMINED)
+        assert rows[kind] == Audit(None, None, None, None, None, NOT_EXAMINED)
 
 
-def test_an_invalid_run_has_counts_and_no_quality() -> None:
-    found = audit(VALUES, {}, samples(q1={"truncated": 1}), None)["truncated"]
-    assert found == Audit(1, 1, 3, None, None, NO_QUALITY)
+def test_an_invalid_run_has_counts_but_no_quality() -> None:
+    row = audit(VALUES, {}, samples(q1={"truncated": 1}), None)["truncated"]
+    assert row == Audit(1, 1, 3, None, None, NO_QUALITY)
 
 
-def test_an_engine_that_scored_nothing_has_no_quality_of_zero() -> None:
-    found = audit(VALUES, dict.fromkeys(VALUES, 0.0), [], {"q1": Oddities(1, 0, 0)})
-    assert found["empty"] == Audit(1, 1, 3, None, None, NO_QUALITY)
+def test_an_engine_without_scores_has_no_quality_instead_of_zero() -> None:
+    rows = audit(VALUES, dict.fromkeys(VALUES, 0.0), [], {"q1": Oddities(1, 0, 0)})
+    assert rows["empty"] == Audit(1, 1, 3, None, None, NO_QUALITY)
 
 
-def test_a_query_that_failed_counts_zero_among_those_that_are_left() -> None:
+def test_a_failed_query_counts_zero_among_the_remaining_queries() -> None:
     values = {"q1": 1.0, "q2": 0.5, "failed": 0.0, "q4": 0.25}
     counted = samples(q1={"truncated": 1}, q2={"truncated": 0}, q4={"truncated": 0})
     assert audit(values, values, counted, {})["truncated"] == Audit(1, 1, 3, 0.25, -0.1875, "")
@@ -167,7 +169,7 @@ def test_a_query_that_failed_counts_zero_among_those_that_are_left() -> None:
 
 
 class Counting(Fake):
-    """The fake engine, which says of documents of more than five words that it cuts them, and of <|im_end|> too."""
+    """A fake engine that counts documents of more than five words as truncated and <|im_end|> as special text."""
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         self._counts += Counts(
@@ -196,7 +198,7 @@ QRELS = {"q-bird": {"dog": 1}, "q-cat": {"cat": 1, "cat-again": 1}, "q-dog": {"d
 
 @pytest.fixture
 def odd(beir: Callable[..., Path], tmp_path: Path) -> Iterator[dict[str, Any]]:
-    """A benchmark of four queries and its candidates: bird 0.6309, cat 1, dog 1, owl 0.6309."""
+    """A benchmark of four queries and its candidates; nDCG@10 is 0.6309 (bird), 1 (cat), 1 (dog) and 0.6309 (owl)."""
     folder = beir("odd", DOCUMENTS, {query_id: query_id.removeprefix("q-") for query_id in LISTS}, QRELS)
     ranked = [(query_id, doc_id, rank) for query_id, docs in LISTS.items() for rank, doc_id in enumerate(docs, 1)]
     lines = [f"{query_id} Q0 {doc_id} {rank} {9 - rank} x\n" for query_id, doc_id, rank in ranked]
@@ -217,7 +219,7 @@ def approximately(texts: int, queries: int, without: float, difference: float) -
     return {**numbers, **quality}
 
 
-def test_a_run_says_what_it_had_to_take_and_what_that_costs(
+def test_a_run_reports_its_odd_texts_and_their_cost_in_quality(
     odd: dict[str, Any],
     config: Callable[..., Path],
     crispbench: Callable[..., Any],
@@ -246,7 +248,7 @@ def test_a_run_says_what_it_had_to_take_and_what_that_costs(
     assert "Odd texts: 1 of 4 queries have cut documents" in answer.out.replace("\n", " ")
 
 
-def test_a_store_of_before_is_not_known_and_the_same_run_once_more_examines_it(
+def test_an_older_store_is_reported_as_not_examined_until_the_run_is_repeated(
     odd: dict[str, Any], config: Callable[..., Path], crispbench: Callable[..., Any], tmp_path: Path
 ) -> None:
     path, folder = config(engines={"fake": {"kind": "fake"}}, **odd), tmp_path / "out/fake"
@@ -262,17 +264,18 @@ def test_a_store_of_before_is_not_known_and_the_same_run_once_more_examines_it(
     assert (folder / "measures.json").read_bytes() == after
 
 
-def test_the_demo_checkpoint_counts_what_its_template_had_to_take(
+def test_the_demo_checkpoint_counts_the_odd_texts_in_its_prompts(
     odd: dict[str, Any], config: Callable[..., Path], crispbench: Callable[..., Any], tmp_path: Path
 ) -> None:
     pytest.importorskip("torch", reason="torch is not installed")
     model = {"kind": "torch", "model": str(ROOT / "checkpoints/demo"), "template": "demo", "device": "cpu"}
-    path = config(engines={"demo": {**model, "max_tokens": 12}}, **odd)  # the long one has 14, the others at most 11
+    # The long document takes 14 tokens, the others at most 11.
+    path = config(engines={"demo": {**model, "max_tokens": 12}}, **odd)
     answer = crispbench("run", path, "--out", tmp_path / "out")
     assert answer.code == 0, answer.err
-    found = audited(tmp_path / "out/demo")
-    assert list(found) == sorted(KINDS)
-    counts = {kind: (found[kind]["texts"], found[kind]["queries"]) for kind in KINDS}
+    rows = audited(tmp_path / "out/demo")
+    assert list(rows) == sorted(KINDS)
+    counts = {kind: (rows[kind]["texts"], rows[kind]["queries"]) for kind in KINDS}
     assert counts == {
         "special_text": (2, 2),
         "truncated": (1, 1),

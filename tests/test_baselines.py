@@ -1,4 +1,4 @@
-"""The baseline store: saves that are never overwritten, cut short or mixed up; the history and its plot."""
+"""The baseline store: saves are never overwritten, cut short or mixed up. Also the history and its plot."""
 
 import json
 import multiprocessing
@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
-def test_a_save_keeps_what_a_check_needs_after_the_folder_is_gone(good: Path, store: Path) -> None:
+def test_a_saved_baseline_can_be_checked_after_its_folder_is_deleted(good: Path, store: Path) -> None:
     entry = save(store, "main", [good])
     shutil.rmtree(good)
     assert sorted(path.relative_to(entry.folder).as_posix() for path in entry.folder.rglob("*") if path.is_file()) == [
@@ -47,12 +47,12 @@ def test_a_save_keeps_what_a_check_needs_after_the_folder_is_gone(good: Path, st
         "entry.json",
     ]
     again = record(store.parent / "again/e", 1.0)
-    found = check("main", [str(again)], CheckOptions(store=store))
-    assert (found.baseline.name, found.baseline.saved, found.baseline.launches) == ("main", entry.saved, 1)
-    assert [row.metric for row in found.latency.rows] == ["p50", "p95", "p99", "throughput"]
+    result = check("main", [str(again)], CheckOptions(store=store))
+    assert (result.baseline.name, result.baseline.saved, result.baseline.launches) == ("main", entry.saved, 1)
+    assert [row.metric for row in result.latency.rows] == ["p50", "p95", "p99", "throughput"]
 
 
-def test_quality_against_a_stored_baseline_is_that_against_the_folder(
+def test_a_stored_baseline_and_its_folder_give_the_same_quality_verdict(
     good: Path, scored_once: Path, store: Path
 ) -> None:
     save(store, "main", [good])
@@ -76,7 +76,7 @@ def test_every_save_appends_an_entry_and_changes_no_other(tmp_path: Path, store:
     assert [entry.number for entry in entries(store, "main")] == [1, 2, 3]
 
 
-def test_the_newest_entry_counts_unless_another_or_several_are_named(tmp_path: Path, store: Path) -> None:
+def test_the_newest_entry_is_used_unless_a_number_or_a_count_is_given(tmp_path: Path, store: Path) -> None:
     for number in (1, 2, 3):
         save(store, "main", record_launches(tmp_path / str(number), STEADY[:2]))
 
@@ -101,16 +101,16 @@ def test_a_name_is_one_path_component(tmp_path: Path, store: Path, name: str) ->
     assert not store.exists()
 
 
-def test_an_invalid_an_incomplete_and_a_mixed_baseline_are_refused_and_nothing_is_written(
+def test_invalid_incomplete_and_mixed_baselines_are_refused_and_nothing_is_written(
     scored_once: Path, tmp_path: Path, store: Path
 ) -> None:
     short = record(tmp_path / "short/e", 1.0, settings=changed(SETTINGS, min_duration_s=1e6))
     launches = record_launches(tmp_path / "a", STEADY)
-    other = record(tmp_path / "b/e", 1.0, machine=changed(MACHINE, cpu="Xeon"))
+    foreign = record(tmp_path / "b/e", 1.0, machine=changed(MACHINE, cpu="Xeon"))
     for folders, error, message in (
         ([short], StoreError, "is INVALID: too short.*a baseline has to be valid"),
         ([scored_once / "r/failing"], StoreError, "is incomplete on words: a baseline has to be complete"),
-        ([*launches, other], NotComparable, "cpu EPYC -> Xeon"),
+        ([*launches, foreign], NotComparable, "cpu EPYC -> Xeon"),
         ([launches[0], launches[0]], BadOptions, "given twice"),
         ([], BadOptions, "no folder"),
         ([tmp_path / "nowhere"], StoreError, "nowhere holds neither"),
@@ -144,7 +144,7 @@ def _save_often(store: Path, launch: Path) -> None:
         save(store, "main", [launch])
 
 
-def test_two_writers_lose_no_save(tmp_path: Path, store: Path) -> None:
+def test_two_concurrent_writers_lose_no_save(tmp_path: Path, store: Path) -> None:
     launch = record(tmp_path / "e", 1.0)
     context = multiprocessing.get_context("fork")
     writers = [context.Process(target=_save_often, args=(store, launch)) for _ in range(2)]
@@ -169,7 +169,7 @@ def test_scores_that_are_still_in_the_write_ahead_log_are_saved(good: Path, stor
     assert sorted(path.name for path in copy.parent.glob("scores*")) == ["scores.sqlite"]
 
 
-def test_an_entry_of_another_version_and_an_unknown_name_are_refused(tmp_path: Path, store: Path) -> None:
+def test_an_entry_of_an_unknown_format_and_an_unknown_name_are_refused(tmp_path: Path, store: Path) -> None:
     entry = save(store, "main", [record(tmp_path / "e", 1.0)])
     with pytest.raises(BadOptions, match="has no baseline 'mian'; known are main"):
         baselines.history(store, "mian")
@@ -190,21 +190,21 @@ def noisy(seconds: float, count: int) -> list[float]:
 
 def test_a_history_marks_the_entry_at_which_times_changed(tmp_path: Path, store: Path) -> None:
     past(tmp_path, store, [*noisy(0.1, 7), *noisy(0.12, 6)])
-    found = histories.read("main", entries(store, "main"))
-    assert [(series.subject, series.metric, len(series.tracks)) for series in found.series] == [
+    history = histories.read("main", entries(store, "main"))
+    assert [(series.subject, series.metric, len(series.tracks)) for series in history.series] == [
         ("single-stream", "p50", 1),
         ("single-stream", "throughput", 1),
     ]
-    (change,) = changes(found.series[0].tracks[0])
+    (change,) = changes(history.series[0].tracks[0])
     assert (change.entry, change.before, change.after) == (
         8,
         pytest.approx(0.1, rel=0.01),
         pytest.approx(0.12, rel=0.01),
     )
-    lines = printed(trend.build(found)).splitlines()
+    lines = printed(trend.build(history)).splitlines()
     assert "change at entry 8: single-stream p50 from 100 ms to 120 ms" in lines
-    assert lines[-1] == "2 changes of level"  # and that of throughput
-    assert json.loads(json.dumps(found.document()))["series"][0]["tracks"][0]["changes"][0]["entry"] == 8
+    assert lines[-1] == "2 changes of level"  # p50 and throughput
+    assert json.loads(json.dumps(history.document()))["series"][0]["tracks"][0]["changes"][0]["entry"] == 8
 
 
 def test_points_of_different_machines_or_different_work_are_never_joined(tmp_path: Path, store: Path) -> None:
@@ -212,12 +212,12 @@ def test_points_of_different_machines_or_different_work_are_never_joined(tmp_pat
     past(tmp_path, store, noisy(0.3, 2), machine=changed(MACHINE, cpu="Xeon"))
     past(tmp_path, store, noisy(0.1, 2))
     past(tmp_path, store, noisy(0.2, 2), settings=changed(SETTINGS, seed=1))
-    found = histories.read("main", entries(store, "main"))
-    tracks = [(track.machine, [point.entry for point in track.points]) for track in found.series[0].tracks]
+    history = histories.read("main", entries(store, "main"))
+    tracks = [(track.machine, [point.entry for point in track.points]) for track in history.series[0].tracks]
     assert tracks == [(0, [1, 2, 3, 6, 7]), (1, [4, 5]), (0, [8, 9])]
-    assert found.machines == ("EPYC, 2 cores", "Xeon, 2 cores")
+    assert history.machines == ("EPYC, 2 cores", "Xeon, 2 cores")
     assert (
-        printed(trend.build(found)).splitlines()[-1]
+        printed(trend.build(history)).splitlines()[-1]
         == "no change points: at most 5 entries of one machine, 10 are needed"
     )
 
@@ -227,19 +227,19 @@ def test_a_history_holds_quality_launches_and_scenarios(good: Path, tmp_path: Pa
     record(good, 0.5, "server")
     record(good, 0.5, "offline")
     save(store, "main", [good])
-    found = histories.read("main", entries(store, "main"))
-    assert [(series.subject, series.metric) for series in found.series] == [
+    history = histories.read("main", entries(store, "main"))
+    assert [(series.subject, series.metric) for series in history.series] == [
         ("words", "nDCG@10"),
         ("single-stream", "p50"),
         ("single-stream", "throughput"),
         ("server", "p50"),
         ("offline", "throughput"),
     ]
-    first = found.series[1].tracks[0].points[0]
+    first = history.series[1].tracks[0].points[0]
     assert first.value == pytest.approx(1.1, rel=0.01) and len(first.launches) == 2
-    text = printed(trend.build(found))
+    text = printed(trend.build(history))
     assert max(map(len, text.splitlines())) <= 110
-    # A request takes 1.00125 and 1.2015 s on average, for 10 pairs. The wide table is turned: a column per entry.
+    # A request of 10 pairs takes 1.00125 and 1.2015 s on average. The wide table is transposed: one column per entry.
     lines = [line.split() for line in text.splitlines()]
     assert ["entry", "1", "2"] in lines and ["words", "nDCG@10", "1.0000", "1.0000"] in lines
     assert ["single-stream", "p50", "1.10", "s", "1.00", "s"] in lines
@@ -250,14 +250,14 @@ def test_a_history_holds_quality_launches_and_scenarios(good: Path, tmp_path: Pa
 
 def test_equal_histories_give_equal_pictures(tmp_path: Path, store: Path) -> None:
     past(tmp_path, store, [*noisy(0.1, 6), *noisy(0.12, 6)])
-    found = histories.read("main", entries(store, "main"))
-    paths = trend.write(found, tmp_path / "out")
+    history = histories.read("main", entries(store, "main"))
+    paths = trend.write(history, tmp_path / "out")
     assert [path.name for path in paths] == ["index.html", "trend.md", "table.tex", "trend.svg", "trend.png"]
-    assert paths[3].read_bytes() == plot.draw(found).svg
+    assert paths[3].read_bytes() == plot.draw(history).svg
     assert paths[4].read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_commit_is_that_of_the_recording_or_of_the_working_directory(
+def test_the_commit_comes_from_the_recording_or_from_the_working_directory(
     tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded = record(tmp_path / "a/e", 1.0, machine=changed(MACHINE, commit="feed" * 10))
@@ -267,15 +267,15 @@ def test_the_commit_is_that_of_the_recording_or_of_the_working_directory(
     assert save(store, "main", [record(tmp_path / "b/e", 1.0)]).commit is None
 
 
-def test_a_name_of_the_store_comes_before_a_folder(
+def test_a_name_in_the_store_wins_over_a_folder_of_that_name(
     tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     save(store, "main", [record(tmp_path / "a/e", 1.0)])
     record(tmp_path / "main", 2.0)
-    other = str(record(tmp_path / "b/e", 1.0))
+    current = str(record(tmp_path / "b/e", 1.0))
     for text, seconds in (("main", 1.0), ("./main", 2.0)):
-        row = check(text, [other], CheckOptions(store=store)).latency.rows[0]
+        row = check(text, [current], CheckOptions(store=store)).latency.rows[0]
         assert row.baseline == pytest.approx(seconds, rel=0.01)
 
 

@@ -1,4 +1,4 @@
-"""BEIR's datasets by name: downloaded by beir from a server on loopback, checked before anything is extracted."""
+"""BEIR's datasets by name: beir downloads them from a server on loopback; they are checked before extraction."""
 
 import contextlib
 import hashlib
@@ -22,7 +22,7 @@ from harness.benchmarks.beir_archive import MD5
 
 pytestmark = [
     pytest.mark.skipif(find_spec("beir") is None, reason="beir is not installed: pip install 'crispbench[mteb]'"),
-    pytest.mark.filterwarnings("default::DeprecationWarning", "default::FutureWarning"),  # of beir's own imports
+    pytest.mark.filterwarnings("default::DeprecationWarning", "default::FutureWarning"),  # beir's imports raise them
 ]
 
 FILES = {
@@ -70,7 +70,7 @@ def fetch(tmp_path: Path) -> Iterator[Callable[..., Any]]:
         yield load_from
 
 
-def test_a_dataset_is_downloaded_once_and_read_as_its_folder_is(fetch: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_dataset_is_downloaded_once_and_equals_its_folder(fetch: Callable[..., Any], tmp_path: Path) -> None:
     content = packed(FILES)
     first = fetch(content, md5=hashlib.md5(content).hexdigest())
     assert dict(first.documents) == {"d1": "cats purr", "d2": "dogs bark"}  # beir itself fails on a title that is null
@@ -81,7 +81,7 @@ def test_a_dataset_is_downloaded_once_and_read_as_its_folder_is(fetch: Callable[
 
 
 @pytest.mark.parametrize(
-    ("content", "options", "said"),
+    ("content", "options", "message"),
     [
         (b"<html>not found</html>", {}, "not a complete zip archive, it begins with '<html>not found</html>'"),
         (packed(FILES)[:-30], {}, "not a complete zip archive"),
@@ -97,17 +97,17 @@ def test_a_dataset_is_downloaded_once_and_read_as_its_folder_is(fetch: Callable[
     ],
     ids=["page", "cut", "md5", "slip", "inner", "absolute", "drive", "backslash", "folder", "absent", "network"],
 )
-def test_an_archive_that_cannot_be_trusted_leaves_nothing_behind(
-    fetch: Callable[..., Any], tmp_path: Path, content: bytes, options: dict[str, Any], said: str
+def test_an_untrusted_archive_is_refused_in_one_line_and_leaves_no_file(
+    fetch: Callable[..., Any], tmp_path: Path, content: bytes, options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(BenchmarkError, match=said) as raised:
+    with pytest.raises(BenchmarkError, match=message) as raised:
         fetch(content, **options)
     assert len(str(raised.value).splitlines()) == 1
     assert list((tmp_path / "data").iterdir()) == []
     assert not list(tmp_path.rglob("outside.txt"))
 
 
-def test_an_archive_with_a_broken_member_leaves_nothing_behind(fetch: Callable[..., Any], tmp_path: Path) -> None:
+def test_an_archive_with_a_corrupt_member_leaves_no_file(fetch: Callable[..., Any], tmp_path: Path) -> None:
     content = packed(FILES).replace(b"cats purr", b"cats hiss", 1)  # the checksum inside the archive is now wrong
     with pytest.raises(BenchmarkError, match="Bad CRC-32"):
         fetch(content)
@@ -132,7 +132,7 @@ def test_a_known_dataset_is_evaluated_as_beirs_table_does(
     assert (made.split, made.remove_self) == (split, remove_self)
 
 
-def test_a_name_that_beir_does_not_publish_is_answered_with_those_it_does(tmp_path: Path) -> None:
+def test_an_unknown_dataset_name_is_refused_with_the_list_of_published_names(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="BEIR has no public dataset 'bioasq'; it has arguana, climate-fever, "):
         load("beir_archive", {"name": "bioasq", "folder": str(tmp_path)})
     with pytest.raises(BadOptions, match=r"name = '\.\./scifact'"):
@@ -147,7 +147,7 @@ def test_the_official_checksums_are_those_of_the_installed_beir() -> None:
     assert [name for name, md5 in MD5.items() if f"{name}.zip" not in table or f"``{md5}``" not in table] == []
 
 
-def test_datasets_are_kept_below_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_datasets_are_kept_in_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CRISPBENCH_CACHE", str(tmp_path))
     assert cache_folder("beir") == tmp_path / "beir"
     monkeypatch.delenv("CRISPBENCH_CACHE")

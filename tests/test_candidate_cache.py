@@ -1,4 +1,4 @@
-"""Stored candidates are used when they are exactly what would be found again, and never otherwise."""
+"""Stored candidates are used only when a new search would give exactly the same candidates."""
 
 import gzip
 import json
@@ -36,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def indexed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The analysis of every corpus that BM25 is shown: one entry per time that candidates are computed."""
+    """The analysis of every corpus that BM25 indexes: one entry per search."""
     seen: list[str] = []
     prepare = engine.BM25.prepare
 
@@ -48,7 +48,7 @@ def indexed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def found(benchmark: Benchmark, **stage: Any) -> Candidates:
+def search(benchmark: Benchmark, **stage: Any) -> Candidates:
     return retrieve(benchmark, read_stage(stage))
 
 
@@ -61,22 +61,23 @@ def edit(run: Path, change: Callable[[str], str]) -> None:
     run.write_bytes(gzip.compress(change(gzip.decompress(run.read_bytes()).decode()).encode()))
 
 
-def test_the_second_time_comes_from_disk_and_is_equal(benchmark: Benchmark, indexed: list[str]) -> None:
-    odd = replace(benchmark, queries={**benchmark.queries, "q-none": "zebra"})  # an empty list is no missing list
-    first = found(odd)
-    again = found(odd)
+def test_the_second_search_is_read_from_disk_and_is_equal(benchmark: Benchmark, indexed: list[str]) -> None:
+    # An empty list of candidates differs from a missing one.
+    odd = replace(benchmark, queries={**benchmark.queries, "q-none": "zebra"})
+    first = search(odd)
+    again = search(odd)
     assert again == first
     assert list(again.lists) == list(first.lists)
     assert len(indexed) == 1
 
 
-def test_the_manifest_says_what_was_stored(benchmark: Benchmark, folder: Path) -> None:
-    candidates = found(benchmark, k=3)
+def test_the_manifest_describes_the_stored_candidates(benchmark: Benchmark, folder: Path) -> None:
+    candidates = search(benchmark, k=3)
     manifest, run = stored(folder)
-    told = json.loads(manifest.read_text())
-    assert (told["source"], told["k"], told["queries"], told["sha256"]) == ("bm25", 3, 5, candidates.sha256)
-    assert {"k1": 0.9, "b": 0.4, "analysis": "english"}.items() <= told["parameters"].items()
-    assert manifest.stem == told["key"] == run.name.removesuffix(".trec.gz")
+    fields = json.loads(manifest.read_text())
+    assert (fields["source"], fields["k"], fields["queries"], fields["sha256"]) == ("bm25", 3, 5, candidates.sha256)
+    assert {"k1": 0.9, "b": 0.4, "analysis": "english"}.items() <= fields["parameters"].items()
+    assert manifest.stem == fields["key"] == run.name.removesuffix(".trec.gz")
     assert gzip.decompress(run.read_bytes()).decode().startswith("q-cat Q0 d-cat 1 3 bm25\n")
     assert sorted(path.name for path in folder.iterdir()) == sorted([manifest.name, run.name])
 
@@ -94,37 +95,39 @@ def test_the_manifest_says_what_was_stored(benchmark: Benchmark, folder: Path) -
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_another_benchmark_is_searched_anew(benchmark: Benchmark, indexed: list[str], change: dict[str, Any]) -> None:
-    found(benchmark)
-    found(replace(benchmark, **change))
+def test_a_changed_benchmark_is_searched_again(
+    benchmark: Benchmark, indexed: list[str], change: dict[str, Any]
+) -> None:
+    search(benchmark)
+    search(replace(benchmark, **change))
     assert len(indexed) == 2
 
 
 @pytest.mark.parametrize("stage", [{"k": 3}, {"k1": 1.2}, {"b": 0.75}], ids=str)
-def test_another_first_stage_is_searched_anew(
+def test_a_changed_first_stage_is_searched_again(
     benchmark: Benchmark, indexed: list[str], stage: dict[str, float]
 ) -> None:
-    found(benchmark)
-    found(benchmark, **stage)
+    search(benchmark)
+    search(benchmark, **stage)
     assert len(indexed) == 2
 
 
-def test_another_version_of_a_package_or_of_the_engines_is_searched_anew(
+def test_a_changed_package_or_engine_version_is_searched_again(
     benchmark: Benchmark, indexed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found(benchmark)
+    search(benchmark)
     versions = {**cache.machine.versions(), "PyStemmer": "0.1"}
     monkeypatch.setattr(cache.machine, "versions", lambda: versions)
-    found(benchmark)
+    search(benchmark)
     monkeypatch.setattr(cache, "_code", lambda retriever: "another")
-    found(benchmark)
+    search(benchmark)
     assert len(indexed) == 3
-    monkeypatch.setitem(versions, "matplotlib", "0.1")  # draws
-    found(benchmark)
+    monkeypatch.setitem(versions, "matplotlib", "0.1")  # a package that only draws
+    search(benchmark)
     assert len(indexed) == 3
 
 
-SPOILED: dict[str, Callable[[Path, Path], object]] = {
+DAMAGES: dict[str, Callable[[Path, Path], object]] = {
     "truncated": lambda manifest, run: run.write_bytes(run.read_bytes()[:-20]),
     "empty": lambda manifest, run: run.write_bytes(b""),
     "missing": lambda manifest, run: run.unlink(),
@@ -144,67 +147,67 @@ SPOILED: dict[str, Callable[[Path, Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
-def test_a_spoiled_file_is_noticed_told_in_one_line_and_replaced(
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_file_is_reported_in_one_line_and_replaced(
     benchmark: Benchmark,
     indexed: list[str],
     folder: Path,
     caplog: pytest.LogCaptureFixture,
-    spoil: Callable[[Path, Path], object],
+    damage: Callable[[Path, Path], object],
 ) -> None:
-    first = found(benchmark)
-    spoil(*stored(folder))
+    first = search(benchmark)
+    damage(*stored(folder))
     with caplog.at_level(logging.WARNING):
-        assert found(benchmark) == first
-    (told,) = (record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING)
-    assert "stored candidates for animals are searched again: " in told and "\n" not in told
+        assert search(benchmark) == first
+    (message,) = (record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING)
+    assert "stored candidates for animals are searched again: " in message and "\n" not in message
     assert len(indexed) == 2
-    assert found(benchmark) == first  # what was spoiled is whole again
+    assert search(benchmark) == first  # the damaged file has been replaced
     assert len(indexed) == 2
 
 
 def test_the_files_of_another_benchmark_under_its_key_are_not_used(
     benchmark: Benchmark, indexed: list[str], folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = found(benchmark)
+    first = search(benchmark)
     manifest, run = stored(folder)
     foreign = {path.suffix: path.read_bytes() for path in (manifest, run)}
     manifest.unlink()
     run.unlink()
-    other = replace(benchmark, documents=dict(reversed(benchmark.documents.items())))
-    expected = found(other)
+    reversed_corpus = replace(benchmark, documents=dict(reversed(benchmark.documents.items())))
+    expected = search(reversed_corpus)
     assert expected != first
     for path in stored(folder):
         path.write_bytes(foreign[path.suffix])
-    assert found(other) == expected
+    assert search(reversed_corpus) == expected
     assert len(indexed) == 3
     assert "belongs to other queries or another first stage" in caplog.text
 
 
-def test_what_the_manifest_says_beside_key_and_hash_changes_no_result(
+def test_manifest_fields_other_than_key_and_hash_change_no_result(
     benchmark: Benchmark, indexed: list[str], folder: Path
 ) -> None:
-    first = found(benchmark)
+    first = search(benchmark)
     manifest, _ = stored(folder)
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "k": 7, "source": "dense", "parameters": {}}))
-    assert found(benchmark) == first
+    assert search(benchmark) == first
     assert len(indexed) == 1
 
 
-def test_a_run_without_its_manifest_is_a_writer_that_was_stopped(
+def test_a_run_without_its_manifest_is_ignored_as_unfinished(
     benchmark: Benchmark, indexed: list[str], folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = found(benchmark)
+    first = search(benchmark)
     stored(folder)[0].unlink()
-    assert found(benchmark) == first
+    assert search(benchmark) == first
     assert len(indexed) == 2
     assert "found again" not in caplog.text
 
 
-def test_writers_and_readers_at_the_same_time_leave_and_see_whole_files(
+def test_concurrent_writers_and_readers_see_only_whole_files(
     benchmark: Benchmark, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    candidates = found(benchmark)
+    candidates = search(benchmark)
     key = stored(folder)[0].stem
 
     def work(number: int) -> Mapping[str, tuple[str, ...]] | None:
@@ -216,7 +219,7 @@ def test_writers_and_readers_at_the_same_time_leave_and_see_whole_files(
         seen = list(pool.map(work, range(100)))
     assert seen == [candidates.lists] * 100
     assert "found again" not in caplog.text
-    assert len(list(folder.iterdir())) == 2  # no drafts are left
+    assert len(list(folder.iterdir())) == 2  # no draft files remain
 
 
 def test_a_folder_that_cannot_be_written_costs_a_warning_and_not_the_run(
@@ -224,25 +227,27 @@ def test_a_folder_that_cannot_be_written_costs_a_warning_and_not_the_run(
 ) -> None:
     folder.parent.mkdir()
     folder.write_text("a file in the way")
-    assert any(found(benchmark).lists.values())
+    assert any(search(benchmark).lists.values())
     assert "candidates for animals are not stored: " in caplog.text
 
 
-def test_ids_that_no_run_file_can_hold_are_not_stored(benchmark: Benchmark, indexed: list[str], folder: Path) -> None:
+def test_ids_that_a_run_file_cannot_hold_are_not_stored(benchmark: Benchmark, indexed: list[str], folder: Path) -> None:
     odd = replace(benchmark, documents={f"{key} x": text for key, text in benchmark.documents.items()})
-    assert found(odd) == found(odd)
+    assert search(odd) == search(odd)
     assert len(indexed) == 2
     assert list(folder.iterdir()) == []
 
 
-def test_a_run_file_and_own_candidates_are_not_stored(benchmark: Benchmark, tmp_path: Path, folder: Path) -> None:
+def test_candidates_of_a_run_file_or_of_the_benchmark_are_not_stored(
+    benchmark: Benchmark, tmp_path: Path, folder: Path
+) -> None:
     (tmp_path / "first.trec").write_text("q-cat Q0 d-cat 1 1 tag\n")
-    found(benchmark, source="run", path=str(tmp_path / "first.trec"))
-    found(replace(benchmark, candidates={"q-cat": ["d-cat"]}), source="native")
+    search(benchmark, source="run", path=str(tmp_path / "first.trec"))
+    search(replace(benchmark, candidates={"q-cat": ["d-cat"]}), source="native")
     assert not folder.exists()
 
 
-def test_without_the_variable_the_users_own_cache_is_the_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_candidates_are_stored_in_the_users_cache_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("CRISPBENCH_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder("candidates") == tmp_path / ".cache/crispbench/candidates"
@@ -253,8 +258,8 @@ def test_dense_candidates_are_stored_per_model_and_options(
     benchmark: Benchmark, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dense = {"source": "dense", "model": f"package:{MINILM}/model", "device": "cpu", "k": 3}
-    first = found(benchmark, **dense)
-    found(benchmark, **dense, query_prompt="query: ")
+    first = search(benchmark, **dense)
+    search(benchmark, **dense, query_prompt="query: ")
     assert len(list(folder.glob("*.json"))) == 2
     monkeypatch.setattr("engines.sentence_transformers.bi_encoder.BiEncoder.prepare", None)
-    assert found(benchmark, **dense) == first
+    assert search(benchmark, **dense) == first

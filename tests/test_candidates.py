@@ -26,7 +26,7 @@ def benchmark(animals: Path) -> Benchmark:
     return load("beir", {"path": animals})
 
 
-def found(benchmark: Benchmark, stage: FirstStage) -> Candidates:
+def candidates_of(benchmark: Benchmark, stage: FirstStage) -> Candidates:
     return retrieve(benchmark, stage)
 
 
@@ -36,16 +36,16 @@ def run_file(tmp_path: Path, lines: str) -> FirstStage:
     return RunStage(path=str(path))
 
 
-def test_bm25_puts_the_document_with_the_rare_word_first_and_ties_in_corpus_order(benchmark: Benchmark) -> None:
-    candidates = found(benchmark, BM25Stage(k=3))
+def test_bm25_ranks_the_document_with_the_rare_word_first_and_ties_in_corpus_order(benchmark: Benchmark) -> None:
+    candidates = candidates_of(benchmark, BM25Stage(k=3))
     assert candidates.lists["q-bird"] == ("d-bird", "d-cat", "d-dog")
     assert (candidates.source, candidates.k) == ("bm25", 3)
     assert {"k1": 0.9, "b": 0.4}.items() <= candidates.parameters.items()
 
 
-def test_a_query_for_which_nothing_is_found_has_an_empty_list(benchmark: Benchmark) -> None:
+def test_a_query_without_hits_has_an_empty_list(benchmark: Benchmark) -> None:
     odd = replace(benchmark, queries={**benchmark.queries, "q-cat": "zebra", "q-dog": ""})
-    lists = found(odd, BM25Stage()).lists
+    lists = candidates_of(odd, BM25Stage()).lists
     assert (lists["q-cat"], lists["q-dog"]) == ((), ())
     assert len(lists["q-bird"]) == 5
     assert lists.keys() == odd.queries.keys()
@@ -54,21 +54,21 @@ def test_a_query_for_which_nothing_is_found_has_an_empty_list(benchmark: Benchma
 def test_a_first_stage_that_finds_nothing_at_all_is_an_error(benchmark: Benchmark) -> None:
     odd = replace(benchmark, queries=dict.fromkeys(benchmark.queries, "zebra"))
     with pytest.raises(BenchmarkError, match="bm25 found no candidate for any of 5 queries"):
-        found(odd, BM25Stage())
+        candidates_of(odd, BM25Stage())
 
 
 def test_the_query_itself_is_removed_before_the_cut_at_k(benchmark: Benchmark) -> None:
-    own = dict(zip(benchmark.documents, benchmark.queries.values(), strict=True))  # query ids are document ids
-    kept = replace(benchmark, queries=own, remove_self=False)
-    assert found(kept, BM25Stage(k=3)).lists["d-bird"] == ("d-bird", "d-cat", "d-dog")
+    queries = dict(zip(benchmark.documents, benchmark.queries.values(), strict=True))  # query ids are document ids
+    kept = replace(benchmark, queries=queries, remove_self=False)
+    assert candidates_of(kept, BM25Stage(k=3)).lists["d-bird"] == ("d-bird", "d-cat", "d-dog")
     removed = replace(kept, remove_self=True)
-    assert found(removed, BM25Stage(k=3)).lists["d-bird"] == ("d-cat", "d-dog", "d-fish")
+    assert candidates_of(removed, BM25Stage(k=3)).lists["d-bird"] == ("d-cat", "d-dog", "d-fish")
 
 
-def test_a_run_files_candidates_come_by_score_and_ties_in_the_files_order(tmp_path: Path, benchmark: Benchmark) -> None:
-    # the rank column is not believed: BEIR writes 0 on every line
+def test_candidates_of_a_run_file_are_ordered_by_score_and_then_by_line(tmp_path: Path, benchmark: Benchmark) -> None:
+    # The rank column is ignored: BEIR writes 0 on every line.
     lines = "q-cat Q0 d-dog 0 1; q-cat Q0 d-cat 0 1; q-cat Q0 d-fish 0 2; q-dog Q0 d-dog 0 -1; other Q0 d 0 9"
-    candidates = found(benchmark, run_file(tmp_path, lines))
+    candidates = candidates_of(benchmark, run_file(tmp_path, lines))
     assert candidates.lists["q-cat"] == ("d-fish", "d-dog", "d-cat")
     assert candidates.lists["q-dog"] == ("d-dog",)
     assert candidates.lists["q-bird"] == ()
@@ -77,41 +77,41 @@ def test_a_run_files_candidates_come_by_score_and_ties_in_the_files_order(tmp_pa
 
 def test_a_run_file_is_cut_at_k_after_the_query_itself_is_removed(tmp_path: Path, benchmark: Benchmark) -> None:
     queries = dict(zip(benchmark.documents, benchmark.queries.values(), strict=True))
-    own = replace(benchmark, queries=queries, remove_self=True)
+    overlapping = replace(benchmark, queries=queries, remove_self=True)
     stage = run_file(tmp_path, "d-cat Q0 d-cat 1 3; d-cat Q0 d-dog 2 2; d-cat Q0 d-fish 3 1")
-    assert found(own, stage.model_copy(update={"k": 1})).lists["d-cat"] == ("d-dog",)
+    assert candidates_of(overlapping, stage.model_copy(update={"k": 1})).lists["d-cat"] == ("d-dog",)
 
 
-def test_the_candidates_of_bm25_written_as_a_run_are_the_same_candidates(tmp_path: Path, benchmark: Benchmark) -> None:
-    first = found(benchmark, BM25Stage())
+def test_bm25_candidates_survive_a_round_trip_through_a_run_file(tmp_path: Path, benchmark: Benchmark) -> None:
+    first = candidates_of(benchmark, BM25Stage())
     write_run(tmp_path / "animals.trec.gz", first.lists, "bm25")
-    again = found(benchmark, RunStage(path=str(tmp_path / "{benchmark}.trec.gz")))
+    again = candidates_of(benchmark, RunStage(path=str(tmp_path / "{benchmark}.trec.gz")))
     assert again.lists == first.lists and again.sha256 == first.sha256
 
 
-def test_the_hash_changes_with_the_order_of_documents_and_not_of_queries() -> None:
-    one = Candidates("run", 2, {}, {"q": ("a", "b"), "r": ()})
-    assert replace(one, lists={"r": (), "q": ("a", "b")}).sha256 == one.sha256
-    assert replace(one, lists={"q": ("b", "a"), "r": ()}).sha256 != one.sha256
+def test_the_hash_depends_on_the_order_of_documents_and_not_of_queries() -> None:
+    candidates = Candidates("run", 2, {}, {"q": ("a", "b"), "r": ()})
+    assert replace(candidates, lists={"r": (), "q": ("a", "b")}).sha256 == candidates.sha256
+    assert replace(candidates, lists={"q": ("b", "a"), "r": ()}).sha256 != candidates.sha256
 
 
 def test_a_run_for_other_queries_is_refused_with_an_example_of_both(tmp_path: Path, benchmark: Benchmark) -> None:
     with pytest.raises(BenchmarkError, match=r"none of its 1 queries.*'17'.*'q-cat'.*other queries"):
-        found(benchmark, run_file(tmp_path, "17 Q0 d-cat 1 1"))
+        candidates_of(benchmark, run_file(tmp_path, "17 Q0 d-cat 1 1"))
 
 
-def test_a_run_with_a_document_that_the_corpus_lacks_is_refused(tmp_path: Path, benchmark: Benchmark) -> None:
+def test_a_run_with_an_unknown_document_is_refused(tmp_path: Path, benchmark: Benchmark) -> None:
     with pytest.raises(BenchmarkError, match="document 'd-yeti' of query 'q-cat' is not in animals"):
-        found(benchmark, run_file(tmp_path, "q-cat Q0 d-cat 1 1; q-cat Q0 d-yeti 2 0.5"))
+        candidates_of(benchmark, run_file(tmp_path, "q-cat Q0 d-cat 1 1; q-cat Q0 d-yeti 2 0.5"))
 
 
-def test_a_rank_column_that_disagrees_with_the_scores_is_a_warning_and_the_scores_decide(
+def test_a_rank_column_that_contradicts_the_scores_causes_a_warning_and_the_scores_decide(
     tmp_path: Path, benchmark: Benchmark
 ) -> None:
     lines = (
         "q-cat Q0 d-dog 1 1; q-cat Q0 d-cat 2 5; q-dog Q0 d-dog 1 2; q-dog Q0 d-cat 2 2; other Q0 d 2 2; other Q0 e 1 1"
     )
-    candidates = found(benchmark, run_file(tmp_path, lines))
+    candidates = candidates_of(benchmark, run_file(tmp_path, lines))
     assert candidates.lists["q-cat"] == ("d-cat", "d-dog")
     assert candidates.warnings == (
         "first.trec: queries whose rank column disagrees with their scores; the scores decide: 1 (q-cat)",
@@ -121,9 +121,9 @@ def test_a_rank_column_that_disagrees_with_the_scores_is_a_warning_and_the_score
 @pytest.mark.parametrize(
     ("lines", "odd"),
     [
-        ("q Q0 a 0 1; q Q0 b 0 3", ()),  # BEIR's 0 says no order
+        ("q Q0 a 0 1; q Q0 b 0 3", ()),  # BEIR's 0 states no order
         ("q Q0 a 1 3; q Q0 b 2 3; q Q0 c 3 1", ()),
-        ("q Q0 c 3 1; q Q0 a 1 3; q Q0 b 2 2", ()),  # in any order of lines
+        ("q Q0 c 3 1; q Q0 a 1 3; q Q0 b 2 2", ()),  # the order of lines does not matter
         ("q Q0 a 9 3; q Q0 b 10 2", ()),  # ranks are numbers, not texts
         ("q Q0 a 1 3; q Q0 b 1 2; q Q0 c 2 1", ()),
         ("q Q0 a 1 2; q Q0 b 2 3", ("q",)),
@@ -131,15 +131,15 @@ def test_a_rank_column_that_disagrees_with_the_scores_is_a_warning_and_the_score
         ("q Q0 a 1 3; r Q0 a 2 1; r Q0 b 1 0.5", ("r",)),
     ],
 )
-def test_a_rank_column_is_odd_where_it_says_another_order_than_the_scores(
-    tmp_path: Path, lines: str, odd: tuple[str, ...]
-) -> None:
+def test_a_rank_column_is_odd_where_it_contradicts_the_scores(tmp_path: Path, lines: str, odd: tuple[str, ...]) -> None:
     assert read_run_file(Path(run_file(tmp_path, lines).path or "")).odd_ranks == odd
 
 
-def test_the_benchmarks_own_candidates_are_taken_in_their_order(benchmark: Benchmark) -> None:
-    own = replace(benchmark, candidates={"q-cat": ["d-fish", "d-cat", "d-dog"], "q-dog": ("d-dog",), "other": ["x"]})
-    candidates = found(own, NativeStage(k=2))
+def test_native_candidates_keep_their_order(benchmark: Benchmark) -> None:
+    with_candidates = replace(
+        benchmark, candidates={"q-cat": ["d-fish", "d-cat", "d-dog"], "q-dog": ("d-dog",), "other": ["x"]}
+    )
+    candidates = candidates_of(with_candidates, NativeStage(k=2))
     assert candidates.lists["q-cat"] == ("d-fish", "d-cat")
     assert candidates.lists["q-dog"] == ("d-dog",)
     assert candidates.lists["q-bird"] == ()
@@ -148,7 +148,7 @@ def test_the_benchmarks_own_candidates_are_taken_in_their_order(benchmark: Bench
 
 
 @pytest.mark.parametrize(
-    ("own", "message"),
+    ("native", "message"),
     [
         (None, "animals: has no candidates of its own; set `candidates: {source: bm25}`"),
         ({"q-cat": ["d-yeti"]}, "its own candidate 'd-yeti' of query 'q-cat' is not in its corpus"),
@@ -156,16 +156,16 @@ def test_the_benchmarks_own_candidates_are_taken_in_their_order(benchmark: Bench
         ({}, "native found no candidate for any of 5 queries"),
     ],
 )
-def test_own_candidates_that_cannot_be_used_are_an_error(benchmark: Benchmark, own: Any, message: str) -> None:
+def test_unusable_native_candidates_are_an_error(benchmark: Benchmark, native: Any, message: str) -> None:
     with pytest.raises(BenchmarkError) as raised:
-        found(replace(benchmark, candidates=own), NativeStage())
+        candidates_of(replace(benchmark, candidates=native), NativeStage())
     assert message in str(raised.value)
 
 
 @needs_minilm
 def test_dense_retrieval_searches_every_document_with_the_named_model(benchmark: Benchmark) -> None:
-    other = replace(benchmark, documents={**benchmark.documents, "d-self": "a kitten purrs"})
-    candidates = found(other, read_stage({**DENSE, "k": 3}))
+    larger = replace(benchmark, documents={**benchmark.documents, "d-self": "a kitten purrs"})
+    candidates = candidates_of(larger, read_stage({**DENSE, "k": 3}))
     assert [candidates.lists[f"q-{word}"][0] for word in ("cat", "dog", "bird", "fish", "worm")] == [
         f"d-{word}" for word in ("cat", "dog", "bird", "fish", "worm")
     ]
@@ -176,16 +176,16 @@ def test_dense_retrieval_searches_every_document_with_the_named_model(benchmark:
 
 
 @needs_minilm
-def test_dense_retrieval_drops_the_query_itself_before_the_cut(benchmark: Benchmark) -> None:
+def test_dense_retrieval_removes_the_query_itself_before_the_cut(benchmark: Benchmark) -> None:
     queries = dict(zip(benchmark.documents, benchmark.queries.values(), strict=True))
-    own = replace(benchmark, queries=queries, remove_self=True)
-    lists = found(own, read_stage({**DENSE, "k": 2})).lists
+    overlapping = replace(benchmark, queries=queries, remove_self=True)
+    lists = candidates_of(overlapping, read_stage({**DENSE, "k": 2})).lists
     assert all(len(listed) == 2 and query_id not in listed for query_id, listed in lists.items())
 
 
-def test_a_dense_model_that_is_not_there_is_told_in_one_line(benchmark: Benchmark, tmp_path: Path) -> None:
+def test_a_missing_dense_model_is_reported_in_one_line(benchmark: Benchmark, tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailable, match="cannot be loaded"):
-        found(benchmark, read_stage({"source": "dense", "model": str(tmp_path / "none")}))
+        candidates_of(benchmark, read_stage({"source": "dense", "model": str(tmp_path / "none")}))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_a_dense_model_that_is_not_there_is_told_in_one_line(benchmark: Benchmar
         ("bm25", "candidates = 'bm25': expected a mapping such as {source: bm25, k: 100}"),
     ],
 )
-def test_an_option_that_the_source_does_not_have_is_refused(stage: object, message: str) -> None:
+def test_an_option_unknown_to_the_source_is_refused(stage: object, message: str) -> None:
     with pytest.raises(BadOptions) as raised:
         read_stage(stage)
     assert message in str(raised.value) and "\n" not in str(raised.value)
@@ -218,7 +218,7 @@ def test_bm25_is_within_a_hundredth_of_anserinis_flat_index(
 ) -> None:
     benchmark = load("beir", {"path": shared_data(f"{name}/beir"), "name": name})
     assert benchmark.remove_self == (name == "arguana")  # its queries are documents of its corpus
-    candidates = found(benchmark, BM25Stage())
+    candidates = candidates_of(benchmark, BM25Stage())
     values = measure(benchmark.qrels, candidates.lists, MEASURES)[HEADLINE]
     assert sum(values.values()) / len(values) == pytest.approx(anserini, abs=0.010)
     assert max(map(len, candidates.lists.values())) == 100

@@ -1,4 +1,4 @@
-"""Where a history changes its level: nothing in noise, a step at its position, the cheapest fit of all."""
+"""Change points of a history: none in noise, a step at its position, the cheapest of all fits."""
 
 from collections.abc import Iterator
 from itertools import combinations, pairwise
@@ -35,7 +35,7 @@ def cost(values: np.ndarray[tuple[int], np.dtype[np.float64]], starts: tuple[int
 
 
 def fits(count: int) -> Iterator[tuple[int, ...]]:
-    """Every way to cut `count` points into levels that are long enough."""
+    """Every partition of `count` points into levels of at least LEAST_LENGTH."""
     for number in range(count // LEAST_LENGTH):
         for inner in combinations(range(1, count), number):
             ends = (0, *inner, count)
@@ -53,7 +53,7 @@ def test_no_other_fit_costs_less(figures: list[float], penalty: float) -> None:
 
 @settings(max_examples=30)
 @given(FIGURES)
-def test_deviations_are_those_from_the_median(figures: list[float]) -> None:
+def test_deviations_are_measured_from_the_median(figures: list[float]) -> None:
     values = np.array(figures)
     costs = deviations(values)
     for start, stop in ((0, len(values)), (1, 5), (2, 8)):
@@ -63,7 +63,7 @@ def test_deviations_are_those_from_the_median(figures: list[float]) -> None:
 
 @settings(max_examples=40)
 @given(st.lists(st.floats(-1e6, 1e6), max_size=40))
-def test_levels_cover_every_point_once_in_order_or_there_are_none(figures: list[float]) -> None:
+def test_levels_cover_every_point_once_in_order_or_a_short_history_has_no_level(figures: list[float]) -> None:
     fitted = levels(figures)
     assert bool(fitted) == (len(figures) >= LEAST_POINTS)
     covered = [index for level in fitted for index in range(level.start, level.stop)]
@@ -78,7 +78,7 @@ def test_changes_do_not_depend_on_the_unit(figures: list[float], power: int, shi
 
 
 @pytest.mark.parametrize("points", [10, 20, 40])
-def test_a_history_without_a_change_is_marked_in_at_most_six_percent(points: int) -> None:
+def test_a_history_without_a_change_raises_an_alarm_in_at_most_six_percent(points: int) -> None:
     rng = np.random.default_rng(20261125)
     size = (80, points)
     drawn = np.concatenate([rng.standard_normal(size), rng.standard_t(3, size), rng.lognormal(0, 0.5, size)])
@@ -86,7 +86,7 @@ def test_a_history_without_a_change_is_marked_in_at_most_six_percent(points: int
     assert 0 < sum(alarms) / len(alarms) <= 0.06  # no alarm at all would mean a blind test
 
 
-def test_a_step_of_four_standard_deviations_is_found_at_its_position() -> None:
+def test_a_step_of_four_standard_deviations_is_located_within_one_point() -> None:
     rng = np.random.default_rng(20261125)
     near = []
     for _ in range(100):
@@ -97,7 +97,7 @@ def test_a_step_of_four_standard_deviations_is_found_at_its_position() -> None:
     assert sum(near) / len(near) >= 0.97
 
 
-def test_two_steps_are_two_changes() -> None:
+def test_two_steps_give_two_changes() -> None:
     rng = np.random.default_rng(1)
     figures = rng.normal(100, 1, 40)
     figures[12:25] += 8
@@ -111,13 +111,13 @@ def test_a_single_wild_point_is_not_a_level() -> None:
         assert changes([1000.0 if index == wild else figure for index, figure in enumerate(figures)]) == []
 
 
-def test_figures_that_repeat_exactly_change_once_the_new_one_has_lasted() -> None:
+def test_a_repeated_figure_changes_only_after_the_new_level_has_lasted() -> None:
     assert changes([0.27] * 12) == []
     assert changes([0.27] * 12 + [0.25] * 5) == []
     assert changes([0.27] * 12 + [0.25] * 8) == [12]
 
 
-def test_too_few_points_have_no_levels_and_among_too_many_the_newest_count() -> None:
+def test_too_few_points_have_no_levels_and_only_the_newest_of_too_many_are_used() -> None:
     assert levels([1.0] * (LEAST_POINTS - 1)) == []
     figures = [0.0] * 50 + [9.0, 9.1] * (MOST_POINTS // 2)
     assert [(level.start, level.stop) for level in levels(figures)] == [(50, 50 + MOST_POINTS)]
@@ -126,4 +126,4 @@ def test_too_few_points_have_no_levels_and_among_too_many_the_newest_count() -> 
 def test_the_noise_of_normal_figures_is_about_their_standard_deviation() -> None:
     assert noise(np.random.default_rng(3).normal(0, 2, 20_000)) == pytest.approx(0.954 * 2, rel=0.03)
     assert noise(np.array([5.0, 5.0, 5.0])) == 0.0
-    assert PENALTY == 6.0  # what docs/check.md says was simulated
+    assert PENALTY == 6.0  # the value that docs/check.md documents as simulated

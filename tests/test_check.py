@@ -1,4 +1,4 @@
-"""The gate over recorded folders: what it concludes from few and many launches, other machines, what is missing."""
+"""The gate over recorded folders: few and many launches, other machines, missing recordings."""
 
 import json
 import math
@@ -26,7 +26,7 @@ SLOW = tuple(1.1 * value for value in STEADY)
 
 
 def gate(baseline: Sequence[Path], current: Sequence[Path], options: CheckOptions | None = None) -> CheckResult:
-    """A check against several folders, which only the store can name outside of tests."""
+    """A check against several folders; outside of tests only the baseline store can name several."""
     stored = StoredLaunches(list(baseline), "2026-11-25T08:00:00+00:00", "abc")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verb, "find", lambda *_: stored)
@@ -48,7 +48,7 @@ def scored_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def scored(scored_once: Path, tmp_path: Path) -> Path:
-    """A run of 60 queries by the fake engine: a good one, it again, a wild one and one that fails on a query."""
+    """A run of 60 queries: the fake engine, the same engine again, a wild one and one that fails on a query."""
     return Path(shutil.copytree(scored_once / "r", tmp_path / "r"))
 
 
@@ -56,36 +56,36 @@ def test_equal_launches_pass_and_slower_ones_are_a_regression(tmp_path: Path) ->
     baseline = record_launches(tmp_path / "a", STEADY)
     same, slow = (record_launches(tmp_path / name, times) for name, times in (("b", STEADY), ("c", SLOW)))
     assert gate(baseline, same).outcome == "pass"
-    found = gate(baseline, slow)
-    assert found.outcome == "regression"
-    p50, throughput = rows(found)["single-stream p50"], rows(found)["single-stream throughput"]
+    result = gate(baseline, slow)
+    assert result.outcome == "regression"
+    p50, throughput = rows(result)["single-stream p50"], rows(result)["single-stream throughput"]
     assert (p50.baseline, p50.current) == (pytest.approx(1.0, rel=0.002), pytest.approx(1.1, rel=0.002))
     assert p50.change is not None and p50.change.value == pytest.approx(0.1)
-    # 10% more time is 1/1.1 - 1 less throughput, and 2% more time the margin
+    # A time that is 10% longer changes throughput by 1/1.1 - 1; the margin is a time that is 2% longer.
     assert throughput.change is not None and throughput.change.value == pytest.approx(1 / 1.1 - 1)
     assert throughput.margin == pytest.approx(1 / 1.02 - 1)
     assert gate(slow, baseline).outcome == "pass"  # faster
 
 
-def test_one_recording_of_each_never_decides_about_times(tmp_path: Path) -> None:
+def test_one_recording_per_side_never_decides_about_times(tmp_path: Path) -> None:
     for slower in (1.0, 10.0):
-        one, other = record(tmp_path / f"a{slower}" / "e", 1.0), record(tmp_path / f"b{slower}" / "e", slower)
-        found = check(str(one), [str(other)], CheckOptions(store=tmp_path))
-        assert found.outcome == "inconclusive"
-        row = rows(found)["single-stream p50"]
+        baseline, current = record(tmp_path / f"a{slower}" / "e", 1.0), record(tmp_path / f"b{slower}" / "e", slower)
+        result = check(str(baseline), [str(current)], CheckOptions(store=tmp_path))
+        assert result.outcome == "inconclusive"
+        row = rows(result)["single-stream p50"]
         assert row.change is not None and (row.change.lo, row.change.hi) == (None, None)
         assert row.reason.startswith("1 and 1 launches: one process says nothing about others; 4 of each can decide")
 
 
-def test_one_launch_against_many_decides_once_there_are_enough_of_them() -> None:
-    logs = Logs([0.001 * place for place in range(19)], [0.5])  # p = 1/20
+def test_one_launch_against_nineteen_decides_and_against_eighteen_does_not() -> None:
+    logs = Logs([0.001 * number for number in range(19)], [0.5])  # p = 1/20
     assert [row.outcome for row in adjusted([trial("server", "p50", logs, 0.03)])] == ["regression"]
     logs = Logs(logs.baseline[1:], logs.current)
     assert [row.outcome for row in adjusted([trial("server", "p50", logs, 0.03)])] == ["inconclusive"]
 
 
 @pytest.mark.parametrize(("tests", "launches"), [(1, 3), (3, 4), (7, 5), (12, 5), (13, 6)])
-def test_the_number_of_launches_that_can_decide(tests: int, launches: int) -> None:
+def test_the_fewest_launches_decide_and_one_launch_fewer_does_not(tests: int, launches: int) -> None:
     """C(6, 3) = 20, C(8, 4) = 70, C(10, 5) = 252."""
     assert fewest_launches(tests) == launches
     far = Logs([0.0] * launches, [1.0] * launches)
@@ -95,37 +95,37 @@ def test_the_number_of_launches_that_can_decide(tests: int, launches: int) -> No
 
 
 def test_holm_counts_all_scenarios(tmp_path: Path) -> None:
-    """Three launches of each: p = 1/20, red for one metric alone, not for two."""
+    """Three launches per side: p = 1/20, which is red for one metric and not for two."""
     sides = [record_launches(tmp_path / name, times[:3]) for name, times in (("a", STEADY), ("b", SLOW))]
     alone = options(["p95=none", "throughput=none"])
     assert gate(*sides, alone).outcome == "regression"
     for name, times in (("a", STEADY), ("b", SLOW)):
         record_launches(tmp_path / name, times[:3], scenario="server")
-    found = gate(*sides, alone)
-    assert (found.outcome, rows(found)["server p50"].p_holm) == ("inconclusive", pytest.approx(0.1))
-    assert "Holm" in rows(found)["server p50"].reason
+    result = gate(*sides, alone)
+    assert (result.outcome, rows(result)["server p50"].p_holm) == ("inconclusive", pytest.approx(0.1))
+    assert "Holm" in rows(result)["server p50"].reason
 
 
 def test_server_has_no_throughput_and_offline_has_no_percentiles(tmp_path: Path) -> None:
     for name in ("a", "b"):
         for scenario in ("server", "offline"):
             record_launches(tmp_path / name, STEADY, scenario=scenario)
-    found = rows(gate(*(sorted((tmp_path / name).glob("*/e")) for name in ("a", "b"))))
-    assert list(found) == ["server p50", "server p95", "server p99", "offline throughput"]
-    assert (found["server p99"].outcome, found["server p99"].reason) == (
+    by_name = rows(gate(*(sorted((tmp_path / name).glob("*/e")) for name in ("a", "b"))))
+    assert list(by_name) == ["server p50", "server p95", "server p99", "offline throughput"]
+    assert (by_name["server p99"].outcome, by_name["server p99"].reason) == (
         None,
         "not measured: 80 effective of 80 samples, 299 needed",
     )
 
 
-def test_another_machine_is_not_comparable_and_if_allowed_its_margins_are_doubled_with_a_note(tmp_path: Path) -> None:
+def test_another_machine_is_not_comparable_unless_allowed_with_doubled_margins(tmp_path: Path) -> None:
     baseline = record_launches(tmp_path / "a", STEADY)
     current = record_launches(
         tmp_path / "b", [1.02 * seconds for seconds in STEADY], machine=changed(MACHINE, cpu="Xeon")
     )
-    found = gate(baseline, current)
-    assert found.outcome == "not comparable"
-    assert "other machine: cpu EPYC -> Xeon" in rows(found)["single-stream"].reason
+    result = gate(baseline, current)
+    assert result.outcome == "not comparable"
+    assert "other machine: cpu EPYC -> Xeon" in rows(result)["single-stream"].reason
     allowed = gate(baseline, current, CheckOptions(allow=("machine",)))
     assert (allowed.outcome, rows(allowed)["single-stream p50"].margin) == ("pass", 2 * MARGINS["p50"])
     assert any(note.startswith("times of another machine, margins doubled: cpu EPYC -> Xeon") for note in allowed.notes)
@@ -148,45 +148,45 @@ def test_another_machine_is_not_comparable_and_if_allowed_its_margins_are_double
     ],
 )
 def test_times_of_other_work_are_not_comparable(tmp_path: Path, header: dict[str, object], message: str) -> None:
-    found = gate(record_launches(tmp_path / "a", STEADY), record_launches(tmp_path / "b", STEADY, **header))
-    assert found.outcome == "not comparable"
-    assert rows(found)["single-stream"].reason == f"other work: {message}"
+    result = gate(record_launches(tmp_path / "a", STEADY), record_launches(tmp_path / "b", STEADY, **header))
+    assert result.outcome == "not comparable"
+    assert rows(result)["single-stream"].reason == f"other work: {message}"
 
 
-def test_the_rate_matters_to_the_open_loop_only_and_the_objective_to_none(tmp_path: Path) -> None:
+def test_another_rate_is_not_comparable_in_the_open_loop_and_another_objective_always_is(tmp_path: Path) -> None:
     for scenario, outcome in (("server", "not comparable"), ("single-stream", "pass")):
-        other = {"settings": changed(SETTINGS, rate=6.0, slo_ms=50.0)}
+        changes = {"settings": changed(SETTINGS, rate=6.0, slo_ms=50.0)}
         sides = [
             record_launches(tmp_path / scenario / name, STEADY, scenario=scenario, **header)
-            for name, header in (("a", {}), ("b", other))
+            for name, header in (("a", {}), ("b", changes))
         ]
         assert gate(*sides).outcome == outcome
 
 
-def test_a_recording_that_cannot_be_believed_is_invalid_and_a_regression_elsewhere_still_wins(
+def test_an_invalid_recording_makes_the_check_invalid_unless_there_is_a_regression(
     tmp_path: Path,
 ) -> None:
     baseline = record_launches(tmp_path / "a", STEADY)
     current = record_launches(tmp_path / "b", STEADY)
     record(current[2], 1.0, settings=changed(SETTINGS, min_duration_s=1e6))
-    found = gate(baseline, current)
-    assert found.outcome == "invalid"
-    assert "a recording is INVALID: too short" in rows(found)["single-stream"].reason
+    result = gate(baseline, current)
+    assert result.outcome == "invalid"
+    assert "a recording is INVALID: too short" in rows(result)["single-stream"].reason
     for folders, times in ((baseline, STEADY), (current, SLOW)):
         for folder, seconds in zip(folders, times, strict=True):
             record(folder, seconds, "server")
     assert gate(baseline, current).outcome == "regression"
 
 
-def test_a_recording_that_was_killed_is_invalid(tmp_path: Path) -> None:
+def test_a_killed_recording_is_invalid(tmp_path: Path) -> None:
     sides = [record_launches(tmp_path / name, STEADY) for name in ("a", "b")]
     path = sides[1][0] / "latency/single-stream.jsonl"
     path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
-    found = gate(*sides)
-    assert found.outcome == "invalid" and "INCOMPLETE: killed" in rows(found)["single-stream"].reason
+    result = gate(*sides)
+    assert result.outcome == "invalid" and "INCOMPLETE: killed" in rows(result)["single-stream"].reason
 
 
-def test_quality_is_judged_as_compare_does(scored: Path, tmp_path: Path) -> None:
+def test_quality_is_judged_by_the_rules_of_compare(scored: Path, tmp_path: Path) -> None:
     def outcome(name: str) -> CheckResult:
         return check(str(scored / "good"), [str(scored / name)], CheckOptions(store=tmp_path))
 
@@ -200,36 +200,38 @@ def test_quality_is_judged_as_compare_does(scored: Path, tmp_path: Path) -> None
     assert failing.outcome == "invalid" and "1 of 60 queries have no scores (q-bay)" in failing.quality.reason
 
 
-def test_lost_quality_is_a_regression_even_where_times_are_undecided_or_invalid(scored: Path, tmp_path: Path) -> None:
+def test_lost_quality_is_a_regression_even_if_times_are_undecided_or_invalid(scored: Path, tmp_path: Path) -> None:
     for name in ("good", "wild"):
         record(scored / name, 1.0)
-    found = check(str(scored / "good"), [str(scored / "wild")], CheckOptions(store=tmp_path))
-    assert (found.outcome, found.latency.outcome) == ("regression", "inconclusive")
+    result = check(str(scored / "good"), [str(scored / "wild")], CheckOptions(store=tmp_path))
+    assert (result.outcome, result.latency.outcome) == ("regression", "inconclusive")
     record(scored / "wild", 1.0, settings=changed(SETTINGS, min_duration_s=1e6))
-    found = check(str(scored / "good"), [str(scored / "wild")], CheckOptions(store=tmp_path))
-    assert (found.outcome, found.latency.outcome) == ("regression", "invalid")
+    result = check(str(scored / "good"), [str(scored / "wild")], CheckOptions(store=tmp_path))
+    assert (result.outcome, result.latency.outcome) == ("regression", "invalid")
 
 
-def test_what_one_side_lacks_is_reported_and_what_both_have_is_judged(scored: Path, tmp_path: Path) -> None:
+def test_recordings_missing_on_one_side_are_reported_and_the_common_ones_are_judged(
+    scored: Path, tmp_path: Path
+) -> None:
     record(scored / "good", 1.0)
-    found = check(str(scored / "good"), [str(scored / "again")], CheckOptions(store=tmp_path))
-    assert found.outcome == "pass"
-    assert rows(found)["single-stream"].reason == "not recorded by CURRENT"
-    assert "not recorded" in printed(found.report())
+    result = check(str(scored / "good"), [str(scored / "again")], CheckOptions(store=tmp_path))
+    assert result.outcome == "pass"
+    assert rows(result)["single-stream"].reason == "not recorded by CURRENT"
+    assert "not recorded" in printed(result.report())
     times_only = record(tmp_path / "t" / "e", 1.0)
-    found = check(str(times_only), [str(scored / "again")], CheckOptions(store=tmp_path))
-    assert (found.outcome, found.quality.reason) == ("not comparable", "not recorded by the baseline")
+    result = check(str(times_only), [str(scored / "again")], CheckOptions(store=tmp_path))
+    assert (result.outcome, result.quality.reason) == ("not comparable", "not recorded by the baseline")
 
 
 def test_folders_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
-    one, other = record(tmp_path / "a" / "e", 1.0), record(tmp_path / "b" / "e", 1.0)
+    first, second = record(tmp_path / "a" / "e", 1.0), record(tmp_path / "b" / "e", 1.0)
     (tmp_path / "empty").mkdir()
     for baseline, current, error, message in (
-        (one, [one], BadOptions, "is on both sides"),
-        (one, [other, other], BadOptions, "is given twice"),
-        (one, [], BadOptions, "no CURRENT folder"),
-        (one, [tmp_path / "empty"], StoreError, "holds neither scores.sqlite nor latency"),
-        (tmp_path / "nowhere", [one], BadOptions, "nowhere' is neither a folder nor a baseline of .*: none"),
+        (first, [first], BadOptions, "is on both sides"),
+        (first, [second, second], BadOptions, "is given twice"),
+        (first, [], BadOptions, "no CURRENT folder"),
+        (first, [tmp_path / "empty"], StoreError, "holds neither scores.sqlite nor latency"),
+        (tmp_path / "nowhere", [first], BadOptions, "nowhere' is neither a folder nor a baseline of .*: none"),
     ):
         with pytest.raises(error, match=message):
             check(str(baseline), [str(folder) for folder in current], CheckOptions(store=tmp_path))
@@ -243,7 +245,7 @@ def test_folders_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
         ({"settings": changed(SETTINGS, warmup=3)}, "warmup 10 -> 3"),
     ],
 )
-def test_launches_of_one_side_are_of_one_engine_on_one_machine(
+def test_launches_of_one_side_with_different_engines_or_machines_are_refused(
     tmp_path: Path, header: dict[str, object], message: str
 ) -> None:
     baseline = record_launches(tmp_path / "a", STEADY)
@@ -255,12 +257,12 @@ def test_launches_of_one_side_are_of_one_engine_on_one_machine(
 
 def test_a_changed_engine_is_judged_and_named(tmp_path: Path) -> None:
     current = record_launches(tmp_path / "b", STEADY, description={"model": "m", "precision": "fp8", "template": "t"})
-    found = gate(record_launches(tmp_path / "a", STEADY), current)
-    assert found.outcome == "pass"
-    assert "precision bf16 -> fp8" in found.notes[0]
+    result = gate(record_launches(tmp_path / "a", STEADY), current)
+    assert result.outcome == "pass"
+    assert "precision bf16 -> fp8" in result.notes[0]
 
 
-def test_margins_and_allowances_are_read_and_what_is_unknown_is_refused() -> None:
+def test_margins_and_allowances_are_read_and_unknown_ones_are_refused() -> None:
     terms = options(["nDCG@10=0.02", "p50=0.1", "p99=none"], ["machine"])
     assert (terms.quality, terms.slower, terms.allow) == (
         0.02,
@@ -282,15 +284,15 @@ def test_the_table_fits_a_ci_log_and_gives_every_reason_once(scored: Path, tmp_p
     for name, times in (("good", STEADY), ("wild", SLOW)):
         for scenario in ("single-stream", "server", "offline"):
             record(scored / name, times[0], scenario)
-    found = check(str(scored / "good"), [str(scored / "wild")], CheckOptions(store=tmp_path))
-    lines = printed(found.report()).splitlines()
+    result = check(str(scored / "good"), [str(scored / "wild")], CheckOptions(store=tmp_path))
+    lines = printed(result.report()).splitlines()
     assert max(map(len, lines)) <= 110
     assert next(line for line in lines if line.startswith(" words ")).split()[-1] == "regression"
     assert lines[-1] == "REGRESSION: quality regression (words); latency inconclusive"
-    assert sum("1 and 1 launches" in note.text for note in found.report().sections[0].notes) == 1
-    paths = page.write(found, tmp_path / "out")
+    assert sum("1 and 1 launches" in note.text for note in result.report().sections[0].notes) == 1
+    paths = page.write(result, tmp_path / "out")
     assert [path.name for path in paths] == ["index.html", "check.md", "table.tex", "check.json"]
-    assert paths[1].read_text(encoding="utf-8").count("\n| ") == 1 + len(rows(found))
+    assert paths[1].read_text(encoding="utf-8").count("\n| ") == 1 + len(rows(result))
 
 
 def test_the_document_is_plain_json_with_a_version_and_the_exit_code(tmp_path: Path) -> None:
@@ -302,18 +304,18 @@ def test_the_document_is_plain_json_with_a_version_and_the_exit_code(tmp_path: P
     assert document["baseline"]["launches"] == 5
 
 
-def test_a_real_recording_says_what_it_worked_on(
+def test_a_real_recording_describes_its_work(
     scored_once: Path, crispbench: Callable[..., object], tmp_path: Path
 ) -> None:
-    """The fields that decide are there, under their names, whatever else this machine does."""
+    """The fields that decide about comparability are recorded under their names on every machine."""
     crispbench("latency", scored_once / "config.yaml", "--engine", "good", "--out", tmp_path)
     (launch,) = read([tmp_path / "good"]).launches["single-stream"]
     assert None not in work(launch.header).values()
     assert (work(launch.header)["benchmark"], work(launch.header)["queries"]) == ("words", 40)
 
 
-# A launch has an offset that it keeps for its life, standard deviation 1.5%, and meets the machine at some point of its
-# drift, 1%; its own percentiles are then known to some parts in a thousand (100 requests with 3% noise).
+# Standard deviations: every launch has a constant offset of 1.5% and starts at a random point of the machine's drift of
+# 1%. The percentiles of one launch vary by some parts in a thousand (100 requests with 3% noise).
 OFFSET, DRIFT, OWN = 0.015, 0.01, 0.004
 TRIALS = 120
 
@@ -336,11 +338,11 @@ def test_equal_engines_are_red_in_at_most_five_percent_even_without_a_margin() -
     assert 0 < share(0.0, 5, 1e-9, "regression") <= 0.05  # no alarm at all would mean a blind gate
 
 
-def test_what_is_slower_by_just_the_margin_is_red_in_at_most_five_percent_and_passes_in_no_more() -> None:
+def test_a_slowdown_equal_to_the_margin_is_red_and_passes_in_at_most_five_percent_each() -> None:
     assert share(0.03, 5, 0.03, "regression") <= 0.05
     assert share(0.03, 5, 0.03, "pass") <= 0.05
 
 
-def test_ten_percent_slower_than_a_margin_of_three_is_found_by_five_launches_and_seven_by_ten() -> None:
+def test_five_launches_detect_a_slowdown_of_ten_percent_and_ten_launches_one_of_seven() -> None:
     assert share(0.10, 5, 0.03, "regression") >= 0.95
     assert share(0.07, 10, 0.03, "regression") >= 0.95

@@ -1,4 +1,4 @@
-"""`crispbench check` and `crispbench baseline` from the command line: exit codes, one document with --json."""
+"""`crispbench check` and `crispbench baseline` on the command line: exit codes and the document of --json."""
 
 import json
 from collections.abc import Callable
@@ -28,12 +28,12 @@ def main(tmp_path: Path, crispbench: Run) -> Path:
         (1.0, [], 0),
         (1.1, [], 1),
         (1.1, ["--margin", "p50=0.2", "--margin", "p95=0.2", "--margin", "throughput=0.2"], 0),
-        (1.02, [], 3),  # the margin of throughput
+        (1.02, [], 3),  # equal to the margin of throughput
         (1.0, ["--margin", "p42=0.2"], 2),
         (1.0, ["--allow", "gpu"], 2),
     ],
 )
-def test_exit_codes_are_those_of_the_verdict(
+def test_the_exit_code_follows_from_the_verdict(
     main: Path, crispbench: Run, slower: float, arguments: list[str], code: int
 ) -> None:
     current = record_launches(main.parent / "b", [slower * seconds for seconds in STEADY])
@@ -43,17 +43,19 @@ def test_exit_codes_are_those_of_the_verdict(
     assert (answer.out.splitlines() or [""])[-1].startswith(verdict)
 
 
-def test_another_machine_is_exit_4_unless_allowed_and_an_invalid_recording_exit_5(
+def test_another_machine_exits_4_unless_allowed_and_an_invalid_recording_exits_5(
     main: Path, crispbench: Run, tmp_path: Path
 ) -> None:
-    other = record_launches(tmp_path / "b", STEADY, machine=changed(MACHINE, cpu="Xeon"))
-    assert crispbench("check", "main", *other, "--store", main).code == 4
-    assert crispbench("check", "main", *other, "--store", main, "--allow", "machine").code == 0
+    foreign = record_launches(tmp_path / "b", STEADY, machine=changed(MACHINE, cpu="Xeon"))
+    assert crispbench("check", "main", *foreign, "--store", main).code == 4
+    assert crispbench("check", "main", *foreign, "--store", main, "--allow", "machine").code == 0
     short = record(tmp_path / "c/e", 1.0, settings=changed(SETTINGS, min_duration_s=1e6))
     assert crispbench("check", "main", short, "--store", main).code == 5
 
 
-def test_json_is_one_document_and_files_are_written_only_with_out(main: Path, crispbench: Run, tmp_path: Path) -> None:
+def test_json_prints_one_document_and_files_are_written_only_with_out(
+    main: Path, crispbench: Run, tmp_path: Path
+) -> None:
     arguments = ("check", "main", record(tmp_path / "b/e", 1.0), "--store", main, "--json")
     before = sorted(tmp_path.rglob("*"))
     plain = crispbench(*arguments)

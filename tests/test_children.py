@@ -1,4 +1,4 @@
-"""No child process imports from the working directory: real commands in a folder of packages that bear our names."""
+"""No child process imports from the working directory: real commands run beside packages with our names."""
 
 import json
 import os
@@ -12,14 +12,14 @@ from harness import children
 from tests.conftest import ROOT
 from tests.engines.server import Server
 
-# What pip writes as bin/crispbench.
+# The content of bin/crispbench as pip writes it.
 COMMAND = "import sys\nfrom harness.cli import entry\nif __name__ == '__main__':\n    sys.exit(entry())\n"
 HOSTILE = 'raise SystemExit("imported from the working directory")\n'
 
 
 @pytest.fixture
 def hostile(animals: Path) -> Path:
-    """A working directory that holds our packages' names and one of the standard library's, and a config."""
+    """A working directory with a config and with packages named `harness`, `engines` and `pickle`."""
     folder = animals.parent / "work"
     for name in ("harness", "engines", "pickle"):
         (folder / name).mkdir(parents=True)
@@ -36,7 +36,7 @@ def hostile(animals: Path) -> Path:
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The installed command, whose folder is first on its path."""
+    """Runs the installed command; its folder is first on sys.path."""
     command = folder.parent / "bin/crispbench"
     command.parent.mkdir()
     command.write_text(COMMAND)
@@ -50,14 +50,14 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_ab_launches_its_processes_in_a_folder_that_holds_packages_of_our_names(hostile: Path) -> None:
+def test_ab_launches_its_processes_beside_packages_with_our_names(hostile: Path) -> None:
     plan = ("--launch-pairs", "1", "--rounds", "1", "--queries", "5", "--warmup", "1")
     ran = run(hostile, "ab", "animals.yaml", "--engine", "a", "--engine", "b", *plan, "--out", "out")
     assert (ran.returncode, "working directory" in ran.stdout + ran.stderr) == (3, False)
     assert json.loads((hostile / "out/ab.json").read_text())["complete"] is True
 
 
-def test_latency_starts_its_load_and_telemetry_processes_there(hostile: Path) -> None:
+def test_latency_starts_its_load_and_telemetry_processes_beside_packages_with_our_names(hostile: Path) -> None:
     path = hostile / "animals.yaml"
     with Server() as server:
         remote = {"kind": "remote", "dialect": "cohere", "url": server.url, "model": "m", "concurrency": 16}
@@ -68,14 +68,14 @@ def test_latency_starts_its_load_and_telemetry_processes_there(hostile: Path) ->
     assert (header["settings"]["processes"], len(timings), end["end"]["telemetry"]["samples"] > 0) == (2, 20, True)
 
 
-def test_rays_workers_start_there(hostile: Path) -> None:
+def test_ray_workers_start_beside_packages_with_our_names(hostile: Path) -> None:
     pytest.importorskip("ray")
     ran = run(hostile, "run", "animals.yaml", "--engine", "a", "--ray", "local", "--out", "out")
     assert (ran.returncode, "working directory" in ran.stdout + ran.stderr) == (0, False)
     assert (hostile / "out/a/measures.json").is_file()
 
 
-def test_a_checkout_that_is_not_installed_is_given_to_children_and_an_installation_is_not(
+def test_children_get_the_path_of_a_checkout_and_not_that_of_an_installation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", "/opt/engines")

@@ -1,4 +1,4 @@
-"""What a command prints where, its exit code, and one line for everything that is wrong."""
+"""Standard output, standard error and exit codes of the commands; every error is one line."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ benchmarks:
 
 
 def complaint(answer: Any, code: int) -> str:
-    """The one line on standard error of a command that failed as it should."""
+    """The only line on standard error of a command that failed with this code."""
     assert answer.out == ""
     assert answer.err.startswith("crispbench: ") and answer.err.endswith("\n") and answer.err.count("\n") == 1
     assert answer.code == code
@@ -39,7 +39,7 @@ def complaint(answer: Any, code: int) -> str:
 
 @pytest.fixture
 def refused(tmp_path: Path, crispbench: Crispbench) -> Callable[[str], str]:
-    """Runs a config that cannot be used; what is said of it, after the path."""
+    """Runs an unusable config; returns the error message after the path."""
 
     def run(text: str) -> str:
         path = tmp_path / "config.yaml"
@@ -54,13 +54,13 @@ def refused(tmp_path: Path, crispbench: Crispbench) -> Callable[[str], str]:
 # Configs
 
 
-def test_a_config_that_is_not_there_is_said_so(tmp_path: Path, crispbench: Crispbench) -> None:
+def test_a_missing_config_is_reported_with_an_example(tmp_path: Path, crispbench: Crispbench) -> None:
     line = complaint(crispbench("run", tmp_path / "typo.yaml"), 2)
     assert "typo.yaml: cannot be read" in line and "configs/demo.yaml" in line
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("name: [", "line 1, column 8"),
         ("name: a\nname: b\n", "line 2: key 'name' occurs twice"),
@@ -95,15 +95,15 @@ def test_a_config_that_is_not_there_is_said_so(tmp_path: Path, crispbench: Crisp
         (CONFIG.replace("path: nowhere", "path: nowhere, queries: 0"), "queries = 0"),
     ],
 )
-def test_a_config_with_a_mistake_is_refused_in_one_line(refused: Callable[[str], str], text: str, said: str) -> None:
-    assert said in refused(text)
+def test_a_config_with_a_mistake_is_refused_in_one_line(refused: Callable[[str], str], text: str, message: str) -> None:
+    assert message in refused(text)
 
 
-def test_an_unknown_engine_kind_lists_every_known_one(refused: Callable[[str], str]) -> None:
+def test_the_error_for_an_unknown_engine_kind_lists_every_known_kind(refused: Callable[[str], str]) -> None:
     assert refused(CONFIG.replace("kind: fake", "kind: typo")).endswith(", ".join(engines.names()))
 
 
-def test_a_benchmark_that_is_not_there_is_a_usage_error_before_an_engine_is_loaded(
+def test_a_missing_benchmark_is_a_usage_error_before_an_engine_is_loaded(
     tmp_path: Path, crispbench: Crispbench
 ) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG.replace("kind: fake", "kind: torch, model: nowhere"))
@@ -115,13 +115,13 @@ def test_yaml_defaults_are_merged_and_may_be_overridden(tmp_path: Path, animals:
     (tmp_path / "config.yaml").write_text(
         "name: small\n"
         "engines:\n"
-        "  one: &one {kind: fake, seed: 1}\n"
-        "  two: {<<: *one, seed: 2}\n"
+        "  first: &first {kind: fake, seed: 1}\n"
+        "  second: {<<: *first, seed: 2}\n"
         f"benchmarks: [{{source: beir, path: {animals}}}]\n"
     )
     answer = crispbench("run", tmp_path / "config.yaml", "--out", tmp_path / "out", "--json")
     assert (answer.code, answer.err) == (0, "")
-    manifest = json.loads((tmp_path / "out/two/manifest.json").read_text())
+    manifest = json.loads((tmp_path / "out/second/manifest.json").read_text())
     assert (manifest["kind"], manifest["options"]) == ("fake", {"seed": 2})
 
 
@@ -133,7 +133,7 @@ def test_a_number_of_queries_may_be_written_as_text_and_limited(
     assert json.loads(answer.out)["engines"]["fake"]["benchmarks"]["animals"]["queries"] == 2
 
 
-def test_the_demos_config_is_understood() -> None:
+def test_the_demo_config_names_its_five_engines() -> None:
     from harness.config import read_config
 
     engines = read_config(ROOT / "configs/demo.yaml").engines
@@ -144,7 +144,7 @@ def test_the_demos_config_is_understood() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("run", "x.yaml", "--lmit", "3"), "No such option: --lmit"),
         (("run", "x.yaml", "--typo"), "known are --out, --engine, --benchmark, --limit, --part, --fresh, --ray"),
@@ -157,10 +157,10 @@ def test_the_demos_config_is_understood() -> None:
         (("measure", "a.trec", "b.qrels"), "b.qrels: no such file"),
     ],
 )
-def test_a_wrong_argument_is_a_usage_error_that_names_what_is_known(
-    crispbench: Crispbench, arguments: tuple[str, ...], said: str
+def test_a_wrong_argument_is_a_usage_error_that_names_the_valid_ones(
+    crispbench: Crispbench, arguments: tuple[str, ...], message: str
 ) -> None:
-    assert said in complaint(crispbench(*arguments), 2)
+    assert message in complaint(crispbench(*arguments), 2)
 
 
 @pytest.mark.parametrize(
@@ -195,16 +195,16 @@ def test_results_of_another_configuration_are_not_comparable(
     line = complaint(crispbench("run", path, "--out", tmp_path / "out"), 4)
     assert "options.noise was 'nothing' and is 0.5" in line and "--fresh" in line
     reported = crispbench("report", tmp_path / "out", "--json")
-    assert reported.code == 0  # what was there is still good
+    assert reported.code == 0  # the old results can still be read
 
 
-def test_a_folder_that_is_no_run_has_no_report(tmp_path: Path, crispbench: Crispbench) -> None:
+def test_a_folder_without_a_run_cannot_be_reported(tmp_path: Path, crispbench: Crispbench) -> None:
     assert "is not a run folder" in complaint(crispbench("report", tmp_path), 5)
     (tmp_path / "run.json").write_text('{"cut off')
     assert "is not a run folder" in complaint(crispbench("report", tmp_path), 5)
 
 
-def test_a_damaged_store_is_said_so_in_one_line(tmp_path: Path, animals: Path, crispbench: Crispbench) -> None:
+def test_a_damaged_store_is_reported_in_one_line(tmp_path: Path, animals: Path, crispbench: Crispbench) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG.replace("path: nowhere", f"path: {animals}"))
     (tmp_path / "out/fake").mkdir(parents=True)
     (tmp_path / "out/fake/scores.sqlite").write_bytes(b"no database at all" * 100)
@@ -212,12 +212,12 @@ def test_a_damaged_store_is_said_so_in_one_line(tmp_path: Path, animals: Path, c
     assert "scores.sqlite: file is not a database" in line and "--fresh" in line
 
 
-@pytest.mark.parametrize("place", [0, 2])
-def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path, crispbench: Crispbench, place: int) -> None:
+@pytest.mark.parametrize("position", [0, 2])
+def test_debug_shows_the_traceback_at_any_position(tmp_path: Path, crispbench: Crispbench, position: int) -> None:
     from harness.config import ConfigError
 
     arguments: list[object] = ["run", tmp_path / "typo.yaml"]
-    arguments.insert(place, "--debug")
+    arguments.insert(position, "--debug")
     with pytest.raises(ConfigError):
         crispbench(*arguments)
 
@@ -256,7 +256,7 @@ def test_json_is_one_document_on_standard_output_and_nothing_else(
         assert (answer.code, answer.err) == (0, "")
 
 
-def test_report_says_the_same_as_run_did(tmp_path: Path, animals: Path, crispbench: Crispbench) -> None:
+def test_report_prints_the_same_as_run(tmp_path: Path, animals: Path, crispbench: Crispbench) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG.replace("path: nowhere", f"path: {animals}"))
     ran = crispbench("run", tmp_path / "config.yaml", "--out", tmp_path / "out")
     measures = (tmp_path / "out/fake/measures.json").read_bytes()
@@ -270,9 +270,7 @@ def test_report_says_the_same_as_run_did(tmp_path: Path, animals: Path, crispben
     ("what", "names"),
     [("engines", engines.names()), ("benchmarks", list(SOURCES)), ("templates", template_names())],
 )
-def test_list_names_everything_that_a_config_may_name_with_a_line_about_it(
-    what: str, names: list[str], crispbench: Crispbench
-) -> None:
+def test_list_describes_every_name_that_a_config_may_use(what: str, names: list[str], crispbench: Crispbench) -> None:
     entries = json.loads(crispbench("list", what, "--json").out)[what]
     assert list(entries) == names
     assert all(description.strip() for description in entries.values())
@@ -280,12 +278,12 @@ def test_list_names_everything_that_a_config_may_name_with_a_line_about_it(
     assert [line.split()[0] for line in lines] == names
 
 
-def test_doctor_says_of_every_package_whether_it_is_there_and_of_a_missing_one_how_to_get_it(
+def test_doctor_lists_every_package_and_gives_the_install_command_of_a_missing_one(
     crispbench: Crispbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.verbs.doctor.PACKAGES", (*PACKAGES, ("crispbench-typo", "a test", "typo")))
     answer = crispbench("doctor")
-    assert answer.code == 0  # an optional package that is missing is no error
+    assert answer.code == 0  # a missing optional package is not an error
     assert all(name in answer.out for name, _, _ in PACKAGES)
     assert "missing, for a test: pip install 'crispbench[typo]'" in answer.out
     monkeypatch.setattr("harness.verbs.doctor.PACKAGES", (("crispbench-typo", "a test", ""),))
@@ -298,7 +296,8 @@ HEAVY = ("torch", "transformers", "sentence_transformers", "mteb", "ray", "numpy
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["run", "typo.yaml"]])
 def test_help_and_a_missing_config_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
-    allowed = () if "--help" in arguments else ("numpy", "scipy", "ir_measures")  # of the loop, but no model
+    # The loop needs these packages; those of models are not imported.
+    allowed = () if "--help" in arguments else ("numpy", "scipy", "ir_measures")
     code = (
         "import sys; from harness.cli import main; main(sys.argv[1:]); "
         f"print(*({set(HEAVY) - set(allowed)!r} & sys.modules.keys()), file=sys.stderr)"

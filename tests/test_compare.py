@@ -1,4 +1,4 @@
-"""Two recorded runs: comparable or refused, judged per query, and the document that `--json` prints."""
+"""Comparisons of recorded runs: refusals, verdicts per query, and the document that `--json` prints."""
 
 import json
 import re
@@ -21,14 +21,14 @@ from tests import recordings
 ROOT = Path(__file__).parents[1]
 SCHEMA = json.loads((ROOT / "docs/compare.schema.json").read_text(encoding="utf-8"))
 QUERIES = 60
-BEST_FIRST, BEST_SECOND = (3.0, 2.0, 1.0), (2.0, 3.0, 1.0)  # nDCG@10 of 1 and of 1 / log2(3) = 0.6309
+BEST_FIRST, BEST_SECOND = (3.0, 2.0, 1.0), (2.0, 3.0, 1.0)  # nDCG@10 is 1 and 1 / log2(3) = 0.6309
 
 Record = Callable[..., Path]
 
 
 @pytest.fixture
 def record(tmp_path: Path) -> Record:
-    """Writes a RUN/ENGINE folder: query n has the documents a, b and c, of which a is relevant, and these scores."""
+    """Writes a RUN/ENGINE folder: every query has the documents a (relevant), b and c; `lost` queries rank b first."""
 
     def write(name: str, lost: int = 0, **changes: Any) -> Path:
         fields = {"queries": QUERIES, "scored": None, "benchmarks": ("small",), "entry": {}, "description": {}}
@@ -47,57 +47,57 @@ def record(tmp_path: Path) -> Record:
         )
         folder = tmp_path / "run" / name
         with Store.open(folder, manifest) as store:
-            for own in benchmarks:
-                store.save_qrels(own, {f"q{number:03}": {"a": 1, "b": 0} for number in range(queries)})
+            for benchmark in benchmarks:
+                store.save_qrels(benchmark, {f"q{number:03}": {"a": 1, "b": 0} for number in range(queries)})
                 for number in range(fields["scored"] or queries):
                     values = BEST_SECOND if number < lost else BEST_FIRST
                     ranked = zip("abc", (1, 2, 3), values, strict=True)
                     scores = [Score(doc, rank, value + fields["shift"]) for doc, rank, value in ranked]
-                    store.commit(own, Sample(f"q{number:03}", 0.01, 3, False), scores)
+                    store.commit(benchmark, Sample(f"q{number:03}", 0.01, 3, False), scores)
         return folder
 
     return write
 
 
-def test_equal_scores_pass_and_the_report_says_that_nothing_differs(record: Record) -> None:
-    (found,) = compare(record("old"), [record("new")], CompareOptions()).comparisons
-    (effect,) = found.effects
-    assert found.verdict.outcome == effect.outcome == "pass"
+def test_equal_scores_pass_and_the_note_bounds_the_share_of_queries_that_may_differ(record: Record) -> None:
+    (comparison,) = compare(record("old"), [record("new")], CompareOptions()).comparisons
+    (effect,) = comparison.effects
+    assert comparison.verdict.outcome == effect.outcome == "pass"
     assert tuple(effect.difference) == (0.0, 0.0, 0.0, 0.0, 1.0)
     assert (effect.p.value, effect.standardised, effect.wins, effect.ties, effect.losses) == (1.0, None, 0, 60, 0)
     # 1 - 0.025 ** (1 / 60) = 0.0596
     assert effect.note == "nDCG@10 differs on no query; it may differ on up to 6.0% of queries (97.5% confidence)"
-    assert found.losses == () and found.notes == ()
-    assert [field.name for field in found.differing] == ["engine"]
+    assert comparison.losses == () and comparison.notes == ()
+    assert [field.name for field in comparison.differing] == ["engine"]
 
 
-def test_a_planted_loss_is_a_regression_with_the_figures_of_hand(record: Record) -> None:
-    (found,) = compare(record("old"), [record("new", lost=30)], CompareOptions()).comparisons
-    (effect,) = found.effects
+def test_a_planted_loss_is_a_regression_with_figures_computed_by_hand(record: Record) -> None:
+    (comparison,) = compare(record("old"), [record("new", lost=30)], CompareOptions()).comparisons
+    (effect,) = comparison.effects
     assert effect.reference == 1.0
-    assert effect.candidate == pytest.approx(0.81546, abs=1e-5)  # half of the queries have 1 / log2(3)
+    assert effect.candidate == pytest.approx(0.81546, abs=1e-5)  # half of the queries have nDCG@10 = 1 / log2(3)
     assert effect.difference.value == pytest.approx(-0.18454, abs=1e-5)
     assert (effect.wins, effect.ties, effect.losses) == (0, 30, 30)
     # 30 losses of equal size d and 30 zeros: mean -d/2, variance d^2/4 * 60/59
     assert effect.standardised == pytest.approx(-((59 / 60) ** 0.5))
-    assert found.verdict.outcome == "regression" and found.verdict.regressions == ("small",)
-    assert len(found.losses) == LOSSES_SHOWN
-    worst = found.losses[0]
+    assert comparison.verdict.outcome == "regression" and comparison.verdict.regressions == ("small",)
+    assert len(comparison.losses) == LOSSES_SHOWN
+    worst = comparison.losses[0]
     assert (worst.query_id, worst.text) == ("q000", None)
     assert [tuple(move) for move in worst.moves] == [("a", 1, 1, 2, 3.0, 2.0), ("b", 0, 2, 1, 2.0, 3.0)]
-    assert "--config" in found.notes[0]
+    assert "--config" in comparison.notes[0]
 
 
-def test_a_loss_within_the_noise_is_inconclusive_and_says_how_many_queries_decide(record: Record) -> None:
-    (found,) = compare(record("old"), [record("new", lost=2)], CompareOptions()).comparisons
-    (effect,) = found.effects
-    assert effect.outcome == found.verdict.outcome == "inconclusive"
+def test_a_loss_within_the_noise_is_inconclusive_and_the_note_states_the_queries_needed(record: Record) -> None:
+    (comparison,) = compare(record("old"), [record("new", lost=2)], CompareOptions()).comparisons
+    (effect,) = comparison.effects
+    assert effect.outcome == comparison.verdict.outcome == "inconclusive"
     # variance of 2 losses of 0.36907 among 60: 0.0044634; (1.95996 + 0.84162)^2 * 0.0044634 / 0.005^2 = 1401.3
     assert effect.needed == 1402
     assert effect.note == "about 1,402 queries would decide with 80% power, assuming no true difference"
 
 
-def test_the_margin_decides(record: Record) -> None:
+def test_a_wider_margin_turns_a_regression_into_a_pass(record: Record) -> None:
     old, new = record("old"), record("new", lost=30)
     assert compare(old, [new], CompareOptions(margin=0.3)).outcome == "pass"
     assert compare(old, [new], CompareOptions(margin=0.1845)).outcome == "inconclusive"
@@ -105,14 +105,16 @@ def test_the_margin_decides(record: Record) -> None:
 
 def test_swapped_runs_mirror_the_effect_exactly(record: Record) -> None:
     old, new = record("old", lost=7), record("new", lost=23)
-    one, other = (compare(*sides, CompareOptions()).comparisons[0].effects[0] for sides in ((old, [new]), (new, [old])))
-    assert one.difference.lo is not None and one.difference.hi is not None
-    assert (one.difference.value, one.difference.lo, one.difference.hi) == (
-        -other.difference.value,
-        -(other.difference.hi or 0),
-        -(other.difference.lo or 0),
+    effect, mirrored = (
+        compare(*sides, CompareOptions()).comparisons[0].effects[0] for sides in ((old, [new]), (new, [old]))
     )
-    assert one.p == other.p and one.difference.value != 0
+    assert effect.difference.lo is not None and effect.difference.hi is not None
+    assert (effect.difference.value, effect.difference.lo, effect.difference.hi) == (
+        -mirrored.difference.value,
+        -(mirrored.difference.hi or 0),
+        -(mirrored.difference.lo or 0),
+    )
+    assert effect.p == mirrored.p and effect.difference.value != 0
 
 
 @pytest.mark.parametrize(
@@ -124,17 +126,17 @@ def test_swapped_runs_mirror_the_effect_exactly(record: Record) -> None:
         ({"candidates": {"source": "bm25", "k": 3, "sha256": "cd" * 32}}, "small candidates.sha256 is"),
     ],
 )
-def test_what_decides_the_numbers_must_be_equal(entry: dict[str, Any], named: str, record: Record) -> None:
+def test_runs_with_different_inputs_are_not_comparable(entry: dict[str, Any], named: str, record: Record) -> None:
     with pytest.raises(NotComparable, match=re.escape(named)):
         compare(record("old"), [record("new", entry=entry)], CompareOptions())
 
 
-def test_other_queries_are_refused_although_all_are_scored(record: Record) -> None:
+def test_different_query_sets_are_refused_even_if_all_queries_are_scored(record: Record) -> None:
     with pytest.raises(NotComparable, match="small queries are 60 and 59, 1 of them in one run only"):
         compare(record("old"), [record("new", queries=59)], CompareOptions())
 
 
-def test_other_grades_are_refused(record: Record) -> None:
+def test_different_grades_are_refused(record: Record) -> None:
     old, new = record("old"), record("new")
     with sqlite3.connect(new / FILE) as connection:
         connection.execute("UPDATE qrels SET grade = 2 WHERE query_id = 'q003' AND doc_id = 'a'")
@@ -143,16 +145,16 @@ def test_other_grades_are_refused(record: Record) -> None:
         compare(old, [new], CompareOptions())
 
 
-def test_no_common_benchmark_is_refused_and_both_lists_are_named(record: Record) -> None:
+def test_runs_without_a_common_benchmark_are_refused_with_both_lists(record: Record) -> None:
     with pytest.raises(NotComparable, match=r"no benchmark is in both \(small; other\)"):
         compare(record("old"), [record("new", benchmarks=("other",))], CompareOptions())
 
 
-def test_a_benchmark_of_one_run_only_is_named_and_left_out(record: Record) -> None:
+def test_a_benchmark_in_only_one_run_is_named_and_left_out(record: Record) -> None:
     old, new = record("old", benchmarks=("small", "more")), record("new", benchmarks=("small", "another"))
-    (found,) = compare(old, [new], CompareOptions()).comparisons
-    assert [effect.name for effect in found.effects] == ["small"]
-    assert found.left_out == (f"more is only in {old}", f"another is only in {new}")
+    (comparison,) = compare(old, [new], CompareOptions()).comparisons
+    assert [effect.name for effect in comparison.effects] == ["small"]
+    assert comparison.left_out == (f"more is only in {old}", f"another is only in {new}")
 
 
 def test_two_templates_are_refused_unless_allowed(record: Record) -> None:
@@ -163,13 +165,13 @@ def test_two_templates_are_refused_unless_allowed(record: Record) -> None:
     assert compare(old, [new], CompareOptions(allow=("template",))).outcome == "pass"
 
 
-def test_an_engine_without_a_template_may_be_compared_with_one_that_has_it(record: Record) -> None:
+def test_an_engine_without_a_template_may_be_compared_with_one_that_has_a_template(record: Record) -> None:
     new = record("new", description={"template": "card", "template_sha256": "1" * 64, "precision": "fp8"})
-    (found,) = compare(record("old"), [new], CompareOptions()).comparisons
-    assert Field("description.precision", None, "fp8") in found.differing
+    (comparison,) = compare(record("old"), [new], CompareOptions()).comparisons
+    assert Field("description.precision", None, "fp8") in comparison.differing
 
 
-def test_a_missing_query_is_no_smaller_denominator_but_an_incomplete_run(record: Record) -> None:
+def test_a_missing_query_makes_the_run_incomplete_instead_of_shrinking_the_denominator(record: Record) -> None:
     old, new = record("old"), record("new", scored=58)
     message = r"incomplete on small: 2 of 60 queries have no scores \(q058, q059\)"
     with pytest.raises(StoreError, match=message) as caught:
@@ -190,11 +192,11 @@ def test_a_run_whose_scores_are_all_equal_is_invalid(record: Record) -> None:
         compare(record("old"), [new], CompareOptions())
 
 
-def test_one_query_is_inconclusive_and_few_are_too(record: Record) -> None:
-    for queries, said in ((1, "only one query"), (49, "a verdict needs at least 50")):
+def test_a_comparison_over_fewer_than_fifty_queries_is_inconclusive(record: Record) -> None:
+    for queries, message in ((1, "only one query"), (49, "a verdict needs at least 50")):
         old, new = record(f"old-{queries}", queries=queries), record(f"new-{queries}", queries=queries)
         (effect,) = compare(old, [new], CompareOptions()).comparisons[0].effects
-        assert effect.outcome == "inconclusive" and said in effect.note
+        assert effect.outcome == "inconclusive" and message in effect.note
 
 
 def test_a_constant_loss_has_no_spread_and_is_still_a_regression(record: Record) -> None:
@@ -205,16 +207,16 @@ def test_a_constant_loss_has_no_spread_and_is_still_a_regression(record: Record)
 
 
 @pytest.mark.parametrize(
-    ("terms", "said"),
+    ("options", "message"),
     [
         (CompareOptions(margin=0.0), "margin 0.0"),
         (CompareOptions(margin=-0.01), "margin -0.01"),
         (CompareOptions(allow=("machine",)), "allow 'machine': known are template"),
     ],
 )
-def test_terms_that_mean_nothing_are_refused_before_anything_is_read(terms: CompareOptions, said: str) -> None:
-    with pytest.raises(BadOptions, match=re.escape(said)):
-        compare(Path("nowhere"), [Path("elsewhere")], terms)
+def test_meaningless_options_are_refused_before_anything_is_read(options: CompareOptions, message: str) -> None:
+    with pytest.raises(BadOptions, match=re.escape(message)):
+        compare(Path("nowhere"), [Path("elsewhere")], options)
 
 
 def test_a_folder_against_itself_and_a_folder_without_results_are_errors(record: Record, tmp_path: Path) -> None:
@@ -225,14 +227,14 @@ def test_a_folder_against_itself_and_a_folder_without_results_are_errors(record:
         compare(old, [tmp_path], CompareOptions())
 
 
-def test_the_noise_floor_is_beside_the_drift_and_is_exceeded_or_not(record: Record) -> None:
+def test_drift_is_judged_against_the_noise_floor(record: Record) -> None:
     old, again, new = record("old"), record("again", shift=0.5), record("new", shift=0.25)
     for candidate, repeated, exceeded in ((new, again, False), (again, new, True)):
-        (found,) = compare(old, [candidate], CompareOptions(noise=repeated)).comparisons[0].fidelity
-        assert found.noise is not None and found.repeated is not None
-        assert found.noise.exceeded is exceeded
-        assert found.repeated.drift is not None
-        assert found.noise.repeated == pytest.approx(found.repeated.drift.mean_absolute)
+        (fidelity,) = compare(old, [candidate], CompareOptions(noise=repeated)).comparisons[0].fidelity
+        assert fidelity.noise is not None and fidelity.repeated is not None
+        assert fidelity.noise.exceeded is exceeded
+        assert fidelity.repeated.drift is not None
+        assert fidelity.noise.repeated == pytest.approx(fidelity.repeated.drift.mean_absolute)
 
 
 @pytest.mark.parametrize(
@@ -246,61 +248,64 @@ def test_the_noise_floor_is_beside_the_drift_and_is_exceeded_or_not(record: Reco
         ("cross_encoder", "logit", True),
     ],
 )
-def test_drift_is_shown_only_where_the_scores_are_on_one_scale(
+def test_drift_is_shown_only_for_scores_on_the_same_scale(
     kind: str, score_kind: str | None, same: bool, record: Record
 ) -> None:
     new = record("new", kind=kind, description={"score_kind": score_kind} if score_kind else {})
-    (found,) = compare(record("old"), [new], CompareOptions()).comparisons[0].fidelity
-    assert (found.candidate.drift is not None) is same
-    assert found.candidate.tau.mean == 1.0
+    (fidelity,) = compare(record("old"), [new], CompareOptions()).comparisons[0].fidelity
+    assert (fidelity.candidate.drift is not None) is same
+    assert fidelity.candidate.tau.mean == 1.0
 
 
-def test_opaque_scores_are_on_one_scale_with_those_of_the_same_model_only(record: Record) -> None:
-    own, same, other = (
+def test_opaque_scores_share_a_scale_only_within_one_model(record: Record) -> None:
+    opaque, same, another = (
         record(name, kind="remote", description={"score_kind": "opaque", "model": model})
         for name, model in (("own", "m1"), ("same", "m1"), ("other", "m2"))
     )
-    drifts = [each.fidelity[0].candidate.drift for each in compare(own, [same, other], CompareOptions()).comparisons]
+    drifts = [
+        comparison.fidelity[0].candidate.drift
+        for comparison in compare(opaque, [same, another], CompareOptions()).comparisons
+    ]
     assert drifts[0] is not None and drifts[1] is None
 
 
 def test_a_benchmark_without_a_noise_floor_is_named(record: Record) -> None:
     old, new = (record(name, benchmarks=("small", "more")) for name in ("old", "new"))
-    (found,) = compare(old, [new], CompareOptions(noise=record("again"))).comparisons
-    assert found.left_out == (f"the noise floor of more: it is not in {old.parent / 'again'}",)
-    assert [each.noise is not None for each in found.fidelity] == [True, False]
+    (comparison,) = compare(old, [new], CompareOptions(noise=record("again"))).comparisons
+    assert comparison.left_out == (f"the noise floor of more: it is not in {old.parent / 'again'}",)
+    assert [fidelity.noise is not None for fidelity in comparison.fidelity] == [True, False]
 
 
-def test_several_candidates_have_a_matrix_best_first_with_letters(record: Record) -> None:
+def test_several_candidates_are_ranked_in_a_matrix_with_letters(record: Record) -> None:
     folders = [record("old"), record("same"), record("worse", lost=30), record("worst", lost=60)]
     contest = compare(folders[0], folders[1:], CompareOptions())
     assert contest.outcome == "regression"
-    assert [each.verdict.outcome for each in contest.comparisons] == ["pass", "regression", "regression"]
+    assert [comparison.verdict.outcome for comparison in contest.comparisons] == ["pass", "regression", "regression"]
     (matrix,) = contest.matrices
-    assert [(each.engine, each.letters) for each in matrix.standings] == [
+    assert [(standing.engine, standing.letters) for standing in matrix.standings] == [
         ("old", "a"), ("same", "a"), ("worse", "b"), ("worst", "c"),
     ]  # fmt: skip
-    duel = next(each for each in matrix.duels if (each.better, each.worse) == ("old", "same"))
+    duel = next(duel for duel in matrix.duels if (duel.better, duel.worse) == ("old", "same"))
     assert (duel.difference, duel.p, duel.p_holm) == (0.0, 1.0, 1.0)
 
 
-def test_what_is_apart_before_holm_but_not_after_shares_a_letter(record: Record) -> None:
+def test_engines_that_differ_only_before_holm_share_a_letter(record: Record) -> None:
     # 6 losses of one size: 2 of 64 sign flips, p = 0.031; the smallest of 3 p-values is multiplied by 3
     (matrix,) = compare(record("old"), [record("same"), record("six", lost=6)], CompareOptions()).matrices
-    assert {each.letters for each in matrix.standings} == {"a"}
-    assert [each.p for each in matrix.duels] == [1.0, 0.03125, 0.03125]
-    assert [each.p_holm for each in matrix.duels] == [1.0, 0.09375, 0.09375]
+    assert {standing.letters for standing in matrix.standings} == {"a"}
+    assert [duel.p for duel in matrix.duels] == [1.0, 0.03125, 0.03125]
+    assert [duel.p_holm for duel in matrix.duels] == [1.0, 0.09375, 0.09375]
 
 
-def test_engines_of_one_name_are_told_apart_by_their_run(record: Record, tmp_path: Path) -> None:
+def test_engines_with_the_same_name_are_distinguished_by_their_run(record: Record, tmp_path: Path) -> None:
     old = record("fp16")
-    other = tmp_path / "other"
-    (tmp_path / "run").rename(other)
-    (found,) = compare(other / "fp16", [record("fp16", lost=3)], CompareOptions()).comparisons
-    assert old.is_dir() and (found.reference.name, found.candidate.name) == ("other/fp16", "run/fp16")
+    moved = tmp_path / "other"
+    (tmp_path / "run").rename(moved)
+    (comparison,) = compare(moved / "fp16", [record("fp16", lost=3)], CompareOptions()).comparisons
+    assert old.is_dir() and (comparison.reference.name, comparison.candidate.name) == ("other/fp16", "run/fp16")
 
 
-def test_the_document_is_as_the_schema_says_and_plain_json(record: Record) -> None:
+def test_the_document_matches_its_schema_and_is_plain_json(record: Record) -> None:
     Draft202012Validator.check_schema(SCHEMA)
     old, new = record("old", benchmarks=("small", "more")), record("new", lost=30, benchmarks=("small", "more"))
     bm25 = record("bm25", lost=60, benchmarks=("small", "more"), kind="bm25")
@@ -316,25 +321,25 @@ def test_the_document_is_as_the_schema_says_and_plain_json(record: Record) -> No
         )
 
 
-def test_the_schema_notices_what_is_unknown_and_what_is_missing(record: Record) -> None:
+def test_the_schema_rejects_unknown_and_missing_fields(record: Record) -> None:
     document = compare(record("old"), [record("new")], CompareOptions()).document()
     assert list(Draft202012Validator(SCHEMA).iter_errors({**document, "more": 1}))
     del document["comparisons"][0]["effects"][0]["p"]
     assert list(Draft202012Validator(SCHEMA).iter_errors(document))
 
 
-def test_texts_of_queries_come_from_the_config_where_the_revision_is_the_recorded_one(
+def test_query_texts_come_from_the_config_only_at_the_recorded_revision(
     animals: Path, config: Callable[..., Path], crispbench: Callable[..., Any], tmp_path: Path
 ) -> None:
     engines = {"good": {"kind": "fake"}, "bad": {"kind": "fake", "noise": 5.0}}
     written = config(engines=engines, benchmarks=[{"source": "beir", "path": str(animals)}], candidates={"k": 3})
     assert crispbench("run", written, "--out", tmp_path / "r", "--limit", 4).code == 0
     folders = tmp_path / "r/good", [tmp_path / "r/bad"]
-    (found,) = compare(*folders, CompareOptions(config=written)).comparisons
-    assert found.losses and found.notes == ()
-    assert all(loss.text == f"animal {loss.query_id.removeprefix('q-')}" for loss in found.losses)
+    (comparison,) = compare(*folders, CompareOptions(config=written)).comparisons
+    assert comparison.losses and comparison.notes == ()
+    assert all(loss.text == f"animal {loss.query_id.removeprefix('q-')}" for loss in comparison.losses)
     queries = animals / "queries.jsonl"
     queries.write_text(queries.read_text(encoding="utf-8").replace("animal ", "beast "), encoding="utf-8")
-    (found,) = compare(*folders, CompareOptions(config=written)).comparisons
-    assert all(loss.text is None for loss in found.losses)
-    assert "does not give animals in the recorded revision" in found.notes[0]
+    (comparison,) = compare(*folders, CompareOptions(config=written)).comparisons
+    assert all(loss.text is None for loss in comparison.losses)
+    assert "does not give animals in the recorded revision" in comparison.notes[0]

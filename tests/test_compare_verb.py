@@ -32,7 +32,7 @@ def recorded(beir: Callable[..., Path], config: Callable[..., Path], crispbench:
     return tmp_path / "r"
 
 
-def test_exit_codes_are_those_of_the_verdict(recorded: Path, crispbench: Run) -> None:
+def test_the_exit_code_follows_from_the_verdict(recorded: Path, crispbench: Run) -> None:
     passed = crispbench("compare", recorded / "good", recorded / "again")
     assert (passed.code, "PASS: again does not lose more than the margin" in passed.out) == (0, True)
     assert crispbench("compare", recorded / "good", recorded / "wild").code == 1
