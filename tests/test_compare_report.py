@@ -1,4 +1,4 @@
-"""One comparison in every format, escaped, with links that lead somewhere."""
+"""One comparison in every format: the same figures, escaped text, links that resolve."""
 
 import io
 import json
@@ -46,9 +46,9 @@ FILES = ["index.html", "compare.md", "table.tex", "forest.svg", "forest.png", "c
 
 
 def made(name: str = "new", *, matrices: bool = True) -> Comparisons:
-    """A comparison whose every foreign text is the name."""
+    """A comparison in which every foreign text is the name."""
     near, far = ({"q": [Score("a", 1, 2.0), Score("b", 2, value)]} for value in (1.0, 1.5))
-    repeated, found = (fidelity({"q": {"a": 1}}, near, other, same_scale=True) for other in (near, far))
+    repeated, changed = (fidelity({"q": {"a": 1}}, near, scores, same_scale=True) for scores in (near, far))
     effect = Effect(
         name=name,
         benchmarks=(name,),
@@ -69,13 +69,13 @@ def made(name: str = "new", *, matrices: bool = True) -> Comparisons:
     mean = replace(effect, name="mean of 2", benchmarks=("a", "b"), p_holm=None, standardised=None)
     move = Move(name, 1, 1, 12, 2.5, -0.000123)
     moved = (move, move._replace(grade=None))
-    both = [ComparedEngine(own, "fake", own, own, own) for own in (f"{name}-ref", name)]
-    one = Comparison(
-        reference=both[0],
-        candidate=both[1],
+    reference, candidate = (ComparedEngine(text, "fake", text, text, text) for text in (f"{name}-ref", name))
+    comparison = Comparison(
+        reference=reference,
+        candidate=candidate,
         verdict=QualityVerdict(Outcome.REGRESSION, 0.005, (name,), (name,)),
         effects=(mean, effect),
-        fidelity=(BenchmarkFidelity(name, found, repeated, Noise(0.25, 0.0, 0.1, 0.3)),),
+        fidelity=(BenchmarkFidelity(name, changed, repeated, Noise(0.25, 0.0, 0.1, 0.3)),),
         losses=(Loss(name, name, None, 1.0, 0.5, moved), Loss(name, "q2", name, 0.5, 0.4, ())),
         differing=(Field("options.precision", "bf16", name), Field("description.model", None, name)),
         left_out=(f"{name} is only in x",),
@@ -83,7 +83,7 @@ def made(name: str = "new", *, matrices: bool = True) -> Comparisons:
     )
     standings = (Standing(f"{name}-ref", 0.5, "a"), Standing(name, 0.4877, "b"))
     duels = (Duel(f"{name}-ref", name, 0.0123, 0.0004, 0.0008),)
-    return Comparisons((one,), (Matrix(name, standings, duels),) if matrices else ())
+    return Comparisons((comparison,), (Matrix(name, standings, duels),) if matrices else ())
 
 
 class Page(HTMLParser):
@@ -105,18 +105,18 @@ class Page(HTMLParser):
 
 
 def page(text: str) -> Page:
-    found = Page()
-    found.feed(text)
-    return found
+    parsed = Page()
+    parsed.feed(text)
+    return parsed
 
 
-def printed(found: Comparisons) -> str:
+def printed(comparisons: Comparisons) -> str:
     stream = io.StringIO()
-    press.show(content.build(found, verdict_last=True), Console(file=stream, width=300, force_terminal=False))
+    press.show(content.build(comparisons, verdict_last=True), Console(file=stream, width=300, force_terminal=False))
     return stream.getvalue()
 
 
-def test_a_report_has_every_file_no_other_and_equal_bytes_again(tmp_path: Path) -> None:
+def test_a_report_has_exactly_its_files_and_the_same_bytes_every_time(tmp_path: Path) -> None:
     paths = content.write(made(), tmp_path / "out")
     assert [path.name for path in paths] == FILES
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
@@ -138,7 +138,7 @@ def test_every_format_prints_the_same_figures(tmp_path: Path) -> None:
         assert latex.escape(cell) in (tmp_path / "table.tex").read_text(encoding="utf-8"), cell
 
 
-def test_an_average_has_no_mark_and_no_standardised_difference() -> None:
+def test_an_average_has_neither_a_mark_nor_a_standardised_difference() -> None:
     table = content.build(made()).sections[0].table
     assert table is not None
     lines = table.cells
@@ -146,55 +146,55 @@ def test_an_average_has_no_mark_and_no_standardised_difference() -> None:
     assert [line[8].value for line in lines] == ["-", "−0.25"]
 
 
-def test_the_noise_floor_is_one_sentence_that_says_whether_it_is_exceeded() -> None:
-    said = next(each.sentence for each in content.build(made()).sections if each.anchor == "fidelity-1")
-    assert said == (
+def test_one_sentence_states_whether_the_drift_exceeds_the_noise_floor() -> None:
+    sentence = next(section.sentence for section in content.build(made()).sections if section.anchor == "fidelity-1")
+    assert sentence == (
         "On new the candidate's mean drift of 0.25 exceeds the noise of a repeated reference run, 0 "
         "(difference [+0.1, +0.3])."
     )
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_foreign_text_acts_nowhere(name: str, tmp_path: Path) -> None:
+def test_foreign_text_is_escaped_in_every_format(name: str, tmp_path: Path) -> None:
     content.write(made(name), tmp_path)
-    found = page((tmp_path / "index.html").read_text(encoding="utf-8"))
-    assert not found.tags & {"script", "img", "iframe", "form", "input", "object"}
-    assert all(link.startswith("#") for link in found.links)
-    for text in (page(MarkdownIt("commonmark", {"html": True}).enable("table").render(
+    parsed = page((tmp_path / "index.html").read_text(encoding="utf-8"))
+    assert not parsed.tags & {"script", "img", "iframe", "form", "input", "object"}
+    assert all(link.startswith("#") for link in parsed.links)
+    for format_page in (page(MarkdownIt("commonmark", {"html": True}).enable("table").render(
         (tmp_path / "compare.md").read_text(encoding="utf-8")
-    )), found):  # fmt: skip
-        assert not text.tags & {"script", "iframe"}
-        assert not any(link.startswith("javascript") for link in text.links)
+    )), parsed):  # fmt: skip
+        assert not format_page.tags & {"script", "iframe"}
+        assert not any(link.startswith("javascript") for link in format_page.links)
     ElementTree.parse(tmp_path / "forest.svg")
     assert "\x1b" not in printed(made(name)) and "\u202e" not in printed(made(name))
 
 
-def test_links_of_the_page_lead_to_places_that_are_there_once(tmp_path: Path) -> None:
+def test_every_link_of_the_page_resolves_to_a_unique_anchor(tmp_path: Path) -> None:
     content.write(made(), tmp_path)
-    found = page((tmp_path / "index.html").read_text(encoding="utf-8"))
-    assert len(found.ids) == len(set(found.ids))
-    targets = {link.removeprefix("#") for link in found.links}
-    assert {"losses-1", "effects-1", "matrix-1"} <= targets <= set(found.ids)
-    assert {"loss-1-1", "loss-1-2"} <= set(found.ids)
+    parsed = page((tmp_path / "index.html").read_text(encoding="utf-8"))
+    assert len(parsed.ids) == len(set(parsed.ids))
+    targets = {link.removeprefix("#") for link in parsed.links}
+    assert {"losses-1", "effects-1", "matrix-1"} <= targets <= set(parsed.ids)
+    assert {"loss-1-1", "loss-1-2"} <= set(parsed.ids)
 
 
-def test_the_page_needs_nothing_else_and_follows_the_light(tmp_path: Path) -> None:
+def test_the_page_loads_no_other_file_and_supports_dark_mode(tmp_path: Path) -> None:
     content.write(made(), tmp_path)
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "default-src 'none'" in text and "prefers-color-scheme: dark" in text
     assert not re.search(r"(src|href)=\"(https?:)?//", text)
 
 
-def test_the_forest_has_a_mark_for_every_effect_and_a_hollow_one_where_nothing_is_decided() -> None:
-    decided, (one, *_) = forest.draw(made()), made().comparisons
+def test_the_forest_draws_undecided_effects_differently() -> None:
+    decided, (comparison, *_) = forest.draw(made()), made().comparisons
     undecided = {"outcome": Outcome.INCONCLUSIVE, "difference": Contrast(0.0, *[None] * 4)}
-    unsure = replace(one, effects=tuple(replace(effect, **undecided) for effect in one.effects))
+    unsure = replace(comparison, effects=tuple(replace(effect, **undecided) for effect in comparison.effects))
     assert decided.svg != forest.draw(Comparisons((unsure,))).svg
     assert decided.png.startswith(b"\x89PNG")
 
 
 @pytest.mark.skipif(shutil.which("lualatex") is None, reason="no lualatex")
-def test_the_latex_table_can_be_set(tmp_path: Path) -> None:
+def test_the_latex_table_compiles(tmp_path: Path) -> None:
     content.write(made(HOSTILE[3]), tmp_path)
     (tmp_path / "main.tex").write_text(
         "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\input{table}\\end{document}", encoding="utf-8"

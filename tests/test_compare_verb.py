@@ -1,4 +1,4 @@
-"""`crispbench compare` from the command line: exit codes, one line on an error, one document with --json."""
+"""`crispbench compare` on the command line: exit codes, errors of one line, the document of --json."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ Run = Callable[..., Any]
 
 @pytest.fixture
 def recorded(beir: Callable[..., Path], config: Callable[..., Path], crispbench: Run, tmp_path: Path) -> Path:
-    """A run of 60 queries by four engines: a good one, it again, a wild one and one that fails on a query."""
+    """A run of 60 queries: the fake engine, the same engine again, a wild one and one that fails on a query."""
     data = beir(
         "words",
         {f"d-{word}": f"a {word} thing" for word in WORDS},
@@ -39,19 +39,19 @@ def test_the_exit_code_follows_from_the_verdict(recorded: Path, crispbench: Run)
     assert crispbench("compare", recorded / "good", recorded / "again", recorded / "wild").code == 1
 
 
-def test_an_incomplete_run_is_one_line_and_exit_5(recorded: Path, crispbench: Run) -> None:
+def test_an_incomplete_run_ends_with_one_line_and_exit_5(recorded: Path, crispbench: Run) -> None:
     answer = crispbench("compare", recorded / "good", recorded / "failing")
     assert (answer.code, answer.out) == (5, "")
     assert answer.err.count("\n") == 1 and "1 of 60 queries have no scores (q-bay)" in answer.err
 
 
-def test_wrong_arguments_are_exit_2_and_name_what_is_known(recorded: Path, crispbench: Run) -> None:
+def test_wrong_arguments_exit_2_and_name_the_valid_ones(recorded: Path, crispbench: Run) -> None:
     answer = crispbench("compare", recorded / "good", recorded / "wild", "--allow", "machine")
     assert answer.code == 2 and "known are template" in answer.err
     assert crispbench("compare", recorded / "good").code == 2
 
 
-def test_other_candidates_are_exit_4_with_the_field(recorded: Path, crispbench: Run, tmp_path: Path) -> None:
+def test_different_candidates_exit_4_and_name_the_field(recorded: Path, crispbench: Run, tmp_path: Path) -> None:
     written = tmp_path / "config.yaml"
     written.write_text(written.read_text(encoding="utf-8").replace("k: 9", "k: 8"), encoding="utf-8")
     crispbench("run", written, "--out", tmp_path / "s", "--engine", "good")
@@ -59,7 +59,7 @@ def test_other_candidates_are_exit_4_with_the_field(recorded: Path, crispbench: 
     assert answer.code == 4 and "candidates.sha256" in answer.err
 
 
-def test_json_is_one_document_and_files_are_written_only_when_asked(
+def test_json_prints_one_document_and_files_are_written_only_with_out(
     recorded: Path, crispbench: Run, tmp_path: Path
 ) -> None:
     arguments = ("compare", recorded / "good", recorded / "wild", "--noise", recorded / "again", "--json")

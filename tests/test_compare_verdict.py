@@ -1,4 +1,4 @@
-"""What is averaged with what, and when several benchmarks together are a regression."""
+"""Averages over benchmarks, and the verdict over several benchmarks."""
 
 from dataclasses import replace
 
@@ -26,53 +26,57 @@ def effect(name: str, difference: Contrast, outcome: Outcome) -> Effect:
 
 
 def whole(means: dict[str, Contrast], units: dict[str, Contrast]) -> QualityVerdict:
-    found = [effect(name, each, judge(each, 100, MARGIN)) for name, each in {**means, **units}.items()]
-    laid = Averaging({name: {name: 1.0} for name in units}, {}, tuple(means) or tuple(units))
-    return verdict(found, laid, MARGIN)
+    judged = [
+        effect(name, difference, judge(difference, 100, MARGIN)) for name, difference in {**means, **units}.items()
+    ]
+    averaging = Averaging({name: {name: 1.0} for name in units}, {}, tuple(means) or tuple(units))
+    return verdict(judged, averaging, MARGIN)
 
 
-def test_one_benchmark_is_its_own_gate() -> None:
+def test_a_single_benchmark_is_the_gate() -> None:
     assert layout(["SciFact"]) == ({"SciFact": {"SciFact": 1.0}}, {}, ("SciFact",))
 
 
-def test_benchmarks_of_no_complete_suite_are_averaged_and_count_once_each() -> None:
-    laid = layout(["SciFact", "NFCorpus", "FiQA2018", "ArguAna"])
-    assert laid.gates == ("mean of 4 benchmarks",)
-    assert laid.averages["mean of 4 benchmarks"] == dict.fromkeys(["SciFact", "NFCorpus", "FiQA2018", "ArguAna"], 0.25)
+def test_benchmarks_of_an_incomplete_suite_are_averaged_with_equal_weights() -> None:
+    averaging = layout(["SciFact", "NFCorpus", "FiQA2018", "ArguAna"])
+    assert averaging.gates == ("mean of 4 benchmarks",)
+    assert averaging.averages["mean of 4 benchmarks"] == dict.fromkeys(
+        ["SciFact", "NFCorpus", "FiQA2018", "ArguAna"], 0.25
+    )
 
 
 def test_the_12_forums_are_averaged_first_and_count_once() -> None:
-    laid = layout(["SciFact", *FORUMS])
-    assert set(laid.units) == {"SciFact", "CQADupStack"}
-    (weights,) = laid.averages.values()
+    averaging = layout(["SciFact", *FORUMS])
+    assert set(averaging.units) == {"SciFact", "CQADupStack"}
+    (weights,) = averaging.averages.values()
     assert weights["SciFact"] == 0.5
     assert weights[FORUMS[0]] == pytest.approx(1 / 24)
-    assert list(laid.weights(["SciFact", *FORUMS]))[:2] == ["mean of 2 benchmarks", "CQADupStack"]
+    assert list(averaging.weights(["SciFact", *FORUMS]))[:2] == ["mean of 2 benchmarks", "CQADupStack"]
 
 
-def test_eleven_of_twelve_forums_are_eleven_benchmarks() -> None:
+def test_eleven_of_twelve_forums_count_as_eleven_benchmarks() -> None:
     assert set(layout(FORUMS[1:]).units) == set(FORUMS[1:])
 
 
-def test_a_complete_suite_is_a_gate_and_the_rest_is_another() -> None:
-    laid = layout([*BEIR, "own"])
-    assert laid.gates == ("mean of suite beir", "own")
-    assert laid.averages["mean of suite beir"] == load_suite("beir").weights
+def test_a_complete_suite_and_the_remaining_benchmarks_are_separate_gates() -> None:
+    averaging = layout([*BEIR, "own"])
+    assert averaging.gates == ("mean of suite beir", "own")
+    assert averaging.averages["mean of suite beir"] == load_suite("beir").weights
     assert layout([*BEIR, "own", "other"]).gates == ("mean of suite beir", "mean of the other 2 benchmarks")
-    assert len(laid.units) == 16  # 15 of BEIR, of which CQADupStack is one
+    assert len(averaging.units) == 16  # 15 of BEIR: CQADupStack counts as one
 
 
-def test_holm_is_over_units_and_neither_over_averages_nor_over_members() -> None:
+def test_holm_corrects_over_units_and_not_over_averages_or_members() -> None:
     names = ["SciFact", *FORUMS]
     reference = {name: {f"q{n}": 0.5 for n in range(60)} for name in names}
     candidate = {name: {f"q{n}": 0.5 + (-1) ** n * 0.1 for n in range(60)} for name in names}
-    found = {each.name: each for each in effects(reference, candidate, layout(names), MARGIN)}
-    assert [name for name, each in found.items() if each.p_holm is not None] == ["CQADupStack", "SciFact"]
-    assert found["mean of 2 benchmarks"].queries == 13 * 60
-    assert found["mean of 2 benchmarks"].reference == pytest.approx(0.5)
+    by_name = {effect.name: effect for effect in effects(reference, candidate, layout(names), MARGIN)}
+    assert [name for name, effect in by_name.items() if effect.p_holm is not None] == ["CQADupStack", "SciFact"]
+    assert by_name["mean of 2 benchmarks"].queries == 13 * 60
+    assert by_name["mean of 2 benchmarks"].reference == pytest.approx(0.5)
 
 
-def test_an_average_is_of_means_and_not_of_pooled_queries() -> None:
+def test_an_average_weights_benchmarks_and_not_queries() -> None:
     reference = {"small": {f"q{n}": 0.4 for n in range(50)}, "large": {f"q{n}": 0.8 for n in range(150)}}
     candidate = {"small": {f"q{n}": 0.5 for n in range(50)}, "large": reference["large"]}
     mean, *_ = effects(reference, candidate, layout(["small", "large"]), MARGIN)
@@ -84,25 +88,27 @@ def test_an_average_is_of_means_and_not_of_pooled_queries() -> None:
     ("lo", "hi", "outcome"),
     [
         (-0.004, 0.1, "pass"),
-        (-0.005, 0.1, "inconclusive"),  # the end is the margin itself
+        (-0.005, 0.1, "inconclusive"),  # the interval ends at the margin
         (-0.006, -0.005, "inconclusive"),
         (-0.1, -0.0051, "regression"),
         (None, None, "inconclusive"),
     ],
 )
-def test_the_interval_and_the_margin_decide(lo: float | None, hi: float | None, outcome: Outcome) -> None:
+def test_the_verdict_follows_from_the_interval_and_the_margin(
+    lo: float | None, hi: float | None, outcome: Outcome
+) -> None:
     assert judge(Contrast(0.0, lo, hi, 0.1, 0.5), 50, 0.005) == outcome
     assert judge(Contrast(0.0, lo, hi, 0.1, 0.5), 49, 0.005) == "inconclusive"
 
 
-def test_a_weak_alarm_among_many_benchmarks_is_no_regression_and_a_strong_one_is() -> None:
+def test_only_a_strong_alarm_among_many_benchmarks_is_a_regression() -> None:
     calm = {f"b{number}": PASS for number in range(9)}
     assert whole({"mean": PASS}, {**calm, "odd": WEAK_ALARM}).outcome == "pass"
-    found = whole({"mean": PASS}, {**calm, "odd": STRONG_ALARM})
-    assert (found.outcome, found.regressions) == ("regression", ("odd",))
+    result = whole({"mean": PASS}, {**calm, "odd": STRONG_ALARM})
+    assert (result.outcome, result.regressions) == ("regression", ("odd",))
 
 
-def test_a_gate_alone_is_decided_by_its_interval() -> None:
+def test_a_gate_is_decided_by_its_interval_alone() -> None:
     assert whole({"mean": WEAK_ALARM}, {"a": UNSURE, "b": UNSURE}).outcome == "regression"
     assert whole({}, {"a": WEAK_ALARM}).outcome == "regression"
 
@@ -112,7 +118,7 @@ def test_unsure_benchmarks_do_not_keep_their_mean_from_passing_but_an_unsure_gat
     assert whole({"mean": PASS, "other": UNSURE}, {"a": PASS}).outcome == "inconclusive"
 
 
-def test_the_worst_candidate_decides_a_contest() -> None:
+def test_the_worst_candidate_decides_the_outcome() -> None:
     engine = ComparedEngine("e", "fake", "m", "cpu", "run/e")
     passed = Comparison(engine, engine, QualityVerdict("pass", 0.005, ("b",), ()), (), (), (), (), ())
     unsure, lost = (

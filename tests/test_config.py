@@ -1,4 +1,4 @@
-"""A config is validated once and keeps what it validated; its paths have one meaning; it may name its measures."""
+"""A config is validated once and keeps the validated objects; its paths have one meaning; it may name measures."""
 
 import contextlib
 import json
@@ -33,7 +33,7 @@ Crispbench = Callable[..., Any]
 
 @pytest.fixture
 def small(config: Callable[..., Path], animals: Path) -> Callable[..., Path]:
-    """Writes a config of the fake engine over five queries, with these entries."""
+    """Writes a config of the fake engine over five queries, with further entries."""
 
     def write(**entries: Any) -> Path:
         engine = {"kind": "fake", "seed": 1}
@@ -45,16 +45,16 @@ def small(config: Callable[..., Path], animals: Path) -> Callable[..., Path]:
 # Validated once
 
 
-def test_a_config_keeps_options_as_given_and_validated(small: Callable[..., Path]) -> None:
-    found = read_config(small())
-    entry = found.engines["fake"]
+def test_a_config_keeps_the_given_and_the_validated_options(small: Callable[..., Path]) -> None:
+    config = read_config(small())
+    entry = config.engines["fake"]
     assert entry.given == {"seed": 1}
     assert entry.options == FakeOptions(seed=1)
-    ((name, benchmark),) = found.entries
+    ((name, benchmark),) = config.entries
     assert name is None and isinstance(benchmark.source, BeirFolder)
 
 
-def test_loading_an_engine_of_a_config_validates_nothing_again(
+def test_loading_an_engine_of_a_config_does_not_validate_its_options_again(
     small: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = read_config(small()).engines["fake"]
@@ -63,12 +63,12 @@ def test_loading_an_engine_of_a_config_validates_nothing_again(
         assert engine.options is entry.options
 
 
-def test_an_engine_of_a_config_travels_to_another_process(small: Callable[..., Path]) -> None:
+def test_an_engine_entry_can_be_pickled(small: Callable[..., Path]) -> None:
     entry = read_config(small()).engines["fake"]
     assert pickle.loads(pickle.dumps(entry)) == entry
 
 
-def test_a_limit_makes_the_source_smaller_and_never_larger(small: Callable[..., Path]) -> None:
+def test_a_limit_never_makes_a_benchmark_larger(small: Callable[..., Path]) -> None:
     config = read_config(small())
     assert [len(prepare(config, Selection(limit=limit))[0].benchmark.queries) for limit in (2, 9)] == [2, 5]
     assert config.entries[0].benchmark.source.queries is None
@@ -76,7 +76,7 @@ def test_a_limit_makes_the_source_smaller_and_never_larger(small: Callable[..., 
     assert (type(smaller), smaller.queries) == (BeirFolder, 3)
 
 
-def test_a_config_keeps_the_first_stages_it_names(small: Callable[..., Path]) -> None:
+def test_a_config_keeps_its_first_stage(small: Callable[..., Path]) -> None:
     dense = {"source": "dense", "k": 7, "model": "somewhere", "max_tokens": 64}
     stage = read_config(small(candidates=dense)).candidates
     assert isinstance(stage, DenseStage)
@@ -116,14 +116,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_path_is_relative_to_the_working_directory_and_a_tilde_is_the_home_folder(home: Path) -> None:
+def test_a_path_is_relative_to_the_working_directory_and_a_tilde_means_the_home_folder(home: Path) -> None:
     assert resolve("folder/file") == Path("folder/file")
     assert resolve("~/folder") == home / "folder"
-    with pytest.raises(engines.BadOptions, match=r"^path '~nobody-here/x': .*; write the folder out$"):
-        resolve("~nobody-here/x")
+    with pytest.raises(engines.BadOptions, match=r"^path '~missing-user/x': .*; write the folder out$"):
+        resolve("~missing-user/x")
 
 
-def test_every_path_of_a_config_knows_the_home_folder(home: Path, animals: Path) -> None:
+def test_every_path_of_a_config_may_begin_with_a_tilde(home: Path, animals: Path) -> None:
     shutil.copytree(animals, home / "animals")
     benchmark = BeirFolder(path=Path("~/animals")).load()
     write_run(home / "animals.trec", {"q-cat": ["d-dog", "d-cat"]}, "test")
@@ -140,7 +140,7 @@ def test_every_path_of_a_config_knows_the_home_folder(home: Path, animals: Path)
         assert len(engine.score([("query", "document")])) == 1
 
 
-def test_paths_are_resolved_in_one_place() -> None:
+def test_paths_are_resolved_in_one_module() -> None:
     modules = [path for package in ("engines", "harness") for path in sorted((ROOT / package).rglob("*.py"))]
     users = [path.relative_to(ROOT) for path in modules if "expanduser" in path.read_text(encoding="utf-8")]
     assert users == [Path("engines/storage.py")]
@@ -155,14 +155,14 @@ def measured(answer: Any) -> dict[str, float]:
     return {name: entry["value"] for name, entry in benchmark["measures"].items()}
 
 
-def test_a_config_names_its_measures_and_ndcg_is_always_among_them(
+def test_a_config_may_name_measures_and_ndcg_is_always_added(
     small: Callable[..., Path], crispbench: Crispbench, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     names = ["P@5", "RR(rel=1)@10", "Judged@5", "P@5"]
     values = measured(crispbench("run", small(measures=names), "--out", out, "--json"))
     assert set(values) == {"Judged@5", "P@5", "RR@10", "nDCG@10", "nDCG@10 tie-aware"}
-    assert values["P@5"] == pytest.approx(1 / 5)  # one of five candidates is relevant to each query
+    assert values["P@5"] == pytest.approx(1 / 5)  # one of five candidates is relevant to every query
     lines = (out / "report/report.md").read_text().splitlines()
     header = next(line for line in lines if line.startswith("| engine"))
     assert " P@5 " in header and " Judged@5 " in header and " AP " not in header
@@ -175,7 +175,7 @@ def stored(out: Path) -> list[str]:
         return list(database.iterdump())
 
 
-def test_other_measures_need_no_new_scoring_and_a_report_made_again_has_them(
+def test_other_measures_need_no_new_scoring_and_appear_in_the_next_report(
     small: Callable[..., Path], crispbench: Crispbench, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -219,12 +219,12 @@ def test_a_measure_that_cannot_be_computed_is_refused_before_anything_is_loaded(
 
 
 @pytest.mark.parametrize("names", [[], "nDCG@10", {"nDCG@10": 1}])
-def test_measures_are_a_list_of_at_least_one(small: Callable[..., Path], names: Any) -> None:
+def test_measures_must_be_a_list_of_at_least_one_name(small: Callable[..., Path], names: Any) -> None:
     with pytest.raises(ConfigError, match="measures = "):
         read_config(small(measures=names))
 
 
 @pytest.mark.parametrize("name", ["nDCG@10", "AP(rel=2)", "RR@10", "Success@5", "Compat(p=0.9)", "Bpref", "IPrec@0.1"])
-def test_a_measure_is_read_as_it_is_written(name: str) -> None:
+def test_a_measure_keeps_its_name_when_it_is_parsed(name: str) -> None:
     assert str(parse(name)) == name
     assert parse(name) == ir_measures.parse_measure(name)

@@ -1,4 +1,4 @@
-"""The demo checkpoint is what its card says, and the demo's own command works on it."""
+"""The demo checkpoint matches its card, and the demo command runs with it."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ CHECKPOINT = ROOT / "checkpoints" / "demo"
 
 
 def ndcg_and_random(queries: int, k: int) -> tuple[Mapping[str, float], Mapping[str, float]]:
-    """Per query of stdlib-code: nDCG@10 of the demo checkpoint, and of its candidates in random order, expected."""
+    """nDCG@10 per query of stdlib-code: of the demo checkpoint, and the expectation for candidates in random order."""
     benchmark = load("stdlib", {"name": "stdlib-code", "queries": queries})
     lists = retrieve(benchmark, BM25Stage(k=k)).lists
     scores: dict[str, list[Score]] = {}
@@ -36,27 +36,28 @@ def ndcg_and_random(queries: int, k: int) -> tuple[Mapping[str, float], Mapping[
     return evaluate(benchmark.qrels, scores).per_query[HEADLINE], random
 
 
-def test_it_ranks_clearly_above_a_random_order_of_its_candidates() -> None:
+def test_the_demo_checkpoint_ranks_clearly_better_than_random_order() -> None:
     reranked, random = ndcg_and_random(queries=60, k=20)
     difference = paired_difference(reranked, random)
     assert difference.lo > 0.03, difference
 
 
-def test_it_is_small_enough_for_the_repository() -> None:
+def test_the_demo_checkpoint_is_at_most_8_mb() -> None:
     assert sum(path.stat().st_size for path in CHECKPOINT.iterdir()) <= 8_000_000
 
 
-def test_its_config_loads_in_transformers_4_and_5() -> None:
+def test_the_demo_checkpoint_has_the_fields_of_transformers_4_and_5() -> None:
     config = json.loads((CHECKPOINT / "config.json").read_text(encoding="utf-8"))
     tokenizer = json.loads((CHECKPOINT / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert config["architectures"] == ["Qwen2ForSequenceClassification"]
     assert config["id2label"] == {"0": "0", "1": "1"}
-    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"]  # version 4 reads the first, 5 the second
-    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"  # both know this name
+    # Version 4 reads the first field, version 5 the second.
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"]
+    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"  # both versions know this name
 
 
 @pytest.mark.parametrize("token", ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "0", "1"])
-def test_its_tokenizer_has_the_token_whole(token: str) -> None:
+def test_the_demo_tokenizer_keeps_special_tokens_whole(token: str) -> None:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json"))

@@ -1,6 +1,6 @@
-"""What is deployed is what the configs say: held against truss's own config class and jinja as servers use it.
+"""Deployment configs and chat templates, checked with truss's config class and with jinja as servers use it.
 
-truss does not fit beside our versions, so it runs in an environment of its own:
+truss conflicts with our package versions, so it runs in a separate environment:
 python -m tests.servers.environment truss
 """
 
@@ -29,25 +29,25 @@ PATHS = sorted(DEPLOY.glob("*/config.yaml"))
 CONFIGS: dict[str, Any] = {path.parent.name: yaml.safe_load(path.read_text(encoding="utf-8")) for path in PATHS}
 JINJA = (DEPLOY / "vllm" / "mxbai-v2.jinja").read_text(encoding="utf-8")
 
-Changes = Mapping[str, Any]  # dotted path -> value, None to remove it
+Changes = Mapping[str, Any]  # dotted path -> value; None removes the field
 
 
 def changed(changes: Changes, config: str = "large-l4") -> dict[str, Any]:
     """A copy of a shipped config with some fields set or removed."""
-    made = copy.deepcopy(CONFIGS[config])
+    config_copy = copy.deepcopy(CONFIGS[config])
     for path, value in changes.items():
         *parents, name = path.split(".")
-        part = made
+        part = config_copy
         for parent in parents:
             part = part[parent]
         if value is None:
             del part[name]
         else:
             part[name] = value
-    return made
+    return config_copy
 
 
-REFUSED: dict[str, tuple[Changes, str]] = {  # by truss, with these words
+REFUSED: dict[str, tuple[Changes, str]] = {  # by truss, with this message
     "a misspelt field": (
         {"trt_llm.runtime.webserver_route": "/predict"},
         "Extra fields not allowed: [webserver_route]",
@@ -65,7 +65,7 @@ REFUSED: dict[str, tuple[Changes, str]] = {  # by truss, with these words
     "more than a million positions": ({"trt_llm.build.max_seq_len": 1048577}, "less than or equal to 1048576"),
     "the card's Python": ({"python_version": "py39"}, "Python 3.9 is deprecated"),
 }
-ACCEPTED: dict[str, Changes] = {  # by truss: what our own tests below have to catch
+ACCEPTED: dict[str, Changes] = {  # by truss, although wrong: the tests below catch these
     "fp8_kv": {"trt_llm.build.quantization_type": "fp8_kv"},
     "a decoder": {"trt_llm.build.base_model": "decoder"},
     "the card's length": {"trt_llm.build.max_seq_len": 1000001},
@@ -77,57 +77,58 @@ ACCEPTED: dict[str, Changes] = {  # by truss: what our own tests below have to c
 
 @pytest.fixture(scope="module")
 def validated() -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """What truss says of a config: `error`, `unknown` and `config`. All are asked at once: truss starts slowly."""
+    """Looks up truss's report on a config: `error`, `unknown`, `config`. One call checks all: truss starts slowly."""
     if not environment.is_installed("truss"):
-        pytest.skip("truss is not there: python -m tests.servers.environment truss")
-    changes = [one for one, _ in REFUSED.values()] + list(ACCEPTED.values())
-    asked = [*CONFIGS.values(), *map(changed, changes)]
+        pytest.skip("truss is not installed: python -m tests.servers.environment truss")
+    changes = [change for change, _ in REFUSED.values()] + list(ACCEPTED.values())
+    configs = [*CONFIGS.values(), *map(changed, changes)]
     script = environment.HERE / "validate_truss.py"
     command = [str(environment.interpreter("truss")), str(script)]
-    ran = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, timeout=120)
+    ran = subprocess.run(command, input=json.dumps(configs), capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
-    said = json.loads(ran.stdout)
-    return lambda config: said[asked.index(config)]
+    reports = json.loads(ran.stdout)
+    return lambda config: reports[configs.index(config)]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_truss_takes_the_config_and_knows_every_field_of_it(name: str, validated: Callable[..., Any]) -> None:
-    said = validated(CONFIGS[name])
-    assert said["error"] is None
-    assert said["unknown"] == []
-    build = said["config"]["trt_llm"]["build"]
+def test_truss_accepts_the_config_and_knows_all_of_its_fields(name: str, validated: Callable[..., Any]) -> None:
+    report = validated(CONFIGS[name])
+    assert report["error"] is None
+    assert report["unknown"] == []
+    build = report["config"]["trt_llm"]["build"]
     assert (build["quantization_type"], build["max_seq_len"]) == ("fp8", None)
-    assert said["config"]["trt_llm"]["runtime"]["webserver_default_route"] == "/predict"
+    assert report["config"]["trt_llm"]["runtime"]["webserver_default_route"] == "/predict"
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_truss_refuses(what: str, validated: Callable[..., Any]) -> None:
+def test_truss_refuses_a_wrong_field(what: str, validated: Callable[..., Any]) -> None:
     changes, words = REFUSED[what]
     assert words in (validated(changed(changes))["error"] or "")
 
 
 @pytest.mark.parametrize("what", ACCEPTED)
-def test_truss_accepts_what_only_our_own_rules_refuse(what: str, validated: Callable[..., Any]) -> None:
+def test_our_rules_refuse_mistakes_that_truss_accepts(what: str, validated: Callable[..., Any]) -> None:
     config = changed(ACCEPTED[what])
-    said = validated(config)
-    assert said["error"] is None
-    assert said["unknown"] or broken_rules("large-l4", config)
+    report = validated(config)
+    assert report["error"] is None
+    assert report["unknown"] or broken_rules("large-l4", config)
 
 
-def test_a_misspelt_field_of_build_is_named(validated: Callable[..., Any]) -> None:
-    said = validated(changed(ACCEPTED["a misspelt field of build"]))
-    assert said["unknown"] == ["trt_llm.build.quantisation_type"]
+def test_a_misspelt_field_of_build_is_reported_as_unknown(validated: Callable[..., Any]) -> None:
+    report = validated(changed(ACCEPTED["a misspelt field of build"]))
+    assert report["unknown"] == ["trt_llm.build.quantisation_type"]
 
 
 def broken_rules(name: str, config: Mapping[str, Any]) -> list[str]:
-    """What truss does not check: the config must be what its folder's name says, and fit this model."""
+    """Rules that truss does not check and this config breaks: it matches its folder's name and fits the model."""
     size, accelerator = name.split("-")
     build, runtime = config["trt_llm"]["build"], config["trt_llm"].get("runtime", {})
     rules = {
-        "the name says size and GPU": config["model_name"] == f"crispbench-mxbai-rerank-{size}-v2-fp8-{accelerator}",
-        "the checkpoint is of that size": build["checkpoint_repository"]["repo"]
+        "the name holds the size and the GPU": config["model_name"]
+        == f"crispbench-mxbai-rerank-{size}-v2-fp8-{accelerator}",
+        "the checkpoint has that size": build["checkpoint_repository"]["repo"]
         == f"michaelfeil/mxbai-rerank-{size}-v2-seq",
-        "the GPU is that one": config["resources"]["accelerator"] == accelerator.upper(),
+        "the accelerator is that GPU": config["resources"]["accelerator"] == accelerator.upper(),
         "the GPU computes in FP8": config["resources"]["accelerator"] in {"L4", "H100"},
         "the KV cache has 16 bits": build["quantization_type"] == "fp8",
         "it is a causal classifier": build["base_model"] == "encoder",
@@ -137,17 +138,17 @@ def broken_rules(name: str, config: Mapping[str, Any]) -> list[str]:
     return [rule for rule, holds in rules.items() if not holds]
 
 
-def test_base_and_large_are_there_for_both_gpus() -> None:
+def test_base_and_large_have_a_config_for_both_gpus() -> None:
     assert sorted(CONFIGS) == ["base-h100", "base-l4", "large-h100", "large-l4"]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_config_is_what_its_name_says(name: str) -> None:
+def test_a_config_matches_its_name(name: str) -> None:
     assert broken_rules(name, CONFIGS[name]) == []
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_example_is_a_whole_prompt_that_asks_for_logits(name: str) -> None:
+def test_the_example_is_a_whole_prompt_that_requests_logits(name: str) -> None:
     example = CONFIGS[name]["model_metadata"]["example_model_input"]
     prompt = engines.create_mxbai_v2_reranker_prompt_template(
         "who wrote Moby-Dick?", "Moby-Dick is a novel by Herman Melville."
@@ -155,7 +156,7 @@ def test_the_example_is_a_whole_prompt_that_asks_for_logits(name: str) -> None:
     assert example == {"inputs": [[prompt]], "raw_scores": True, "truncate": False}
 
 
-def test_every_endpoint_is_served_as_the_card_says() -> None:
+def test_every_baseten_endpoint_has_the_url_and_template_of_the_card() -> None:
     config = read_config(ROOT / "configs/endpoints.yaml")
     baseten = {name: entry.given for name, entry in config.engines.items() if entry.given.get("dialect") == "baseten"}
     assert sorted(baseten) == ["base-bei", "large-bei"]
@@ -165,7 +166,7 @@ def test_every_endpoint_is_served_as_the_card_says() -> None:
         assert options["template"] == "mxbai-v2-seq"
 
 
-def test_every_engine_in_the_document_has_valid_options() -> None:
+def test_every_engine_in_the_page_has_valid_options() -> None:
     document = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
     blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", document, flags=re.DOTALL)]
     assert sorted(name for block in blocks for name in block) == ["base-infinity", "base-vllm"]
@@ -175,7 +176,7 @@ def test_every_engine_in_the_document_has_valid_options() -> None:
 
 
 def rendered(template: str, query: str, document: str, **variables: str) -> str:
-    """A chat template as vLLM fills it for one pair: transformers' own settings of jinja, roles query and document."""
+    """A chat template as vLLM fills it for one pair: jinja as transformers sets it up, roles query and document."""
     import transformers
 
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
@@ -189,7 +190,7 @@ TEXTS = st.text(st.characters(codec="utf-8"), max_size=40) | st.sampled_from(["{
 
 @settings(deadline=None)  # the first call imports transformers
 @given(TEXTS, TEXTS, TEXTS.filter(lambda text: "\n" not in text))
-def test_the_chat_template_is_the_reference_template(query: str, document: str, instruction: str) -> None:
+def test_the_chat_template_renders_like_the_reference_template(query: str, document: str, instruction: str) -> None:
     expected = load_template("mxbai-v2").render(query, document, instruction)
     assert rendered(JINJA, query, document, instruction=instruction) == expected
 
@@ -199,7 +200,7 @@ def test_the_chat_template_needs_no_instruction() -> None:
 
 
 def test_a_plain_newline_at_the_end_of_a_chat_template_is_lost() -> None:
-    """So vLLM's own example for this model ends in `assistant`, one token before the one that is to be scored."""
+    """vLLM's example for this model therefore ends in `assistant`, one token before the token to be scored."""
     plain = JINJA.replace('{{ "\\n" -}}', "")
     assert plain.endswith("<|im_start|>assistant\n")
     assert rendered(plain, "q", "d").endswith("<|im_start|>assistant")

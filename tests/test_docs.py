@@ -1,4 +1,4 @@
-"""The documents are true of the code beside them: paths, links, commands, options, numbers of lines."""
+"""The pages agree with the code: paths, links, commands, options, numbers of lines."""
 
 import re
 import shlex
@@ -32,7 +32,7 @@ LISTED = [
 PATH = re.compile(
     r"`((?:engines|harness|crispbench|configs|scripts|perf|tests|docs|checkpoints)/[\w/.-]*\w)(?::(\w+))?`"
 )
-IMAGINED = {"configs/ci.yaml"}  # of the reader's own project
+IMAGINED = {"configs/ci.yaml"}  # a file of the reader's project
 
 
 def name(page: Path) -> str:
@@ -65,7 +65,7 @@ def test_the_tree_has_a_line_for_every_file(pattern: str) -> None:
     assert not missing, "add to docs/tree.md, " + "; ".join(lines)
 
 
-def test_the_tree_names_no_file_that_is_not_there() -> None:
+def test_every_file_in_the_tree_exists() -> None:
     gone = [entry for entry in tree() if not (ROOT / entry).exists()]
     assert not gone, f"remove from docs/tree.md: {', '.join(gone)}"
 
@@ -81,7 +81,7 @@ def without_code(markdown: str) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_every_link_leads_to_a_file_and_to_a_heading_that_are_there(page: Path) -> None:
+def test_every_link_leads_to_an_existing_file_and_heading(page: Path) -> None:
     broken = []
     for link in re.findall(r"\]\(([^)\s]+)\)", without_code(text(page))):
         if link.startswith(("http://", "https://")):
@@ -94,7 +94,7 @@ def test_every_link_leads_to_a_file_and_to_a_heading_that_are_there(page: Path) 
 
 
 @pytest.mark.parametrize("page", [page for page in CURRENT if page != TREE], ids=name)
-def test_every_path_that_a_page_names_is_there_and_so_is_the_name_in_it(page: Path) -> None:
+def test_every_path_and_name_in_a_page_exists(page: Path) -> None:
     wrong = []
     for path, member in PATH.findall(text(page)):
         if path in IMAGINED or "*" in path:
@@ -107,12 +107,12 @@ def test_every_path_that_a_page_names_is_there_and_so_is_the_name_in_it(page: Pa
 
 
 def commands(page: Path) -> Iterator[list[str]]:
-    """The words of every crispbench command in a page's blocks of code, comments and shell's syntax left out."""
+    """The words of every crispbench command in a page's code blocks, without comments and shell syntax."""
     for block in re.findall(r"^```\w*\n(.*?)^```", text(page), flags=re.MULTILINE | re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
-            found = re.search(r"(?:^|[;'] ?|do |run: |\$ )crispbench (.*)", line.strip())
-            if found:
-                words = re.split(r" #|[;|>'<]", found[1].replace('"', "").replace("...", ""))[0]
+            match = re.search(r"(?:^|[;'] ?|do |run: |\$ )crispbench (.*)", line.strip())
+            if match:
+                words = re.split(r" #|[;|>'<]", match[1].replace('"', "").replace("...", ""))[0]
                 yield shlex.split(words)
 
 
@@ -125,7 +125,7 @@ def options_of(verb: list[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("page", CURRENT, ids=name)
-def test_every_command_in_a_page_exists_and_has_the_options_that_the_page_gives_it(page: Path) -> None:
+def test_every_command_in_a_page_exists_and_has_its_options(page: Path) -> None:
     for words in commands(page):
         verb = words[:2] if words[0] == "baseline" else words[:1]
         if verb[0].startswith("--"):
@@ -140,13 +140,13 @@ def test_the_readme_names_every_verb() -> None:
     assert verbs == set(re.findall(r"^crispbench (\w+)", section, flags=re.MULTILINE))
 
 
-def test_the_readme_leads_to_every_page() -> None:
+def test_the_readme_links_to_every_page() -> None:
     pages = {name(page) for page in PAGES} - {"README.md"}
     assert sorted(page for page in pages if f"({page})" not in text(README)) == []
 
 
 @pytest.mark.parametrize("config", sorted(ROOT.glob("configs/*.yaml")), ids=lambda path: path.name)
-def test_every_config_that_ships_is_valid(config: Path) -> None:
+def test_every_shipped_config_is_valid(config: Path) -> None:
     assert read_config(config).name == config.stem
 
 
@@ -163,7 +163,7 @@ def test_a_front_page_is_short(page: Path, lines: int) -> None:
 
 
 @pytest.mark.parametrize("page", LONG_PAGES, ids=name)
-def test_a_long_page_says_how_to_use_it_on_one_screen_then_how_it_decides_then_what_was_measured(page: Path) -> None:
+def test_a_long_page_has_three_sections_and_the_first_fits_one_screen(page: Path) -> None:
     sections = re.split(r"^## ", text(page), flags=re.MULTILINE)[1:]
     assert [section.splitlines()[0] for section in sections] == [
         "How to use it", "How it decides", "What was measured"
@@ -171,7 +171,7 @@ def test_a_long_page_says_how_to_use_it_on_one_screen_then_how_it_decides_then_w
     assert len(sections[0].splitlines()) <= SCREEN
 
 
-def test_the_architecture_names_every_exception_of_the_layers_and_their_limits() -> None:
+def test_the_architecture_page_names_every_exception_of_the_layers_and_the_size_limits() -> None:
     page = text(ROOT / "ARCHITECTURE.md")
     names = {*SHARED - {"engines"}, *DEEPER, *(module for modules in DEEPER.values() for module in modules)}
     paths = {module: module.replace(".", "/") for module in names}
@@ -179,7 +179,7 @@ def test_the_architecture_names_every_exception_of_the_layers_and_their_limits()
     assert f"at most {LINES_OF_A_MODULE} lines and a function at most {LINES_OF_A_FUNCTION}" in page
 
 
-def test_the_numbers_of_lines_in_contributing_are_about_those_of_the_files() -> None:
+def test_line_counts_in_contributing_are_within_a_tenth_of_the_files() -> None:
     stated = re.findall(r"`([\w/.-]+)`\s\((\d+) lines\)", text(CONTRIBUTING))
     assert len(stated) >= 6
     counted = {path: len(text(ROOT / path).splitlines()) for path, _ in stated}
@@ -187,7 +187,7 @@ def test_the_numbers_of_lines_in_contributing_are_about_those_of_the_files() -> 
     assert not wrong, f"write these numbers of lines into CONTRIBUTING.md: {wrong}"
 
 
-def test_the_glossary_is_alphabetical_and_says_where_each_term_is_used() -> None:
+def test_the_glossary_is_alphabetical_and_every_entry_has_a_reference() -> None:
     entries = re.findall(r"^\*\*(.+?)\*\*: (.+?)(?=^\*\*|\Z)", text(GLOSSARY), flags=re.MULTILINE | re.DOTALL)
     terms = [term.lower() for term, _ in entries]
     assert len(terms) >= 30
@@ -195,12 +195,12 @@ def test_the_glossary_is_alphabetical_and_says_where_each_term_is_used() -> None
     assert [term for term, sentence in entries if "`" not in sentence and "](" not in sentence] == []
 
 
-def test_the_tour_follows_a_query_that_is_there_to_scores_that_are_computed() -> None:
+def test_the_scores_of_the_tour_are_those_of_the_demo_checkpoint() -> None:
     page = text(ROOT / "docs/tour.md")
     config = read_config(ROOT / "configs/demo.yaml")
     (task,) = prepare(config, Selection(benchmarks=("stdlib-code",)))
     if task.benchmark.revision not in page:
-        pytest.skip(f"the tour is of another Python's standard library than {task.benchmark.revision}")
+        pytest.skip(f"the tour was written for another revision than {task.benchmark.revision}")
     query_id, query = next(iter(task.benchmark.queries.items()))
     doc_ids = task.candidates.lists[query_id]
     assert query_id in page and query in page and task.candidates.sha256[:16] in page
@@ -214,7 +214,7 @@ def test_the_tour_follows_a_query_that_is_there_to_scores_that_are_computed() ->
         value = scores[int(rank) - 1]
         assert doc_ids[int(rank) - 1].endswith(f":{name}")
         assert value == pytest.approx(float(score.replace("−", "-")), abs=0.002)
-        assert 1 + sum(other > value for other in scores) == int(new_rank)
+        assert 1 + sum(higher > value for higher in scores) == int(new_rank)
 
 
 def test_every_line_of_the_changelog_is_short() -> None:

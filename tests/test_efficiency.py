@@ -1,4 +1,4 @@
-"""What a pair costs, by hand; what cannot be known has a reason; random weights are for speed alone."""
+"""The cost of a pair, computed by hand; reasons for unknown figures; random weights measure speed only."""
 
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,12 @@ def recorded(end: dict[str, Any] | None = None, gpus: tuple[dict[str, Any], ...]
     return Recording(recordings.header(**whole), (), recordings.end(**finished))
 
 
-def found(given: Recording, pairs: int = 100, duration_s: float = 10.0) -> Efficiency:
-    return efficiency(given, pairs, duration_s)
+def computed(recording: Recording, pairs: int = 100, duration_s: float = 10.0) -> Efficiency:
+    return efficiency(recording, pairs, duration_s)
 
 
-def test_every_figure_by_hand() -> None:
-    assert found(recorded()) == Efficiency(
+def test_every_figure_equals_the_one_computed_by_hand() -> None:
+    assert computed(recorded()) == Efficiency(
         tokens=2000,
         computed_tokens=1600,
         padded_tokens=400,
@@ -58,22 +58,22 @@ def test_every_figure_by_hand() -> None:
 
 
 def test_a_shared_prefix_may_raise_mfu_over_one_but_not_the_utilisation() -> None:
-    given = found(recorded(ceiling={**CEILING, "flops_per_s": 7e9}))
-    assert given.mfu == pytest.approx(8 / 7)
-    assert given.utilisation == pytest.approx(6 / 7)
+    figures = computed(recorded(ceiling={**CEILING, "flops_per_s": 7e9}))
+    assert figures.mfu == pytest.approx(8 / 7)
+    assert figures.utilisation == pytest.approx(6 / 7)
 
 
-def test_more_than_the_ceiling_says_that_the_ceiling_was_measured_too_low() -> None:
-    given = found(recorded(ceiling={**CEILING, "flops_per_s": 5e9}))
-    assert (given.mfu, given.utilisation) == (None, None)
-    assert given.unknown["mfu"].startswith("it computed 120% of the measured ceiling")
+def test_more_than_the_ceiling_is_reported_as_a_ceiling_measured_too_low() -> None:
+    figures = computed(recorded(ceiling={**CEILING, "flops_per_s": 5e9}))
+    assert (figures.mfu, figures.utilisation) == (None, None)
+    assert figures.unknown["mfu"].startswith("it computed 120% of the measured ceiling")
 
 
-def test_a_closed_loops_totals_belong_to_all_of_its_time_and_its_pairs_to_what_was_measured() -> None:
-    given = found(recorded(scenario="sweep"))
-    assert given.flops_per_s == 2e9  # in 40 s
-    assert given.joules_per_1000_pairs == pytest.approx(500 / 40 * 10 / 100 * 1000)
-    assert given.dollars_per_1m_pairs == pytest.approx(100.0)
+def test_totals_of_a_closed_loop_cover_its_whole_time() -> None:
+    figures = computed(recorded(scenario="sweep"))
+    assert figures.flops_per_s == 2e9  # in 40 s
+    assert figures.joules_per_1000_pairs == pytest.approx(500 / 40 * 10 / 100 * 1000)
+    assert figures.dollars_per_1m_pairs == pytest.approx(100.0)
 
 
 @pytest.mark.parametrize(
@@ -97,25 +97,25 @@ def test_a_closed_loops_totals_belong_to_all_of_its_time_and_its_pairs_to_what_w
         ({"settings": {"price_per_hour": {"base": 2}}}, "dollars_per_1m_pairs", "the config has no latency.price"),
     ],
 )
-def test_what_is_not_known_is_none_and_has_its_reason(change: dict[str, Any], figure: str, reason: str) -> None:
-    given = found(recorded(**change))
-    assert getattr(given, figure) is None
-    assert given.unknown[figure].startswith(reason)
+def test_an_unknown_figure_is_none_and_has_a_reason(change: dict[str, Any], figure: str, reason: str) -> None:
+    figures = computed(recorded(**change))
+    assert getattr(figures, figure) is None
+    assert figures.unknown[figure].startswith(reason)
 
 
-def test_a_price_may_be_that_of_one_engine() -> None:
-    given = found(recorded(settings={"price_per_hour": {"large": 7.2, "base": 1.0}}))
-    assert given.dollars_per_1m_pairs == pytest.approx(200.0)
+def test_a_price_may_be_given_per_engine() -> None:
+    figures = computed(recorded(settings={"price_per_hour": {"large": 7.2, "base": 1.0}}))
+    assert figures.dollars_per_1m_pairs == pytest.approx(200.0)
 
 
-def test_an_incomplete_or_unanswered_measurement_and_one_of_before_know_nothing() -> None:
-    killed = found(Recording(HEADER, (), None))
+def test_a_measurement_without_an_end_or_without_answers_has_no_figures() -> None:
+    killed = computed(Recording(HEADER, (), None))
     assert killed.tokens is None and killed.mfu is None and killed.joules_per_1000_pairs is None
     assert set(killed.unknown.values()) == {"the measurement has no end"}
-    nothing = found(recorded(), pairs=0)
+    nothing = computed(recorded(), pairs=0)
     assert nothing.unknown["joules_per_1000_pairs"] == nothing.unknown["dollars_per_1m_pairs"] == "no pair was answered"
     old = recorded(ceiling=None)
-    assert found(old).unknown == {"mfu": "no ceiling of its products was measured"}
+    assert computed(old).unknown == {"mfu": "no ceiling of its products was measured"}
 
 
 HEADER = recorded().header
@@ -135,7 +135,7 @@ class Loading(Exception):
     pass
 
 
-def test_a_run_refuses_random_weights_before_anything_is_loaded_and_takes_the_other_engines(
+def test_a_run_refuses_random_weights_before_loading_and_accepts_the_other_engines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""Real faults, one by one: what is kept, what is said, and how it goes on, as docs/reliability.md has it in a table."""
+"""Real faults, one at a time: the data kept, the message and the way on, as the table in docs/reliability.md states."""
 
 import ast
 import importlib.util
@@ -31,7 +31,7 @@ Crispbench = Callable[..., Any]
 
 @pytest.fixture(autouse=True)
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take most of a small run's time; of commands that run in this process alone."""
+    """Skips the plots, which take most of a small run's time; only commands in this process are affected."""
     monkeypatch.setattr(plots, "draw", lambda rows: [])
 
 
@@ -39,9 +39,9 @@ def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 def words(beir: Callable[..., Path], config: Callable[..., Path]) -> Path:
     """A config of 60 queries with 20 candidates each, whose store is larger than 100 KB."""
     draw = random.Random(1)
-    known = [f"word{number}" for number in range(40)]
-    documents = {f"d{number}": " ".join(draw.choices(known, k=10)) for number in range(80)}
-    queries = {f"q{number}": " ".join(draw.choices(known, k=3)) for number in range(QUERIES)}
+    vocabulary = [f"word{number}" for number in range(40)]
+    documents = {f"d{number}": " ".join(draw.choices(vocabulary, k=10)) for number in range(80)}
+    queries = {f"q{number}": " ".join(draw.choices(vocabulary, k=3)) for number in range(QUERIES)}
     qrels = {query_id: {f"d{draw.randrange(80)}": 1 for _ in range(5)} for query_id in queries}
     path = beir("words", documents, queries, qrels)
     engine = {"kind": "fake", "noise": 0.2}
@@ -50,7 +50,7 @@ def words(beir: Callable[..., Path], config: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def whole(words: Path, crispbench: Crispbench, tmp_path: Path) -> Path:
-    """What a run without any fault leaves."""
+    """The output folder of a run without any fault."""
     assert crispbench("run", words, "--out", tmp_path / "whole").code == 0
     return tmp_path / "whole"
 
@@ -64,7 +64,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 class Disk:
-    """A small file system in memory, which can be filled, enlarged and made read-only."""
+    """A small file system in memory that can be filled, enlarged and made read-only."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -89,12 +89,12 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 def complaint(answer: Any) -> str:
-    """The one line of a command that ended with exit code 5."""
+    """The only line on standard error of a command that ended with exit code 5."""
     assert (answer.code, answer.err.count("\n")) == (5, 1), answer.err
     return str(answer.err)
 
 
-def test_a_disk_that_is_full_keeps_what_was_committed_and_the_same_command_goes_on(
+def test_after_a_full_disk_the_committed_queries_are_kept_and_the_same_command_continues(
     words: Path, whole: Path, disk: Disk, crispbench: Crispbench
 ) -> None:
     out = disk.folder / "out"
@@ -107,13 +107,13 @@ def test_a_disk_that_is_full_keeps_what_was_committed_and_the_same_command_goes_
     assert crispbench("run", words, "--out", out).code == 0
     assert measures(out) == measures(whole)
     with Store.read(out / "fake") as store:
-        assert store.samples("words")[: len(kept)] == kept  # scored once
+        assert store.samples("words")[: len(kept)] == kept  # not scored again
 
 
-def test_a_file_that_may_not_grow_keeps_what_was_committed_and_the_same_command_goes_on(
+def test_after_a_file_size_limit_the_committed_queries_are_kept_and_the_same_command_continues(
     words: Path, whole: Path, crispbench: Crispbench, tmp_path: Path
 ) -> None:
-    """As the full disk, where nothing may be mounted: a quota of 200 KB a file."""
+    """The full disk where nothing can be mounted: a limit of 200 KB per file."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
     try:
@@ -127,7 +127,7 @@ def test_a_file_that_may_not_grow_keeps_what_was_committed_and_the_same_command_
     assert measures(tmp_path / "out") == measures(whole)
 
 
-def test_a_report_on_a_full_disk_leaves_the_old_one_whole(words: Path, disk: Disk, crispbench: Crispbench) -> None:
+def test_a_report_on_a_full_disk_leaves_the_old_report_whole(words: Path, disk: Disk, crispbench: Crispbench) -> None:
     disk.remount("size=8m")
     out = disk.folder / "out"
     assert crispbench("run", words, "--part", "1/2", "--out", out).code == 0
@@ -146,7 +146,7 @@ def test_a_report_on_a_full_disk_leaves_the_old_one_whole(words: Path, disk: Dis
     assert content(out / "report") != before
 
 
-def test_a_folder_that_can_only_be_read_is_said_and_can_still_be_merged_from(
+def test_a_read_only_folder_is_reported_in_one_line_and_can_still_be_merged(
     words: Path, whole: Path, disk: Disk, crispbench: Crispbench, tmp_path: Path
 ) -> None:
     disk.remount("size=8m")
@@ -173,22 +173,22 @@ input()
 """
 
 
-def test_a_store_that_another_process_writes_is_left_alone(
+def test_a_store_locked_by_another_process_is_left_alone(
     words: Path, whole: Path, crispbench: Crispbench, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-c", HOLD_THE_LOCK, str(whole / "fake/lock")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None and other.stdout.readline() == b"\n"
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None and writer.stdout.readline() == b"\n"
         before = (whole / "fake" / FILE).read_bytes()
         assert "is being written by another process" in complaint(crispbench("run", words, "--out", whole, "--fresh"))
         assert (whole / "fake" / FILE).read_bytes() == before
-        assert crispbench("report", whole).code == 0  # to read is no conflict
-        other.kill()
+        assert crispbench("report", whole).code == 0  # reading is no conflict
+        writer.kill()
     assert crispbench("run", words, "--out", whole).code == 0  # a lock ends with its process
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 0.999])
-def test_a_store_that_was_cut_short_is_refused_and_fresh_starts_anew(
+def test_a_truncated_store_is_refused_and_fresh_replaces_it(
     words: Path, whole: Path, crispbench: Crispbench, share: float
 ) -> None:
     path = whole / "fake" / FILE
@@ -202,7 +202,7 @@ def test_a_store_that_was_cut_short_is_refused_and_fresh_starts_anew(
     assert measures(whole) == expected
 
 
-def test_an_overwritten_page_of_a_store_never_gives_other_measures(
+def test_an_overwritten_page_of_a_store_never_changes_a_measure(
     words: Path, whole: Path, crispbench: Crispbench
 ) -> None:
     path = whole / "fake" / FILE
@@ -234,16 +234,16 @@ def test_a_clock_that_runs_backwards_changes_no_score_and_no_time(
     assert all(0 < seconds < 60 for seconds in row.service_s) and len(row.service_s) == QUERIES - 1
 
 
-def test_nothing_measures_by_the_clock_on_the_wall() -> None:
-    """It may be set back at any moment. Dates are written down, and read where a server sends one in Retry-After."""
+def test_no_duration_is_measured_with_the_wall_clock() -> None:
+    """The wall clock may be set back at any moment. Only dates use it: recorded ones, and Retry-After of a server."""
     dates = {"engines/remote/transport.py", "harness/check/baselines.py", "harness/latency/scenarios.py"}
-    found = set()
+    users = set()
     for path in [*ROOT.glob("engines/**/*.py"), *ROOT.glob("harness/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and node.attr in {"time", "time_ns", "now", "utcnow", "today"}:
                 if isinstance(node.value, ast.Name) and node.value.id in {"time", "datetime", "date"}:
-                    found.add(path.relative_to(ROOT).as_posix())
-    assert found == dates
+                    users.add(path.relative_to(ROOT).as_posix())
+    assert users == dates
 
 
 GPU_ERROR = torch.AcceleratorError(
@@ -252,7 +252,7 @@ GPU_ERROR = torch.AcceleratorError(
 
 
 @pytest.mark.parametrize("guarded", [True, False], ids=["torch", "another-engine"])
-def test_a_gpu_that_fails_ends_the_run_and_the_same_command_resumes(
+def test_a_failing_gpu_ends_the_run_and_the_same_command_resumes(
     small: Path, moody: Any, crispbench: Crispbench, tmp_path: Path, *, guarded: bool
 ) -> None:
     error: BaseException = GPU_ERROR
@@ -292,7 +292,7 @@ main(["report", sys.argv[1]])
 """
 
 
-def test_a_report_that_is_killed_leaves_every_file_old_or_new_and_none_by_halves(
+def test_a_killed_report_leaves_every_file_either_old_or_new(
     words: Path, crispbench: Crispbench, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -304,17 +304,15 @@ def test_a_report_that_is_killed_leaves_every_file_old_or_new_and_none_by_halves
         (out / "report" / name).write_bytes(data)
     ran = subprocess.run([sys.executable, "-c", KILLED_REPORT, str(out)], cwd=ROOT, capture_output=True)
     assert ran.returncode == -signal.SIGKILL
-    left = {name: data for name, data in content(out / "report").items() if not name.startswith(".")}
-    assert left["index.html"] != old["index.html"]
-    assert all(left[name] == old[name] for name in ("report.md", "table.tex"))
+    remaining = {name: data for name, data in content(out / "report").items() if not name.startswith(".")}
+    assert remaining["index.html"] != old["index.html"]
+    assert all(remaining[name] == old[name] for name in ("report.md", "table.tex"))
     assert crispbench("report", out).code == 0
     again = content(out / "report")
     assert {name: again[name] for name in new} == new
 
 
-def test_a_quantization_that_is_killed_leaves_nothing_that_looks_like_a_checkpoint(
-    animals: Path, tmp_path: Path
-) -> None:
+def test_a_killed_quantization_leaves_nothing_that_looks_like_a_checkpoint(animals: Path, tmp_path: Path) -> None:
     if not importlib.util.find_spec("modelopt"):
         pytest.skip("the extra `fp8` is not installed")
     out = tmp_path / "fp8"

@@ -1,4 +1,4 @@
-"""Drift, rank correlations and flips, by hand on three or four documents."""
+"""Drift, rank correlations and flips, computed by hand on three or four documents."""
 
 import math
 
@@ -16,27 +16,27 @@ QRELS = {"q": {"c": 1}, "r": {"a": 1, "b": 0}}
 def scored(**queries: str | list[float]) -> Scores:
     """Scores of documents a, b, c, ... in first-stage order."""
     return {
-        query_id: [Score("abcdefghijklmnop"[place], place + 1, float(value)) for place, value in enumerate(values)]
+        query_id: [Score("abcdefghijklmnop"[index], index + 1, float(value)) for index, value in enumerate(values)]
         for query_id, values in queries.items()
     }
 
 
 def test_drift_is_the_candidate_minus_the_reference_over_all_pairs() -> None:
-    found = fidelity(QRELS, scored(q=[3, 2, 1], r=[1]), scored(q=[3.5, 2, 0], r=[0.5]), same_scale=True).drift
-    assert found is not None
-    # differences 0.5, 0, -1, -0.5; the 99th percentile of 0, 0.5, 0.5, 1 lies at 0.5 + 0.97 * 0.5
-    assert found == (0.5, pytest.approx(0.985), 1.0, -0.25, "q", "c")
+    drift = fidelity(QRELS, scored(q=[3, 2, 1], r=[1]), scored(q=[3.5, 2, 0], r=[0.5]), same_scale=True).drift
+    assert drift is not None
+    # The differences are 0.5, 0, -1, -0.5. The 99th percentile of 0, 0.5, 0.5, 1 is 0.5 + 0.97 * 0.5.
+    assert drift == (0.5, pytest.approx(0.985), 1.0, -0.25, "q", "c")
 
 
-def test_scores_of_two_scales_have_no_drift_and_their_distance_is_that_of_the_orders() -> None:
-    found = fidelity(QRELS, scored(q=[3, 2, 1]), scored(q=[-1, -2, -3]), same_scale=False)
-    assert found.drift is None
-    assert found.per_query == {"q": pytest.approx(0.0)}
-    assert found.tau.mean == 1.0
+def test_scores_on_different_scales_have_no_drift_and_are_compared_by_rank() -> None:
+    result = fidelity(QRELS, scored(q=[3, 2, 1]), scored(q=[-1, -2, -3]), same_scale=False)
+    assert result.drift is None
+    assert result.per_query == {"q": pytest.approx(0.0)}
+    assert result.tau.mean == 1.0
 
 
 def test_tau_b_corrects_for_ties() -> None:
-    # of 6 pairs the reference ties one; 5 agree: 5 / sqrt(5 * 6)
+    # The reference ties one of 6 pairs; the other 5 agree: 5 / sqrt(5 * 6).
     assert tau(np.array([4.0, 3.0, 2.0, 2.0]), np.array([4.0, 3.0, 2.0, 1.0])) == pytest.approx(5 / math.sqrt(30))
     assert tau(np.array([1.0, 2.0]), np.array([2.0, 1.0])) == -1.0
     assert tau(np.array([1.0, 1.0]), np.array([2.0, 1.0])) is None
@@ -44,33 +44,33 @@ def test_tau_b_corrects_for_ties() -> None:
 
 
 def test_a_query_without_a_correlation_is_counted_and_not_averaged() -> None:
-    found = fidelity(QRELS, scored(q=[3, 2, 1], r=[1]), scored(q=[3, 2, 1], r=[0]), same_scale=True)
-    assert (found.tau.mean, found.tau.lowest, found.tau.undefined) == (1.0, 1.0, 1)
-    assert found.overlap.undefined == 0
+    result = fidelity(QRELS, scored(q=[3, 2, 1], r=[1]), scored(q=[3, 2, 1], r=[0]), same_scale=True)
+    assert (result.tau.mean, result.tau.lowest, result.tau.undefined) == (1.0, 1.0, 1)
+    assert result.overlap.undefined == 0
 
 
-def test_rank_biased_overlap_is_that_of_webber_moffat_and_zobel() -> None:
-    # first two swapped of three: agreements 0, 1, 1 at p = 0.9: 0.9^3 + 0.1/0.9 * (0.9^2 + 0.9^3)
+def test_rank_biased_overlap_follows_webber_moffat_and_zobel() -> None:
+    # The first two of three are swapped: agreements 0, 1, 1 at p = 0.9 give 0.9^3 + 0.1/0.9 * (0.9^2 + 0.9^3).
     assert overlap(np.array([1, 2, 3]), np.array([2, 1, 3])) == pytest.approx(0.729 + (0.81 + 0.729) / 9)
     assert overlap(np.array([1, 2, 3]), np.array([1, 2, 3])) == pytest.approx(1.0)
 
 
-def test_a_swap_below_costs_less_overlap_than_one_above() -> None:
+def test_a_swap_at_the_bottom_costs_less_overlap_than_one_at_the_top() -> None:
     order = np.arange(1, 21)
     above, below = order.copy(), order.copy()
     above[[0, 1]], below[[18, 19]] = above[[1, 0]], below[[19, 18]]
     assert overlap(order, above) < overlap(order, below) < 1
 
 
-def test_flips_count_other_first_documents_other_first_tens_and_other_orders() -> None:
+def test_flips_count_changes_of_the_top_1_of_the_top_10_and_of_its_order() -> None:
     reference = scored(q=list(range(12, 0, -1)), r=list(range(12, 0, -1)), s=[2, 1])
     candidate = scored(
         q=[12, 11, 10, 9, 8, 7, 6, 5, 4, 2.5, 2.9, 1],  # ranks 10 and 11 swap
         r=[11, 12, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1],  # ranks 1 and 2 swap
         s=[2, 1],
     )
-    found = fidelity({}, reference, candidate, same_scale=True)
-    assert (found.queries, found.top1, found.top10, found.top10_order) == (3, 1, 1, 2)
+    result = fidelity({}, reference, candidate, same_scale=True)
+    assert (result.queries, result.top1, result.top10, result.top10_order) == (3, 1, 1, 2)
 
 
 @pytest.mark.parametrize(
@@ -81,25 +81,25 @@ def test_flips_count_other_first_documents_other_first_tens_and_other_orders() -
         ([1, 4, 2, 3], "above"),  # a falls from 1 to 4, c keeps rank 3
     ],
 )
-def test_changes_are_told_by_the_first_relevant_document(candidate: list[float], kind: str) -> None:
-    found = fidelity(QRELS, scored(q=[4, 3, 2, 1]), scored(q=candidate), same_scale=True).changes
-    assert found._asdict()[kind] == sum(found) == 1
+def test_changes_are_classified_by_the_first_relevant_document(candidate: list[float], kind: str) -> None:
+    changes = fidelity(QRELS, scored(q=[4, 3, 2, 1]), scored(q=candidate), same_scale=True).changes
+    assert changes._asdict()[kind] == sum(changes) == 1
 
 
-def test_changes_below_the_first_relevant_document_and_without_one_are_told_apart() -> None:
+def test_changes_below_the_first_relevant_document_and_without_one_are_counted_separately() -> None:
     reference, candidate = scored(r=[3, 2, 1], s=[2, 1]), scored(r=[3, 1, 2], s=[1, 2])
     assert fidelity(QRELS, reference, candidate, same_scale=True).changes == (0, 0, 1, 1)
 
 
 def test_ties_keep_the_first_stages_order_and_are_counted() -> None:
-    found = fidelity(QRELS, scored(q=[3, 2, 1]), scored(q=[2, 2, 1]), same_scale=True)
-    assert sum(found.changes) == 0
-    assert (found.reference.tie_rate, found.candidate.tie_rate) == (0.0, pytest.approx(2 / 3))
+    result = fidelity(QRELS, scored(q=[3, 2, 1]), scored(q=[2, 2, 1]), same_scale=True)
+    assert sum(result.changes) == 0
+    assert (result.reference.tie_rate, result.candidate.tie_rate) == (0.0, pytest.approx(2 / 3))
 
 
 def test_saturation_counts_pairs_that_share_an_end_of_the_scale() -> None:
-    found = fidelity(QRELS, scored(q=[9, 9, 1], r=[9]), scored(q=[3, 2, 1], r=[0]), same_scale=True)
-    assert (found.reference.saturation, found.candidate.saturation) == (0.75, 0.0)
+    result = fidelity(QRELS, scored(q=[9, 9, 1], r=[9]), scored(q=[3, 2, 1], r=[0]), same_scale=True)
+    assert (result.reference.saturation, result.candidate.saturation) == (0.75, 0.0)
 
 
 def test_a_query_without_candidates_changes_nothing() -> None:
@@ -109,19 +109,19 @@ def test_a_query_without_candidates_changes_nothing() -> None:
     assert (nothing.queries, nothing.drift, nothing.tau.mean) == (0, None, None)
 
 
-def test_other_documents_are_refused() -> None:
-    other = {"q": [Score("z", 1, 1.0)]}
+def test_different_documents_are_refused() -> None:
+    different = {"q": [Score("z", 1, 1.0)]}
     with pytest.raises(ValueError, match="'q'"):
-        fidelity(QRELS, scored(q=[1]), other, same_scale=True)
+        fidelity(QRELS, scored(q=[1]), different, same_scale=True)
 
 
-def test_moves_are_those_that_touch_the_first_ten() -> None:
+def test_only_moves_into_or_out_of_the_top_10_are_listed() -> None:
     values = [float(value) for value in range(14, 0, -1)]
     now = values.copy()
     now[12], now[13] = now[13], now[12]  # ranks 13 and 14
     now[9], now[11] = now[11], now[9]  # ranks 10 and 12
-    each = sides("q", scored(q=values)["q"], scored(q=now)["q"])
-    assert moves(each, {"j": 0}) == (("j", 0, 10, 12, 5.0, 3.0), ("l", None, 12, 10, 3.0, 5.0))
+    pair = sides("q", scored(q=values)["q"], scored(q=now)["q"])
+    assert moves(pair, {"j": 0}) == (("j", 0, 10, 12, 5.0, 3.0), ("l", None, 12, 10, 3.0, 5.0))
 
 
 def test_noise_is_exceeded_only_by_more_than_chance() -> None:
@@ -143,10 +143,10 @@ lists = st.lists(st.integers(-3, 3), min_size=1, max_size=12)
 
 @settings(max_examples=50, deadline=None)
 @given(values=lists, data=st.data())
-def test_both_directions_see_the_same_distance(values: list[float], data: st.DataObject) -> None:
-    others = data.draw(st.lists(st.integers(-3, 3), min_size=len(values), max_size=len(values)))
-    forth = fidelity(QRELS, scored(q=values), scored(q=others), same_scale=True)
-    back = fidelity(QRELS, scored(q=others), scored(q=values), same_scale=True)
+def test_both_directions_give_the_same_distance(values: list[float], data: st.DataObject) -> None:
+    changed = data.draw(st.lists(st.integers(-3, 3), min_size=len(values), max_size=len(values)))
+    forth = fidelity(QRELS, scored(q=values), scored(q=changed), same_scale=True)
+    back = fidelity(QRELS, scored(q=changed), scored(q=values), same_scale=True)
     assert forth.drift is not None and back.drift is not None
     assert (forth.drift.mean_absolute, forth.drift.bias) == (back.drift.mean_absolute, -back.drift.bias)
     assert forth.overlap == back.overlap and forth.reference == back.candidate

@@ -1,4 +1,4 @@
-"""A file is replaced as a whole: under a writer that is killed, under two at once, and under one that fails."""
+"""A file is replaced as a whole: when a writer is killed, when several write at once, and when a writer fails."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ from harness.files import replace_file, write_json
 ROOT = Path(__file__).parents[1]
 
 
-def test_a_writer_that_is_killed_leaves_the_old_file_whole(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_the_old_file_whole(tmp_path: Path) -> None:
     path = tmp_path / "scores.json"
     write_json(path, {"scores": [1]})
     code = (
@@ -26,11 +26,11 @@ def test_a_writer_that_is_killed_leaves_the_old_file_whole(tmp_path: Path) -> No
         assert victim.stdout is not None and victim.stdout.readline() == "written\n"
         victim.kill()
     assert json.loads(path.read_text()) == {"scores": [1]}
-    write_json(path, {"scores": [2]})  # what it left behind is in nobody's way
+    write_json(path, {"scores": [2]})  # the draft left behind does no harm
     assert json.loads(path.read_text()) == {"scores": [2]}
 
 
-def test_of_many_writers_at_once_one_leaves_its_whole_file_and_no_draft_stays(tmp_path: Path) -> None:
+def test_concurrent_writers_leave_one_whole_file_and_no_draft(tmp_path: Path) -> None:
     path = tmp_path / "one.bin"
     contents = [bytes([number]) * 100_000 for number in range(40)]
     with ThreadPoolExecutor(8) as pool:
@@ -39,7 +39,7 @@ def test_of_many_writers_at_once_one_leaves_its_whole_file_and_no_draft_stays(tm
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_writer_that_fails_leaves_the_old_file_and_no_draft(tmp_path: Path) -> None:
+def test_a_failing_writer_leaves_the_old_file_and_no_draft(tmp_path: Path) -> None:
     path = replace_file(tmp_path / "page.html", b"old")
     with pytest.raises(ValueError, match="no number"), replacing(path) as draft:
         draft.write_bytes(b"half of the new")
@@ -48,7 +48,7 @@ def test_a_writer_that_fails_leaves_the_old_file_and_no_draft(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_draft_keeps_the_suffixes_that_a_writer_goes_by(tmp_path: Path) -> None:
+def test_a_draft_keeps_the_suffixes_of_its_target(tmp_path: Path) -> None:
     with replacing(tmp_path / "run.trec.gz") as draft:
         assert draft.parent == tmp_path and draft.suffixes[-2:] == [".trec", ".gz"]
         draft.write_bytes(b"")

@@ -1,4 +1,4 @@
-"""Our runs as files of trec_eval and mteb, our engines inside mteb and beir: the numbers are the same everywhere."""
+"""Our runs as files of trec_eval and mteb, and our engines inside mteb and beir: all give the same numbers."""
 
 import json
 import random
@@ -27,14 +27,16 @@ from tests.conftest import write_beir
 
 NEEDS_MTEB = pytest.mark.skipif(find_spec("mteb") is None, reason="mteb is not installed")
 NEEDS_BEIR = pytest.mark.skipif(find_spec("beir") is None, reason="beir is not installed")
-pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning", "default::FutureWarning")  # of mteb's imports
+pytestmark = pytest.mark.filterwarnings(
+    "default::DeprecationWarning", "default::FutureWarning"
+)  # mteb's imports raise them
 
 WORDS = "amber basil cedar delta ember flint grove heron ivory jade kelp lotus maple nectar olive pearl".split()
 CUT = 20
 
 
 class Collection:
-    """Thirty queries over sixty documents of four words each, graded at random; twenty candidates for each."""
+    """Thirty queries with twenty candidates each, over sixty documents of four words, graded at random."""
 
     def __init__(self) -> None:
         draw = random.Random(3)
@@ -74,7 +76,7 @@ def measured(run_dir: Path, engine: str) -> dict[str, float]:
     return {name: entry["value"] for name, entry in document["benchmarks"]["made here"]["measures"].items()}
 
 
-def test_every_engine_and_benchmark_becomes_a_run_that_trec_eval_measures_alike(
+def test_every_exported_run_has_the_same_measures_in_trec_eval(
     ran: Path, collection: Collection, crispbench: Callable[..., Any], tmp_path: Path
 ) -> None:
     answer = crispbench("export", "trec", ran, tmp_path / "runs", "--json")
@@ -89,14 +91,14 @@ def test_every_engine_and_benchmark_becomes_a_run_that_trec_eval_measures_alike(
         assert {query_id: set(docs) for query_id, docs in run.items()} == {
             query_id: set(docs) for query_id, docs in collection.candidates.items()
         }
-        found = ir_measures.calc_aggregate([nDCG @ 10, AP, RR @ 10], collection.qrels, run)
-        own = measured(ran, engine)
-        assert {str(name): value for name, value in found.items()} == pytest.approx(
-            {name: own[name] for name in ("nDCG@10", "AP", "RR@10")}
+        by_trec_eval = ir_measures.calc_aggregate([nDCG @ 10, AP, RR @ 10], collection.qrels, run)
+        ours = measured(ran, engine)
+        assert {str(name): value for name, value in by_trec_eval.items()} == pytest.approx(
+            {name: ours[name] for name in ("nDCG@10", "AP", "RR@10")}
         )
 
 
-def test_a_run_that_lacks_queries_is_exported_and_says_so(
+def test_an_incomplete_run_is_exported_with_a_warning(
     small: Path, moody: Any, crispbench: Callable[..., Any], tmp_path: Path
 ) -> None:
     moody.answers["animal cat"] = ScoringFailed("not today")
@@ -110,7 +112,7 @@ def test_a_run_that_lacks_queries_is_exported_and_says_so(
     assert len(read_run(tmp_path / "runs/fake/animals.trec.gz")) == 5
 
 
-def test_scores_that_are_all_equal_are_no_ranking_to_export(
+def test_scores_that_are_all_equal_are_not_exported(
     animals: Path, config: Callable[..., Path], crispbench: Callable[..., Any], tmp_path: Path
 ) -> None:
     path = config(
@@ -122,22 +124,22 @@ def test_scores_that_are_all_equal_are_no_ranking_to_export(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (("ranx", "results/none"), 2, "'ranx' is no format to export to; known are trec, mteb"),
         (("trec", "results/none"), 5, "results/none is not a run folder"),
     ],
 )
-def test_what_cannot_be_exported_is_one_line(
-    crispbench: Callable[..., Any], tmp_path: Path, arguments: tuple[str, str], code: int, said: str
+def test_an_impossible_export_is_refused_in_one_line(
+    crispbench: Callable[..., Any], tmp_path: Path, arguments: tuple[str, str], code: int, message: str
 ) -> None:
     answer = crispbench("export", *arguments, tmp_path)
     assert (answer.code, len(answer.err.splitlines())) == (code, 1)
-    assert said in answer.err
+    assert message in answer.err
 
 
 @NEEDS_MTEB
-def test_mteb_loads_what_we_export_and_has_our_measures(
+def test_mteb_loads_our_export_with_the_same_measures(
     ran: Path, crispbench: Callable[..., Any], tmp_path: Path
 ) -> None:
     import mteb
@@ -148,18 +150,18 @@ def test_mteb_loads_what_we_export_and_has_our_measures(
     assert len(set(files)) == 2
     for engine, path in zip(("first", "second"), files, strict=True):
         result = mteb.TaskResult.from_disk(path)
-        own = measured(ran, engine)
+        ours = measured(ran, engine)
         (scores,) = result.scores["test"]
         assert (result.task_name, path.name) == ("made here", "made here.json")
-        assert result.main_score == pytest.approx(own["nDCG@10"], abs=1e-6)
-        assert scores["mrr_at_10"] == pytest.approx(own["RR@10"], abs=1e-6)
-        assert scores["map_at_1000"] == pytest.approx(own["AP"], abs=1e-6)
-        assert scores["recall_at_100"] == pytest.approx(own["R@100"], abs=1e-6)
+        assert result.main_score == pytest.approx(ours["nDCG@10"], abs=1e-6)
+        assert scores["mrr_at_10"] == pytest.approx(ours["RR@10"], abs=1e-6)
+        assert scores["map_at_1000"] == pytest.approx(ours["AP"], abs=1e-6)
+        assert scores["recall_at_100"] == pytest.approx(ours["R@100"], abs=1e-6)
         json.dumps(json.loads(path.read_text()), allow_nan=False)
 
 
 @NEEDS_MTEB
-def test_an_incomplete_result_is_left_out_of_mtebs_files(
+def test_an_incomplete_result_is_not_exported_to_mteb(
     small: Path, moody: Any, crispbench: Callable[..., Any], tmp_path: Path
 ) -> None:
     moody.answers["animal cat"] = ScoringFailed("not today")
@@ -178,7 +180,7 @@ def test_an_incomplete_result_is_left_out_of_mtebs_files(
         (("mteb/gone", "main", "GoneRetrieval", "", ""), ("GoneRetrieval", "main", "default", ["und-Zyyy"])),
     ],
 )
-def test_a_benchmark_of_mteb_keeps_its_task_revision_and_subset(
+def test_an_mteb_benchmark_keeps_its_task_revision_and_subset(
     source: tuple[str, ...], expected: tuple[Any, ...]
 ) -> None:
     import mteb
@@ -186,13 +188,13 @@ def test_a_benchmark_of_mteb_keeps_its_task_revision_and_subset(
     revision = Provenance(*source).with_hash("0123abcd")
     assert Provenance.read(revision) == Provenance(*source)
     row: Any = SimpleNamespace(benchmark="shown name", revision=revision)
-    place = _place(row, "dev", Provenance.read(revision), mteb)
-    assert (place.task, place.revision, place.subset, list(place.languages)) == expected
-    assert (place.split, place.main_score) == ("dev", "ndcg_at_10")
+    target = _place(row, "dev", Provenance.read(revision), mteb)
+    assert (target.task, target.revision, target.subset, list(target.languages)) == expected
+    assert (target.split, target.main_score) == ("dev", "ndcg_at_10")
 
 
 @NEEDS_MTEB
-def test_the_main_score_is_the_tasks_own() -> None:
+def test_the_main_score_is_the_one_of_the_mteb_task() -> None:
     import mteb
 
     row: Any = SimpleNamespace(benchmark="T2Reranking", revision="")
@@ -201,11 +203,11 @@ def test_the_main_score_is_the_tasks_own() -> None:
 
 
 @pytest.mark.parametrize("revision", ["sha256:0123", "python-3.11.9+sha256:0123", ""])
-def test_other_benchmarks_have_no_provenance_in_mteb(revision: str) -> None:
+def test_benchmarks_from_other_sources_have_no_mteb_provenance(revision: str) -> None:
     assert Provenance.read(revision) is None
 
 
-# --- mteb runs our engine
+# mteb runs our engine
 
 
 @pytest.fixture
@@ -256,51 +258,51 @@ def evaluated(task: Any, kind: str, options: Mapping[str, Any]) -> dict[str, Any
 
 @NEEDS_MTEB
 @pytest.mark.parametrize(("engine", "options"), [("first", {}), ("second", {"noise": 0.3})])
-def test_the_same_candidates_have_the_same_measures_in_mtebs_evaluator_and_in_ours(
+def test_the_same_candidates_give_the_same_measures_in_mteb_and_here(
     ran: Path, task: Any, engine: str, options: dict[str, Any]
 ) -> None:
     document = json.loads((ran / engine / "measures.json").read_text())["benchmarks"]["made here"]
     assert document["tie_rate"] == 0
-    own = measured(ran, engine)
+    ours = measured(ran, engine)
     by_mteb = evaluated(task, "fake", options)
-    assert by_mteb["ndcg_at_10"] == pytest.approx(own["nDCG@10"], abs=1e-5)
-    assert by_mteb["mrr_at_10"] == pytest.approx(own["RR@10"], abs=1e-5)
-    assert by_mteb["map_at_1000"] == pytest.approx(own["AP"], abs=1e-5)
+    assert by_mteb["ndcg_at_10"] == pytest.approx(ours["nDCG@10"], abs=1e-5)
+    assert by_mteb["mrr_at_10"] == pytest.approx(ours["RR@10"], abs=1e-5)
+    assert by_mteb["map_at_1000"] == pytest.approx(ours["AP"], abs=1e-5)
 
 
 @NEEDS_MTEB
-def test_every_score_that_we_export_to_mteb_is_what_mteb_would_have_computed(
+def test_every_exported_mteb_score_equals_the_one_mteb_computes(
     ran: Path, task: Any, collection: Collection, tmp_path: Path
 ) -> None:
     by_mteb = evaluated(task, "fake", {})
     exported = export_trec(ran, tmp_path / "runs")
     ranked = {query_id: list(scores) for query_id, scores in read_run(exported.files[0]).items()}
-    own = mteb_scores(collection.qrels, ranked)
-    theirs = {name: value for name, value in by_mteb.items() if name in own}
-    assert len(theirs) == len(own) == 6 * 7 + 1
-    assert own == pytest.approx(theirs, abs=1e-5)
+    ours = mteb_scores(collection.qrels, ranked)
+    theirs = {name: value for name, value in by_mteb.items() if name in ours}
+    assert len(theirs) == len(ours) == 6 * 7 + 1
+    assert ours == pytest.approx(theirs, abs=1e-5)
 
 
 @NEEDS_MTEB
-def test_an_engine_that_needs_a_corpus_sees_the_one_of_mteb(task: Any, collection: Collection) -> None:
+def test_an_engine_that_needs_a_corpus_gets_that_of_the_mteb_task(task: Any, collection: Collection) -> None:
     from harness.interop.mteb_model import MtebModel
 
     task.load_data()
     part = task.dataset["default"]["test"]
     model = MtebModel("bm25", {})
     model.index(part["corpus"], task_metadata=task.metadata, hf_subset="default")
-    found = model.search(part["queries"], top_k=3, top_ranked={"q0": list(collection.documents)})
+    results = model.search(part["queries"], top_k=3, top_ranked={"q0": list(collection.documents)})
     with engines.load("bm25", {}) as bm25:
         bm25.prepare(collection.documents.values(), analysis="english")
         pairs = [Pair(collection.queries["q0"], text) for text in collection.documents.values()]
         scores = dict(zip(collection.documents, bm25.score(pairs), strict=True))
     best = sorted(scores, key=lambda doc_id: -scores[doc_id])[:3]
-    assert found["q0"] == {doc_id: scores[doc_id] for doc_id in best}
-    assert found["q1"] == {}
+    assert results["q0"] == {doc_id: scores[doc_id] for doc_id in best}
+    assert results["q1"] == {}
 
 
 @NEEDS_MTEB
-def test_mteb_keeps_apart_what_changes_a_score() -> None:
+def test_mteb_distinguishes_engines_with_different_scores() -> None:
     from harness.interop.mteb_model import MtebModel
 
     def experiment(first_stage: str = "task", **options: Any) -> tuple[str, str]:
@@ -314,7 +316,7 @@ def test_mteb_keeps_apart_what_changes_a_score() -> None:
 
 
 @NEEDS_MTEB
-def test_mteb_takes_it_for_a_search_model_and_not_for_a_cross_encoder() -> None:
+def test_mteb_treats_our_model_as_a_search_model_and_not_as_a_cross_encoder() -> None:
     from mteb.models import CrossEncoderProtocol, SearchProtocol
 
     from harness.interop.mteb_model import MtebModel
@@ -325,7 +327,7 @@ def test_mteb_takes_it_for_a_search_model_and_not_for_a_cross_encoder() -> None:
 
 
 @NEEDS_MTEB
-def test_a_task_without_candidates_and_a_score_that_is_none_stop_the_evaluation(task: Any) -> None:
+def test_a_task_without_candidates_or_a_nan_score_stops_the_evaluation(task: Any) -> None:
     with pytest.raises(ScoringFailed, match="expected a finite number"):
         evaluated(task, "fake", {"nan_on": "amber"})
     task.load_data()
@@ -334,11 +336,11 @@ def test_a_task_without_candidates_and_a_score_that_is_none_stop_the_evaluation(
         evaluated(task, "fake", {})
 
 
-# --- beir runs our engine
+# beir runs our engine
 
 
 @NEEDS_BEIR
-def test_beirs_rerank_gives_our_scores(collection: Collection) -> None:
+def test_beir_rerank_returns_our_scores(collection: Collection) -> None:
     from beir.reranking.rerank import Rerank
 
     corpus = {doc_id: {"title": "", "text": text} for doc_id, text in collection.documents.items()}
@@ -350,7 +352,7 @@ def test_beirs_rerank_gives_our_scores(collection: Collection) -> None:
             assert reranked[query_id] == dict(zip(doc_ids, engine.score(pairs), strict=True))
 
 
-def test_beir_gets_a_call_per_query_and_never_a_score_that_is_none(moody: Any) -> None:
+def test_beir_scores_one_query_per_call_and_never_gets_a_nan_score(moody: Any) -> None:
     with engines.load("moody", {}) as engine:
         model = BeirModel(engine)
         assert model.predict([]) == []
@@ -361,7 +363,7 @@ def test_beir_gets_a_call_per_query_and_never_a_score_that_is_none(moody: Any) -
             model.predict([["a", "x"], ["a", "y"]])
 
 
-def test_beirs_pairs_prepare_an_engine_that_needs_documents() -> None:
+def test_pairs_from_beir_prepare_an_engine_that_needs_documents() -> None:
     with engines.load("bm25", {}) as engine:
         scores = BeirModel(engine).predict([["red fox", "a red fox"], ["red fox", "a blue whale"]])
     assert scores[0] > scores[1] == 0
@@ -380,7 +382,7 @@ def test_importing_the_adapters_imports_neither_mteb_nor_beir() -> None:
 
 
 @NEEDS_MTEB
-def test_an_engine_with_random_weights_is_no_model_of_mteb_or_beir() -> None:
+def test_an_engine_with_random_weights_is_refused_as_a_model_of_mteb_or_beir() -> None:
     from harness.interop.mteb_model import MtebModel
 
     options: dict[str, Any] = {"model": "nowhere", "weights": "random"}

@@ -1,4 +1,4 @@
-"""A percentile is shown only where the samples can know it, and it is one of the samples."""
+"""A percentile is reported only with enough samples, and it is one of the samples."""
 
 import math
 from fractions import Fraction
@@ -24,7 +24,7 @@ def sample(query_id: str = "q", service_s: float = 0.5, pairs: int = 10, *, warm
         (0.99, 299),  # 0.99^298 = 0.0500352, 0.99^299 = 0.0495349
     ],
 )
-def test_a_percentile_needs_as_many_samples_as_bound_it_with_95_percent_confidence(quantile: float, floor: int) -> None:
+def test_a_percentile_needs_enough_samples_for_a_bound_with_95_percent_confidence(quantile: float, floor: int) -> None:
     assert samples_needed(quantile) == floor
     assert quantile**floor <= 0.05 < quantile ** (floor - 1)
 
@@ -56,21 +56,19 @@ def test_a_percentile_is_the_sample_at_the_nearest_rank(quantile: float, count: 
     values=st.lists(st.floats(0, 1000), min_size=29, max_size=400),
     quantile=st.sampled_from([Fraction(1, 2), Fraction(9, 10)]),
 )
-def test_a_percentile_is_a_sample_that_at_least_its_share_does_not_exceed(
-    values: list[float], quantile: Fraction
-) -> None:
+def test_a_percentile_is_the_smallest_sample_that_covers_its_share(values: list[float], quantile: Fraction) -> None:
     value = percentile(values, float(quantile)).value
     assert value is not None and value in values
-    within = sum(other <= value for other in values)
-    below = sum(other < value for other in values)
+    within = sum(sample <= value for sample in values)
+    below = sum(sample < value for sample in values)
     assert below < math.ceil(quantile * len(values)) <= within
 
 
-def test_warm_up_and_queries_without_candidates_are_no_samples() -> None:
+def test_warm_up_and_queries_without_candidates_do_not_count_as_samples() -> None:
     timed = sample("third")
     assert measured([sample("first", warmup=True), sample("second", pairs=0), timed]) == [timed]
 
 
-def test_throughput_is_pairs_per_second_of_scoring() -> None:
+def test_throughput_is_pairs_per_second_of_scoring_time() -> None:
     assert throughput([sample(service_s=0.5, pairs=10), sample(service_s=1.5, pairs=30)]) == 20.0
     assert throughput([]) is None

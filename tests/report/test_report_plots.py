@@ -12,7 +12,7 @@ from tests.report.pages import write
 MakeRow = Callable[..., Row]
 
 
-def test_a_report_has_every_file_no_other_and_equal_bytes_again(rows: list[Row], tmp_path: Path) -> None:
+def test_a_report_has_exactly_its_files_and_the_same_bytes_every_time(rows: list[Row], tmp_path: Path) -> None:
     paths = write(rows, tmp_path / "report", "title")
     names = ["index.html", "report.md", "table.tex"]
     names += [f"{plot}.{kind}" for plot in ("quality", "latency", "tradeoff") for kind in ("svg", "png")]
