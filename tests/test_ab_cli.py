@@ -71,8 +71,8 @@ def test_real_processes_are_launched_and_the_table_is_printed(
     assert answer.code == 3
     assert answer.out.splitlines()[0] == "A a, B b on animals: launch pairs 1, rounds 1, queries per round 5"
     assert "p95" not in answer.out
-    assert answer.out.splitlines()[-1].startswith("INCONCLUSIVE: ")
-    assert answer.err.endswith("out/index.html\n")
+    assert answer.out.splitlines()[-2].startswith("INCONCLUSIVE: ")
+    assert answer.out.endswith("out/index.html\n") and answer.out.splitlines()[-1].startswith("report: ")
 
 
 def test_an_engine_that_cannot_score_ends_with_one_line_and_exit_5(

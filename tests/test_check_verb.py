@@ -72,7 +72,7 @@ def test_a_baseline_is_listed_and_its_history_shown(main: Path, crispbench: Run,
         json.loads(crispbench("baseline", "list", "--store", main, "--json").out)["baselines"]["main"]["entries"] == 1
     )
     shown = crispbench("baseline", "history", "main", "--store", main, "--out", tmp_path / "trend")
-    assert (shown.code, "index.html" in shown.err) == (0, True)
+    assert (shown.code, "index.html" in shown.out) == (0, True)
     assert "single-stream" in shown.out and (tmp_path / "trend/trend.svg").exists()
     assert crispbench("baseline", "history", "other", "--store", main).code == 2
     assert crispbench("baseline", "list", "--store", tmp_path / "none").code == 0

@@ -23,6 +23,7 @@ from harness.candidates.trec import read_run, write_run
 from harness.cli import main
 from harness.interop.beir_model import BeirModel
 from harness.interop.export import _place, export_mteb, export_trec, mteb_scores
+from harness.outcome import Outcome
 from tests.conftest import write_beir
 
 NEEDS_MTEB = pytest.mark.skipif(find_spec("mteb") is None, reason="mteb is not installed")
@@ -120,13 +121,14 @@ def test_scores_that_are_all_equal_are_not_exported(
     )
     crispbench("run", path, "--out", tmp_path / "run")
     exported = export_trec(tmp_path / "run", tmp_path / "runs")
-    assert exported == ([], ["flat on animals: left out, its scores are all equal"])
+    assert (exported.files, exported.problems) == ([], ["flat on animals: left out, its scores are all equal"])
+    assert exported.outcome == Outcome.INCOMPLETE
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("ranx", "results/none"), 2, "'ranx' is no format to export to; known are trec, mteb"),
+        (("ranx", "results/none"), 2, "export to 'ranx' is not possible; known formats are trec, mteb"),
         (("trec", "results/none"), 5, "results/none is not a run folder"),
     ],
 )

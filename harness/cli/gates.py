@@ -86,6 +86,5 @@ def history(
     from harness.check import history as histories
 
     result = histories.read(name, baselines.history(store, name))
-    if out is not None:
-        say(f"report: {trend.write(result, out)[0]}")
-    finish(result, lambda: trend.build(result), as_json=as_json)
+    page = None if out is None else trend.write(result, out)[0]
+    finish(result, lambda: trend.build(result), as_json=as_json, page=page)

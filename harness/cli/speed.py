@@ -1,6 +1,5 @@
 """Verbs that time engines and judge times."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -60,5 +59,4 @@ def ab(
     plan = LaunchPlan(pairs, rounds, queries, warmup)
     options = verb.AbOptions(plan, read_margins(margin or (), MARGINS), canary, fresh)
     result = verb.ab(config, engine or (), options, out=out, say=say)
-    say(f"report: {os.path.relpath(result.page)}")
-    finish(result, result.report, as_json=as_json)
+    finish(result, result.report, as_json=as_json, page=result.page)
