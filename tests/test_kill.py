@@ -1,4 +1,4 @@
-"""A run that is killed at any moment loses at most the query in flight, and ends as if nothing had happened."""
+"""A run that is killed at any moment loses at most the query in flight; the same command completes it unchanged."""
 
 import random
 import signal
@@ -19,7 +19,7 @@ from harness.store import FILE
 
 ROOT = Path(__file__).parents[1]
 QUERIES = 60
-DELAY_S = 0.015  # of each query: 0.9 s of scoring
+DELAY_S = 0.015  # per query; 0.9 s of scoring in all
 KILLS = 20
 PATIENCE_S = 60
 
@@ -28,7 +28,7 @@ Samples = list[tuple[Any, ...]]
 
 @pytest.fixture
 def command(beir: Callable[..., Path], config: Callable[..., Path]) -> list[str]:
-    """A run of a second or two; `--out FOLDER` is still to be added."""
+    """A run of one to two seconds; the caller adds `--out FOLDER`."""
     draw = random.Random(1)
     words = [f"word{number}" for number in range(40)]
     documents = {f"d{number}": " ".join(draw.choices(words, k=10)) for number in range(80)}
@@ -54,7 +54,7 @@ def started(command: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]
 
 
 def rows(folder: Path, table: str) -> Samples:
-    """What is committed, read without the code under test; nothing where a run was killed before its first table."""
+    """Committed rows, read without the code under test; empty if a run was killed before its first table."""
     path = folder / "fake" / FILE
     if not path.is_file():
         return []
@@ -75,21 +75,21 @@ def until_committed(process: subprocess.Popen[str], folder: Path, count: int) ->
 
 
 class Chain(NamedTuple):
-    """Kills of one run after the other, and what was seen on the way."""
+    """The kills of a series of runs."""
 
     kills: int
-    partly: int  # kills that left some queries done and some not
+    partial: int  # kills after which some queries were done and some were not
     last: Path  # the folder of the run that the last kill hit
 
 
 def kill_at_random(command: list[str], folder: Path, whole_s: float, expected: bytes, seed: int) -> Chain:
     draw = random.Random(seed)
-    kills, partly, run = 0, 0, 0
+    kills, partial, run = 0, 0, 0
     while kills < KILLS / 2:
         out = folder / f"{seed}-{run}"
         before = rows(out, "samples")
         with started(command, out) as process:
-            if draw.random() < 0.5:  # anywhere in a run, also while it starts or writes its report
+            if draw.random() < 0.5:  # at any time, also while it starts or writes its report
                 moment_s = draw.uniform(0, whole_s)
             else:  # while it scores
                 until_committed(process, out, len(before) + 1)
@@ -102,15 +102,15 @@ def kill_at_random(command: list[str], folder: Path, whole_s: float, expected: b
                 process.wait()
                 kills += 1
         after = rows(out, "samples")
-        assert after[: len(before)] == before  # with its times: scored once
-        assert len(rows(out, "scores")) == sum(pairs for *_, pairs, _, _ in after)  # no query by halves
-        partly += 0 < len(after) < QUERIES
+        assert after[: len(before)] == before  # scores and times are kept, so no query is scored twice
+        assert len(rows(out, "scores")) == sum(pairs for *_, pairs, _, _ in after)  # every query has all of its scores
+        partial += 0 < len(after) < QUERIES
         if (out / "fake" / FILE).is_file():
-            engine_rows(out / "fake")  # whatever is there can be read
+            engine_rows(out / "fake")  # the interrupted store can be read
         if process.returncode == 0:
             assert (out / "fake/measures.json").read_bytes() == expected
-            run += 1  # the remaining kills are for another one
-    return Chain(kills, partly, out)
+            run += 1  # the remaining kills hit the next run
+    return Chain(kills, partial, out)
 
 
 def test_a_run_killed_twenty_times_never_scores_a_query_twice_and_ends_with_the_same_bytes(
@@ -120,16 +120,16 @@ def test_a_run_killed_twenty_times_never_scores_a_query_twice_and_ends_with_the_
     subprocess.run([*command, "--out", str(tmp_path / "whole")], cwd=ROOT, check=True, capture_output=True)
     whole_s = time.monotonic() - begun
     expected = (tmp_path / "whole/fake/measures.json").read_bytes()
-    with ThreadPoolExecutor(2) as pool:  # two runs at a time, to wait less
+    with ThreadPoolExecutor(2) as pool:  # two runs at a time save half of the wait
         chains = list(pool.map(lambda seed: kill_at_random(command, tmp_path, whole_s, expected, seed), (5, 6)))
     assert sum(chain.kills for chain in chains) == KILLS
     for chain in chains:
         subprocess.run([*command, "--out", str(chain.last)], cwd=ROOT, check=True, capture_output=True)
         assert (chain.last / "fake/measures.json").read_bytes() == expected
-    assert sum(chain.partly for chain in chains) >= KILLS / 4, "the kills came too early or too late to show anything"
+    assert sum(chain.partial for chain in chains) >= KILLS / 4, "the kills came too early or too late to show anything"
 
 
-def test_ctrl_c_ends_a_run_with_one_line_and_exit_130_and_the_same_command_resumes(
+def test_ctrl_c_ends_a_run_with_one_line_and_exit_130_and_the_same_command_resumes_it(
     command: list[str], tmp_path: Path
 ) -> None:
     with started(command, tmp_path / "out") as process:

@@ -1,4 +1,4 @@
-"""`crispbench latency` from config to files, with engines that really run, on a machine quiet or not."""
+"""`crispbench latency` from config to files, with real engines; the machine need not be quiet."""
 
 import json
 import os
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def latency(animals: Path, config: Callable[..., Path]) -> Callable[..., Path]:
-    """Writes a config over the animals with these settings."""
+    """Writes a config over the animals benchmark with these latency settings."""
 
     def write(engines: Mapping[str, Any] | None = None, **settings: Any) -> Path:
         return config(
@@ -44,11 +44,11 @@ def latency(animals: Path, config: Callable[..., Path]) -> Callable[..., Path]:
 
 
 def measure(path: Path, out: Path, options: LatencyOptions = LatencyOptions()) -> tuple[LatencyResult, list[str]]:  # noqa: B008
-    said: list[str] = []
-    return verb.latency(path, options, out=out, say=said.append), said
+    messages: list[str] = []
+    return verb.latency(path, options, out=out, say=messages.append), messages
 
 
-def test_each_scenario_leaves_raw_timings_and_a_summary(latency: Callable[..., Path], tmp_path: Path) -> None:
+def test_every_scenario_writes_raw_timings_and_a_summary(latency: Callable[..., Path], tmp_path: Path) -> None:
     path = latency(scenario=["single-stream", "server", "offline"], queries=40, rate=400)
     outcome, _ = measure(path, tmp_path / "run")
     folder = tmp_path / "run/fake/latency"
@@ -67,9 +67,7 @@ def test_each_scenario_leaves_raw_timings_and_a_summary(latency: Callable[..., P
     assert outcome.document()["engines"]["fake"].keys() == {"single-stream", "server", "offline"}
 
 
-def test_summaries_and_page_are_computed_again_from_the_raw_timings(
-    latency: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_summaries_and_page_are_reproduced_from_the_raw_timings(latency: Callable[..., Path], tmp_path: Path) -> None:
     measure(latency(queries=40), tmp_path / "run")
     files = [tmp_path / "run" / name for name in ("fake/latency/single-stream.json", "report/latency/index.html")]
     before = [file.read_bytes() for file in files]
@@ -79,7 +77,7 @@ def test_summaries_and_page_are_computed_again_from_the_raw_timings(
     assert [file.read_bytes() for file in files] == before
 
 
-def test_the_page_lists_engines_as_the_config_does_and_scenarios_as_they_grow(
+def test_the_page_keeps_the_order_of_the_config_and_a_fixed_order_of_scenarios(
     latency: Callable[..., Path], tmp_path: Path
 ) -> None:
     path = latency(
@@ -94,7 +92,7 @@ def test_the_page_lists_engines_as_the_config_does_and_scenarios_as_they_grow(
     ]
 
 
-def test_the_command_line_goes_before_the_config(latency: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_command_line_overrides_the_config(latency: Callable[..., Path], tmp_path: Path) -> None:
     path = latency({"a": {"kind": "fake"}, "b": {"kind": "fake"}}, scenario="server", queries=30, rate=500)
     outcome, _ = measure(path, tmp_path / "run", LatencyOptions(["b"], ["single-stream"]))
     assert [(summary.engine, summary.scenario) for summary in outcome.summaries] == [("b", "single-stream")]
@@ -104,20 +102,20 @@ def test_the_command_line_goes_before_the_config(latency: Callable[..., Path], t
     assert {file.parent.parent.name for file in (tmp_path / "run").glob("*/latency/*.json")} == {"a", "b"}
 
 
-def test_an_unknown_scenario_is_named_with_the_known_ones(latency: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_unknown_scenario_is_refused_with_the_valid_ones(latency: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(BadOptions, match=r"latency: scenario\.0 = 'multi': input should be 'single-stream', 'server'"):
         measure(latency(), tmp_path / "run", LatencyOptions(scenarios=["multi"]))
 
 
-def test_the_order_does_not_depend_on_how_the_first_stage_lists_its_queries(latency: Callable[..., Path]) -> None:
+def test_the_order_does_not_depend_on_the_order_of_the_first_stage(latency: Callable[..., Path]) -> None:
     (task,) = prepare(read_config(latency()), Selection())
-    turned = dict(reversed(task.candidates.lists.items()))
-    other = replace(task, candidates=replace(task.candidates, lists=turned))
-    assert list(turned) != list(task.candidates.lists)
-    assert ordered(other, Latency()) == ordered(task, Latency())
+    reversed_lists = dict(reversed(task.candidates.lists.items()))
+    reordered = replace(task, candidates=replace(task.candidates, lists=reversed_lists))
+    assert list(reversed_lists) != list(task.candidates.lists)
+    assert ordered(reordered, Latency()) == ordered(task, Latency())
 
 
-def test_the_order_depends_on_the_seed_and_warm_up_comes_from_its_end(latency: Callable[..., Path]) -> None:
+def test_the_order_depends_on_the_seed_and_warm_up_uses_its_end(latency: Callable[..., Path]) -> None:
     config = read_config(latency())
     (task,) = prepare(config, Selection())
     orders = {seed: [request.query_id for request in ordered(task, Latency(seed=seed))] for seed in range(20)}
@@ -126,13 +124,13 @@ def test_the_order_depends_on_the_seed_and_warm_up_comes_from_its_end(latency: C
     assert all(sorted(order) == sorted(task.candidates.lists) for order in orders.values())
     order = ordered(task, Latency())
     names = [request.query_id for request in order]
-    asked = measured_requests(order, Latency(queries=7))
-    assert [request.query_id for request in asked] == [*names, *names[:2]]
+    measured = measured_requests(order, Latency(queries=7))
+    assert [request.query_id for request in measured] == [*names, *names[:2]]
     assert measured_requests(order, Latency()) == order
     assert [request.query_id for request in warmup_requests(order, Latency(warmup=2))] == [names[-1], names[-2]]
 
 
-def test_a_request_is_a_query_with_its_candidates_as_they_are(latency: Callable[..., Path]) -> None:
+def test_a_request_holds_a_query_and_its_unchanged_candidates(latency: Callable[..., Path]) -> None:
     (task,) = prepare(read_config(latency()), Selection())
     for query_id, pairs in ordered(task, Latency()):
         assert [pair.document for pair in pairs] == [
@@ -141,29 +139,29 @@ def test_a_request_is_a_query_with_its_candidates_as_they_are(latency: Callable[
         assert {pair.query for pair in pairs} == {task.benchmark.queries[query_id]}
 
 
-def test_an_engine_sees_the_documents_that_it_asks_for(latency: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_engine_that_needs_a_corpus_is_measured(latency: Callable[..., Path], tmp_path: Path) -> None:
     outcome, _ = measure(latency({"bm25": {"kind": "bm25"}}, queries=30), tmp_path / "run")
     assert (len(outcome.summaries[0].answered), outcome.summaries[0].errors) == (30, 0)
 
 
-def test_an_engine_that_cannot_be_loaded_is_named_and_the_others_go_on(
+def test_an_engine_that_cannot_be_loaded_is_named_and_the_others_are_measured(
     latency: Callable[..., Path], tmp_path: Path, moody: Any
 ) -> None:
     moody.missing_package = True
     path = latency({"moody": {"kind": "moody"}, "fake": {"kind": "fake"}}, queries=30)
-    outcome, said = measure(path, tmp_path / "run")
+    outcome, messages = measure(path, tmp_path / "run")
     assert [summary.engine for summary in outcome.summaries] == ["fake"]
-    assert any("engine moody: moodypackage cannot be imported" in line for line in said)
+    assert any("engine moody: moodypackage cannot be imported" in line for line in messages)
     assert outcome.outcome == "invalid" and "moody" in outcome.document()["unavailable"]
     with pytest.raises(EngineUnavailable, match="no engine could be measured"):
         measure(path, tmp_path / "run", LatencyOptions(["moody"]))
 
 
-def test_an_engine_that_fails_is_invalid_with_its_error(latency: Callable[..., Path], tmp_path: Path) -> None:
-    outcome, said = measure(latency({"fake": {"kind": "fake", "fail_on": "cat"}}, queries=40), tmp_path / "run")
+def test_a_failing_engine_is_invalid_and_its_error_is_reported(latency: Callable[..., Path], tmp_path: Path) -> None:
+    outcome, messages = measure(latency({"fake": {"kind": "fake", "fail_on": "cat"}}, queries=40), tmp_path / "run")
     (summary,) = outcome.summaries
     assert (summary.verdict, summary.errors, outcome.outcome) == ("INVALID", 8, "invalid")
-    assert any("8 of 40 requests failed" in line and "'animal cat'" in line for line in said)
+    assert any("8 of 40 requests failed" in line and "'animal cat'" in line for line in messages)
 
 
 def test_an_unknown_benchmark_or_engine_is_an_error_before_anything_is_loaded(
@@ -184,7 +182,7 @@ def test_an_unknown_benchmark_or_engine_is_an_error_before_anything_is_loaded(
         ({"query": 5}, "unknown option 'latency.query'; known are arrivals, benchmark"),
     ],
 )
-def test_a_wrong_setting_is_named_with_what_is_known(
+def test_a_wrong_setting_is_refused_with_the_valid_ones(
     latency: Callable[..., Path], settings: Mapping[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError) as error:
@@ -192,29 +190,29 @@ def test_a_wrong_setting_is_named_with_what_is_known(
     assert message in str(error.value)
 
 
-def test_quality_stands_beside_latency_where_the_same_run_has_it(
+def test_quality_is_shown_beside_latency_only_for_the_same_run(
     latency: Callable[..., Path], tmp_path: Path, crispbench: Callable[..., Any]
 ) -> None:
     path = latency(queries=30)
     assert crispbench("run", path, "--out", tmp_path / "run").code == 0
     outcome, _ = measure(path, tmp_path / "run")
     (summary,) = outcome.summaries
-    found = verb.quality(tmp_path / "run", summary)
+    quality = verb.quality(tmp_path / "run", summary)
     measures = json.loads((tmp_path / "run/fake/measures.json").read_text())["benchmarks"]["animals"]["measures"]
-    assert found is not None and found == measures["nDCG@10"]
-    assert f"{found['value']:.4f}" in (tmp_path / "run/report/latency/latency.md").read_text()
+    assert quality is not None and quality == measures["nDCG@10"]
+    assert f"{quality['value']:.4f}" in (tmp_path / "run/report/latency/latency.md").read_text()
     assert verb.quality(tmp_path, summary) is None  # a folder without a run
     entry = summary.header.benchmark_entry
     other_lists = replace(entry, candidates=replace(entry.candidates, sha256="of other candidates"))
     other_header = replace(summary.header, benchmark_entry=other_lists)
     assert verb.quality(tmp_path / "run", replace(summary, header=other_header)) is None
-    other, _ = measure(latency({"fake": {"kind": "fake", "noise": 0.5}}, queries=30), tmp_path / "run")
-    assert verb.quality(tmp_path / "run", other.summaries[0]) is None  # another engine of the same name
+    noisy, _ = measure(latency({"fake": {"kind": "fake", "noise": 0.5}}, queries=30), tmp_path / "run")
+    assert verb.quality(tmp_path / "run", noisy.summaries[0]) is None  # a different engine with the same name
 
 
 @pytest.fixture
 def reranker() -> Iterator[str]:
-    """The address of a server that answers POST /v2/rerank as Cohere does, and only to two requests at a time."""
+    """The address of a server that answers POST /v2/rerank as Cohere does, once two requests are open together."""
     together = threading.Barrier(2, timeout=60)
 
     class Handler(BaseHTTPRequestHandler):
@@ -226,8 +224,8 @@ def reranker() -> Iterator[str]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             together.wait()
-            found = [{"index": place, "relevance_score": 1 / (place + 2)} for place in range(len(body["documents"]))]
-            self.reply({"results": found})
+            results = [{"index": index, "relevance_score": 1 / (index + 2)} for index in range(len(body["documents"]))]
+            self.reply({"results": results})
 
         def reply(self, document: Any) -> None:
             data = json.dumps(document).encode()
@@ -247,9 +245,7 @@ def reranker() -> Iterator[str]:
         thread.join()
 
 
-def test_a_remote_engine_gets_several_requests_at_a_time(
-    latency: Callable[..., Path], tmp_path: Path, reranker: str
-) -> None:
+def test_a_remote_engine_gets_concurrent_requests(latency: Callable[..., Path], tmp_path: Path, reranker: str) -> None:
     entry = {"kind": "remote", "dialect": "cohere", "url": reranker, "model": "m", "concurrency": 8}
     path = latency({"api": entry}, scenario="server", queries=40, rate=200, workers=8, warmup=0)
     outcome, _ = measure(path, tmp_path / "run")
@@ -259,13 +255,15 @@ def test_a_remote_engine_gets_several_requests_at_a_time(
     assert summary.unchecked == ("the server's machine",)
 
 
-def test_an_engine_that_would_hold_requests_back_is_refused(latency: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_engine_with_less_concurrency_than_workers_is_refused(latency: Callable[..., Path], tmp_path: Path) -> None:
     entry = {"kind": "remote", "dialect": "cohere", "url": "http://127.0.0.1:1", "model": "m", "concurrency": 4}
     with pytest.raises(ConfigError, match=r"engine 'api' has concurrency = 4, but latency\.workers is 8"):
         measure(latency({"api": entry}, scenario="server", workers=8), tmp_path / "run")
 
 
-def test_a_killed_measurement_is_incomplete_and_starts_anew(latency: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_killed_measurement_is_incomplete_and_the_next_one_starts_from_zero(
+    latency: Callable[..., Path], tmp_path: Path
+) -> None:
     path, out = latency({"fake": {"kind": "fake", "delay_s": 0.02}}, queries=2000), tmp_path / "run"
     raw = out / "fake/latency/single-stream.jsonl"
     code = (
@@ -283,14 +281,16 @@ def test_a_killed_measurement_is_incomplete_and_starts_anew(latency: Callable[..
             time.sleep(0.02)
         victim.send_signal(signal.SIGKILL)
     document = json.loads(raw.with_suffix(".json").read_text())
-    assert document["verdict"] == "INCOMPLETE"  # as it was written at the start
+    assert document["verdict"] == "INCOMPLETE"  # the summary written at the start
     (summary,) = [summarise(read(raw))]
     assert summary.verdict == "INCOMPLETE" and "of 2000 answers; it is never resumed" in summary.causes[0]
     measure(latency(queries=30), out)
     assert len(read(raw).timings) == 30 and summarise(read(raw)).verdict != "INCOMPLETE"
 
 
-def test_a_fault_leaves_an_incomplete_measurement(latency: Callable[..., Path], tmp_path: Path, moody: Any) -> None:
+def test_a_fault_in_an_engine_leaves_an_incomplete_measurement(
+    latency: Callable[..., Path], tmp_path: Path, moody: Any
+) -> None:
     moody.answers["animal fish"] = ZeroDivisionError("a bug")
     path = latency({"moody": {"kind": "moody"}}, queries=30, warmup=0)
     with pytest.raises(ZeroDivisionError):
@@ -309,7 +309,7 @@ def test_a_fault_leaves_an_incomplete_measurement(latency: Callable[..., Path], 
         (["VALID", "VALID"], [None, "pass"], "pass"),
     ],
 )
-def test_invalid_goes_before_failed_and_failed_before_inconclusive(
+def test_invalid_outranks_fail_and_fail_outranks_inconclusive(
     verdicts: list[str], objectives: list[str | None], expected: str
 ) -> None:
     from types import SimpleNamespace as Stub

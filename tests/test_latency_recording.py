@@ -1,4 +1,4 @@
-"""Raw timings are written as they come; what was cut short stays incomplete."""
+"""Raw timings are written as they arrive; an interrupted recording stays incomplete."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from harness.store import StoreError
 from tests import recordings
 
 FIRST = Timing("q1", 0.5, 0.75, 1.25, 10, 300, first_byte_s=1.0)
-SECOND = Timing("q2", 0.25, 0.25, 2.0, 10, None, "the server said 503")
+SECOND = Timing("q2", 0.25, 0.25, 2.0, 10, None, "the server answered 503")
 
 
 def recorded(path: Path, *timings: Timing, end: bool = True) -> Path:
@@ -23,14 +23,14 @@ def recorded(path: Path, *timings: Timing, end: bool = True) -> Path:
     return path
 
 
-def test_a_recording_is_read_as_it_was_written_in_the_order_of_its_schedule(tmp_path: Path) -> None:
-    found = read(recorded(tmp_path / "new" / "server.jsonl", FIRST, SECOND))
-    assert found.header == recordings.header()
-    assert found.timings == (SECOND, FIRST)
-    assert found.end == recordings.end()
+def test_a_recording_is_read_back_in_the_order_of_its_schedule(tmp_path: Path) -> None:
+    recording = read(recorded(tmp_path / "new" / "server.jsonl", FIRST, SECOND))
+    assert recording.header == recordings.header()
+    assert recording.timings == (SECOND, FIRST)
+    assert recording.end == recordings.end()
 
 
-def test_every_answer_is_in_the_file_before_the_next_is_asked_for(tmp_path: Path) -> None:
+def test_every_answer_is_on_disk_before_the_next_one_arrives(tmp_path: Path) -> None:
     path = tmp_path / "server.jsonl"
     with Recorder(path, recordings.header()) as recorder:
         assert read(path).timings == ()
@@ -43,19 +43,19 @@ def test_a_recording_without_its_last_line_has_no_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 5, 20])
-def test_a_line_that_was_cut_short_is_left_out(tmp_path: Path, cut: int) -> None:
+def test_a_truncated_line_is_left_out(tmp_path: Path, cut: int) -> None:
     path = recorded(tmp_path / "server.jsonl", SECOND, FIRST, end=False)
     path.write_bytes(path.read_bytes()[:-cut])
     assert read(path).timings == (SECOND,)
 
 
-def test_a_new_measurement_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+def test_a_new_measurement_replaces_the_old_one(tmp_path: Path) -> None:
     path = recorded(tmp_path / "server.jsonl", FIRST)
     assert read(recorded(path, SECOND, end=False)).timings == (SECOND,)
     assert read(path).end is None
 
 
-def test_two_measurements_never_write_to_one_file(tmp_path: Path) -> None:
+def test_two_measurements_never_write_to_the_same_file(tmp_path: Path) -> None:
     path = tmp_path / "server.jsonl"
     with Recorder(path, recordings.header()) as recorder:
         recorder.add(FIRST)
@@ -75,13 +75,13 @@ def test_two_measurements_never_write_to_one_file(tmp_path: Path) -> None:
         (json.dumps(recordings.HEADER) + "\n" + json.dumps({"odd": 1}) + "\n", "odd"),
     ],
 )
-def test_a_file_of_something_else_is_refused_with_the_reason(tmp_path: Path, content: str, reason: str) -> None:
+def test_a_file_without_a_recording_is_refused_with_the_reason(tmp_path: Path, content: str, reason: str) -> None:
     path = tmp_path / "server.jsonl"
     path.write_text(content)
     with pytest.raises(StoreError, match=rf"server\.jsonl: no recording of `crispbench latency` \(.*{reason}"):
         read(path)
 
 
-def test_a_recording_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_recording_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No such file"):
         read(tmp_path / "server.jsonl")

@@ -1,4 +1,4 @@
-"""The page of `crispbench latency`: figures with their intervals, or the reason why there is none."""
+"""The page of `crispbench latency`: figures with their intervals, or the reason for a missing figure."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -24,9 +24,9 @@ QUALITY = {"value": 0.35124, "lo": 0.3, "hi": 0.4}
 
 
 def timings(count: int, *, first_byte: bool = False) -> tuple[Timing, ...]:
-    """Services of 1 to `count` hundredths of a second, neighbours on opposite sides; each is sent 10 ms late.
+    """Service times of 1 to `count` hundredths of a second, with neighbours on opposite sides of the middle.
 
-    An answer begins to come after half of its service.
+    Every request is sent 10 ms late. The first byte arrives after half of the service time.
     """
     dealt = [n // 2 + 1 if n % 2 == 0 else (count + 1) // 2 + n // 2 + 1 for n in range(count)]
     return tuple(
@@ -65,30 +65,30 @@ def measured(
     return MeasuredScenario(summarise(Recording(recordings.header(**whole), made, recordings.end())), quality)
 
 
-def write(given: Sequence[MeasuredScenario], folder: Path) -> list[Path]:
-    drawn = plots.draw([scenario.summary for scenario in given])
-    return press.write(content.build(given, "run"), folder, name=content.NAME, plots=drawn)
+def write(scenarios: Sequence[MeasuredScenario], folder: Path) -> list[Path]:
+    drawn = plots.draw([scenario.summary for scenario in scenarios])
+    return press.write(content.build(scenarios, "run"), folder, name=content.NAME, plots=drawn)
 
 
-def table(*given: MeasuredScenario) -> list[list[str]]:
-    section, _ = content.build(given, "run").sections
+def table(*scenarios: MeasuredScenario) -> list[list[str]]:
+    section, _ = content.build(scenarios, "run").sections
     assert section.table is not None
     return [[cell.text for cell in line] for line in section.table.cells]
 
 
-def notes(*given: MeasuredScenario) -> list[str]:
-    section, _ = content.build(given, "run").sections
+def notes(*scenarios: MeasuredScenario) -> list[str]:
+    section, _ = content.build(scenarios, "run").sections
     return [note.line for note in section.notes]
 
 
-def test_each_percentile_stands_with_its_interval_and_too_few_samples_with_their_number() -> None:
+def test_a_percentile_is_shown_with_its_interval_and_a_missing_one_with_its_sample_count() -> None:
     assert content.COLUMNS[3:7] == ("p50", "p90", "p95", "p99")
     response, service = table(measured(quality=QUALITY))
     assert response == [
         "large",
         "server",
         "100",
-        "510 ms [410 ms, 620 ms]",  # ranks 40 and 61 of 100, each 10 ms late
+        "510 ms [410 ms, 620 ms]",  # ranks 40 and 61 of 100, plus 10 ms of delay
         "910 ms [850 ms, 970 ms]",  # ranks 84 and 96
         "960 ms [910 ms, 1.01 s]",  # ranks 90 and 100
         "- n_eff 100 < 299",
@@ -100,33 +100,33 @@ def test_each_percentile_stands_with_its_interval_and_too_few_samples_with_their
     assert service[:4] == ["large", "service", "", "500 ms [400 ms, 610 ms]"]
 
 
-def test_an_end_that_is_not_known_is_a_dash_and_never_a_number() -> None:
+def test_an_unknown_end_of_an_interval_is_a_dash() -> None:
     (line,) = table(measured(scenario="single-stream", count=70))
-    assert line[5].endswith(", -]")  # a p95 of 70: 72 are needed for its upper end
+    assert line[5].endswith(", -]")  # the upper end of a p95 needs 72 samples, not 70
 
 
-def test_the_time_to_the_first_byte_counts_from_the_sending_and_stands_below() -> None:
+def test_the_time_to_the_first_byte_starts_at_the_send_and_has_its_own_line() -> None:
     *_, first_byte = table(measured(first_byte=True))
-    assert first_byte[:4] == ["large", "first byte", "", "250 ms [200 ms, 305 ms]"]  # half of the service
+    assert first_byte[:4] == ["large", "first byte", "", "250 ms [200 ms, 305 ms]"]  # half of the service time
 
 
-def test_offline_shows_its_queries_and_its_throughput() -> None:
+def test_offline_shows_its_query_count_and_throughput() -> None:
     (line,) = table(measured(scenario="offline"))
     assert line[2:5] == ["100", "- all in one call", "- all in one call"]
-    assert line[7:] == ["50.0", "-", "-", "VALID"]  # 1000 pairs in 20 s; tokens and quality are not known
+    assert line[7:] == ["50.0", "-", "-", "VALID"]  # 1000 pairs in 20 s; tokens and quality are unknown
 
 
-def test_each_cause_against_a_measurement_is_printed() -> None:
+def test_every_cause_of_an_invalid_measurement_is_printed() -> None:
     invalid = measured(before={**QUIET, "heat_events": None}, settings={"min_duration_s": 5000.0})
-    said = notes(invalid)
-    assert "large, server: INVALID: too short: 991.0 s of at least 5000 s; ask for more queries" in said
-    assert "large, server: not examined: heat" in said
+    lines = notes(invalid)
+    assert "large, server: INVALID: too short: 991.0 s of at least 5000 s; ask for more queries" in lines
+    assert "large, server: not examined: heat" in lines
     assert table(invalid)[0][-1] == "INVALID"
 
 
-def test_what_is_said_of_all_measurements_is_said_once() -> None:
-    said = notes(measured("a", warmup=[recordings.warmup()] * 3), measured("b", warmup=[recordings.warmup()] * 3))
-    assert [line for line in said if "warm-up" in line] == ["all: 3 warm-up requests, not counted"]
+def test_a_note_on_all_measurements_is_printed_once() -> None:
+    lines = notes(measured("a", warmup=[recordings.warmup()] * 3), measured("b", warmup=[recordings.warmup()] * 3))
+    assert [line for line in lines if "warm-up" in line] == ["all: 3 warm-up requests, not counted"]
 
 
 def test_a_note_on_every_scenario_of_an_engine_names_the_engine_alone() -> None:
@@ -144,31 +144,31 @@ def test_a_part_of_a_time_is_joined_to_its_line() -> None:
     assert parts == sorted(section.table.joined) == [2, 3, 5]
 
 
-def test_repeated_queries_failed_warm_up_and_conservative_bounds_are_said() -> None:
-    given = measured(distinct_queries=40, warmup=[recordings.warmup(), recordings.warmup("no")])
-    said = "\n".join(notes(given))
-    assert "40 queries were sent 100 times in all, so caches may have answered" in said
-    assert "2 warm-up requests, not counted; 1 of them failed" in said
+def test_repeated_queries_failed_warm_up_and_conservative_bounds_are_noted() -> None:
+    scenario = measured(distinct_queries=40, warmup=[recordings.warmup(), recordings.warmup("no")])
+    text = "\n".join(notes(scenario))
+    assert "40 queries were sent 100 times in all, so caches may have answered" in text
+    assert "2 warm-up requests, not counted; 1 of them failed" in text
     assert (
-        "upper bounds with 99% confidence: p50" in said
-        and "p99" not in said.split("with 99% confidence")[1].split("\n")[0]
+        "upper bounds with 99% confidence: p50" in text
+        and "p99" not in text.split("with 99% confidence")[1].split("\n")[0]
     )
-    assert "poisson arrivals, 2/s, one call at a time" in said
+    assert "poisson arrivals, 2/s, one call at a time" in text
     assert "poisson arrivals, 2/s, at most 8 under way" in "\n".join(notes(measured(concurrent=True)))
 
 
-def test_an_objective_is_printed_with_what_it_needs() -> None:
-    given = measured()
-    values = [timing.response_s for timing in given.summary.answered]
-    said = "\n".join(notes(MeasuredScenario(replace(given.summary, objective=objective(values, 0.955)))))
-    assert "p99 within 955 ms: inconclusive; 6 of 100 requests took longer" in said
+def test_an_objective_is_printed_with_its_slow_requests() -> None:
+    scenario = measured()
+    values = [timing.response_s for timing in scenario.summary.answered]
+    text = "\n".join(notes(MeasuredScenario(replace(scenario.summary, objective=objective(values, 0.955)))))
+    assert "p99 within 955 ms: inconclusive; 6 of 100 requests took longer" in text
 
 
-def test_energy_is_per_pair_and_unknown_where_the_gpu_does_not_tell() -> None:
-    given = measured().summary
+def test_energy_is_per_pair_and_a_missing_gpu_figure_is_a_dash() -> None:
+    summary = measured().summary
     end = recordings.end(telemetry={"gpus": [{**recordings.GPU, "temperature_c": None}]})
-    said = notes(MeasuredScenario(replace(given, end=end)))
-    assert "large, server: H100: peak memory 10.0 GiB, power 400 W, energy 8.00 J per pair, at most - °C" in said
+    lines = notes(MeasuredScenario(replace(summary, end=end)))
+    assert "large, server: H100: peak memory 10.0 GiB, power 400 W, energy 8.00 J per pair, at most - °C" in lines
 
 
 COUNTS = {
@@ -183,14 +183,14 @@ CEILING = {"flops_per_s": 4e12, "bytes_per_s": 20e9, "dtype": "bfloat16", "how":
 
 
 def counted(engine: str = "large", counts: Mapping[str, int] = COUNTS, **header: Any) -> MeasuredScenario:
-    """Offline: 1,000 pairs in 20 s."""
-    given = measured(engine, "offline", **{"ceiling": CEILING, "settings": {"price_per_hour": 3.6}, **header}).summary
-    (timing,) = given.answered
-    return MeasuredScenario(summarise(Recording(given.header, (timing,), recordings.end(counts=counts))))
+    """An offline scenario: 1,000 pairs in 20 s."""
+    summary = measured(engine, "offline", **{"ceiling": CEILING, "settings": {"price_per_hour": 3.6}, **header}).summary
+    (timing,) = summary.answered
+    return MeasuredScenario(summarise(Recording(summary.header, (timing,), recordings.end(counts=counts))))
 
 
-def efficiency(*given: MeasuredScenario) -> Section:
-    _, section = content.build(given, "run").sections
+def efficiency(*scenarios: MeasuredScenario) -> Section:
+    _, section = content.build(scenarios, "run").sections
     return section
 
 
@@ -216,7 +216,7 @@ def test_efficiency_names_useful_computed_and_padded_tokens_mfu_energy_and_cost(
     assert section.sentence == "large, offline uses the largest share of its ceiling, 37.5%."
 
 
-def test_each_reason_for_a_missing_figure_is_said_once() -> None:
+def test_every_reason_for_a_missing_figure_is_printed_once() -> None:
     bare = {"counts": {}, "ceiling": None}
     section = efficiency(counted(), counted("a", **bare), counted("b", **bare))
     assert [note.line for note in section.notes] == [
@@ -228,52 +228,53 @@ def test_each_reason_for_a_missing_figure_is_said_once() -> None:
     assert efficiency(counted("a", **bare)).sentence == "No valid measurement knows which share of its ceiling it used."
 
 
-def test_random_weights_are_marked_and_stand_beside_no_quality() -> None:
+def test_random_weights_are_marked_and_have_no_quality() -> None:
     description = {"model": "configs/shapes/base", "weights": "random, seed 0", "precision": "bf16", "device": "cpu"}
-    given = measured("shape", quality=QUALITY, description=description)
-    assert table(given)[0][-2] == "- random weights"
+    scenario = measured("shape", quality=QUALITY, description=description)
+    assert table(scenario)[0][-2] == "- random weights"
     assert "shape, server: weights random, seed 0: the shape of the model without its scores, for speed only" in notes(
-        given
+        scenario
     )
-    (engine,) = content.build([given], "run").engines
+    (engine,) = content.build([scenario], "run").engines
     assert engine.model == "configs/shapes/base random, seed 0 bf16"
 
 
-def test_the_roofline_is_drawn_where_ceiling_and_operations_are_known() -> None:
-    def roofline(*given: MeasuredScenario) -> list[bytes]:
-        return [plot.svg for plot in plots.draw([each.summary for each in given]) if plot.name == "roofline"]
+def test_the_roofline_is_drawn_only_with_a_ceiling_and_counted_operations() -> None:
+    def roofline(*scenarios: MeasuredScenario) -> list[bytes]:
+        drawn = plots.draw([scenario.summary for scenario in scenarios])
+        return [plot.svg for plot in drawn if plot.name == "roofline"]
 
     assert roofline(counted(ceiling=None)) == roofline(counted(counts={})) == []
-    (one,), (same,) = roofline(counted()), roofline(counted())
+    (first,), (same,) = roofline(counted()), roofline(counted())
     (faster,) = roofline(counted(counts={**COUNTS, "computed_flops": 60_000_000_000_000}))
     (higher,) = roofline(counted(ceiling={**CEILING, "flops_per_s": 8e12}))
     (invalid,) = roofline(MeasuredScenario(replace(counted().summary, verdict="INVALID")))
-    assert one == same
-    assert len({one, faster, higher, invalid}) == 4
+    assert first == same
+    assert len({first, faster, higher, invalid}) == 4
 
 
-def test_measurements_of_different_machines_are_said_to_be_so() -> None:
-    other = {**MACHINE, "cpu": "Xeon"}
-    (warning,) = content.build([measured("a"), measured("b", machine=other)], "run").warnings
+def test_measurements_on_different_machines_cause_a_warning() -> None:
+    xeon = {**MACHINE, "cpu": "Xeon"}
+    (warning,) = content.build([measured("a"), measured("b", machine=xeon)], "run").warnings
     assert warning == "a, server and b, server were measured on different machines: cpu 'EPYC' and 'Xeon'"
     assert content.build([measured("a"), measured("b")], "run").warnings == ()
 
 
-def test_the_sentence_names_the_quickest_of_the_valid_ones() -> None:
+def test_the_sentence_names_the_fastest_valid_measurement() -> None:
     slow, quick = measured("slow", "single-stream", 120), measured("quick", "single-stream", 80)
     invalid = MeasuredScenario(replace(measured("wrong", "single-stream", 40).summary, verdict="INVALID"))
     section, _ = content.build([slow, quick, invalid], "run").sections
     assert section.sentence == "2 of 3 measurements are valid. quick has the lowest p50 of single-stream, 410 ms."
 
 
-def test_a_page_in_every_format_holds_the_same_table(tmp_path: Path) -> None:
-    given = [measured("<b>|large", quality=QUALITY), measured("base", "single-stream"), measured("base", "offline")]
-    files = write(given, tmp_path)
+def test_every_format_of_the_page_holds_the_same_table(tmp_path: Path) -> None:
+    scenarios = [measured("<b>|large", quality=QUALITY), measured("base", "single-stream"), measured("base", "offline")]
+    files = write(scenarios, tmp_path)
     pictures = [f"{name}.{kind}" for name in ("ecdf", "histogram", "size") for kind in ("svg", "png")]
     assert [file.name for file in files] == ["index.html", "latency.md", "table.tex", *pictures]
     page, text = (file.read_text(encoding="utf-8") for file in files[:2])
     console = Console(file=io.StringIO(), width=250)
-    press.show(content.build(given, ""), console)
+    press.show(content.build(scenarios, ""), console)
     assert isinstance(console.file, io.StringIO)
     for shown in (page, text, console.file.getvalue()):
         assert "0.3512" in shown and "410 ms, 620 ms" in shown and "all in one call" in shown
@@ -281,11 +282,11 @@ def test_a_page_in_every_format_holds_the_same_table(tmp_path: Path) -> None:
 
 
 def test_equal_measurements_give_equal_plots() -> None:
-    given = [measured().summary, measured("base", "single-stream").summary]
-    assert [plot.svg for plot in plots.draw(given)] == [plot.svg for plot in plots.draw(given)]
+    summaries = [measured().summary, measured("base", "single-stream").summary]
+    assert [plot.svg for plot in plots.draw(summaries)] == [plot.svg for plot in plots.draw(summaries)]
 
 
-def test_a_plot_needs_times() -> None:
+def test_measurements_without_times_have_no_plot() -> None:
     assert plots.draw([measured(scenario="offline").summary]) == []
     assert plots.draw([]) == []
 
@@ -297,13 +298,13 @@ def test_the_plot_shows_intervals_and_validity(change: str) -> None:
 
     summary = measured(scenario="single-stream").summary
     p50 = summary.response["p50"]
-    other = {
+    changed = {
         "lo": replace(summary, response={**summary.response, "p50": p50._replace(lo=0.1)}),
         "verdict": replace(summary, verdict="INVALID"),
     }[change]
-    assert drawn(other) != drawn(summary)
+    assert drawn(changed) != drawn(summary)
 
 
-def test_an_empty_folder_has_a_page_that_says_so(tmp_path: Path) -> None:
+def test_the_page_of_an_empty_folder_states_that_there_is_no_measurement(tmp_path: Path) -> None:
     write([], tmp_path)
     assert "There is no measurement yet." in (tmp_path / "index.html").read_text()

@@ -24,7 +24,7 @@ class FakeNVMLError(Exception):
 
 
 class StandIn(ModuleType):
-    """NVML as nvidia-ml-py shows it; what is not in `answers` is not supported, as on many GPUs."""
+    """NVML as nvidia-ml-py presents it; functions missing from `answers` are unsupported, as on many GPUs."""
 
     NVMLError = FakeNVMLError
     NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
@@ -56,18 +56,18 @@ H100 = StandIn(
 )
 
 
-def test_a_gpu_is_read_in_units_of_its_fields() -> None:
+def test_gpu_figures_have_the_units_of_their_fields() -> None:
     assert read_gpus(H100, ["handle"]) == (Gpu("NVIDIA H100", 1980, 2619, 412.5, 61, 4, 3.0, 5000.0),)
 
 
-def test_a_figure_that_a_gpu_does_not_report_is_none_and_never_zero() -> None:
+def test_a_figure_that_a_gpu_does_not_report_is_none_instead_of_zero() -> None:
     silent = StandIn(nvmlDeviceGetName="GPU in a container")
     assert read_gpus(silent, ["handle"]) == (Gpu("GPU in a container", *[None] * 7),)
     (seen,) = summary([Moment(None, read_gpus(silent, ["handle"]))] * 3).gpus
     assert (seen.slowed_by, seen.energy_j, seen.memory_peak_gib, seen.sm_variation) == (None, None, None, None)
 
 
-def test_a_gpus_summary_keeps_the_worst_and_the_difference_of_the_energy() -> None:
+def test_the_summary_of_a_gpu_keeps_the_extremes_and_the_energy_used() -> None:
     def moment(sm_mhz: float, power_w: float, reasons: int, memory_gib: float, energy_j: float) -> Moment:
         return Moment(None, (Gpu("g", sm_mhz, 2619, power_w, 50 + memory_gib, reasons, memory_gib, energy_j),))
 
@@ -75,20 +75,20 @@ def test_a_gpus_summary_keeps_the_worst_and_the_difference_of_the_energy() -> No
         [moment(1000, 100, 1, 2, 500), moment(2000, 300, 0x48, 7, 700), moment(2000, 200, 0, 3, 950)]
     ).gpus
     assert seen.sm_mhz == (1000, 2000)
-    assert seen.sm_variation == pytest.approx(0.2828427)  # of 1, 2, 2: sqrt(2 / 9) over 5 / 3
+    assert seen.sm_variation == pytest.approx(0.2828427)  # for 1, 2, 2: sqrt(2 / 9) over 5 / 3
     assert seen.power_w == 200 and seen.temperature_c == 57
-    assert seen.slowed_by == ("hardware slowdown", "thermal, by hardware")  # idle (1) slows nothing down
+    assert seen.slowed_by == ("hardware slowdown", "thermal, by hardware")  # the reason idle (1) is not a slowdown
     assert (seen.memory_peak_gib, seen.energy_j) == (7, 450)
 
 
 def test_the_cpu_clock_is_the_median_of_each_half() -> None:
     clocks = [3000.0, None, 3000.0, 1000.0, 2000.0, 2500.0, None, 2500.0]
     assert summary([Moment(mhz, ()) for mhz in clocks]).cpu_mhz == (3000.0, 2500.0)
-    assert summary([Moment(3000.0, ())]).cpu_mhz is None  # one reading says nothing about a change
+    assert summary([Moment(3000.0, ())]).cpu_mhz is None  # one reading cannot show a change
     assert summary([Moment(None, ())] * 5).cpu_mhz is None
 
 
-def test_the_sampler_is_another_process_that_ends_with_its_block() -> None:
+def test_the_sampler_is_a_separate_process_that_ends_with_its_block() -> None:
     before = set(children())
     with sampling() as sampler:
         (process,) = set(children()) - before - {resource_tracker()}
@@ -112,7 +112,7 @@ def test_the_sampler_ends_when_the_measuring_process_is_killed(tmp_path: Path) -
         victim.kill()
     until_s = time.monotonic() + 60
     while not ended(sampler):
-        assert time.monotonic() < until_s, "the sampler outlives the measurement"
+        assert time.monotonic() < until_s, "the sampler outlived the measurement"
         time.sleep(0.05)
 
 
@@ -128,14 +128,14 @@ def children() -> list[int]:
 
 
 def resource_tracker() -> int | None:
-    """A process that multiprocessing starts beside the first spawned one, and keeps."""
+    """The process that multiprocessing starts with the first spawned one and keeps running."""
     from multiprocessing import resource_tracker
 
     return resource_tracker._resource_tracker._pid
 
 
-def test_the_cores_that_we_may_use_are_counted_as_busy() -> None:
-    """A loop of a second is seen whole in the time of the one core that this child may use, and in its own time."""
+def test_work_on_a_core_that_we_may_use_counts_as_busy() -> None:
+    """A busy loop on the only core of a child appears in the child's own time and in the busy time of that core."""
     code = (
         "import os, time\nfrom harness.latency import conditions\n"
         "core = min(os.sched_getaffinity(0))\nos.sched_setaffinity(0, {core})\n"
@@ -150,7 +150,7 @@ def test_the_cores_that_we_may_use_are_counted_as_busy() -> None:
     assert own_s - 0.1 <= busy_s <= wall_s + 0.1  # the kernel counts in ticks of 10 ms
 
 
-def test_conditions_of_this_machine_agree_with_what_it_reports() -> None:
+def test_conditions_of_this_machine_agree_with_psutil() -> None:
     now = conditions.read()
     assert 0 < now.memory_available_gib <= psutil.virtual_memory().total / 2**30
     assert now.busy_s is None or 0 < now.busy_s <= (time.time() - psutil.boot_time() + 1) * len(cores())
@@ -162,20 +162,21 @@ def test_values_of_cores_that_we_may_not_use_are_left_out(monkeypatch: pytest.Mo
     monkeypatch.setattr(conditions, "cores", lambda: [0, 2])
     monkeypatch.setattr(os, "sysconf", {"SC_NPROCESSORS_CONF": 4}.__getitem__)
     assert conditions.of_our_cores(["a", "b", "c", "d"]) == ["a", "c"]
-    assert conditions.of_our_cores(["a", "c"]) == ["a", "c"]  # 1 and 3 are offline, as without hyperthreads
-    assert conditions.of_our_cores(["a", "b", "c"]) is None  # one of the four is offline; which one is not known
+    assert conditions.of_our_cores(["a", "c"]) == ["a", "c"]  # 1 and 3 are offline, as with hyperthreading disabled
+    assert conditions.of_our_cores(["a", "b", "c"]) is None  # one of the four is offline, and it is unknown which
 
 
-def test_cores_of_others_are_what_is_busy_without_our_own_part() -> None:
+def test_the_load_of_other_processes_is_the_busy_time_minus_our_own() -> None:
     before = Conditions((0, 0, 0), 1.0, busy_s=100.0, own_s=10.0, cpu_limited_s=None, heat_events=None)
     after = before._replace(busy_s=130.0, own_s=22.0)
     assert others_cores(before, after, seconds=12.0) == 1.5  # (30 - 12) / 12
-    assert others_cores(before, after._replace(own_s=50.0), seconds=12.0) == 0.0  # clocks of unequal fineness
+    # The two clocks have different resolutions, so the difference may be below zero.
+    assert others_cores(before, after._replace(own_s=50.0), seconds=12.0) == 0.0
     assert others_cores(before._replace(busy_s=None), after, seconds=12.0) is None
 
 
-def test_processes_that_we_started_are_our_own_load() -> None:
-    """A child that still runs counts, and counts once when it has ended."""
+def test_child_processes_count_as_our_own_load() -> None:
+    """A running child counts, and it counts only once after it has ended."""
     code = "import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True)\ninput()"
     before = conditions.read().own_s
     command = [sys.executable, "-c", code]

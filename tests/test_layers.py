@@ -1,4 +1,4 @@
-"""The structure that ARCHITECTURE.md promises: who may import whom, how large a part may be, what a name may be."""
+"""The structure that ARCHITECTURE.md promises: allowed imports, size limits, unique and meaningful names."""
 
 import ast
 import subprocess
@@ -24,23 +24,25 @@ NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "helpers", "helper", "manag
 def imports(module: str) -> set[str]:
     """Our own modules that a module imports anywhere, also inside functions or for type checking."""
     package = module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             source = ".".join([*above, *([node.module] if node.module else [])])
-            # `from harness import report` imports a module, `from harness.run.loop import prepare` a name of one
-            found |= {f"{source}.{name.name}" if f"{source}.{name.name}" in MODULES else source for name in node.names}
-    return {name for name in found if name.partition(".")[0] in ("crispbench", "engines", "harness")}
+            # `from harness import report` imports a module, `from harness.run.loop import prepare` a name in one.
+            names |= {
+                f"{source}.{alias.name}" if f"{source}.{alias.name}" in MODULES else source for alias in node.names
+            }
+    return {name for name in names if name.partition(".")[0] in ("crispbench", "engines", "harness")}
 
 
 def within(package: str) -> Iterator[str]:
     return (module for module in MODULES if module == package or module.startswith(f"{package}."))
 
 
-def test_the_reader_of_imports_sees_every_form(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_form_of_import_is_recognised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "odd.py").write_text(
         "import engines.base as b\nfrom . import report\nfrom .store import Store\n"
         "def f():\n    from harness import run, nothing\n    import json\n"
@@ -49,8 +51,8 @@ def test_the_reader_of_imports_sees_every_form(monkeypatch: pytest.MonkeyPatch, 
     assert imports("harness.odd") == {"engines.base", "harness.report", "harness.store", "harness.run", "harness"}
 
 
-def test_engines_import_nothing_of_the_harness() -> None:
-    assert {module: found for module in within("engines") if (found := outside(imports(module), "engines"))} == {}
+def test_engines_import_nothing_from_the_harness() -> None:
+    assert {module: names for module in within("engines") if (names := outside(imports(module), "engines"))} == {}
 
 
 def test_nothing_imports_the_public_package() -> None:
@@ -62,17 +64,17 @@ def outside(names: set[str], package: str) -> set[str]:
     return {name for name in names if name != package and not name.startswith(f"{package}.")}
 
 
-# What the harness may use of `engines`: the door, the contract, and three leaves that both packages share.
+# Modules of `engines` that the harness may import: the entry, the contract, and three leaves that both packages share.
 SHARED = {"engines", "engines.base", "engines.ports", "engines.storage", "engines.yaml_file"}
-# Modules of the harness that reach deeper, and why.
+# Modules of the harness that import more of `engines`, with the reason.
 DEEPER = {
-    "harness.verbs.list": {"engines.prompts.template"},  # `crispbench list templates` shows what ships
+    "harness.verbs.list": {"engines.prompts.template"},  # `crispbench list templates` shows the shipped templates
     "harness.probe.verb": {"engines.prompts.template"},  # golden pairs are compared only under their own template
     "harness.verbs.quantize": {"engines.torch.export_fp8"},  # the verb is the command line of that module
 }
 
 
-def test_the_harness_reaches_engines_through_their_door_and_their_contract_only() -> None:
+def test_the_harness_imports_only_the_entry_and_the_contract_of_engines() -> None:
     for module in within("harness"):
         reached = outside(imports(module), "harness")
         assert reached <= SHARED | DEEPER.get(module, set()), module
@@ -91,7 +93,7 @@ def test_figures_are_computed_without_input_or_output() -> None:
         assert {name for name in imports(module) if not name.startswith("harness.figures")} <= LEAVES, module
 
 
-def test_the_press_knows_no_verb_no_row_and_no_engine() -> None:
+def test_the_press_imports_no_verb_no_row_and_no_engine() -> None:
     for module in within("harness.report"):
         assert {name for name in imports(module) if not name.startswith("harness.report")} <= {"harness.files"}, module
 
@@ -102,7 +104,7 @@ def test_nothing_imports_the_command_line() -> None:
     assert importers == {"crispbench.__main__", "harness.__main__"}
 
 
-def test_the_loop_knows_no_report() -> None:
+def test_the_loop_imports_no_report() -> None:
     above = ("harness.report", "harness.run.page", "harness.run.report", "harness.run.verb", "harness.run.rows")
     assert {name for name in imports("harness.run.loop") if name.startswith(above)} == set()
 
@@ -112,11 +114,11 @@ def room(module: str) -> str:
     return ".".join(module.split(".")[:2])
 
 
-def test_no_room_imports_itself_through_others() -> None:
+def test_rooms_import_each_other_without_a_cycle() -> None:
     reached: dict[str, set[str]] = {}
     for module in MODULES:
-        others = {room(name) for name in imports(module) & MODULES.keys()} - {room(module), "engines", "harness"}
-        reached.setdefault(room(module), set()).update(others)
+        rooms = {room(name) for name in imports(module) & MODULES.keys()} - {room(module), "engines", "harness"}
+        reached.setdefault(room(module), set()).update(rooms)
     assert list(TopologicalSorter(reached).static_order())  # raises CycleError, which names the rooms
 
 
@@ -131,17 +133,17 @@ def test_no_class_name_stands_for_two_things() -> None:
     assert sorted(name for name, count in classes.items() if count > 1) == []
 
 
-def test_no_two_modules_import_each_other() -> None:
+def test_modules_import_each_other_without_a_cycle() -> None:
     reached = {module: imports(module) & MODULES.keys() for module in MODULES}
     for start in MODULES:
         seen: set[str] = set()
-        left = [name for name in reached[start] if not start.startswith(f"{name}.")]
-        while left:
-            module = left.pop()
+        pending = [name for name in reached[start] if not start.startswith(f"{name}.")]
+        while pending:
+            module = pending.pop()
             assert module != start, f"{start} imports itself through {sorted(seen)}"
             if module not in seen:
                 seen.add(module)
-                left += reached[module]
+                pending += reached[module]
 
 
 @pytest.mark.parametrize(
@@ -155,21 +157,21 @@ def test_importing_loads_no_model_library(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_module_is_short_and_so_are_its_functions(module: str) -> None:
+def test_modules_and_functions_stay_within_their_size_limits(module: str) -> None:
     text = MODULES[module].read_text(encoding="utf-8")
     assert len(text.splitlines()) <= LINES_OF_A_MODULE
     tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno + 1 <= LINES_OF_A_FUNCTION, node.name
-    assert ast.get_docstring(tree), "a module says in its first lines what it does"
+    assert ast.get_docstring(tree), "the module has no docstring"
 
 
-def test_a_modules_name_says_what_it_is() -> None:
+def test_no_module_has_a_meaningless_name() -> None:
     assert {module for module in MODULES if module.rpartition(".")[2] in NAMES_THAT_SAY_NOTHING} == set()
 
 
-def test_every_target_of_the_tables_of_names_is_a_module() -> None:
+def test_every_name_table_points_to_existing_modules() -> None:
     import engines
     from engines.remote.dialects import DIALECTS
     from harness.benchmarks import SOURCES

@@ -1,4 +1,4 @@
-"""Readers of Linux's files, on files as Linux writes them."""
+"""Readers of the files that Linux provides, tested on copies of such files."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def write(path: Path, text: str) -> None:
         ({}, (None, None)),
     ],
 )
-def test_a_containers_limits_are_read_from_either_version(
+def test_container_limits_are_read_from_both_cgroup_versions(
     tmp_path: Path, files: dict[str, str], limits: tuple[float | None, float | None]
 ) -> None:
     write(tmp_path / "proc/self/cgroup", "4:memory:/jobs/one\n3:cpu,cpuacct:/jobs/one\n0::/jobs/one")
@@ -33,7 +33,7 @@ def test_a_containers_limits_are_read_from_either_version(
     assert linux.limits(tmp_path) == limits
 
 
-def test_waiting_for_the_cpu_limit_is_in_microseconds_in_version_2_and_nanoseconds_in_version_1(tmp_path: Path) -> None:
+def test_throttled_time_is_in_microseconds_in_cgroup_2_and_in_nanoseconds_in_cgroup_1(tmp_path: Path) -> None:
     assert linux.cpu_limited_s(tmp_path) is None
     write(tmp_path / "sys/fs/cgroup/cpu/cpu.stat", "nr_throttled 2\nthrottled_time 1500000000")
     assert linux.cpu_limited_s(tmp_path) == 1.5
@@ -41,14 +41,14 @@ def test_waiting_for_the_cpu_limit_is_in_microseconds_in_version_2_and_nanosecon
     assert linux.cpu_limited_s(tmp_path) == 2.5
 
 
-def test_heat_events_are_those_of_the_cores_in_question(tmp_path: Path) -> None:
+def test_heat_events_are_counted_for_the_given_cores_only(tmp_path: Path) -> None:
     assert linux.heat_events([0, 2], tmp_path) is None
     for core, events in ((0, 4), (1, 100), (2, 3)):
         write(tmp_path / f"sys/devices/system/cpu/cpu{core}/thermal_throttle/core_throttle_count", str(events))
     assert linux.heat_events([0, 2], tmp_path) == 7
 
 
-def test_the_governor_and_the_name_of_the_cpu_are_read_where_there_is_one(tmp_path: Path) -> None:
+def test_the_governor_and_the_cpu_model_are_none_where_the_files_are_missing(tmp_path: Path) -> None:
     assert (linux.governor(tmp_path), linux.cpu_model(tmp_path)) == (None, None)
     write(tmp_path / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "performance")
     write(tmp_path / "proc/cpuinfo", "processor\t: 0\nmodel name\t: A CPU: 3 GHz\ncpu MHz\t\t: 2596.134")
