@@ -78,7 +78,7 @@ def test_below_its_floor_a_percentile_is_null_with_a_reason(name: str, floor: in
 def test_an_upper_end_that_does_not_exist_is_null_with_a_reason() -> None:
     result = estimate(numbered(367), 0.99)
     assert (result.lo, result.hi, result.conservative) == (359, None, None)
-    assert result.reason == "367 effective samples; 368 for an interval and 662 for the conservative bound"
+    assert result.reason == "367 effective samples; an interval needs 368 and the conservative bound needs 662"
     assert estimate(numbered(368), 0.99).hi == 368
 
 

@@ -1,6 +1,6 @@
 """Odd texts in a benchmark's prompts, per query, and nDCG@10 without the queries that have them.
 
-It knows texts, counts and values per query, not how an engine cuts a document or finds a special token.
+This module sees texts, counts and values per query. Engines decide what they cut and what a special token is.
 """
 
 import hashlib
@@ -11,37 +11,37 @@ from typing import NamedTuple
 
 from harness.records import Audit, Oddities, Sample
 
-OF_THE_ENGINE = ("special_text", "truncated")  # counted per query while the engine scores; see engines.base.Counts
-KINDS = (*OF_THE_ENGINE, *Oddities._fields)
+COUNTED_BY_ENGINE = ("special_text", "truncated")  # counted per query while the engine scores; see engines.base.Counts
+KINDS = (*COUNTED_BY_ENGINE, *Oddities._fields)
 NOT_COUNTED = "this engine does not count it"
 NOT_EXAMINED = "the candidates were not examined: repeat `crispbench run`, which examines them and scores nothing again"
 NO_QUALITY = "the run is invalid or has scored nothing"
 UNTOUCHED = "no query has any"
-LEAST = 2  # smallest number of queries for a mean
+LEAST = 2  # fewest queries for a mean
 
-# In a corpus on disk, reading one text by its id takes 25 times as long as the next in order (benchmarks/stored.py).
+# Reading a text by its id from a corpus on disk takes 25 times as long as reading the next one (benchmarks/stored.py).
 SCAN = 25
 DIGEST_BYTES = 16
 
 
 class Groups(NamedTuple):
-    """Empty documents, and documents that have the same text as another one."""
+    """Empty documents, and documents that share their text with another document."""
 
     empty: frozenset[str]
-    first: Mapping[str, str]  # doc_id -> the first document with the same text, for texts of several documents
+    first: Mapping[str, str]  # doc_id -> the first document with the same text, if there are several
 
 
 def oddities(documents: Mapping[str, str], lists: Mapping[str, Sequence[str]]) -> dict[str, Oddities]:
-    """Numbers of odd texts among each query's candidates.
+    """Count the odd texts among each query's candidates.
 
-    Every document is read once, and 16 bytes per text are kept, so that a corpus on disk may be larger than memory.
+    Every document is read once and 16 bytes per text are kept, so a corpus on disk may be larger than memory.
     """
     groups = group(_texts(documents, {doc_id for docs in lists.values() for doc_id in docs}))
-    return {query_id: _of_query(docs, groups) for query_id, docs in lists.items()}
+    return {query_id: _oddities_of(docs, groups) for query_id, docs in lists.items()}
 
 
 def group(texts: Iterable[tuple[str, str]]) -> Groups:
-    """Documents by their text. Only white space counts as empty; empty documents are not duplicates."""
+    """Group documents by their text. A text of white space alone is empty; empty documents are not duplicates."""
     seen: dict[bytes, str] = {}
     first: dict[str, str] = {}
     empty = set()
@@ -62,11 +62,11 @@ def audit(
     samples: Sequence[Sample],
     odd: Mapping[str, Oddities] | None,
 ) -> dict[str, Audit]:
-    """For each kind the number of its texts and of queries with them, and the mean over the other queries.
+    """For each kind: its texts, the queries that have them, and mean nDCG@10 over the remaining queries.
 
-    `per_query` has nDCG@10 of every judged query; it is empty if the run is invalid. Queries without scores yet have no
-    engine counts and count 0. There is no interval: queries are left out for their content, which is not a sample, so
-    nothing follows for other queries.
+    `per_query` holds nDCG@10 of every judged query; it is empty if the run is invalid. Queries that have no scores yet
+    have no engine counts and count 0. The mean has no interval: the queries are chosen by their content, not at random,
+    so the figure says nothing about other queries.
     """
     values = per_query if samples else {}
     return {kind: _entry(query_ids, values, *_counts(kind, samples, odd)) for kind in KINDS}
@@ -78,7 +78,7 @@ def _texts(documents: Mapping[str, str], wanted: Collection[str]) -> Iterator[tu
     return ((doc_id, text) for doc_id, text in documents.items() if doc_id in wanted)
 
 
-def _of_query(docs: Sequence[str], groups: Groups) -> Oddities:
+def _oddities_of(docs: Sequence[str], groups: Groups) -> Oddities:
     empty = sum(map(groups.empty.__contains__, docs)) if groups.empty else 0
     sharing = [groups.first[doc_id] for doc_id in docs if doc_id in groups.first]
     duplicate = sum(size for size in Counter(sharing).values() if size > 1) if sharing else 0
@@ -88,18 +88,18 @@ def _of_query(docs: Sequence[str], groups: Groups) -> Oddities:
 def _counts(
     kind: str, samples: Sequence[Sample], odd: Mapping[str, Oddities] | None
 ) -> tuple[dict[str, int] | None, str]:
-    """Texts of this kind per query that has any; None and the reason if they are unknown."""
-    if kind not in OF_THE_ENGINE:
+    """Texts of this kind per query that has any, and ""; None and the reason if they are unknown."""
+    if kind not in COUNTED_BY_ENGINE:
         if odd is None:
             return None, NOT_EXAMINED
         index = Oddities._fields.index(kind)
         return {query_id: texts[index] for query_id, texts in odd.items() if texts[index]}, ""
     scored = [sample for sample in samples if sample.pairs]
     counts = {sample.query_id: _count(kind, sample) for sample in scored}
-    known = {query_id: count for query_id, count in counts.items() if count is not None}
-    if not scored or len(known) < len(counts):
+    reported = {query_id: count for query_id, count in counts.items() if count is not None}
+    if not scored or len(reported) < len(counts):
         return None, NOT_COUNTED
-    return {query_id: count for query_id, count in known.items() if count}, ""
+    return {query_id: count for query_id, count in reported.items() if count}, ""
 
 
 def _count(kind: str, sample: Sample) -> int | None:
@@ -112,19 +112,19 @@ def _entry(
     if counts is None:
         return Audit(None, None, None, None, None, reason)
     touched = [query_id for query_id in query_ids if query_id in counts]
-    texts, left = sum(counts[query_id] for query_id in touched), len(query_ids) - len(touched)
-    reason = _unknown(per_query, len(touched), left)
+    texts, remaining = sum(counts[query_id] for query_id in touched), len(query_ids) - len(touched)
+    reason = _unknown(per_query, len(touched), remaining)
     if reason:
-        return Audit(texts, len(touched), left, None, None, reason)
+        return Audit(texts, len(touched), remaining, None, None, reason)
     # fsum is exact, so the order of the queries does not matter
-    without = fsum(value for query_id, value in per_query.items() if query_id not in counts) / left
-    return Audit(texts, len(touched), left, without, without - fsum(per_query.values()) / len(per_query), "")
+    without = fsum(value for query_id, value in per_query.items() if query_id not in counts) / remaining
+    return Audit(texts, len(touched), remaining, without, without - fsum(per_query.values()) / len(per_query), "")
 
 
-def _unknown(per_query: Mapping[str, float], touched: int, left: int) -> str:
-    """Why nDCG@10 without these queries is unknown; empty if it is known."""
+def _unknown(per_query: Mapping[str, float], touched: int, remaining: int) -> str:
+    """The reason why nDCG@10 without these queries is unknown; empty if it is known."""
     if not per_query:
         return NO_QUALITY
     if not touched:
         return UNTOUCHED
-    return "" if left >= LEAST else f"too few queries are left ({left})"
+    return "" if remaining >= LEAST else f"too few queries are left ({remaining})"

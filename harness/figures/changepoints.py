@@ -1,8 +1,8 @@
-"""Where a history of figures changed its level: the piecewise constant fit that costs least. Pure.
+"""Change points in a history of figures, from the piecewise constant fit with the lowest cost. Pure.
 
 The cost is the sum of absolute deviations from each level's median plus a penalty for each level (the L1 Potts
 functional, as in asv's step_detection), minimised exactly by dynamic programming. Deviations are absolute, so that a
-single wild point does not become a level.
+single outlier does not become a level.
 """
 
 from collections.abc import Sequence
@@ -12,25 +12,25 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 LEAST_POINTS = 10  # fewer points do not show the noise
-LEAST_LENGTH = 3  # points of a level, in which a single wild point is in the minority
+LEAST_LENGTH = 3  # fewest points of a level, so that a single outlier is in the minority
 MOST_POINTS = 400  # older points are ignored, because the work grows with the cube
-# Cost of a level, in units of the noise. Without any change, a change is marked in at most 6% of histories of 10 to 50
-# points with normal, lognormal or t noise of 3 degrees of freedom (simulated, docs/check.md).
+# Cost of a level, in units of the noise. At most 6% of histories without a change get a change point: 10 to 50 points
+# with normal, lognormal or t noise of 3 degrees of freedom (simulated, docs/check.md).
 PENALTY = 6.0
 
 Values = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 class Level(NamedTuple):
-    """Points `start` to `stop - 1` of a history, which lie around one value."""
+    """Points `start` to `stop - 1` of a history, which scatter around one value."""
 
     start: int
     stop: int
-    value: float  # their median
+    value: float  # median of the points
 
 
 def levels(values: Sequence[float]) -> list[Level]:
-    """The levels of a history, oldest first: one where nothing changed, an empty list for too few points."""
+    """Levels of a history, oldest first: a single level if nothing changed, an empty list for too few points."""
     if len(values) < LEAST_POINTS:
         return []
     skipped = max(len(values) - MOST_POINTS, 0)
@@ -44,21 +44,21 @@ def levels(values: Sequence[float]) -> list[Level]:
 
 
 def noise(values: Values) -> float:
-    """Median distance of neighbours that differ: 0.95 standard deviations of normal noise. Few changes hardly move it.
+    """Median distance between successive values that differ: 0.95 standard deviations for normal noise.
 
-    Figures that repeat exactly, as nDCG does, have no noise. The distance is then the size of a typical change, which
-    has to last for PENALTY points before it is marked.
+    A few changes of level hardly affect it. Figures that repeat exactly, such as nDCG, have no noise; the distance is
+    then the size of a typical change, which has to last for PENALTY points before it is marked.
     """
     distances = np.abs(np.diff(values))
     return float(np.median(distances[distances > 0])) if distances.any() else 0.0
 
 
 def best_starts(values: Values, penalty: float) -> list[int]:
-    """First points of the levels in the fit with the least cost; among equal fits, one with fewer changes."""
+    """Index at which each level of the cheapest fit starts; ties go to the fit with fewer changes."""
     count = len(values)
     costs = deviations(values)
-    best = [0.0] + [np.inf] * count  # least cost of the first 0, 1, ... points, penalties included
-    last = [0] * (count + 1)  # start of the last level of that fit
+    best = [0.0] + [np.inf] * count  # lowest cost of the first 0, 1, ... points, penalties included
+    last = [0] * (count + 1)  # start of the last level in that fit
     for stop in range(LEAST_LENGTH, count + 1):
         for start in range(stop - LEAST_LENGTH + 1):
             total = best[start] + costs[start, stop] + penalty
@@ -74,7 +74,7 @@ def best_starts(values: Values, penalty: float) -> list[int]:
 def deviations(values: Values) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     """Entry (start, stop): the sum of absolute deviations of values[start:stop] from their median.
 
-    It is the sum of the upper half minus that of the lower half. Infinite where a level would be too short.
+    The sum is that of the upper half minus that of the lower half. It is infinite where a level would be too short.
     """
     count = len(values)
     costs = np.full((count, count + 1), np.inf)

@@ -1,4 +1,4 @@
-"""Distance between two engines' scores and orders over the same candidates, which nDCG@10 does not show."""
+"""Distance between the scores and orders of two engines over the same candidates, which nDCG@10 does not show."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Ranks = np.ndarray[tuple[int], np.dtype[np.intp]]
 
 
 class Sides(NamedTuple):
-    """One query's documents on both sides, in the first stage's order."""
+    """Scores and ranks of one query's documents on both sides, in the first stage's order."""
 
     query_id: str
     doc_ids: list[str]
@@ -32,18 +32,18 @@ class Drift(NamedTuple):
     """The candidate's score minus the reference's, over all pairs, in units of the score."""
 
     mean_absolute: float
-    p99: float  # of the absolute drift
-    maximum: float  # of the absolute drift
+    p99: float  # 99th percentile of the absolute drift
+    maximum: float  # largest absolute drift
     bias: float  # mean of the signed drift
-    query_id: str  # query and document with the maximum
-    doc_id: str
+    query_id: str  # query with the largest absolute drift
+    doc_id: str  # document with the largest absolute drift
 
 
 class Correlation(NamedTuple):
-    """Correlation of the two orders of a query; None if it is undefined for all queries."""
+    """Correlation between the two orders, over the queries; None if it is undefined for every query."""
 
-    mean: float | None
-    lowest: float | None
+    mean: float | None  # over the queries
+    lowest: float | None  # lowest value of a query
     undefined: int  # queries with fewer than two documents, or with equal scores only
 
 
@@ -51,16 +51,16 @@ class Scale(NamedTuple):
     """How well one engine's scores separate documents."""
 
     tie_rate: float  # share of pairs that tie with another pair of their query
-    saturation: float  # share of pairs that share the highest or the lowest score of the benchmark with others
+    saturation: float  # share of pairs that tie at the highest or the lowest score of the benchmark
 
 
 class Changes(NamedTuple):
-    """Queries whose order changed, by the position of the change. Their sum is the number of changed queries."""
+    """Queries whose order changed, by the position of the change. The fields add up to all changed queries."""
 
-    first_relevant: int  # the first relevant document has another rank
-    above: int  # it kept its rank, and documents above it changed theirs
-    below: int  # it and all documents above it kept their ranks
-    without: int  # no candidate is relevant
+    first_relevant: int  # the rank of the first relevant document changed
+    above: int  # the first relevant document kept its rank, and documents above it moved
+    below: int  # only documents below the first relevant one moved
+    without: int  # the query has no relevant candidate
 
 
 @dataclass(frozen=True)
@@ -69,23 +69,23 @@ class Fidelity:
 
     queries: int  # queries with candidates
     pairs: int
-    drift: Drift | None  # None: the engines' scores have different scales
+    drift: Drift | None  # None if the scores are on different scales
     tau: Correlation  # Kendall's tau-b of the scores
     overlap: Correlation  # rank-biased overlap, p = 0.9
     top1: int  # queries whose first document differs
-    top10: int  # queries whose top 10 holds other documents
-    top10_order: int  # queries whose top 10 holds other documents or another order
+    top10: int  # queries whose top 10 contains different documents
+    top10_order: int  # queries whose top 10 contains different documents or has a different order
     changes: Changes
     reference: Scale
     candidate: Scale
-    per_query: Mapping[str, float]  # mean absolute drift, or 1 - RBO for different scales
+    per_query: Mapping[str, float]  # mean absolute drift, or 1 - RBO if the scales differ
 
 
 class Noise(NamedTuple):
-    """The candidate's distance from the reference, compared with the distance of a repetition of the reference."""
+    """The candidate's distance from the reference, beside the distance of a repetition of the reference."""
 
     candidate: float  # mean over queries of the mean absolute drift, or of 1 - RBO
-    repeated: float  # the same for the repetition
+    repeated: float  # as above, for the repetition
     lo: float | None  # 95% interval of the paired difference, candidate - repeated; None for one query
     hi: float | None
 
@@ -98,7 +98,7 @@ class Move(NamedTuple):
     """A document whose rank changed, with its rank and score on both sides."""
 
     doc_id: str
-    grade: int | None  # None: not judged
+    grade: int | None  # None if the document is not judged
     rank_reference: int
     rank_candidate: int
     score_reference: float
@@ -131,11 +131,12 @@ def fidelity(qrels: Qrels, reference: Scores, candidate: Scores, *, same_scale: 
 
 
 def sides(query_id: str, reference: Sequence[Score], candidate: Sequence[Score]) -> Sides:
+    """Both sides of one query. Raises ValueError if they do not list the same documents in the same order."""
     doc_ids = [score.doc_id for score in reference]
     if doc_ids != [score.doc_id for score in candidate]:
-        raise ValueError(f"query {query_id!r}: the two sides scored different documents, or in a different order")
-    one, other = (np.array([score.value for score in scored]) for scored in (reference, candidate))
-    return Sides(query_id, doc_ids, one, other, _ranks(one), _ranks(other))
+        raise ValueError(f"query {query_id!r}: the two sides list different documents, or a different order")
+    before, now = (np.array([score.value for score in scored]) for scored in (reference, candidate))
+    return Sides(query_id, doc_ids, before, now, _ranks(before), _ranks(now))
 
 
 def _ranks(values: Values) -> Ranks:
@@ -149,7 +150,8 @@ def tau(reference: Values, candidate: Values) -> float | None:
     """Kendall's tau-b of the scores, which corrects for ties (Kendall 1945); None if one side has equal scores only."""
     if len(reference) < 2 or np.ptp(reference) == 0 or np.ptp(candidate) == 0:
         return None
-    method = "asymptotic" if len(reference) > 2 else "exact"  # for the unused p-value; scipy fails with the other one
+    # The method affects only the p-value, which is not used. "exact" rejects ties; "asymptotic" divides by 0 for n = 2.
+    method = "asymptotic" if len(reference) > 2 else "exact"
     return float(stats.kendalltau(reference, candidate, method=method).statistic)
 
 
@@ -167,21 +169,21 @@ def overlap(reference: Ranks, candidate: Ranks) -> float:
 
 
 def noise(candidate: Fidelity, repeated: Fidelity) -> Noise:
-    """Whether the candidate is further from the reference than a repetition of the reference, paired over queries."""
+    """Compare the candidate's distance from the reference with that of a repetition, paired over queries."""
     differences = {query_id: value - repeated.per_query[query_id] for query_id, value in candidate.per_query.items()}
     excess = contrast({"": differences}, {"": 1.0}, threshold=0.0)
-    one, other = (float(np.mean(list(side.per_query.values()))) for side in (candidate, repeated))
-    return Noise(one, other, excess.lo, excess.hi)
+    distance, floor = (float(np.mean(list(side.per_query.values()))) for side in (candidate, repeated))
+    return Noise(distance, floor, excess.lo, excess.hi)
 
 
 def moves(query: Sides, grades: Mapping[str, int]) -> tuple[Move, ...]:
     """Documents in the top 10 of either order whose rank changed, in the reference's order."""
     moved = [
-        Move(doc_id, grades.get(doc_id), int(before), int(now), float(one), float(other))
-        for doc_id, before, now, one, other in zip(
+        Move(doc_id, grades.get(doc_id), int(rank_before), int(rank_now), float(before), float(now))
+        for doc_id, rank_before, rank_now, before, now in zip(
             query.doc_ids, query.ranks_reference, query.ranks_candidate, query.reference, query.candidate, strict=True
         )
-        if before != now and min(before, now) <= TOP
+        if rank_before != rank_now and min(rank_before, rank_now) <= TOP
     ]
     return tuple(sorted(moved, key=lambda move: move.rank_reference))
 
@@ -196,13 +198,13 @@ def _drift(queries: Sequence[Sides]) -> Drift:
 
 
 def _correlation(values: Sequence[float | None]) -> Correlation:
-    known = [value for value in values if value is not None]
-    mean, lowest = (sum(known) / len(known), min(known)) if known else (None, None)
-    return Correlation(mean, lowest, len(values) - len(known))
+    defined = [value for value in values if value is not None]
+    mean, lowest = (sum(defined) / len(defined), min(defined)) if defined else (None, None)
+    return Correlation(mean, lowest, len(values) - len(defined))
 
 
 def _top(query: Sides, k: int) -> bool:
-    """Whether the top k holds other documents."""
+    """Whether the two orders have different documents in the top k."""
     return bool(np.any((query.ranks_reference <= k) != (query.ranks_candidate <= k)))
 
 

@@ -17,7 +17,7 @@ MEASURES: tuple[Measure, ...] = (nDCG @ 10, AP, RR @ 10, R @ 100, Judged @ 10)
 TIE_AWARE = "nDCG@10 tie-aware"
 DESCRIPTIVE = {"Judged", "NumQ", "NumRel", "NumRet"}
 MOST_DOCUMENTS = 1_000_000  # largest cutoff
-MOST_GRADE = 1000  # largest `rel`; pytrec_eval takes memory for every grade up to it
+MOST_GRADE = 1000  # largest `rel`; pytrec_eval allocates memory for every grade up to it
 AT_ONCE = 20  # queries in memory at a time; with 500, the garbage collector takes 1.5 times as long
 
 PerQuery = dict[str, dict[str, float]]  # measure -> query_id -> value
@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 
 
 def parse(name: str) -> Measure:
-    """The measure that ir_measures writes like this. Raises ValueError, in one line, if it cannot be computed."""
+    """The measure with this name, as ir_measures writes it. Raises a one-line ValueError if it cannot be computed."""
     try:
         parsed = ir_measures.parse_measure(name)
         _check_computable(parsed)
@@ -38,24 +38,24 @@ def parse(name: str) -> Measure:
 
 
 def _check_computable(parsed: Measure) -> None:
-    """Raise before pytrec_eval sees the measure: a bad parameter ends the process there, without an exception."""
+    """Raise before pytrec_eval sees the measure: it ends the process without an exception for a bad parameter."""
     limits = {"cutoff": MOST_DOCUMENTS, "rel": MOST_GRADE}
     for parameter, most in limits.items():
         if parameter in parsed.params and not 1 <= parsed.params[parameter] <= most:
             raise ValueError(f"{parameter} = {parsed.params[parameter]}, expected 1 to {most:,}")
     if "gains" in parsed.params:
-        raise ValueError("ir_measures drops the gains of a name")
+        raise ValueError("ir_measures ignores the gains in a name")
     available = (provider for provider in ir_measures.DefaultPipeline.providers if provider.is_available())
     provider = next((provider for provider in available if provider.supports(parsed)), None)
     if provider is None:
         raise ValueError("no installed package computes it")
     if provider.NAME == "gdeval":
-        raise ValueError("its provider gdeval takes numbers as ids alone")
+        raise ValueError("its provider gdeval accepts only numbers as ids")
     list(ir_measures.iter_calc([parsed], {"query": {"document": 1}}, {"query": {"document": 1.0}}))
 
 
 def is_merit(name: str) -> bool:
-    """Whether a higher value is a better ranking: a judged share and counts describe the data instead."""
+    """Whether a higher value means a better ranking. The judged share and counts describe the data instead."""
     return name.partition("@")[0] not in DESCRIPTIVE
 
 
@@ -69,14 +69,14 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(qrels: Qrels, scores: Mapping[str, Sequence[Score]], measures: Sequence[Measure] = MEASURES) -> Evaluation:
-    """These measures and tie-aware nDCG@10 for every query of the qrels.
+    """The given measures and tie-aware nDCG@10 for every query of the qrels.
 
-    A query without scores counts 0 in each of them and stays in the denominator.
+    A query without scores counts 0 in every measure and stays in the denominator.
     """
     per_query: PerQuery = {name: dict.fromkeys(qrels, 0.0) for name in (*map(str, measures), TIE_AWARE)}
     pairs = tied = several = constant = 0
-    for some in _batches(scores.items()):
-        best_first = {query_id: in_order(scored) for query_id, scored in some}
+    for batch in _batches(scores.items()):
+        best_first = {query_id: in_order(scored) for query_id, scored in batch}
         judged = {query_id: qrels[query_id] for query_id in best_first if query_id in qrels}
         measured = measure(judged, {query_id: _doc_ids(ranked) for query_id, ranked in best_first.items()}, measures)
         tie_aware = {query_id: _expected_ndcg(best_first[query_id], judged[query_id], 10) for query_id in judged}
@@ -91,7 +91,7 @@ def evaluate(qrels: Qrels, scores: Mapping[str, Sequence[Score]], measures: Sequ
 
 
 def in_order(scored: Iterable[Score]) -> list[Score]:
-    """By score, best first; equal scores keep the first stage's order."""
+    """Scores, best first; equal scores keep the first stage's order."""
     return sorted(sorted(scored, key=attrgetter("rank")), key=attrgetter("value"), reverse=True)
 
 
@@ -107,10 +107,10 @@ def measure(qrels: Qrels, ranked: Mapping[str, Sequence[str]], measures: Sequenc
     to each other tie and are then ordered by document id (trec_eval issue 34). A query without documents counts 0.
     """
     per_query: PerQuery = {str(parsed): dict.fromkeys(qrels, 0.0) for parsed in measures}
-    for some in _batches(ranked.items()):
+    for batch in _batches(ranked.items()):
         run = {
             query_id: dict(zip(docs, map(float, range(len(docs), 0, -1)), strict=True))
-            for query_id, docs in some
+            for query_id, docs in batch
             # a query with an empty dict of judgements corrupts the queries after it (pytrec_eval issue 49)
             if docs and qrels.get(query_id)
         }
@@ -164,7 +164,7 @@ def dcg(gains: Sequence[float]) -> float:
 
 
 def random_order(qrels: Qrels, lists: Mapping[str, Sequence[str]]) -> float:
-    """Expected mean nDCG@10 of the candidates in random order: the floor of any reranker over them."""
+    """Expected mean nDCG@10 of the candidates in random order: the floor for any reranker."""
     total = 0.0
     for query_id, grades in qrels.items():
         docs, ideal = lists.get(query_id, ()), _ideal(grades, 10)
@@ -174,13 +174,13 @@ def random_order(qrels: Qrels, lists: Mapping[str, Sequence[str]]) -> float:
 
 
 def recall(qrels: Qrels, lists: Mapping[str, Sequence[str]], k: int) -> float:
-    """Mean R@k of the candidates: the share of a query's relevant documents that any reranker of them can find."""
+    """Mean R@k of the candidates: the share of a query's relevant documents within reach of a reranker."""
     values = measure(qrels, dict(_relevant(qrels, lists, k)), [R @ k])[str(R @ k)]
     return sum(values.values()) / len(values)
 
 
 def oracle(qrels: Qrels, lists: Mapping[str, Sequence[str]]) -> float:
-    """Mean nDCG@10 of the candidates in the best possible order: the ceiling of any reranker over them."""
+    """Mean nDCG@10 of the candidates in the best possible order: the ceiling for any reranker."""
     best = {
         query_id: sorted(docs, key=lambda doc_id: -qrels[query_id][doc_id])
         for query_id, docs in _relevant(qrels, lists)

@@ -1,13 +1,13 @@
 """Percentiles of latencies with an interval and a conservative bound, as far as the samples allow. Pure.
 
-Latencies of one process are not independent, so every rule counts *effective* samples, and its ranks are stretched over
-the actual samples.
+Latencies of one process are not independent. Every rule therefore counts *effective* samples, and its ranks are
+stretched over the actual samples.
 """
 
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -17,9 +17,9 @@ from harness.records import Percentile, Sample
 
 CONFIDENCE = 0.95  # confidence of the interval
 BOUND_CONFIDENCE = 0.99  # confidence of the conservative bound: MLPerf's c, fixed in LoadGen (early_stopping.cc)
-# A share of slow requests of 1/0.05 times the allowed share, 20% for a p99, occurs in at most 5% of the runs of a
-# server that meets the objective, however its requests depend on each other (Markov's inequality). Overloaded servers
-# need this rule: their queue grows without end, so all of its times together are one or two effective samples.
+# A server that meets the objective has 1/0.05 times the allowed share of slow requests, 20% for a p99, in at most 5% of
+# its runs, however its requests depend on each other (Markov's inequality). Overloaded servers need this rule: their
+# queue grows without end, so that all of their times together are one or two effective samples.
 CLEARLY = 0.05
 QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 
@@ -30,19 +30,19 @@ class Estimate(NamedTuple):
     estimate: float | None  # nearest rank
     lo: float | None  # 95% interval by order statistics
     hi: float | None
-    conservative: float | None  # upper bound of the true percentile, 99% confidence
+    conservative: float | None  # upper bound of the true percentile, with 99% confidence
     n: int
     n_eff: int
-    reason: str = ""  # why a value is None
+    reason: str = ""  # reason for values that are None
 
 
 class Floors(NamedTuple):
-    """Smallest numbers of effective samples for statements about a quantile."""
+    """Fewest effective samples for each statement about a quantile."""
 
-    estimate: int  # the largest sample bounds the quantile from above, 95%
+    estimate: int  # the largest sample bounds the quantile from above, with 95% confidence
     interval: int  # both ends of the interval exist
     conservative: int  # early stopping's bound exists
-    precise: int  # the share below the quantile is known to 1/20 of the share above, 99%
+    precise: int  # the share below the quantile is known to 1/20 of the share above, with 99%
 
 
 class Objective(NamedTuple):
@@ -53,7 +53,7 @@ class Objective(NamedTuple):
     over: int  # requests that took longer, failed ones included
     n: int
     n_eff: int
-    needed: int  # effective samples that would pass with the observed share of slow requests
+    needed: int  # effective samples that would pass with the observed number of slow requests
     verdict: Outcome  # PASS, FAIL or INCONCLUSIVE
 
 
@@ -62,7 +62,7 @@ class _Ranks(NamedTuple):
 
     lo: int
     hi: int
-    from_top: int
+    from_top: int  # counted from the largest sample
 
 
 def estimate(values: Sequence[float], quantile: float) -> Estimate:
@@ -87,10 +87,10 @@ def estimates(values: Sequence[float]) -> dict[str, Estimate]:
 
 
 def effective(values: Sequence[float]) -> int:
-    """Number of independent samples with the same information: n (1 - r) / (1 + r), r the autocorrelation at lag 1.
+    """Number of independent samples with the same information: n (1 - r) / (1 + r).
 
-    Ranks are correlated, not values: one outlier would hide the correlation of all others, and percentiles depend only
-    on ranks. A negative r counts as 0: the result never exceeds n.
+    r is the autocorrelation of the ranks at lag 1: one outlier among the values would hide the correlation of all
+    others, and percentiles depend only on ranks. A negative r counts as 0, so the result never exceeds n.
     """
     n = len(values)
     ranks = stats.rankdata(values) - (n + 1) / 2
@@ -115,7 +115,7 @@ def floors_of(quantile: float) -> Floors:
 
 
 def under_needed(over: int, quantile: float) -> int:
-    """h(t): samples that must lie below a time so that `over` slower ones stay within their share, 99% confidence.
+    """h(t): fewest samples below a time with which t = `over` slower samples stay within their share, 99% confidence.
 
     The smallest h with P[Binomial(h + t, 1 - p) <= t] < 1 - c (LoadGen, early_stopping.cc), a quantile of the negative
     binomial distribution.
@@ -124,11 +124,12 @@ def under_needed(over: int, quantile: float) -> int:
 
 
 def objective(values: Sequence[float], slo_s: float, quantile: float = 0.99) -> Objective:
-    """LoadGen's rule of the server scenario: t slow requests pass among at least h(t) + t requests.
+    """LoadGen's rule for the server scenario: a run with t slow requests passes if it has at least h(t) + t requests.
 
-    Both are counted in effective samples, t rounded up, from early stopping's floor on. The objective fails if more
-    than the allowed share of all requests was slow, and if there are enough effective samples or clearly too many slow
-    requests (`CLEARLY`). Otherwise it is inconclusive: more requests could decide. A failed request is infinite.
+    Both are counted in effective samples, with t rounded up and at least early stopping's floor of samples. The
+    objective fails if more than the allowed share of all requests was slow and there are either enough effective
+    samples or clearly too many slow requests (`CLEARLY`). In every other case it is inconclusive: more requests could
+    decide. A failed request counts as infinitely slow.
     """
     n, n_eff = len(values), effective(values)
     over = sum(value > slo_s for value in values)
@@ -150,8 +151,8 @@ def objective(values: Sequence[float], slo_s: float, quantile: float = 0.99) -> 
 def _ranks(n: int, quantile: float) -> _Ranks:
     """Ranks of the interval [x(l), x(u)] and of the conservative bound.
 
-    The interval covers the quantile with at least 95%: at most alpha/2 lies on either side (David and Nagaraja 2003,
-    Order Statistics, 7.1). The bound counts from the top: the largest t with n >= h(t) + t.
+    The interval covers the quantile with a probability of at least 95%: at most alpha/2 lies on either side (David and
+    Nagaraja 2003, Order Statistics, 7.1). The bound counts from the top: the largest t with n >= h(t) + t.
     """
     tail = (1 - CONFIDENCE) / 2
     lo = int(stats.binom.ppf(tail, n, quantile))
@@ -162,7 +163,7 @@ def _ranks(n: int, quantile: float) -> _Ranks:
 
 def _reason(n_eff: int, floors: Floors) -> str:
     kinds: dict[str, int] = {"an interval": floors.interval, "the conservative bound": floors.conservative}
-    missing: list[Any] = [f"{needed} for {kind}" for kind, needed in kinds.items() if n_eff < needed]
+    missing = [f"{kind} needs {needed}" for kind, needed in kinds.items() if n_eff < needed]
     return f"{n_eff} effective samples; {' and '.join(missing)}"
 
 
@@ -175,7 +176,7 @@ def samples_needed(quantile: float) -> int:
 
 
 def measured(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples that count: without warm-up and without queries that have no candidates."""
+    """The samples that count: neither warm-up samples nor queries without candidates."""
     return [sample for sample in samples if not sample.warmup and sample.pairs]
 
 

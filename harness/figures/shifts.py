@@ -1,7 +1,7 @@
 """Hodges-Lehmann estimates with exact intervals, over launches. Pure; it knows no metric and no margin.
 
-Both designs count: the paired one counts Walsh averages, the unpaired one differences between any two launches. If the
-true shift is `bound`, the number of them at or below `bound` is distributed as the signed-rank statistic or as
+The paired design counts Walsh averages; the unpaired design counts the differences between launches of both sides. If
+the true shift is `bound`, the number of values at or below `bound` is distributed as the signed-rank statistic or as
 Mann-Whitney's U. A test against a bound and the interval therefore agree: p <= alpha exactly when the bound lies
 outside the interval (Bauer 1972, JASA 67:687). Values equal to the bound count against a difference.
 """
@@ -11,35 +11,35 @@ from typing import NamedTuple
 
 import numpy as np
 
-ALPHA = 0.05  # error of each end of an interval, and of the family of tests
+ALPHA = 0.05  # error rate of each end of an interval, and of the family of tests
 Values = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 class Shift(NamedTuple):
-    """Slowdown of B as a logarithm of the ratio. The ends are None if there are too few launches for ALPHA."""
+    """Slowdown of B as the logarithm of a ratio. The ends are None if there are too few launches for ALPHA."""
 
     value: float  # Hodges-Lehmann estimate
     lo: float | None
     hi: float | None
-    level: float | None  # confidence of each end on its own: that the true value is above lo, that it is below hi
+    level: float | None  # confidence that the true value is above lo; also, on its own, that it is below hi
     p_slower: float  # one-sided, under the hypothesis that the true value is the bound or less
 
 
 def paired(values: Sequence[float], bound: float) -> Shift:
-    """Centre of the launch pairs' values: median of the Walsh averages, signed-rank interval (Tukey 1949)."""
+    """Centre of the launch pairs' values: median of the Walsh averages, with the signed-rank interval (Tukey 1949)."""
     array = np.asarray(values, dtype=np.float64)
     first, second = np.triu_indices(len(array))
     return _shift((array[first] + array[second]) / 2, signed_rank(len(array)), bound)
 
 
 def unpaired(a: Sequence[float], b: Sequence[float], bound: float) -> Shift:
-    """Shift from a to b: median of all differences, Mann-Whitney interval (Hodges and Lehmann 1963)."""
+    """Shift from a to b: median of all differences, with the Mann-Whitney interval (Hodges and Lehmann 1963)."""
     differences = np.subtract.outer(np.asarray(b, dtype=np.float64), np.asarray(a, dtype=np.float64))
     return _shift(differences.ravel(), mann_whitney(len(a), len(b)), bound)
 
 
 def signed_rank(launch_pairs: int) -> Values:
-    """Probability of every value of the signed-rank statistic, 0 to n(n+1)/2: the sum of the ranks with a plus sign."""
+    """Probability of each value, 0 to n(n+1)/2, of the signed-rank statistic: the sum of the ranks with a plus sign."""
     probabilities = np.ones(1)
     for rank in range(1, launch_pairs + 1):
         probabilities = (np.pad(probabilities, (0, rank)) + np.pad(probabilities, (rank, 0))) / 2
@@ -47,11 +47,11 @@ def signed_rank(launch_pairs: int) -> Values:
 
 
 def mann_whitney(a: int, b: int) -> Values:
-    """Probability of every value of U, 0 to a b (the recursion of Mann and Whitney 1947)."""
+    """Probability of each value of U, 0 to a * b, by the recursion of Mann and Whitney (1947)."""
     counts = {(i, j): np.ones(1) for i in range(a + 1) for j in range(b + 1) if not (i and j)}
     for i in range(1, a + 1):
         for j in range(1, b + 1):
-            last_of_a, last_of_b = counts[i - 1, j], counts[i, j - 1]  # the side that has the largest value
+            last_of_a, last_of_b = counts[i - 1, j], counts[i, j - 1]  # by the side of the largest value
             counts[i, j] = np.pad(last_of_a, (j, i * j + 1 - j - len(last_of_a)))
             counts[i, j] += np.pad(last_of_b, (0, i * j + 1 - len(last_of_b)))
     return np.asarray(counts[a, b] / counts[a, b].sum())

@@ -12,8 +12,8 @@ from harness.records import Difference, Measurement
 RESAMPLES = 9999
 CONFIDENCE = 0.95
 POWER = 0.8
-BATCH_VALUES = 10_000_000  # resampled values in memory at once, 80 MB; with several benchmarks it changes the draws
-CACHED_VALUES = 50_000  # the same for one benchmark, whose draws do not depend on it: fits into a processor's cache
+BATCH_VALUES = 10_000_000  # resampled values in memory at once, 80 MB; for several benchmarks it affects the draws
+CACHED_VALUES = 50_000  # for one benchmark, whose draws do not depend on it; fits into a processor's cache
 
 Name = TypeVar("Name", bound=Hashable)
 Values = np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -31,7 +31,7 @@ class Contrast(NamedTuple):
 
 class PValue(NamedTuple):
     value: float
-    exact: bool  # all sign flips were tried; False: a sample of them
+    exact: bool  # True if all sign flips were tried, False if a sample of them was
 
 
 def mean(values: Mapping[str, float]) -> Measurement:
@@ -41,7 +41,7 @@ def mean(values: Mapping[str, float]) -> Measurement:
 
 def means(values: Mapping[Name, Mapping[str, float]]) -> dict[Name, Measurement]:
     """`mean` of several measures of the same queries. They share the draws, which take most of the time."""
-    arrays = {name: _in_order_of_id(per_query) for name, per_query in values.items()}
+    arrays = {name: _by_query_id(per_query) for name, per_query in values.items()}
     intervals = _intervals(list(arrays.values()))
     return {
         name: Measurement(float(array.mean()), *interval)
@@ -52,11 +52,11 @@ def means(values: Mapping[Name, Mapping[str, float]]) -> dict[Name, Measurement]
 def paired_difference(a: Mapping[str, float], b: Mapping[str, float]) -> Difference:
     """Mean of a - b over the queries, with the interval of the paired differences.
 
-    Raises ValueError if a and b do not hold the same queries: a difference over some of them is another number.
+    Raises ValueError if a and b have different queries: a difference over some of them would be another number.
     """
     if a.keys() != b.keys():
-        raise ValueError(f"paired values hold {len(a)} and {len(b)} queries, {len(a.keys() ^ b.keys())} not in both")
-    differences = _in_order_of_id({query_id: value - b[query_id] for query_id, value in a.items()})
+        raise ValueError(f"paired values have {len(a)} and {len(b)} queries, {len(a.keys() ^ b.keys())} not in both")
+    differences = _by_query_id({query_id: value - b[query_id] for query_id, value in a.items()})
     value = float(differences.mean())
     ((lo, hi),) = _intervals([differences])
     return Difference(value, value if lo is None else lo, value if hi is None else hi, len(differences))
@@ -65,14 +65,14 @@ def paired_difference(a: Mapping[str, float], b: Mapping[str, float]) -> Differe
 def contrast(
     differences: Mapping[str, Mapping[str, float]], weights: Mapping[str, float], *, threshold: float
 ) -> Contrast:
-    """The mean of each benchmark's differences, averaged by `weights`, which add up to 1.
+    """Average of the benchmarks' mean differences by `weights`, which add up to 1.
 
     Benchmarks are resampled separately (stratified bootstrap). The percentile interval is widened to the quantiles of t
-    and to the unbiased variance (Hesterberg 2015, The American Statistician 69(4), "expanded percentile"): for few
-    queries the plain interval is too narrow. Reversing all signs mirrors the result exactly, bit by bit.
+    and to the unbiased variance (Hesterberg 2015, The American Statistician 69(4), "expanded percentile"): the
+    plain interval is too narrow for few queries. Reversing all signs mirrors the result exactly, bit by bit.
     """
     names = sorted(differences)
-    arrays, shares = [_in_order_of_id(differences[name]) for name in names], [weights[name] for name in names]
+    arrays, shares = [_by_query_id(differences[name]) for name in names], [weights[name] for name in names]
     value = _weighted(arrays, shares)
     if min(map(len, arrays)) < 2:
         return Contrast(value, None, None, None, None)
@@ -98,9 +98,9 @@ def contrast(
 def sign_flip(differences: Mapping[str, Mapping[str, float]], weights: Mapping[str, float]) -> PValue:
     """Two-sided p-value of the weighted mean, under the hypothesis that each query's difference may have either sign.
 
-    All flips are tried for up to 13 differences that are not zero (2^13 < 9999), otherwise 9999 with a fixed seed.
+    All flips are tried for up to 13 nonzero differences (2^13 < 9999); for more, 9999 are drawn with a fixed seed.
     """
-    arrays = {name: _in_order_of_id(differences[name]) for name in sorted(differences)}
+    arrays = {name: _by_query_id(differences[name]) for name in sorted(differences)}
     terms = np.concatenate([weights[name] * array / len(array) for name, array in arrays.items()])
     terms = terms[terms != 0]
     if len(terms) < 2:
@@ -111,7 +111,7 @@ def sign_flip(differences: Mapping[str, Mapping[str, float]], weights: Mapping[s
     rng = np.random.default_rng(0)
 
     def flipped(size: tuple[int, int]) -> Any:
-        """Flips by the lowest of 32 bits: the same flips as those of `permutation_test`, in a seventh of its time."""
+        """Flips by the lowest of 32 bits: the same flips that `permutation_test` draws, in a seventh of the time."""
         keep = (rng.integers(0, 2**32, size, dtype=np.uint32) & 1).astype(bool)
         return np.where(keep, terms, -terms)
 
@@ -126,7 +126,7 @@ def sign_flip(differences: Mapping[str, Mapping[str, float]], weights: Mapping[s
 
 
 def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
-    """Adjusted p-values: rejecting those below 0.05 gives a false alarm with a probability below 0.05 (Holm 1979)."""
+    """Adjusted p-values: rejecting those below 0.05 keeps the probability of any false alarm below 0.05 (Holm 1979)."""
     adjusted: dict[Name, float] = {}
     highest = 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
@@ -137,16 +137,17 @@ def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
 
 def standardised(differences: Mapping[str, float]) -> float | None:
     """Cohen's d_z, the mean of paired differences over their standard deviation (Lakens 2013); None if that is zero."""
-    array = _in_order_of_id(differences)
+    array = _by_query_id(differences)
     if len(array) < 2 or np.ptp(array) == 0:
         return None
     return float(array.mean() / array.std(ddof=1))
 
 
 def growth(standard_error: float, distance: float) -> float:
-    """Factor of the number of queries at which an interval ends before a bound at `distance` from the true value.
+    """Factor on the number of queries with which an interval ends before a bound at `distance` from the true value.
 
-    With a probability of 80%: n = (z_0.975 + z_0.8)^2 sd^2 / distance^2 (Julious 2004, Statistics in Medicine 23:1921).
+    The probability of that is 80%: n = (z_0.975 + z_0.8)^2 sd^2 / distance^2 (Julious 2004, Statistics in Medicine
+    23:1921).
     """
     return float(((stats.norm.ppf(0.5 + CONFIDENCE / 2) + stats.norm.ppf(POWER)) * standard_error / distance) ** 2)
 
@@ -161,7 +162,7 @@ def letters(names: Sequence[str], distinct: Collection[frozenset[str]]) -> dict[
         split = [group - {name} for group in groups if pair <= group for name in pair]
         groups = [group for group in groups if not pair <= group]
         groups += [new for new in set(split) if not any(new <= group for group in groups)]
-        groups = [group for group in groups if not any(group < other for other in groups)]
+        groups = [group for group in groups if not any(group < larger for larger in groups)]
     groups.sort(key=lambda group: [name not in group for name in names])
     signs = {group: _letter(index) for index, group in enumerate(groups)}
     return {name: "".join(sign for group, sign in signs.items() if name in group) for name in names}
@@ -184,7 +185,7 @@ def _spread(arrays: Sequence[Values], shares: Sequence[float]) -> _Spread | None
     variances = np.array([(share * a.std(ddof=1)) ** 2 / len(a) for a, share in zip(arrays, shares, strict=True)])
     if all(np.ptp(array) == 0 for array in arrays) or not variances.any():
         return None
-    parts = variances / variances.max()  # so that their squares neither vanish nor overflow
+    parts = variances / variances.max()  # scaled so that their squares neither vanish nor overflow
     widening = math.sqrt(parts.sum() / (parts * (sizes - 1) / sizes).sum())
     freedom = parts.sum() ** 2 / (parts**2 / (sizes - 1)).sum()
     return _Spread(math.sqrt(variances.sum()), widening, float(freedom))
@@ -200,15 +201,15 @@ def _orientation(value: float, arrays: Sequence[Values]) -> float:
     return math.copysign(1.0, value or differences[np.flatnonzero(differences)[0]])
 
 
-def _in_order_of_id(values: Mapping[str, float]) -> Values:
+def _by_query_id(values: Mapping[str, float]) -> Values:
     return np.array([value for _, value in sorted(values.items())], dtype=np.float64)
 
 
 def _intervals(arrays: Sequence[Values]) -> list[tuple[float | None, float | None]]:
     """Interval of the mean of each array, with the same draws for all; the arrays have equal lengths."""
     if len(arrays[0]) < 2:
-        return [(None, None)] * len(arrays)  # one query has no spread
-    spread = [array for array in arrays if np.ptp(array)]  # without a spread, scipy warns of a degenerate distribution
+        return [(None, None)] * len(arrays)  # a single query has no spread
+    spread = [array for array in arrays if np.ptp(array)]  # scipy warns about a distribution without a spread
     if not spread:
         return [(float(array[0]), float(array[0])) for array in arrays]
     interval = stats.bootstrap(
@@ -225,6 +226,6 @@ def _intervals(arrays: Sequence[Values]) -> list[tuple[float | None, float | Non
 
 
 def _batch(arrays: Sequence[Values]) -> int:
-    """Resamples to draw at once."""
+    """Number of resamples to draw at once."""
     values = CACHED_VALUES if len(arrays) == 1 else BATCH_VALUES
     return max(1, values // sum(map(len, arrays)))
