@@ -6,6 +6,7 @@ import unicodedata
 MISSING = "-"
 MINUS = "\N{MINUS SIGN}"
 REPLACED = "\N{REPLACEMENT CHARACTER}"
+TAB = "\t"
 JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # parts of words and of emoji
 
 
@@ -69,9 +70,9 @@ def plain(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """The same with its spaces kept, for lines that are aligned."""
+    """The same with its spaces and tabs kept, for lines that are aligned or hold columns."""
     return "".join(REPLACED if _acts(char) else char for char in text)
 
 
 def _acts(char: str) -> bool:
-    return unicodedata.category(char) in ("Cc", "Cf", "Cs") and char not in JOINERS
+    return unicodedata.category(char) in ("Cc", "Cf", "Cs") and char not in JOINERS and char != TAB
