@@ -32,7 +32,7 @@ def ndcg_and_random(queries: int, k: int) -> tuple[Mapping[str, float], Mapping[
                 Score(d, rank, value) for rank, (d, value) in enumerate(zip(doc_ids, values, strict=True), start=1)
             ]
     tied = {q: [Score(score.doc_id, score.rank, 0.0) for score in scored] for q, scored in scores.items()}
-    random = {q: tie_aware_ndcg(tied[q], grades) for q, grades in benchmark.qrels.items()}
+    random = {q: tie_aware_ndcg(tied[q], grades, 10) for q, grades in benchmark.qrels.items()}
     return evaluate(benchmark.qrels, scores).per_query[HEADLINE], random
 
 

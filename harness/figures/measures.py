@@ -79,7 +79,7 @@ def evaluate(qrels: Qrels, scores: Mapping[str, Sequence[Score]], measures: Sequ
         best_first = {query_id: in_order(scored) for query_id, scored in batch}
         judged = {query_id: qrels[query_id] for query_id in best_first if query_id in qrels}
         measured = measure(judged, {query_id: _doc_ids(ranked) for query_id, ranked in best_first.items()}, measures)
-        tie_aware = {query_id: _expected_ndcg(best_first[query_id], judged[query_id], 10) for query_id in judged}
+        tie_aware = {query_id: tie_aware_ndcg(best_first[query_id], judged[query_id], 10) for query_id in judged}
         for name, values in (measured | {TIE_AWARE: tie_aware}).items():
             per_query[name].update(values)
         for ranked in best_first.values():
@@ -128,15 +128,12 @@ def tied_documents(scored: Sequence[Score]) -> int:
     return sum(size for size in Counter(values).values() if size > 1)
 
 
-def tie_aware_ndcg(scored: Iterable[Score], grades: Mapping[str, int], k: int = 10) -> float:
+def tie_aware_ndcg(best_first: Sequence[Score], grades: Mapping[str, int], k: int) -> float:
     """Expected nDCG@k over all orders of tied documents, with linear gain as in trec_eval.
 
-    At each rank of a tied group, the gain is the mean gain of the group (McSherry and Najork, ECIR 2008).
+    At each rank of a tied group, the gain is the mean gain of the group (McSherry and Najork, ECIR 2008). The scores
+    are in the order of `in_order`.
     """
-    return _expected_ndcg(in_order(scored), grades, k)
-
-
-def _expected_ndcg(best_first: Sequence[Score], grades: Mapping[str, int], k: int) -> float:
     ideal = _ideal(grades, k)
     if ideal == 0:
         return 0.0
