@@ -1,4 +1,4 @@
-"""The load generator sends on schedule, writes down what it saw, and hides no waiting."""
+"""The load generator sends on schedule, records every answer and includes all waiting time."""
 
 import gc
 import itertools
@@ -19,7 +19,7 @@ from harness.latency.load import Load, Request, Target, Timing, Window, perform,
 
 
 class Scripted(Engine):
-    """Answers with what a function gives for the call's number, and remembers the calls."""
+    """Answers every call with a function of its number and records the calls."""
 
     def __init__(self, answer: Callable[[int], float] = lambda number: 1.0, sleep_s: float = 0.0) -> None:
         super().__init__(Options())
@@ -41,7 +41,7 @@ class Scripted(Engine):
 
 def requests(count: int, size: int = 2) -> list[Request]:
     return [
-        Request(f"q{number}", [Pair(f"query {number}", f"text {place}") for place in range(size)])
+        Request(f"q{number}", [Pair(f"query {number}", f"text {index}") for index in range(size)])
         for number in range(count)
     ]
 
@@ -52,17 +52,17 @@ def measured(engine: Engine, load: Load, *, concurrent: bool = False) -> list[Ti
     return timings
 
 
-def single_stream(engine: Engine, asked: Sequence[Request]) -> list[Timing]:
-    return measured(engine, Load("single-stream", asked))
+def single_stream(engine: Engine, load_requests: Sequence[Request]) -> list[Timing]:
+    return measured(engine, Load("single-stream", load_requests))
 
 
 def server(
-    engine: Engine, asked: Sequence[Request], due_s: Sequence[float], workers: int, *, concurrent: bool = True
+    engine: Engine, load_requests: Sequence[Request], due_s: Sequence[float], workers: int, *, concurrent: bool = True
 ) -> list[Timing]:
-    return measured(engine, Load("server", asked, due_s, workers), concurrent=concurrent)
+    return measured(engine, Load("server", load_requests, due_s, workers), concurrent=concurrent)
 
 
-def test_single_stream_asks_for_one_query_after_the_other() -> None:
+def test_single_stream_sends_one_query_after_the_other() -> None:
     engine = Scripted(sleep_s=0.001)
     timings = single_stream(engine, requests(5))
     assert [timing.query_id for timing in timings] == ["q0", "q1", "q2", "q3", "q4"]
@@ -79,7 +79,7 @@ def test_offline_is_one_call_with_every_pair_in_order() -> None:
     assert (timing.query_id, timing.pairs) == ("", 12)
 
 
-def test_a_server_gets_each_request_once_and_none_before_its_time() -> None:
+def test_every_request_of_the_server_scenario_is_sent_once_and_not_early() -> None:
     due_s = schedule(60, 600, "poisson", seed=3)
     timings = server(Scripted(), requests(60), due_s, 8)
     assert sorted(timing.query_id for timing in timings) == sorted(request.query_id for request in requests(60))
@@ -88,8 +88,8 @@ def test_a_server_gets_each_request_once_and_none_before_its_time() -> None:
     assert {timing.query_id: timing.scheduled_s for timing in timings} == {f"q{n}": due_s[n] for n in range(60)}
 
 
-def test_waiting_behind_a_slow_answer_is_part_of_the_latency() -> None:
-    """Coordinated omission: one worker, answers of 20 ms, all due at once. The n-th answer takes n times 20 ms."""
+def test_waiting_behind_a_slow_answer_counts_as_latency() -> None:
+    """Coordinated omission: one worker, answers of 20 ms, all due at once; the n-th answer takes n times 20 ms."""
     timings = server(Scripted(sleep_s=0.02), requests(5), [0.0] * 5, 1)
     for number, timing in enumerate(timings, 1):
         assert timing.response_s >= 0.02 * number
@@ -97,20 +97,20 @@ def test_waiting_behind_a_slow_answer_is_part_of_the_latency() -> None:
         assert timing.delay_s >= 0.02 * (number - 1)
 
 
-def test_the_queue_of_an_engine_that_takes_one_call_at_a_time_is_its_own_and_no_delay_of_the_generator() -> None:
+def test_the_queue_of_a_serial_engine_counts_as_service_and_not_as_delay() -> None:
     engine = Scripted(sleep_s=0.02)
     timings = server(engine, requests(4), [0.0, 0.0, 0.01, 0.5], 1, concurrent=False)
     assert engine.most_inside == 1
-    assert [timing.delay_s for timing in timings[1:3]] == [0.0, 0.0]  # each stood in the queue in time
+    assert [timing.delay_s for timing in timings[1:3]] == [0.0, 0.0]  # both entered the queue on time
     assert timings[1].service_s >= 0.04 - timings[0].delay_s and timings[2].service_s >= 0.05 - timings[0].delay_s
-    assert timings[3].sent_s >= 0.5 and timings[3].service_s >= 0.02  # nobody before it: it is sent when it is due
+    assert timings[3].sent_s >= 0.5 and timings[3].service_s >= 0.02  # the queue is empty, so it is sent when it is due
     assert [timing.response_s for timing in timings] == pytest.approx(
         [timing.delay_s + timing.service_s for timing in timings]
     )
 
 
-def test_an_engine_that_takes_one_call_at_a_time_is_called_in_the_thread_that_measures() -> None:
-    """A second thread would have to wake up beside the engine's own, and be late."""
+def test_a_serial_engine_is_called_in_the_measuring_thread() -> None:
+    """A second thread would have to wake up beside those of the engine and would be late."""
     seen: set[int] = set()
 
     class Watching(Scripted):
@@ -122,8 +122,8 @@ def test_an_engine_that_takes_one_call_at_a_time_is_called_in_the_thread_that_me
     assert seen == {threading.get_ident()}
 
 
-def test_a_concurrent_engine_gets_several_calls_at_a_time() -> None:
-    together = threading.Barrier(3, timeout=30)  # breaks unless three calls are inside at once
+def test_a_concurrent_engine_gets_overlapping_calls() -> None:
+    together = threading.Barrier(3, timeout=30)  # breaks unless three calls overlap
 
     class Meeting(Scripted):
         def score(self, pairs: Sequence[Pair]) -> list[float]:
@@ -134,22 +134,23 @@ def test_a_concurrent_engine_gets_several_calls_at_a_time() -> None:
     assert [timing.error for timing in timings] == [None] * 3
 
 
-def test_tokens_are_those_of_the_request_where_calls_do_not_overlap() -> None:
-    for concurrent, tokens in ((False, 8), (True, None)):  # two words in each of two queries and of two documents
+def test_tokens_are_counted_per_request_only_without_overlapping_calls() -> None:
+    # Two pairs, each of two words in the query and two in the document.
+    for concurrent, tokens in ((False, 8), (True, None)):
         timings = server(Fake(FakeOptions()), requests(6), [0.0] * 6, 3, concurrent=concurrent)
         assert {timing.tokens for timing in timings} == {tokens}
     assert {timing.tokens for timing in single_stream(Scripted(), requests(2))} == {None}  # counts nothing
 
 
-def test_a_request_that_fails_is_a_timing_with_its_error() -> None:
+def test_a_failed_request_is_a_timing_with_its_error() -> None:
     def answer(number: int) -> float:
         if number == 1:
-            raise ScoringFailed("the server said 503")
+            raise ScoringFailed("the server answered 503")
         return math.nan if number == 2 else 1.0
 
     timings = single_stream(Scripted(answer), requests(4))
     assert [timing.error is None for timing in timings] == [True, False, False, True]
-    assert timings[1].error == "the server said 503"
+    assert timings[1].error == "the server answered 503"
     assert "expected a finite number" in str(timings[2].error)
     assert timings[1].tokens is None
 
@@ -166,41 +167,41 @@ def test_a_fault_in_an_engine_ends_the_measurement_and_is_raised() -> None:
     assert len(engine.calls) < 500
 
 
-class Telling(Scripted):
-    """Says of each call that its answer began 5 ms before it was whole, and took 7 tokens."""
+class ReportingEngine(Scripted):
+    """Reports for every call that the first byte came 5 ms before the end and that it took 7 tokens."""
 
     def last_call(self) -> Call:
         return Call(time.perf_counter() - 0.005, 7)
 
 
-def test_what_an_engine_tells_of_a_call_is_recorded_on_the_measurements_clock() -> None:
-    (timing,) = server(Telling(sleep_s=0.02), requests(1), [0.0], 1)
+def test_the_first_byte_and_tokens_that_an_engine_reports_are_recorded() -> None:
+    (timing,) = server(ReportingEngine(sleep_s=0.02), requests(1), [0.0], 1)
     assert timing.tokens == 7
     assert timing.first_byte_s is not None and timing.sent_s < timing.first_byte_s < timing.done_s
 
 
-def test_a_request_without_scores_has_no_first_byte_of_an_earlier_one() -> None:
+def test_a_failed_request_does_not_inherit_the_first_byte_of_an_earlier_one() -> None:
     def answer(number: int) -> float:
         return 1.0 if number == 0 else math.nan
 
-    whole, failed = single_stream(Telling(answer, sleep_s=0.02), requests(2))
+    whole, failed = single_stream(ReportingEngine(answer, sleep_s=0.02), requests(2))
     assert whole.first_byte_s is not None
     assert (failed.first_byte_s, failed.tokens) == (None, None)
 
 
-def test_constant_arrivals_are_evenly_spaced_from_zero_on() -> None:
+def test_constant_arrivals_are_evenly_spaced_from_zero() -> None:
     assert schedule(4, 8, "constant", seed=5) == [0.0, 0.125, 0.25, 0.375]
 
 
 def test_poisson_arrivals_have_independent_exponential_gaps() -> None:
     due_s = schedule(4000, 20, "poisson", seed=1)
     gaps_s = [after - before for before, after in zip([0.0, *due_s], due_s, strict=False)]
-    assert stats.kstest(gaps_s, "expon", args=(0, 1 / 20)).pvalue > 0.01  # a fixed seed: always the same draw
+    assert stats.kstest(gaps_s, "expon", args=(0, 1 / 20)).pvalue > 0.01  # the fixed seed makes it reproducible
     assert due_s[-1] != 4000 / 20  # not rescaled
 
 
 @given(count=st.integers(0, 200), rate=st.floats(0.01, 1e4), seed=st.integers(0, 2**32))
-def test_a_schedule_only_grows_and_depends_on_its_seed_alone(count: int, rate: float, seed: int) -> None:
+def test_a_schedule_is_sorted_and_depends_only_on_its_seed(count: int, rate: float, seed: int) -> None:
     due_s = schedule(count, rate, "poisson", seed)
     assert len(due_s) == count and due_s == sorted(due_s) and min(due_s, default=0) >= 0
     assert due_s == schedule(count, rate, "poisson", seed)
@@ -208,7 +209,7 @@ def test_a_schedule_only_grows_and_depends_on_its_seed_alone(count: int, rate: f
         assert due_s != schedule(count, rate, "poisson", seed + 1)
 
 
-def test_garbage_collection_is_frozen_while_measuring_and_free_again_afterwards() -> None:
+def test_garbage_collection_is_frozen_while_measuring_and_restored_afterwards() -> None:
     interval_s = sys.getswitchinterval()
     with pytest.raises(KeyboardInterrupt), steady():
         assert gc.get_freeze_count() > 1000
@@ -225,12 +226,12 @@ def test_garbage_collection_is_frozen_while_measuring_and_free_again_afterwards(
     rate=st.floats(0.1, 1e4),
     seed=st.integers(0, 2**32),
 )
-def test_the_shares_of_all_processes_are_the_one_schedule(
+def test_the_shares_of_all_processes_add_up_to_the_schedule(
     count: int, workers: int, of: int, rate: float, seed: int
 ) -> None:
     whole = Load("server", requests(count), schedule(count, rate, "poisson", seed), workers)
     shares = [whole.share(number, of) for number in range(of)]
-    sent = [each for share in shares for each in zip(share.due_s, share.requests, strict=True)]
+    sent = [request for share in shares for request in zip(share.due_s, share.requests, strict=True)]
     assert sorted(sent) == sorted(zip(whole.due_s, whole.requests, strict=True))
     assert sum(share.workers for share in shares) == workers
     assert max(share.workers for share in shares) - min(share.workers for share in shares) <= 1
@@ -242,26 +243,26 @@ def answer_at(done_s: float) -> Timing:
 
 @pytest.mark.parametrize(
     ("least_s", "counted"),
-    [(0.0, [4.0, 5.0, 6.0, 7.0, 8.0]), (6.0, [4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0])],  # 5 of them, or 6 s
+    [(0.0, [4.0, 5.0, 6.0, 7.0, 8.0]), (6.0, [4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0])],  # 5 answers, or 6 s
 )
-def test_a_window_passes_over_the_ramp_and_closes_when_it_has_enough(least_s: float, counted: list[float]) -> None:
-    found: list[Timing] = []
+def test_a_window_skips_the_ramp_and_closes_with_enough_answers(least_s: float, counted: list[float]) -> None:
+    kept: list[Timing] = []
     stop = threading.Event()
-    window = Window(3, 5, least_s, found.append, stop)
+    window = Window(3, 5, least_s, kept.append, stop)
     for number in range(1, 20):
         assert stop.is_set() == (number > counted[-1])
         window.add(answer_at(float(number)))
-    assert [timing.done_s for timing in found] == counted
+    assert [timing.done_s for timing in kept] == counted
 
 
-def test_a_closed_loop_keeps_its_requests_under_way_and_its_window_holds_no_start_and_no_end() -> None:
-    engine, found, stop = Scripted(sleep_s=0.005), list[Timing](), threading.Event()
-    window = Window(8, 40, 0.0, found.append, stop)
+def test_a_closed_loop_keeps_its_requests_open_and_its_window_excludes_start_and_end() -> None:
+    engine, kept, stop = Scripted(sleep_s=0.005), list[Timing](), threading.Event()
+    window = Window(8, 40, 0.0, kept.append, stop)
     perform(Target(engine, concurrent=True), Load("closed", requests(3), workers=4), window.add, stop)
     assert engine.most_inside == 4
-    assert len(found) == 40 and {timing.query_id for timing in found} == {"q0", "q1", "q2"}  # they begin again
-    assert all(timing.delay_s == 0 for timing in found)  # due when the one before was answered
-    assert 48 <= len(engine.calls) <= 52  # the ramp, the window, and what was under way at its end
+    assert len(kept) == 40 and {timing.query_id for timing in kept} == {"q0", "q1", "q2"}  # the queries repeat
+    assert all(timing.delay_s == 0 for timing in kept)  # a request is due when the previous one was answered
+    assert 48 <= len(engine.calls) <= 52  # the ramp, the window and the requests still open at its end
 
 
 def test_a_fault_in_a_closed_loop_is_raised() -> None:

@@ -1,4 +1,4 @@
-"""A machine's record holds what a time depends on, and two records say in which of it they differ."""
+"""A machine's record holds everything that a time depends on; two records can be compared field by field."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ GIT = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": 
 
 
 class StandIn(ModuleType):
-    """NVML with two GPUs, the second of which tells little."""
+    """NVML with two GPUs; the second reports few figures."""
 
     class NVMLError(Exception):
         pass
@@ -62,7 +62,7 @@ def write(path: Path, text: str) -> None:
 
 
 @pytest.mark.usefixtures("gpus")
-def test_a_record_holds_each_gpus_limits_and_none_for_what_it_does_not_tell() -> None:
+def test_a_record_holds_the_limits_of_every_gpu_and_none_for_missing_ones() -> None:
     record = machine.record()
     assert record["gpu"] == "NVIDIA H100, NVIDIA L4"
     assert (record["gpu_driver"], record["gpu_driver_major"], record["gpu_cuda"]) == ("570.124.06", "570", "12.8")
@@ -71,7 +71,7 @@ def test_a_record_holds_each_gpus_limits_and_none_for_what_it_does_not_tell() ->
     assert record["gpu_application_mhz"] == [None, None]
 
 
-def test_without_a_driver_a_record_knows_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_driver_a_record_holds_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = StandIn("pynvml")
 
     def refuse() -> None:
@@ -83,7 +83,7 @@ def test_without_a_driver_a_record_knows_no_gpu(monkeypatch: pytest.MonkeyPatch)
     assert (record["gpu"], record["gpu_driver_major"], record["gpu_power_limit_w"]) == ("none", None, None)
 
 
-def test_the_commit_is_that_of_the_checkout_and_says_whether_files_were_changed(
+def test_the_commit_of_the_checkout_is_marked_when_files_were_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "PROJECT", tmp_path)
@@ -95,20 +95,20 @@ def test_the_commit_is_that_of_the_checkout_and_says_whether_files_were_changed(
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert machine.record()["commit"] == commit.stdout.strip()
-    write(tmp_path / "new", "not of the project yet")
+    write(tmp_path / "new", "an untracked file")
     assert machine.record()["commit"] == commit.stdout.strip()
     write(tmp_path / "file", "two")
     assert machine.record()["commit"] == commit.stdout.strip() + "+"
 
 
-def test_a_record_differs_in_nothing_from_itself() -> None:
+def test_a_record_does_not_differ_from_itself() -> None:
     assert machine.comparable(machine.record(), machine.record()) == ()
 
 
-def test_records_differ_in_what_decides_a_time() -> None:
-    one = {"cpu": "A", "cores": "2", "versions": {"torch": "2.13", "numpy": "2"}}
-    other = {"cpu": "B", "cores": "2", "governor": "powersave", "versions": {"torch": "2.14", "numpy": "2", "x": "1"}}
-    assert machine.comparable(one, other) == (
+def test_differences_that_affect_a_time_are_listed() -> None:
+    first = {"cpu": "A", "cores": "2", "versions": {"torch": "2.13", "numpy": "2"}}
+    second = {"cpu": "B", "cores": "2", "governor": "powersave", "versions": {"torch": "2.14", "numpy": "2", "x": "1"}}
+    assert machine.comparable(first, second) == (
         ("cpu", "A", "B"),
         ("governor", None, "powersave"),
         ("version of torch", "2.13", "2.14"),
@@ -125,11 +125,11 @@ def test_records_differ_in_what_decides_a_time() -> None:
         ("versions", {"crispbench": "9", "mteb": "9"}),
     ],
 )
-def test_records_may_differ_in_what_does_not_decide_a_time(field: str, value: Any) -> None:
+def test_differences_that_do_not_affect_a_time_are_ignored(field: str, value: Any) -> None:
     assert machine.comparable({"cpu": "A"}, {"cpu": "A", field: value}) == ()
 
 
 @pytest.mark.usefixtures("gpus")
-def test_the_fingerprint_of_a_store_has_no_field_that_a_record_adds() -> None:
-    """With another field, an update of this program would refuse to resume every earlier run."""
+def test_the_fingerprint_of_a_store_has_only_its_six_fields() -> None:
+    """An additional field would make an update of this program refuse to resume every earlier run."""
     assert machine.machine().document().keys() == {"system", "cpu", "cores", "memory_gib", "gpu", "gpu_driver"}

@@ -1,4 +1,4 @@
-"""mteb's tasks as benchmarks: over a real download from a hub on loopback, and over tasks made in a test."""
+"""mteb's tasks as benchmarks: downloaded from a hub on loopback, or made in the test."""
 
 import json
 import os
@@ -20,15 +20,15 @@ from tests.hub import MAIN, Hub
 
 ROOT = Path(__file__).parents[1]
 TASKS = {"SciFact": "scifact", "NFCorpus": "nfcorpus", "ArguAna": "arguana"}
-QUERIES = {"SciFact": {"queries": 12}, "NFCorpus": {}, "ArguAna": {"queries": 12}}  # none: all 323 of them
+QUERIES = {"SciFact": {"queries": 12}, "NFCorpus": {}, "ArguAna": {"queries": 12}}  # no limit means all 323
 
 pytestmark = [
     pytest.mark.skipif(find_spec("mteb") is None, reason="mteb is not installed: pip install 'crispbench[mteb]'"),
-    pytest.mark.filterwarnings("default::DeprecationWarning", "default::FutureWarning"),  # of mteb's own imports
+    pytest.mark.filterwarnings("default::DeprecationWarning", "default::FutureWarning"),  # mteb's imports raise them
 ]
 
 
-# --- a hub on loopback, its own cache, another process
+# A hub on loopback, a separate cache, a separate process
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def hub(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 @pytest.fixture(scope="module")
 def warm(hub: Hub, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a cache that one run has filled, and that run: every task by mteb and from its BEIR folder."""
+    """A folder with a run and the cache that it filled: every task by mteb and from its BEIR folder."""
     folder = tmp_path_factory.mktemp("warm")
     benchmarks: list[dict[str, Any]] = [{"source": "mteb", "name": task, **QUERIES[task]} for task in TASKS]
     for task, name in TASKS.items():
@@ -63,9 +63,9 @@ def warm(hub: Hub, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def run(
     folder: Path, benchmarks: list[dict[str, Any]], *, cache: Path, endpoint: str = "", offline: bool = False
 ) -> "subprocess.CompletedProcess[str]":
-    """`crispbench run` in a process of its own: the hub's address and cache are read when it starts.
+    """`crispbench run` in a separate process, because the hub's address and cache are read at its start.
 
-    BM25 finds the candidates; the fake engine's scores change with every character of a query or a document.
+    BM25 retrieves the candidates; the fake engine's scores change with every character of a query or a document.
     """
     config = {"name": "hub", "engines": {"words": {"kind": "fake"}}, "candidates": {"k": 20}, "benchmarks": benchmarks}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
@@ -99,7 +99,7 @@ def test_a_task_of_mteb_and_its_beir_folder_give_identical_measures(warm: Path, 
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_same_content_has_the_same_hash_whichever_way_it_came(warm: Path, task: str) -> None:
+def test_the_same_content_has_the_same_hash_from_mteb_and_from_a_folder(warm: Path, task: str) -> None:
     by_mteb, from_folder = manifest(warm)[task], manifest(warm)[TASKS[task]]
     path, _, rest = by_mteb["revision"].partition("+")
     assert path.startswith(f"mteb/{TASKS[task]}@")
@@ -109,13 +109,13 @@ def test_the_same_content_has_the_same_hash_whichever_way_it_came(warm: Path, ta
     assert by_mteb["remove_self"] == (task == "ArguAna")
 
 
-def test_the_task_was_downloaded_at_the_revision_that_mteb_pins(warm: Path, hub: Hub) -> None:
+def test_a_task_is_downloaded_at_the_revision_that_mteb_pins(warm: Path, hub: Hub) -> None:
     (revision,) = {manifest(warm)["NFCorpus"]["revision"].partition("@")[2].partition("+")[0]}
     assert len(revision) == 40 and revision != MAIN
-    assert any("nfcorpus" in asked and revision in asked and "corpus.jsonl" in asked for asked in hub.asked)
+    assert any("nfcorpus" in request and revision in request and "corpus.jsonl" in request for request in hub.asked)
 
 
-def test_a_task_that_was_run_in_full_is_exported_to_mteb_and_a_sample_of_one_is_not(warm: Path, tmp_path: Path) -> None:
+def test_only_a_task_that_was_run_in_full_is_exported_to_mteb(warm: Path, tmp_path: Path) -> None:
     import mteb
 
     exported = export_mteb(warm / "out", tmp_path)
@@ -123,12 +123,12 @@ def test_a_task_that_was_run_in_full_is_exported_to_mteb_and_a_sample_of_one_is_
         "words on SciFact: left out, a file of mteb cannot represent '12 of 300 queries'",
         "words on ArguAna: left out, a file of mteb cannot represent '12 of 1406 queries'",
     ]
-    results = {result.task_name: result for result in map(mteb.TaskResult.from_disk, exported.files)}
-    found = results["NFCorpus"]
-    assert found.dataset_revision == mteb.get_task("NFCorpus").metadata.revision
-    assert found.scores["test"][0]["languages"] == ["eng-Latn"]
-    assert found.main_score == pytest.approx(measures(warm)["NFCorpus"]["measures"]["nDCG@10"]["value"], abs=1e-6)
-    assert found.main_score == results["nfcorpus"].main_score
+    results = {loaded.task_name: loaded for loaded in map(mteb.TaskResult.from_disk, exported.files)}
+    result = results["NFCorpus"]
+    assert result.dataset_revision == mteb.get_task("NFCorpus").metadata.revision
+    assert result.scores["test"][0]["languages"] == ["eng-Latn"]
+    assert result.main_score == pytest.approx(measures(warm)["NFCorpus"]["measures"]["nDCG@10"]["value"], abs=1e-6)
+    assert result.main_score == results["nfcorpus"].main_score
 
 
 def test_a_warm_cache_needs_no_network(warm: Path, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_warm_cache_needs_no_network(warm: Path, tmp_path: Path) -> None:
     assert manifest(tmp_path)["NFCorpus"]["revision"] == manifest(warm)["NFCorpus"]["revision"]
 
 
-def test_a_cold_cache_without_network_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
+def test_a_cold_cache_without_network_is_an_error_of_one_line_with_the_next_step(tmp_path: Path) -> None:
     ran = run(tmp_path, [{"source": "mteb", "name": "NFCorpus"}], cache=tmp_path / "cold", offline=True)
     assert ran.returncode == 2
     assert ran.stderr.splitlines() == [
@@ -149,7 +149,7 @@ def test_a_cold_cache_without_network_is_one_line_that_says_what_to_do(tmp_path:
     assert not (tmp_path / "out").exists()
 
 
-# --- tasks made here
+# Tasks made in the test
 
 
 CORPUS = [
@@ -198,7 +198,7 @@ def task(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return add
 
 
-def test_titles_and_texts_are_joined_as_mteb_joins_them_and_null_is_empty(task: Callable[..., None]) -> None:
+def test_titles_and_texts_are_joined_as_in_mteb_and_null_is_empty(task: Callable[..., None]) -> None:
     task()
     made = load("mteb", {"name": "Made"})
     assert dict(made.documents) == {"d1": "Cats purr", "d2": "dogs bark", "d3": "birds sing"}
@@ -209,16 +209,16 @@ def test_titles_and_texts_are_joined_as_mteb_joins_them_and_null_is_empty(task: 
     assert made.warnings == ()
 
 
-def test_mteb_says_whether_a_querys_own_document_is_dropped_unless_the_config_does(task: Callable[..., None]) -> None:
+def test_mteb_decides_whether_the_query_itself_is_removed_unless_the_config_does(task: Callable[..., None]) -> None:
     task(ignore=True)
     assert load("mteb", {"name": "Made"}).remove_self
     assert not load("mteb", {"name": "Made", "remove_self": False}).remove_self
 
 
-def test_a_task_with_several_subsets_wants_one_and_lists_them(task: Callable[..., None]) -> None:
+def test_a_task_with_several_subsets_requires_one_and_lists_them(task: Callable[..., None]) -> None:
     task(subsets={"de": ["deu-Latn"], "zh": ["cmn-Hans"], "bn": ["ben-Beng"]})
-    for options, said in (({}, "needs a `subset`"), ({"subset": "fr"}, "has no subset 'fr'")):
-        with pytest.raises(BenchmarkError, match=f"Made {said}; it has de, zh, bn$"):
+    for options, message in (({}, "needs a `subset`"), ({"subset": "fr"}, "has no subset 'fr'")):
+        with pytest.raises(BenchmarkError, match=f"Made {message}; it has de, zh, bn$"):
             load("mteb", {"name": "Made", **options})
     german = load("mteb", {"name": "Made", "subset": "de"})
     assert (german.name, german.analysis) == ("Made.de", "german")
@@ -226,13 +226,13 @@ def test_a_task_with_several_subsets_wants_one_and_lists_them(task: Callable[...
     assert (chinese.name, chinese.analysis) == ("Made in Chinese", "chinese")
 
 
-def test_a_split_that_mteb_does_not_evaluate_is_an_error_that_lists_those_it_does(task: Callable[..., None]) -> None:
+def test_an_unknown_split_is_refused_with_the_list_of_splits(task: Callable[..., None]) -> None:
     task()
     with pytest.raises(BenchmarkError, match=r"Made has no split 'test'; it has dev$"):
         load("mteb", {"name": "Made", "split": "test"})
 
 
-def test_the_tasks_own_candidates_are_handed_on_in_their_order(task: Callable[..., None]) -> None:
+def test_candidates_of_a_task_keep_their_order(task: Callable[..., None]) -> None:
     task(top_ranked={"q1": ["d3", "d1", "d3"]})
     made = load("mteb", {"name": "Made"})
     assert made.candidates == {"q1": ("d3", "d1"), "q2": ()}
@@ -240,7 +240,7 @@ def test_the_tasks_own_candidates_are_handed_on_in_their_order(task: Callable[..
     assert load("mteb", {"name": "Made", "queries": 1}).candidates in ({"q1": ("d3", "d1")}, {"q2": ()})
 
 
-def test_instructions_and_conversations_reach_the_engine_as_mteb_gives_them(task: Callable[..., None]) -> None:
+def test_instructions_and_conversations_become_part_of_the_query_as_in_mteb(task: Callable[..., None]) -> None:
     task(queries=[{**row, "instruction": "Be exact."} for row in QUESTIONS])
     assert load("mteb", {"name": "Made"}).queries["q1"] == "who purrs Be exact."
     turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]
@@ -256,20 +256,20 @@ def test_a_judged_query_without_a_text_is_left_out_and_named(task: Callable[...,
 
 
 @pytest.mark.parametrize(
-    ("parts", "said"),
+    ("parts", "message"),
     [
         ({"corpus": [*CORPUS, {"id": "d1", "title": "", "text": "other"}]}, "document id 'd1' has two different texts"),
         ({"top_ranked": {"q1": ["d1", "d7"]}}, "candidate 'd7' of query 'q1' is not in the corpus"),
         ({"qrels": {"q1": {"d1": 0}}}, "no grade above 0 for any of 1 queries"),
     ],
 )
-def test_data_that_cannot_be_right_is_an_error(task: Callable[..., None], parts: dict[str, Any], said: str) -> None:
+def test_contradictory_data_is_an_error(task: Callable[..., None], parts: dict[str, Any], message: str) -> None:
     task(**parts)
-    with pytest.raises(BenchmarkError, match=said):
+    with pytest.raises(BenchmarkError, match=message):
         load("mteb", {"name": "Made"})
 
 
-def test_a_document_that_is_there_twice_with_one_text_counts_once(task: Callable[..., None]) -> None:
+def test_a_document_that_occurs_twice_with_one_text_counts_once(task: Callable[..., None]) -> None:
     task(corpus=[*CORPUS, CORPUS[0]])
     made = load("mteb", {"name": "Made"})
     assert len(made.documents) == 3
@@ -277,7 +277,7 @@ def test_a_document_that_is_there_twice_with_one_text_counts_once(task: Callable
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("NFcorpus", "mteb has no task 'NFcorpus'; similar are NFCorpus, "),
         ("zzzzzzzz", "mteb has no task 'zzzzzzzz'; none of its .* has a similar name"),
@@ -286,8 +286,8 @@ def test_a_document_that_is_there_twice_with_one_text_counts_once(task: Callable
         ("MSCOCOT2IRetrieval", "of type Any2AnyRetrieval on text, image; expected"),
     ],
 )
-def test_a_name_that_is_no_text_retrieval_or_reranking_is_answered_with_what_is(name: str, said: str) -> None:
-    with pytest.raises(BenchmarkError, match=said):
+def test_a_name_of_another_kind_of_task_is_refused_with_the_expected_kinds(name: str, message: str) -> None:
+    with pytest.raises(BenchmarkError, match=message):
         load("mteb", {"name": name})
 
 
@@ -297,10 +297,10 @@ def test_without_mteb_the_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) 
         load("mteb", {"name": "NFCorpus"})
 
 
-# --- parts
+# Parts
 
 
-def test_stored_documents_are_a_mapping_whatever_the_size_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_documents_are_a_mapping_for_any_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     from datasets import Dataset
 
     rows = [{"id": str(i % 7), "title": f"t{i % 7}", "text": f"text {i % 7}"} for i in range(11)]
@@ -330,7 +330,7 @@ def test_a_corpus_without_titles_has_texts_only() -> None:
         (["deu-Latn", "fra-Latn"], "german"),
     ],
 )  # fmt: skip
-def test_a_language_has_its_analysis(languages: list[str], analysis: str) -> None:
+def test_a_language_determines_its_analysis(languages: list[str], analysis: str) -> None:
     assert analysis_of(languages) == analysis
 
 
@@ -340,7 +340,7 @@ def test_every_language_has_an_analysis_that_bm25_knows() -> None:
     assert set(ANALYSES.values()) <= set(names())
 
 
-def test_a_cached_copy_of_another_revision_is_told(task: Callable[..., None]) -> None:
+def test_a_cached_copy_of_another_revision_causes_a_warning(task: Callable[..., None]) -> None:
     from types import SimpleNamespace
 
     from harness.benchmarks.mteb import _revision_warning

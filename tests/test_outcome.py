@@ -1,4 +1,4 @@
-"""What verbs conclude, the exit codes of conclusions, and the common form of every verb."""
+"""The outcomes of verbs, their exit codes, and the common form of every verb."""
 
 import importlib
 import inspect
@@ -27,13 +27,13 @@ VERBS = {
 }
 
 
-def test_exit_codes_are_those_that_the_documentation_promises() -> None:
+def test_exit_codes_are_the_documented_ones() -> None:
     assert {outcome.value: outcome.exit_code for outcome in Outcome} == {
         "pass": 0, "regression": 1, "fail": 1, "inconclusive": 3, "not comparable": 4, "invalid": 5, "incomplete": 5,
     }  # fmt: skip
 
 
-def test_a_regression_decides_a_whole_and_nothing_known_decides_nothing() -> None:
+def test_the_worst_outcome_decides_and_missing_outcomes_decide_nothing() -> None:
     assert worst(Outcome) == Outcome.REGRESSION
     assert worst([Outcome.PASS, None, Outcome.INCONCLUSIVE]) == Outcome.INCONCLUSIVE
     assert worst([Outcome.INVALID, Outcome.FAIL]) == Outcome.FAIL
@@ -41,9 +41,7 @@ def test_a_regression_decides_a_whole_and_nothing_known_decides_nothing() -> Non
 
 
 @pytest.mark.parametrize(("module", "verb"), VERBS.items())
-def test_a_verb_is_a_function_of_its_name_with_options_that_have_defaults_and_keywords_for_out_and_say(
-    module: str, verb: str
-) -> None:
+def test_every_verb_is_a_function_with_typed_options_and_a_typed_result(module: str, verb: str) -> None:
     function = getattr(importlib.import_module(module), verb)
     parameters = inspect.signature(function).parameters.values()
     positional = [parameter for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
@@ -62,7 +60,7 @@ def test_a_verb_is_a_function_of_its_name_with_options_that_have_defaults_and_ke
     assert {"report", "lines"} & set(dir(result))
 
 
-def test_a_package_holds_only_a_docstring_in_its_first_file() -> None:
+def test_the_first_file_of_a_package_holds_only_a_docstring() -> None:
     for room in ("run", "compare", "latency", "probe", "verbs"):
         lines = (ROOT / "harness" / room / "__init__.py").read_text(encoding="utf-8").splitlines()
         assert len(lines) == 1 and lines[0].startswith('"""')

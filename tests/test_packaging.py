@@ -1,4 +1,4 @@
-"""The wheel holds what an installation needs, also outside of a checkout."""
+"""The wheel holds everything that an installation needs outside of a checkout."""
 
 import subprocess
 import sys
@@ -46,7 +46,7 @@ def test_the_wheel_holds_the_html_page_and_no_tests(installed: Path) -> None:
     assert {name.split("/")[0].split("-")[0] for name in names} == {"crispbench", "engines", "harness"}
 
 
-def test_type_checkers_see_the_annotations_of_every_package_of_the_wheel(installed: Path) -> None:
+def test_every_package_of_the_wheel_has_its_type_marker(installed: Path) -> None:
     assert all((installed / package / "py.typed").is_file() for package in ("crispbench", "engines", "harness"))
 
 
@@ -55,7 +55,7 @@ def test_the_wheel_has_the_version_that_the_package_states(installed: Path) -> N
     assert folder.name == f"crispbench-{crispbench.__version__}.dist-info"
 
 
-def test_python_m_crispbench_is_the_command(installed: Path) -> None:
+def test_python_m_crispbench_runs_the_command(installed: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "crispbench", "--help"],
         cwd=installed,

@@ -1,4 +1,4 @@
-"""The side-by-side speed run (perf/peers.py) without the peers: figures, processes, and one run of our engine alone."""
+"""The side-by-side speed run (perf/peers.py) without the peers: figures, processes, a run of our engine alone."""
 
 import json
 import os
@@ -27,7 +27,7 @@ PAIRS = [Pair("a query", "short"), Pair("a query", "a longer document")]
 
 @pytest.fixture
 def brief_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same matrix products, timed more briefly."""
+    """Times the same matrix products for a shorter period."""
     for name, value in (("SECONDS", 0.01), ("COPY_SECONDS", 0.01), ("COPY_BYTES", 1 << 20)):
         monkeypatch.setattr(f"engines.torch.ceiling.{name}", value)
 
@@ -61,13 +61,13 @@ def row(contender: Contender, largest_difference: float) -> PeerRow:
 # Figures
 
 
-def test_the_ratio_is_paired_by_round_so_that_a_drift_of_the_machine_cancels() -> None:
+def test_pairing_by_round_cancels_a_drift_of_the_machine() -> None:
     ratio = peer_figures.ratio(turns({OURS: [1, 2, 4, 8, 16], OTHER: [3, 6, 12, 24, 48]}), OTHER, OURS)
     assert ratio == pytest.approx((3, 3, 3))
 
 
 def test_the_interval_of_five_rounds_reaches_from_the_smallest_to_the_largest_ratio() -> None:
-    # the limits of 5 rounds are the extreme Walsh averages, which are the extreme rounds: probability 1/32 beyond each
+    # The limits of 5 rounds are the extreme Walsh averages, that is the extreme rounds: probability 1/32 beyond either.
     ratio = peer_figures.ratio(turns({OURS: [1] * 5, OTHER: [2, 2, 2.5, 3, 2]}), OTHER, OURS)
     assert ratio is not None
     assert (ratio.lo, ratio.hi) == pytest.approx((2, 3))
@@ -82,14 +82,14 @@ def test_a_round_with_only_one_of_the_two_does_not_count() -> None:
     assert ratio is not None and ratio.value == pytest.approx(2)
 
 
-def test_there_is_no_ratio_to_itself_or_to_a_contender_that_did_not_run() -> None:
+def test_a_contender_has_no_ratio_to_itself_or_to_one_that_did_not_run() -> None:
     assert peer_figures.ratio(turns({OURS: [1.0]}), OURS, OURS) is None
     assert peer_figures.ratio(turns({OTHER: [1.0]}), OTHER, OURS) is None
 
 
 def test_agreement_is_the_worst_round_and_tau_within_each_query() -> None:
     reference = [1.0, 2.0, 3.0, 9.0, 8.0]  # a query with three documents and one with two
-    swapped = [2.0, 1.0, 3.0, 9.0, 8.5]  # one of three pairs is swapped: tau 1/3, and 1 for the second query
+    swapped = [2.0, 1.0, 3.0, 9.0, 8.5]  # one of three pairs is swapped: tau is 1/3, and 1 for the second query
     agreement = peer_figures.agreement(reference, [reference, swapped], [3, 2])
     assert agreement == (1.0, pytest.approx((1 + 1 + 1 / 3 + 1) / 4))
 
@@ -98,22 +98,22 @@ def test_equal_scores_have_no_tau() -> None:
     assert peer_figures.agreement([1.0, 2.0], [[1.0, 1.0]], [2]).tau is None
 
 
-def test_mfu_is_a_share_of_the_ceiling_of_the_same_round_and_precision() -> None:
+def test_mfu_is_relative_to_the_ceiling_of_the_same_round_and_precision() -> None:
     ceilings = [PeerCeiling(0, 0, "fp32", 100.0), PeerCeiling(1, 0, "fp32", 50.0), PeerCeiling(0, 0, "bf16", 1.0)]
-    # 80 operations per second of 100 in the first round, 20 of 50 in the second: 80% and 40%
+    # 80 of 100 operations per second in the first round and 20 of 50 in the second: 80% and 40%.
     assert peer_figures.mfu(turns({OURS: [1, 4]}), ceilings, OURS, 80) == pytest.approx(0.6)
     assert peer_figures.mfu(turns({OURS: [1, 4]}), ceilings[2:], OURS, 80) is None
 
 
 @pytest.mark.parametrize(("difference", "named"), [(1e-3, False), (1.1e-3, True), (float("nan"), True)])
-def test_a_float32_peer_with_other_scores_is_named(difference: float, named: bool) -> None:
+def test_a_float32_peer_with_different_scores_is_named(difference: float, named: bool) -> None:
     lines = peer_figures.disagreements([row(OTHER, difference), row(Contender("other", "bf16"), difference)])
     assert [line.partition(" differs")[0] for line in lines] == ["other fp32"] * named
 
 
-def test_the_work_of_a_query_by_hand() -> None:
-    # One layer: q and o 4x4, k and v 2x4, gate, up and down 8x4: 16+16+8+8+96 = 144 numbers. Prefix of 2 tokens, tails
-    # of 1 and 3: 6 tokens; keys 1+2, 3, 3+4+5. Three layers: 3 (2x144x6 + 4x4x18) = 6048.
+def test_the_work_of_a_query_equals_its_hand_calculation() -> None:
+    # One layer: q and o 4x4, k and v 2x4, gate, up and down 8x4: 16+16+8+8+96 = 144 numbers. A prefix of 2 tokens and
+    # tails of 1 and 3 make 6 tokens; keys 1+2, 3, 3+4+5. Three layers: 3 (2x144x6 + 4x4x18) = 6048.
     shape = PeerShape(hidden=4, heads=2, kv_heads=1, intermediate=8, layers=3, vocabulary=10)
     assert peer_pairs.work_of(shape, 2, [1, 3]) == (8, 5, 6, 6048)
 
@@ -123,10 +123,10 @@ def test_the_work_of_a_query_by_hand() -> None:
 
 @pytest.mark.parametrize(("size", "parameters"), [("base", 494_032_768), ("large", 1_543_714_304)])
 def test_the_shapes_have_the_published_number_of_parameters(size: str, parameters: int) -> None:
-    assert SHAPES[size].parameters == parameters  # of Qwen2.5-0.5B and Qwen2.5-1.5B
+    assert SHAPES[size].parameters == parameters  # Qwen2.5-0.5B and Qwen2.5-1.5B
 
 
-def test_weights_of_int8_are_bytes_in_the_layers_and_float32_elsewhere() -> None:
+def test_int8_weights_are_bytes_in_the_layers_and_float32_elsewhere() -> None:
     shape = SHAPES["base"]
     assert peer_checkpoint.weights_bytes(shape, "fp32") == 1_976_131_072
     embeddings = 4 * 151_936 * 896
@@ -149,7 +149,7 @@ def test_the_classifier_has_the_scores_of_the_causal_checkpoint(checkpoints: pee
     assert scores[0][0] != scores[0][1]
 
 
-def test_transformers_finds_every_weight_and_no_other(checkpoints: peer_checkpoint.Checkpoints) -> None:
+def test_transformers_loads_exactly_the_weights_of_the_checkpoint(checkpoints: peer_checkpoint.Checkpoints) -> None:
     from transformers import Qwen2ForCausalLM, Qwen2ForSequenceClassification
 
     for auto, folder in ((Qwen2ForCausalLM, checkpoints.causal), (Qwen2ForSequenceClassification, checkpoints[1])):
@@ -158,7 +158,7 @@ def test_transformers_finds_every_weight_and_no_other(checkpoints: peer_checkpoi
         assert model.config.rope_parameters["rope_theta"] == 1e6
 
 
-def test_a_checkpoint_is_made_once_and_anew_for_another_seed(tmp_path: Path) -> None:
+def test_a_checkpoint_is_reused_and_replaced_for_another_seed(tmp_path: Path) -> None:
     def make(seed: int) -> tuple[bytes, int]:
         weights = peer_checkpoint.build(TINY._replace(layers=1), peer_pairs.DEMO, tmp_path, seed=seed).causal
         return (weights / "model.safetensors").read_bytes(), (weights / "model.safetensors").stat().st_mtime_ns
@@ -172,7 +172,7 @@ def test_a_checkpoint_is_made_once_and_anew_for_another_seed(tmp_path: Path) -> 
 
 
 def rendered(template: str, query: str, document: str) -> str:
-    """As transformers renders a chat template."""
+    """Renders a chat template as transformers does."""
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     messages = [{"role": "query", "content": query}, {"role": "document", "content": document}]
@@ -181,12 +181,12 @@ def rendered(template: str, query: str, document: str) -> str:
 
 
 @given(query=st.text(), document=st.text())
-def test_the_chat_template_gives_the_very_text_of_ours(query: str, document: str) -> None:
+def test_the_chat_template_renders_the_same_text_as_ours(query: str, document: str) -> None:
     template = load_template("mxbai-v2-seq")
     assert rendered(peer_rounds.chat_template(template), query, document) == template.render(query, document)
 
 
-def test_the_chat_template_takes_the_texts_of_a_prompt_literally() -> None:
+def test_the_chat_template_keeps_the_texts_of_a_prompt_literally() -> None:
     odd = ("{{ 1 }} \"a\" 'b' \\n \\ {% if %}\n", "{query}", "é\n\n", "{document}", "\n ")
     template = load_template("mxbai-v2-seq").model_copy(update={"pieces": odd, "instruction": ""})
     assert rendered(peer_rounds.chat_template(template), "q", "d") == template.render("q", "d")
@@ -197,7 +197,7 @@ def test_the_chat_template_takes_the_texts_of_a_prompt_literally() -> None:
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], str]:
-    """Writes a peer whose `score(pairs)` is this code; its name."""
+    """Writes a peer whose `score(pairs)` is this code; returns its name."""
 
     def write(name: str, code: str) -> str:
         (tmp_path / f"{name}.py").write_text(
@@ -219,7 +219,7 @@ def start(module: str, folder: Path) -> PeerProcess:
     return PeerProcess(Path(sys.executable), module, {"precision": "fp32"}, threads=3, log=folder / "log.txt")
 
 
-def test_a_process_answers_whatever_its_libraries_print(module: Callable[[str, str], str], tmp_path: Path) -> None:
+def test_a_process_answers_even_if_its_libraries_print(module: Callable[[str, str], str], tmp_path: Path) -> None:
     with start(module("noisy", f"print('loading 100%', flush=True); {LENGTHS}"), tmp_path) as process:
         assert process.about == {"of": "fp32"}
         answer = process.score([Pair("q", "four"), Pair("q", "größer\nals")])
@@ -241,7 +241,7 @@ def test_a_process_reports_the_processor_time_of_one_turn_without_earlier_ones(
         assert used == [pytest.approx(0.3, abs=0.1), pytest.approx(0, abs=0.1)]
 
 
-def test_a_process_sees_the_threads_it_is_given(module: Callable[[str, str], str], tmp_path: Path) -> None:
+def test_a_process_gets_its_number_of_threads(module: Callable[[str, str], str], tmp_path: Path) -> None:
     with start(module("threads", "return [int(os.environ['OMP_NUM_THREADS'])]"), tmp_path) as process:
         assert process.score([Pair("q", "d")]).scores == [3.0]
 
@@ -263,7 +263,7 @@ def test_a_process_without_scores_names_the_reason(
         process.score(PAIRS)
 
 
-def test_leaving_a_process_ends_it(module: Callable[[str, str], str], tmp_path: Path) -> None:
+def test_closing_a_process_ends_it(module: Callable[[str, str], str], tmp_path: Path) -> None:
     with start(module("pid", "return [os.getpid()]"), tmp_path) as process:
         (pid,) = process.score([Pair("q", "d")]).scores
     with pytest.raises(ProcessLookupError):
@@ -295,7 +295,7 @@ def test_a_contender_that_fails_is_left_out_and_the_others_take_every_turn(
 
 
 @pytest.mark.parametrize("peer", [name for name, peer in PEERS.items() if peer.requirements])
-def test_every_version_of_an_environment_is_exact_and_torch_is_ours(peer: str) -> None:
+def test_every_version_of_an_environment_is_pinned_and_torch_is_ours(peer: str) -> None:
     (lines,) = peer_rounds.pins([peer]).values()
     assert all(line.count("==") == 1 and " " not in line for line in lines)
     ours = (Path(__file__).parents[1] / "constraints.txt").read_text().splitlines()
@@ -304,7 +304,7 @@ def test_every_version_of_an_environment_is_exact_and_torch_is_ours(peer: str) -
     }
 
 
-def test_an_environment_is_installed_only_with_the_versions_of_its_file(
+def test_an_environment_counts_as_installed_only_with_the_pinned_versions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peer_environments, "FOLDER", tmp_path)
@@ -359,7 +359,7 @@ def test_our_engine_is_measured_alone_where_a_peer_cannot_be_installed(
     [
         ("--rounds 0", "expected a whole number from 1 on"),
         ("--peers mxbai-rerank --precisions int8", "mxbai-rerank have none of the precisions int8"),
-        ("--peers nobody", "invalid choice: 'nobody'"),
+        ("--peers missing", "invalid choice: 'missing'"),
         ("--json nowhere/peers.json", "--json nowhere/peers.json: its folder does not exist"),
     ],
 )
@@ -375,9 +375,9 @@ def test_a_wrong_option_is_refused_before_anything_is_built(
 @pytest.mark.parametrize(
     ("peer", "needed"),
     [
-        # 494,032,768 float32 numbers and 400 MiB for each of two processes
+        # 494,032,768 float32 numbers and 400 MiB for both of two processes
         ("sentence-transformers", 2 * (1_976_131_072 + 419_430_400)),
-        # and the logits of 2 prompts of 100 tokens over 151,936 tokens
+        # the same, and the logits of 2 prompts of 100 tokens over 151,936 tokens
         ("mxbai-rerank", 2 * (1_976_131_072 + 419_430_400) + 4 * 2 * 100 * 151_936),
     ],
 )
@@ -397,7 +397,7 @@ def test_contenders_that_exceed_the_memory_are_refused_before_they_are_loaded(
     assert "2 contenders need about 4." in capsys.readouterr().err
 
 
-def test_scores_that_disagree_are_exit_1_and_a_missing_contender_is_exit_5() -> None:
+def test_disagreeing_scores_exit_1_and_a_missing_contender_exits_5() -> None:
     assert peers.complain({}, []) == 0
     assert peers.complain({}, ["other fp32 differs"]) == 1
     assert peers.complain({"other": "died"}, ["x"]) == 5

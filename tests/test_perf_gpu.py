@@ -1,4 +1,4 @@
-"""perf/gpu.py in its smallest setting on a CPU, without the packages that it does not need; and its parts."""
+"""perf/gpu.py in its smallest setting on a CPU, without the packages that it does not need, and its parts."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ from perf.gpu_texts import TextPlan
 from tests.conftest import write_beir
 
 ROOT = Path(__file__).parents[1]
-# Packages that a bare GPU image lacks, and packages that it may have but does not need
+# Packages that a bare GPU image lacks, and packages that the script does not need.
 ABSENT = (
     "scipy sklearn ir_measures bm25s pytrec_eval mteb beir datasets "
     "sentence_transformers modelopt httpx ray matplotlib typer rich jinja2 pynvml"
@@ -75,7 +75,7 @@ def test_the_smallest_setting_measures_every_arm_without_the_absent_packages(
     assert "| tiny | bf16 fused |" in page and "not measured" in page
 
 
-def test_every_way_to_launch_gives_the_scores_of_transformers_own_forward(smallest: tuple[str, Any]) -> None:
+def test_every_kernel_gives_the_scores_of_the_forward_of_transformers(smallest: tuple[str, Any]) -> None:
     agreements = {(row["arm"], row["reference"]): row for row in smallest[1]["agreements"]}
     assert agreements["tiny, bf16 fused", "tiny, bf16 packed"]["tau"] > 0.7
     same = agreements["tiny, fp8-sim fused", "tiny, fp8-sim packed"]
@@ -85,16 +85,16 @@ def test_every_way_to_launch_gives_the_scores_of_transformers_own_forward(smalle
 def test_tau_is_concordant_minus_discordant_pairs_over_all_pairs() -> None:
     assert gpu_measures.tau([1, 2, 3, 4], [10, 20, 30, 40]) == 1
     assert gpu_measures.tau([1, 2, 3, 4], [4, 3, 2, 1]) == -1
-    assert gpu_measures.tau([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(4 / 6)  # 5 of 6 pairs agree, one does not
-    assert gpu_measures.tau([1, 1, 2], [1, 2, 3]) == pytest.approx(2 / 3)  # a tie is neither
+    assert gpu_measures.tau([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(4 / 6)  # 5 of 6 pairs agree
+    assert gpu_measures.tau([1, 1, 2], [1, 2, 3]) == pytest.approx(2 / 3)  # a tie is neither concordant nor discordant
 
 
-def test_an_agreement_is_over_the_queries_that_both_arms_have() -> None:
+def test_an_agreement_covers_the_queries_of_both_arms() -> None:
     agreement = gpu_measures.agreement("a", [[1.0, 2.0], [0.0, 5.0]], "b", [[1.5, 2.0]])
     assert (agreement.queries, agreement.largest_difference, agreement.spread, agreement.tau) == (1, 0.5, 0.25, 1.0)
 
 
-def test_an_arm_beyond_the_budget_is_named_and_an_arm_that_fails_stops_nothing(
+def test_an_arm_beyond_the_budget_is_named_and_a_failing_arm_does_not_stop_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = iter(range(0, 1000, 60))
@@ -107,7 +107,7 @@ def test_an_arm_beyond_the_budget_is_named_and_an_arm_that_fails_stops_nothing(
 
     monkeypatch.setattr(gpu_measures, "measure", measure)
     arms = [GpuArm("large", name, {}, 1) for name in ("first", "broken", "second", "third")]
-    results, _, left_out = gpu.run(arms, [], "cpu", 430)  # the fourth would begin at 420 and take 60
+    results, _, left_out = gpu.run(arms, [], "cpu", 430)  # the fourth arm would begin at 420 s and take 60 s
     assert list(results) == ["large, first", "large, second"]
     assert left_out == {"large, broken": "no such kernel", "large, third": "no time left"}
 
@@ -127,7 +127,7 @@ def test_targets_are_compared_with_the_large_model(changes: dict[str, Any], verd
     assert [row.split("|")[-2].strip() for row in rows] == verdicts
 
 
-def test_fp8_is_compared_with_the_quickest_bf16() -> None:
+def test_fp8_is_compared_with_the_fastest_bf16() -> None:
     slow = ROW._replace(arm="bf16 packed", pairs_per_s=300.0)
     fp8 = ROW._replace(arm="fp8 compiled", pairs_per_s=750.0, p50_s=0.17)
     page = gpu_table.markdown({}, {}, [slow, ROW, fp8], [], {})
@@ -135,14 +135,14 @@ def test_fp8_is_compared_with_the_quickest_bf16() -> None:
     assert "| large fp8, p50 of 100 documents, s | <= 0.18 | 0.170 | met |" in page
 
 
-def test_drawn_texts_are_the_same_every_time() -> None:
+def test_drawn_texts_are_reproducible() -> None:
     first = gpu_texts.draw(2, 3, words=9)
     assert first == gpu_texts.draw(2, 3, words=9)
     assert [len(plan.documents) for plan in first] == [3, 3]
     assert all(6 <= len(document.split()) <= 12 for plan in first for document in plan.documents)
 
 
-def test_texts_are_read_in_their_order_and_a_bad_line_is_named(tmp_path: Path) -> None:
+def test_texts_are_read_in_order_and_a_bad_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "texts.jsonl"
     rows = [{"query": f"q{i}", "documents": ["a", "b", "c"]} for i in range(3)]
     path.write_text("\n".join(map(json.dumps, rows)))
@@ -152,7 +152,7 @@ def test_texts_are_read_in_their_order_and_a_bad_line_is_named(tmp_path: Path) -
         gpu_texts.read(path, 2, 2)
 
 
-def test_texts_of_a_beir_folder_are_judged_queries_with_the_documents_that_bm25_finds(tmp_path: Path) -> None:
+def test_texts_of_a_beir_folder_are_judged_queries_with_documents_from_bm25(tmp_path: Path) -> None:
     documents = {"d1": "red cats sleep", "d2": "red dogs run", "d3": "the sea is blue"}
     queries = {"q1": "blue", "q2": "red cats", "q3": "red"}
     folder = write_beir(tmp_path / "beir", documents, queries, {"q1": {"d3": 1}, "q2": {"d1": 1}})
@@ -161,12 +161,12 @@ def test_texts_of_a_beir_folder_are_judged_queries_with_the_documents_that_bm25_
     assert gpu_texts.read(out, 10, 10) == [TextPlan("red cats", ["red cats sleep", "red dogs run"])]
 
 
-def test_a_cpu_has_no_energy_and_no_peak() -> None:
+def test_a_cpu_has_neither_energy_nor_peak_memory() -> None:
     meter = Meter("cpu")
     assert (meter.joules(), meter.peak_gib()) == (None, None)
 
 
-def test_a_ceiling_is_measured_once_for_a_size_and_a_precision() -> None:
+def test_a_ceiling_is_measured_once_per_size_and_precision() -> None:
     class Engine:
         measured = 0
 

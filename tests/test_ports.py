@@ -1,4 +1,4 @@
-"""Installed packages add dialects and benchmark sources by entry points, as docs/adding-a-*.md say."""
+"""Installed packages add dialects and benchmark sources by entry points, as docs/adding-a-*.md describe."""
 
 import json
 import math
@@ -32,7 +32,7 @@ def block(page: Path, language: str) -> str:
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Installs a distribution whose metadata holds one line in one group of entry points."""
+    """Installs a distribution with one entry point in one group."""
 
     def with_entry_point(group: str, line: str, code: str) -> None:
         package, _, module = line.partition("=")[2].partition(":")[0].strip().partition(".")
@@ -65,7 +65,7 @@ def documented(install: Install) -> Callable[[str], dict[str, Any]]:
 
 
 class Plain(BaseHTTPRequestHandler):
-    """The server of the documented dialect: a text that holds the query has the probability 0.75, another 0.25."""
+    """The server of the documented dialect: texts that hold the query get the probability 0.75, the others 0.25."""
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -103,13 +103,13 @@ def test_the_documented_dialect_scores_through_its_server(
     assert scores == pytest.approx([math.log(3), -math.log(3), math.log(3)])
 
 
-def test_an_unknown_dialect_names_the_installed_ones_too(install: Install) -> None:
+def test_the_error_for_an_unknown_dialect_lists_the_installed_ones(install: Install) -> None:
     install("crispbench.dialects", "plain = plugin:DIALECT", block(PAGES["crispbench.dialects"], "python"))
     with pytest.raises(BadOptions, match=r"dialect = 'plane': expected one of baseten, cohere, .*jina, plain, tei"):
         engines.options("remote", {"dialect": "plane", "url": "http://127.0.0.1"})
 
 
-def test_an_entry_point_does_not_replace_a_dialect_of_ours(install: Install) -> None:
+def test_an_entry_point_does_not_replace_a_built_in_dialect(install: Install) -> None:
     install("crispbench.dialects", "tei = plugin:DIALECT", block(PAGES["crispbench.dialects"], "python"))
     assert dialects.find("tei").request.__module__ == "engines.remote.dialects.tei"
 
@@ -130,7 +130,7 @@ def test_a_dialect_whose_module_is_missing_is_unavailable(install: Install) -> N
 # Benchmark sources
 
 
-def test_the_documented_source_is_run_from_a_config(
+def test_the_documented_source_runs_from_a_config(
     documented: Callable[[str], dict[str, Any]],
     config: Callable[..., Path],
     crispbench: Callable[..., Any],
@@ -158,7 +158,7 @@ def test_a_wrong_option_of_an_installed_source_is_a_usage_error(
     assert "benchmark source 'faq': unknown option 'pth'; known are name, path, queries" in answer.err
 
 
-def test_an_entry_point_does_not_replace_a_source_of_ours(install: Install) -> None:
+def test_an_entry_point_does_not_replace_a_built_in_source(install: Install) -> None:
     install("crispbench.benchmarks", "beir = plugin:Faq", block(PAGES["crispbench.benchmarks"], "python"))
     assert benchmarks.source_class("beir").__module__ == "harness.benchmarks.beir"
 
@@ -171,7 +171,7 @@ def test_an_entry_point_does_not_replace_a_source_of_ours(install: Install) -> N
         ("absent:Faq", "benchmark source 'faq' points to 'absent:Faq': No module named 'no_such_module'"),
     ],
 )
-def test_a_broken_source_is_reported_in_one_line_and_hides_no_other(
+def test_a_broken_source_is_reported_in_one_line_and_hides_no_other_source(
     install: Install, crispbench: Callable[..., Any], target: str, message: str
 ) -> None:
     code = "import no_such_module" if target.startswith("absent") else block(PAGES["crispbench.benchmarks"], "python")

@@ -1,4 +1,4 @@
-"""Several processes act as one load generator: one schedule, one clock, one recording; one that dies is said."""
+"""Several processes act as one load generator: one schedule, one clock, one recording; a dead one is reported."""
 
 import multiprocessing
 import os
@@ -34,10 +34,10 @@ def two(server: Server) -> Iterator[Processes]:
 
 
 def requests(count: int) -> list[Request]:
-    return [Request(f"q{n}", [Pair(f"query {n}", f"text {place}") for place in range(3)]) for n in range(count)]
+    return [Request(f"q{n}", [Pair(f"query {n}", f"text {index}") for index in range(3)]) for n in range(count)]
 
 
-def test_what_two_processes_send_is_the_one_schedule(two: Processes, server: Server) -> None:
+def test_two_processes_send_exactly_one_schedule(two: Processes, server: Server) -> None:
     server.calls.clear()
     due_s, timings = schedule(60, 120, "poisson", seed=2), list[Timing]()
     begun_s = time.perf_counter()
@@ -55,7 +55,7 @@ def test_a_warm_up_reaches_every_process(two: Processes, server: Server) -> None
     timings: list[Timing] = []
     two.perform(Load("single-stream", requests(4), workers=2), timings.append, threading.Event())
     assert sorted(timing.query_id for timing in timings) == ["q0", "q1", "q2", "q3"]
-    assert len({call.peer for call in server.posts}) == 2  # one connection each
+    assert len({call.peer for call in server.posts}) == 2  # one connection per process
 
 
 def test_a_closed_loop_in_two_processes_ends_when_its_window_has_enough(two: Processes) -> None:
@@ -66,7 +66,7 @@ def test_a_closed_loop_in_two_processes_ends_when_its_window_has_enough(two: Pro
     assert performed.counts["requests"] >= 36
 
 
-def test_one_worker_is_one_process(two: Processes, server: Server) -> None:
+def test_one_worker_uses_one_process(two: Processes, server: Server) -> None:
     server.calls.clear()
     timings: list[Timing] = []
     two.perform(Load("server", requests(6), [0.0] * 6, 1), timings.append, threading.Event())
@@ -74,7 +74,7 @@ def test_one_worker_is_one_process(two: Processes, server: Server) -> None:
     assert len({call.peer for call in server.posts}) == 1
 
 
-def test_a_killed_process_is_said_and_ends_the_load(server: Server) -> None:
+def test_a_killed_process_is_reported_and_ends_the_load(server: Server) -> None:
     before = multiprocessing.active_children()
     with Processes.open("remote", options(server.url), 2) as opened:
         (victim,) = [
@@ -87,7 +87,7 @@ def test_a_killed_process_is_said_and_ends_the_load(server: Server) -> None:
             if len(timings) == 5:
                 os.kill(victim.pid or 0, signal.SIGKILL)
 
-        load = Load("server", requests(4000), schedule(4000, 40, "constant", 0), 4)  # 100 s, were it not stopped
+        load = Load("server", requests(4000), schedule(4000, 40, "constant", 0), 4)  # 100 s unless it is stopped
         performed = opened.perform(load, record, threading.Event())
         assert performed.died == ("load process 2 of 2 was killed by signal 9",)
         assert 5 <= len(timings) < 4000
@@ -98,10 +98,10 @@ def test_a_killed_process_is_said_and_ends_the_load(server: Server) -> None:
 def test_an_engine_that_does_not_load_is_unavailable() -> None:
     with pytest.raises(EngineUnavailable, match=r"load process 1 of 1: http://127\.0\.0\.1:1/.*start the server"):
         with Processes.open("remote", options("http://127.0.0.1:1"), 1):
-            raise AssertionError("it is not there")
+            raise AssertionError("the engine was loaded")
 
 
-def test_no_process_is_left_when_the_one_that_measures_stops(server: Server) -> None:
+def test_no_process_remains_when_the_measuring_process_stops(server: Server) -> None:
     before = {child.pid for child in multiprocessing.active_children()}
 
     def record(timing: Timing) -> None:

@@ -1,4 +1,4 @@
-"""Progress is for people at a terminal; a pipe or a log gets none of it."""
+"""Progress is shown at a terminal and never in a pipe or a log."""
 
 import pytest
 
@@ -13,12 +13,12 @@ def work() -> None:
             done(10)
 
 
-def test_a_pipe_gets_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pipe_shows_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
     work()
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_terminal_gets_what_is_done_on_standard_error(
+def test_a_terminal_shows_progress_on_standard_error(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -30,7 +30,7 @@ def test_a_terminal_gets_what_is_done_on_standard_error(
     assert "fake on animals" in err and "30/30" in err and "pairs/s" in err
 
 
-def test_reading_shows_each_pass_and_changes_no_document(
+def test_reading_shows_every_pass_and_changes_no_document(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
