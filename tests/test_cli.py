@@ -11,6 +11,7 @@ import pytest
 
 import engines
 from engines.prompts.template import template_names
+from engines.remote.dialects import DIALECTS
 from harness.benchmarks import SOURCES
 from harness.verbs.doctor import PACKAGES
 
@@ -153,7 +154,10 @@ def test_the_demo_config_names_its_five_engines() -> None:
         (("run",), "Missing argument"),
         (("run", "x.yaml", "--limit", "0"), "--limit"),
         (("run", "x.yaml", "--limit", "all"), "--limit"),
-        (("list", "typo"), "'typo' cannot be listed; known are engines, benchmarks, suites, published, templates"),
+        (
+            ("list", "typo"),
+            "'typo' cannot be listed; known are engines, dialects, benchmarks, suites, published, templates",
+        ),
         (("measure", "a.trec", "b.qrels"), "b.qrels: no such file"),
     ],
 )
@@ -268,7 +272,12 @@ def test_report_prints_the_same_as_run(tmp_path: Path, animals: Path, crispbench
 
 @pytest.mark.parametrize(
     ("what", "names"),
-    [("engines", engines.names()), ("benchmarks", list(SOURCES)), ("templates", template_names())],
+    [
+        ("engines", engines.names()),
+        ("dialects", list(DIALECTS)),
+        ("benchmarks", list(SOURCES)),
+        ("templates", template_names()),
+    ],
 )
 def test_list_describes_every_name_that_a_config_may_use(what: str, names: list[str], crispbench: Crispbench) -> None:
     entries = json.loads(crispbench("list", what, "--json").out)[what]

@@ -68,7 +68,7 @@ def outside(names: set[str], package: str) -> set[str]:
 SHARED = {"engines", "engines.base", "engines.ports", "engines.storage", "engines.yaml_file"}
 # Modules of the harness that import more of `engines`, with the reason.
 DEEPER = {
-    "harness.verbs.list": {"engines.prompts.template"},  # `crispbench list templates` shows the shipped templates
+    "harness.verbs.list": {"engines.prompts.template", "engines.remote.dialects"},  # it lists what ships of both
     "harness.probe.verb": {"engines.prompts.template"},  # golden pairs are compared only under their own template
     "harness.verbs.quantize": {"engines.torch.export_fp8"},  # the verb is the command line of that module
 }

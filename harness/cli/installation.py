@@ -9,7 +9,7 @@ from harness.cli.app import AsJson, app, finish
 
 @app.command("list", epilog="Example: crispbench list engines")
 def list_(
-    what: Annotated[str, typer.Argument(help="engines, benchmarks, suites, published or templates.")],
+    what: Annotated[str, typer.Argument(help="engines, dialects, benchmarks, suites, published or templates.")],
     as_json: AsJson = False,
 ) -> None:
     """List what a config may name."""

@@ -1,4 +1,4 @@
-"""`crispbench list`: what a config may name (engines, benchmark sources, suites, published tables, templates)."""
+"""`crispbench list`: what a config may name (engines, dialects, benchmarks, suites, published tables, templates)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any
 import engines
 from engines.base import BadOptions, EngineError
 from engines.prompts.template import load_template, template_names
+from engines.remote import dialects
 from harness import benchmarks
 from harness.benchmarks import BenchmarkError
 from harness.benchmarks.suites import K, Suite, load_suite, suite_names
@@ -16,6 +17,10 @@ from harness.published import load_table, table_names
 
 def engine_lines() -> dict[str, str]:
     return {name: _engine_line(name) for name in engines.names()}
+
+
+def dialect_lines() -> dict[str, str]:
+    return {name: _dialect_line(name) for name in dialects.names()}
 
 
 def benchmark_lines() -> dict[str, str]:
@@ -42,6 +47,7 @@ def published_lines() -> dict[str, str]:
 
 CATALOGUES: Mapping[str, Callable[[], Mapping[str, str]]] = {
     "engines": engine_lines,
+    "dialects": dialect_lines,
     "benchmarks": benchmark_lines,
     "suites": suite_lines,
     "published": published_lines,
@@ -114,6 +120,14 @@ def _engine_line(name: str) -> str:
     try:
         return _first_line(engines.engine_class(name).__module__)
     except EngineError as error:  # an engine of another package that cannot be imported must not hide the others
+        return f"cannot be used: {error}"
+
+
+def _dialect_line(name: str) -> str:
+    try:
+        dialects.find(name)
+        return _first_line(dialects.PORT.targets()[name].partition(":")[0])  # a dialect may reuse another's functions
+    except EngineError as error:
         return f"cannot be used: {error}"
 
 
