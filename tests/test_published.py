@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engines.base import BadOptions
+from engines.base import BadOptions, Description
 from harness import published
 from harness.benchmarks import suites
 from harness.benchmarks.suites import load_suite
@@ -14,6 +14,7 @@ from harness.candidates.stages import DenseStage
 from harness.config import read_config
 from harness.published import PublishedComparison, Reproduction, average, compare, load_table, table_names
 from harness.records import Completeness, Measurement, Percentile, Row
+from tests import recordings
 
 ROOT = Path(__file__).parents[1]
 COMPARISON = PublishedComparison(table="theirs", engines={"ours": "model-1"})
@@ -69,7 +70,10 @@ def row(benchmark: str = "SciFact", value: float = 0.6451, queries: int = 300, *
         "machine": "a laptop",
         "folder": "table/ours",
     }
-    return Row(benchmark=benchmark, queries=queries, **(fields | changes))
+    fields |= changes
+    if isinstance(fields["candidates"], dict):
+        fields["candidates"] = recordings.candidates(**fields["candidates"]) if fields["candidates"] else None
+    return Row(benchmark=benchmark, queries=queries, **fields)
 
 
 @pytest.fixture
@@ -140,7 +144,7 @@ def test_a_figure_can_be_traced_to_its_folder_revision_candidates_queries_and_in
             {"candidates": {"source": "bm25", "k": 100, "parameters": {"k1": 1.2}}},
             "SciFact has k1 = 1.2, the published figure 0.9",
         ),
-        ({"description": {"option k1": "1.5"}}, "SciFact has k1 = 1.5, the published figure 0.9"),
+        ({"options": {"k1": 1.5}}, "SciFact has k1 = 1.5, the published figure 0.9"),
     ],
 )
 @pytest.mark.usefixtures("tables")
@@ -167,8 +171,8 @@ def test_a_benchmark_may_have_another_name_here_than_in_the_published_table() ->
 def test_dense_retrieval_is_that_of_the_engines_own_model(tables: Callable[..., None]) -> None:
     tables(change=("first_stage: bm25", "first_stage: dense"))
     candidates = {"source": "dense", "k": 100, "parameters": {"model": "minilm"}}
-    assert only([row(candidates=candidates, description={"model": "minilm"})]).verdict == "reproduced"
-    other = only([row(candidates=candidates, description={"model": "another"})])
+    assert only([row(candidates=candidates, description=Description(model="minilm"))]).verdict == "reproduced"
+    other = only([row(candidates=candidates, description=Description(model="another"))])
     assert other.reasons == ("SciFact has the candidates of another model than its own",)
 
 
