@@ -134,7 +134,7 @@ def compare(
 
     `reference`, each of `candidates` and `noise` (the reference run once more) are folders RUN/ENGINE of recorded runs.
     `margin` is the accepted loss of mean nDCG@10, above 0 and below 1. `allow` names what may differ ("template").
-    `config` is the run's config, to show the texts of the queries that lost most. The result has `outcome`,
+    `config` is the run's config, to show the texts of the queries with the largest losses. The result has `outcome`,
     `comparisons` (one per candidate), `matrices` (with two or more candidates) and `document()`, plain JSON data.
 
     Raises BadOptions for a wrong margin, allowance or list of folders, NotComparable if the runs differ in what decides

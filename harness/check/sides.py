@@ -8,7 +8,7 @@ from typing import Any
 from engines.base import BadOptions, Description
 from harness import machine
 from harness.compare import comparability
-from harness.compare.comparability import Recorded, other_template
+from harness.compare.comparability import Recorded, template_difference
 from harness.latency import summary
 from harness.latency.recording import Header
 from harness.latency.summary import Summary
@@ -116,9 +116,9 @@ def work(header: Header) -> dict[str, Any]:
 
 
 def _templates(one: Description, other: Description) -> Iterator[str]:
-    difference = other_template(one, other)
+    difference = template_difference(one, other)
     if difference is not None:
-        yield f"{difference.field} {_short(difference.one)} -> {_short(difference.other)} (--allow template)"
+        yield f"{difference.field} {_short(difference.before)} -> {_short(difference.now)} (--allow template)"
 
 
 def described(one: Header | Manifest, other: Header | Manifest) -> list[str]:

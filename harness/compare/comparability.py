@@ -1,4 +1,4 @@
-"""Whether two recorded runs may be compared: equal queries, judgements, candidates and template, no gaps."""
+"""Comparability of two recorded runs: equal queries, judgements, candidates and templates, and no missing scores."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,8 @@ from harness.records import Qrels, Row, Score
 from harness.run.rows import engine_rows
 from harness.store import NotComparable, Store, StoreError
 
-ALLOWANCES = ("template",)  # fields that may differ on request, although they decide the scores
-SHOWN = 3
+ALLOWANCES = ("template",)  # fields that may differ on request although they decide the scores
+SHOWN = 3  # items that a message lists
 
 
 class ScoreScale(NamedTuple):
@@ -37,8 +37,8 @@ class Recorded:
         description = self.manifest.description
         if description.score_kind.is_log_odds:
             return ScoreScale(ScoreKind.LOG_ODDS)
-        own = description.score_kind is ScoreKind.OWN
-        return ScoreScale(description.score_kind, self.manifest.kind if own else description.model)
+        is_own = description.score_kind is ScoreKind.OWN
+        return ScoreScale(description.score_kind, self.manifest.kind if is_own else description.model)
 
     def engine(self, name: str) -> ComparedEngine:
         row = next(iter(self.rows.values()))
@@ -54,11 +54,11 @@ class Recorded:
 
 
 class Ground(NamedTuple):
-    """The benchmarks that two runs share, and the differences between the runs."""
+    """The benchmarks that two runs share, and the differences between the two manifests."""
 
     benchmarks: tuple[str, ...]  # in the reference's order
     left_out: tuple[str, ...]  # one phrase per benchmark that only one run has
-    differing: tuple[Field, ...]
+    differing: tuple[Field, ...]  # fields of the manifests
 
 
 def read(folder: Path) -> Recorded:
@@ -84,14 +84,15 @@ def names(recorded: Sequence[Recorded]) -> list[str]:
 def ground(reference: Recorded, candidate: Recorded, allow: Sequence[str] = ()) -> Ground:
     """The common ground of two runs.
 
-    Raises NotComparable, naming the fields, if a common benchmark differs in what decides its numbers, if no
-    benchmark is common or if the templates differ; StoreError if a query of a common benchmark has no scores.
+    Raises NotComparable, which names the fields, if the runs share no benchmark, if a shared benchmark differs in a
+    field that decides its numbers, or if the templates differ. Raises StoreError if a query of a shared benchmark has
+    no scores.
     """
     where = f"{reference.folder} and {candidate.folder} cannot be compared"
     common = tuple(name for name in reference.rows if name in candidate.rows)
     if not common:
         raise NotComparable(
-            f"{where}: no benchmark is in both ({', '.join(reference.rows)}; {', '.join(candidate.rows)}). "
+            f"{where}: they share no benchmark ({', '.join(reference.rows)}; {', '.join(candidate.rows)}). "
             "Run both over the same benchmarks"
         )
     obstacles = [*_template(reference, candidate, allow)]
@@ -107,42 +108,42 @@ def ground(reference: Recorded, candidate: Recorded, allow: Sequence[str] = ()) 
 
 
 def _template(reference: Recorded, candidate: Recorded, allow: Sequence[str]) -> list[str]:
-    """The obstacle that the templates are. An engine without a template, such as BM25, may be compared with any."""
-    one, other = reference.manifest.description, candidate.manifest.description
-    difference = other_template(one, other)
+    """The obstacle if the templates differ. An engine without a template, such as BM25, may be compared with any."""
+    before, now = reference.manifest.description, candidate.manifest.description
+    difference = template_difference(before, now)
     if difference is None or "template" in allow:
         return []
-    names = (one.template or "unnamed", other.template or "unnamed")
+    names = (before.template or "unnamed", now.template or "unnamed")
     shown = [f"{name} ({value[:12]})" for name, value in zip(names, difference[1:], strict=True)]
     return [f"{difference.field} is {shown[0]} and {shown[1]} (--allow template compares them anyway)"]
 
 
-class OtherTemplate(NamedTuple):
-    """The field of two descriptions in which their prompts differ."""
+class TemplateDifference(NamedTuple):
+    """The field in which the templates of two descriptions differ, with both values."""
 
     field: str
-    one: str
-    other: str
+    before: str
+    now: str
 
 
-def other_template(one: Description, other: Description) -> OtherTemplate | None:
-    """The difference of two prompts, by hash if both have one, else by name. None if they are equal or unknown."""
-    hashes = OtherTemplate("template_sha256", one.template_sha256, other.template_sha256)
-    names = OtherTemplate("template", one.template, other.template)
-    stated = next((pair for pair in (hashes, names) if pair.one and pair.other), None)
-    return None if stated is None or stated.one == stated.other else stated
+def template_difference(before: Description, now: Description) -> TemplateDifference | None:
+    """The difference of two templates, by hash if both have one, else by name. None if they are equal or unknown."""
+    hashes = TemplateDifference("template_sha256", before.template_sha256, now.template_sha256)
+    names = TemplateDifference("template", before.template, now.template)
+    stated = next((field for field in (hashes, names) if field.before and field.now), None)
+    return None if stated is None or stated.before == stated.now else stated
 
 
 def _benchmark(name: str, reference: Recorded, candidate: Recorded) -> list[str]:
-    one, other = (run.manifest.benchmarks[name].decisive for run in (reference, candidate))
-    phrases = [f"{name} {path} is {one[path]!r} and {other[path]!r}" for path in one if one[path] != other[path]]
+    before, now = (run.manifest.benchmarks[name].decisive for run in (reference, candidate))
+    phrases = [f"{name} {path} is {before[path]!r} and {now[path]!r}" for path in before if before[path] != now[path]]
     if phrases:
         return phrases
-    one_qrels, other_qrels = reference.qrels(name), candidate.qrels(name)
-    if one_qrels.keys() != other_qrels.keys():
-        odd = len(one_qrels.keys() ^ other_qrels.keys())
-        return [f"{name} queries are {len(one_qrels)} and {len(other_qrels)}, {odd} of them in one run only"]
-    return [] if one_qrels == other_qrels else [f"{name} qrels have different grades"]
+    qrels_before, qrels_now = reference.qrels(name), candidate.qrels(name)
+    if qrels_before.keys() != qrels_now.keys():
+        unshared = len(qrels_before.keys() ^ qrels_now.keys())
+        return [f"{name} has {len(qrels_before)} and {len(qrels_now)} queries, {unshared} of them in one run only"]
+    return [] if qrels_before == qrels_now else [f"{name} has different grades in its qrels"]
 
 
 def _require_complete(recorded: Recorded, benchmarks: Sequence[str]) -> None:
@@ -159,9 +160,9 @@ def _require_complete(recorded: Recorded, benchmarks: Sequence[str]) -> None:
 
 
 def _differing(reference: Manifest, candidate: Manifest, common: Sequence[str]) -> list[Field]:
-    one, other = ({**_leaves(manifest, common)} for manifest in (reference, candidate))
-    keys = sorted(one.keys() | other.keys())
-    return [Field(key, one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)]
+    before, now = (_leaves(manifest, common) for manifest in (reference, candidate))
+    keys = sorted(before.keys() | now.keys())
+    return [Field(key, before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)]
 
 
 def _leaves(manifest: Manifest, common: Sequence[str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from harness.outcome import Outcome, worst
 
 
 class Field(NamedTuple):
-    """A field that differs between two manifests; None where a manifest does not have it."""
+    """A field that differs between two manifests; the value is None if a manifest does not have the field."""
 
     name: str
     reference: str | None
@@ -19,7 +19,7 @@ class Field(NamedTuple):
 class ComparedEngine(NamedTuple):
     """One of the compared engines."""
 
-    name: str  # unique among them
+    name: str  # unique among the compared engines
     kind: str
     model: str
     machine: str
@@ -31,7 +31,7 @@ class Effect:
     """The candidate's nDCG@10 minus the reference's, on one benchmark or averaged over several."""
 
     name: str
-    benchmarks: tuple[str, ...]  # an average has more than one
+    benchmarks: tuple[str, ...]  # more than one for an average
     queries: int
     reference: float
     candidate: float
@@ -42,7 +42,7 @@ class Effect:
     losses: int
     standardised: float | None  # Cohen's d_z; None for an average
     outcome: Outcome
-    needed: int | None  # queries that would decide, if the outcome is INCONCLUSIVE
+    needed: int | None  # number of queries that would decide, if the outcome is INCONCLUSIVE
     note: str = ""
     p_holm: float | None = None  # adjusted over the units; None for a member of a unit and for an average
 
@@ -58,7 +58,7 @@ class QualityVerdict:
     outcome: Outcome
     margin: float
     gates: tuple[str, ...]  # names of the effects that have to pass
-    regressions: tuple[str, ...]  # names of the effects that are a regression also after Holm's adjustment
+    regressions: tuple[str, ...]  # names of the effects that remain a regression after Holm's adjustment
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ class Loss:
 
     benchmark: str
     query_id: str
-    text: str | None  # None without a config to load it from
+    text: str | None  # None if no config is given to load it from
     reference: float
     candidate: float
-    moves: tuple[Move, ...]  # among the first ten of either order
+    moves: tuple[Move, ...]  # documents in the top 10 of either order that moved
 
     @property
     def difference(self) -> float:
@@ -79,11 +79,11 @@ class Loss:
 
 @dataclass(frozen=True)
 class BenchmarkFidelity:
-    """Changes of orders and scores on one benchmark."""
+    """Changes of scores and orders on one benchmark."""
 
     benchmark: str
     candidate: Fidelity
-    repeated: Fidelity | None  # reference against its repetition: the noise floor
+    repeated: Fidelity | None  # the reference against its repetition: the noise floor
     noise: Noise | None
 
 
@@ -98,7 +98,7 @@ class Comparison:
     fidelity: tuple[BenchmarkFidelity, ...]
     losses: tuple[Loss, ...]  # largest first
     differing: tuple[Field, ...]
-    left_out: tuple[str, ...]  # one phrase per benchmark that only one of the two has
+    left_out: tuple[str, ...]  # one phrase per benchmark that only one of the engines has
     notes: tuple[str, ...] = ()
 
 
@@ -111,7 +111,7 @@ class Standing(NamedTuple):
 
 
 class Duel(NamedTuple):
-    """Two engines of a matrix, the better one first."""
+    """Two engines of a matrix, the better engine first."""
 
     better: str
     worse: str

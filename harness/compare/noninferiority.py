@@ -1,4 +1,4 @@
-"""Did nDCG@10 fall by more than a margin? Judged for every benchmark, for averages, and for the whole comparison."""
+"""Verdicts on a fall of nDCG@10 beyond a margin: per benchmark, per average, and for the whole comparison."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from harness.outcome import Outcome
 
 MARGIN = 0.005
 ALPHA = (1 - CONFIDENCE) / 2  # one end of the interval
-# Intervals of fewer queries cannot be trusted. When one query in ten loses half its nDCG, the lower end of the 95%
+# Intervals over fewer queries cannot be trusted. If one query in ten loses half its nDCG, the lower end of the 95%
 # interval is too high in 22% of samples of 20 queries, in 8% of samples of 50 and in 5% of samples of 100 (simulated).
 LEAST_QUERIES = 50
 
@@ -21,11 +21,11 @@ Weights = Mapping[str, float]  # benchmark -> share of an average
 
 
 class Averaging(NamedTuple):
-    """How benchmarks are averaged. A unit counts once: a benchmark, or a whole group such as CQADupStack."""
+    """The averages of benchmarks. A unit counts once: a benchmark, or a whole group such as CQADupStack."""
 
     units: dict[str, dict[str, float]]  # name -> weights
     averages: dict[str, dict[str, float]]  # complete suites, and the mean of the units outside them
-    gates: tuple[str, ...]  # the averages; a unit in no average is a gate itself
+    gates: tuple[str, ...]  # the averages, and the unit outside them if there is only one
 
     def weights(self, benchmarks: Sequence[str]) -> dict[str, dict[str, float]]:
         """The weights of every effect: averages, groups, then single benchmarks."""
@@ -39,8 +39,8 @@ def layout(benchmarks: Sequence[str]) -> Averaging:
     units = _units(benchmarks, suites)
     complete = [suite for suite in suites if suite.weights.keys() <= set(benchmarks) and len(suite.units) > 1]
     averages = {f"mean of suite {suite.name}": suite.weights for suite in complete}
-    placed = {name for suite in complete for name in suite.weights}
-    rest = {name: weights for name, weights in units.items() if not weights.keys() <= placed}
+    covered = {name for suite in complete for name in suite.weights}
+    rest = {name: weights for name, weights in units.items() if not weights.keys() <= covered}
     gates = (*averages, *rest) if len(rest) == 1 else tuple(averages)
     if len(rest) > 1:
         name = f"mean of {'the other ' if averages else ''}{len(rest)} benchmarks"
@@ -53,12 +53,12 @@ def _units(benchmarks: Sequence[str], suites: Sequence[Suite]) -> dict[str, dict
     groups: dict[str, list[str]] = {}
     for suite in suites:
         for name, members in suite.units.items():
-            own = [member.name for member in members]
-            if len(own) > 1 and set(own) <= set(benchmarks):
-                groups[name] = own
-    grouped = {name for own in groups.values() for name in own}
+            members_of_unit = [member.name for member in members]
+            if len(members_of_unit) > 1 and set(members_of_unit) <= set(benchmarks):
+                groups[name] = members_of_unit
+    grouped = {name for names in groups.values() for name in names}
     units = {name: {name: 1.0} for name in benchmarks if name not in grouped}
-    return units | {group: dict.fromkeys(own, 1 / len(own)) for group, own in groups.items()}
+    return units | {group: dict.fromkeys(names, 1 / len(names)) for group, names in groups.items()}
 
 
 def effects(reference: PerQuery, candidate: PerQuery, averaging: Averaging, margin: float) -> list[Effect]:
@@ -69,7 +69,7 @@ def effects(reference: PerQuery, candidate: PerQuery, averaging: Averaging, marg
     }
     unadjusted = []
     for name, weights in averaging.weights(list(reference)).items():
-        effect = _effect(name, weights, {own: differences[own] for own in weights}, margin)
+        effect = _effect(name, weights, {benchmark: differences[benchmark] for benchmark in weights}, margin)
         means = [quality(side, weights) for side in (reference, candidate)]
         unadjusted.append(replace(effect, reference=means[0], candidate=means[1]))
     adjusted = holm({effect.name: effect.p.value for effect in unadjusted if effect.name in averaging.units})
@@ -77,7 +77,7 @@ def effects(reference: PerQuery, candidate: PerQuery, averaging: Averaging, marg
 
 
 def quality(per_query: PerQuery, weights: Weights) -> float:
-    """Mean nDCG@10 of an engine; an average is the weighted mean of its benchmarks' means."""
+    """Mean nDCG@10 of an engine: the weighted mean of the benchmarks' means."""
     return sum(share * math.fsum(per_query[name].values()) / len(per_query[name]) for name, share in weights.items())
 
 
@@ -160,6 +160,6 @@ def _regressions(family: Sequence[Effect]) -> list[str]:
     alarms = [effect.name for effect in family if effect.outcome is Outcome.REGRESSION]
     if len(family) == 1:
         return alarms  # one test needs no adjustment: its interval decides
-    known = {effect.name: effect.difference.p_below for effect in family}
-    adjusted = holm({name: 1.0 if p is None else p for name, p in known.items()})
+    p_values = {effect.name: effect.difference.p_below for effect in family}
+    adjusted = holm({name: 1.0 if p is None else p for name, p in p_values.items()})
     return [name for name in alarms if adjusted[name] <= ALPHA]

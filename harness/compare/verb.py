@@ -26,23 +26,23 @@ from harness.figures import fidelity
 from harness.figures.statistics import CONFIDENCE, holm, letters, sign_flip
 from harness.report.content import Report
 
-LOSSES_SHOWN = 20
-NO_TEXT = "texts of queries are not recorded; --config CONFIG, the run's own, adds them"
+LOSSES_SHOWN = 20  # queries per comparison
+NO_TEXT = "runs do not record the texts of queries; `--config` with the config of the run shows them"
 
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """The terms on which runs are compared."""
+    """The margin of the verdict, and the recordings beside the compared runs."""
 
     margin: float = MARGIN  # accepted loss of nDCG@10
     allow: tuple[str, ...] = ()  # names from ALLOWANCES
-    noise: Path | None = None  # RUN/ENGINE folder with a repetition of the reference: the noise floor
-    config: Path | None = None  # config of the run, to load the texts of queries from
+    noise: Path | None = None  # RUN/ENGINE folder with a repetition of the reference, for the noise floor
+    config: Path | None = None  # config of the run, which gives the texts of queries
 
 
 @dataclass(frozen=True)
 class CompareResult(Comparisons):
-    """The comparisons, and the files that show them."""
+    """The comparisons, and the files of their report."""
 
     files: tuple[Path, ...] = ()  # empty without `out`; else index.html, compare.md, table.tex, plots, compare.json
 
@@ -58,12 +58,12 @@ class CompareResult(Comparisons):
 def compare(
     reference: Path, candidates: Sequence[Path], options: CompareOptions, *, out: Path | None = None
 ) -> CompareResult:
-    """Compare every candidate with the reference; with two or more candidates also all engines with each other.
+    """Compare every candidate with the reference and, with two or more candidates, all engines with each other.
 
-    A report is written to the folder `out`, if there is one. Raises BadOptions, before anything is read, for a wrong
-    margin or allowance or a folder given twice; NotComparable, naming the fields, where runs differ in what decides
-    their numbers; StoreError for a folder without results or with queries that have no scores; ConfigError for a
-    config that cannot be used.
+    A report is written to the folder `out` if it is given. Raises BadOptions, before anything is read, for a wrong
+    margin or allowance or a folder given twice; NotComparable, which names the fields, if runs differ in fields that
+    decide their numbers; StoreError for a folder without results or with queries that have no scores; ConfigError for
+    a config that cannot be used.
     """
     _check([reference, *candidates], options)
     with progress.waiting("reading the runs"):
@@ -128,7 +128,7 @@ def _comparison(
     reference, candidate = (_per_query(run, ground.benchmarks) for run in (inputs.reference, inputs.candidate))
     all_effects = effects(reference, candidate, averaging, margin)
     benchmarks = [_benchmark(inputs, name) for name in ground.benchmarks]
-    losses = sorted((loss for _, own in benchmarks for loss in own), key=_size)[:LOSSES_SHOWN]
+    losses = sorted((loss for _, losses in benchmarks for loss in losses), key=_size)[:LOSSES_SHOWN]
     return Comparison(
         reference=engines[0],
         candidate=engines[1],
@@ -146,7 +146,7 @@ def _unrepeated(inputs: Inputs, ground: Ground) -> Iterator[str]:
     if inputs.repeated is not None:
         for name in ground.benchmarks:
             if name not in inputs.repeated.rows:
-                yield f"the noise floor of {name}: it is not in {inputs.repeated.folder}"
+                yield f"noise floor of {name}: {inputs.repeated.folder} does not have this benchmark"
 
 
 def _per_query(recorded: Recorded, benchmarks: Sequence[str]) -> PerQuery:
@@ -185,7 +185,7 @@ def _size(loss: Loss) -> tuple[float, str, str]:
 
 
 def _matrices(recorded: Mapping[str, Recorded], grounds: Sequence[Ground]) -> Iterator[Matrix]:
-    """All engines on the benchmarks that every ground shares with the reference."""
+    """A matrix of all engines for each of the benchmarks that they all share, and for their averages."""
     shared = [name for name in grounds[0].benchmarks if all(name in ground.benchmarks for ground in grounds)]
     if not shared:
         return
@@ -195,7 +195,7 @@ def _matrices(recorded: Mapping[str, Recorded], grounds: Sequence[Ground]) -> It
 
 
 def matrix(name: str, sides: Mapping[str, PerQuery], weights: Weights) -> Matrix:
-    """Engines, best first. Two share a letter unless the sign-flip test, with Holm over all pairs, separates them."""
+    """Engines, best first. Two share a letter unless the sign-flip test, adjusted over all pairs, separates them."""
     values = {engine: quality(per_query, weights) for engine, per_query in sides.items()}
     ranked = sorted(values, key=lambda engine: -values[engine])
     p_values = {
@@ -209,5 +209,5 @@ def matrix(name: str, sides: Mapping[str, PerQuery], weights: Weights) -> Matrix
     return Matrix(name, tuple(Standing(engine, values[engine], signs[engine]) for engine in ranked), duels)
 
 
-def _between(one: PerQuery, other: PerQuery, weights: Weights) -> PerQuery:
-    return {name: {key: value - other[name][key] for key, value in one[name].items()} for name in weights}
+def _between(better: PerQuery, worse: PerQuery, weights: Weights) -> PerQuery:
+    return {name: {key: value - worse[name][key] for key, value in better[name].items()} for name in weights}

@@ -1,10 +1,10 @@
-"""A comparison as a report: effects, matrices, fidelity, the queries that lost most, and what differs."""
+"""A comparison as a report: effects, matrices, fidelity, the largest losses, and the fields that differ."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.compare.comparison import BenchmarkFidelity, Comparison, Comparisons, Effect, Loss, Matrix
+from harness.compare.comparison import BenchmarkFidelity, ComparedEngine, Comparison, Comparisons, Effect, Loss, Matrix
 from harness.compare.page import FOREST
 from harness.figures.fidelity import Fidelity
 from harness.figures.measures import HEADLINE
@@ -46,23 +46,31 @@ LEGEND = (
         "the margin, or there are fewer than 50 queries",
     ),
     Term("p", "two-sided sign-flip test of the difference against zero"),
-    Term(f"p Holm, {MARK}", f"p adjusted for the number of benchmarks or of pairs; {MARK} marks one below 0.05"),
-    Term("+ / = / −", "queries on which the candidate is better, equal and worse"),
+    Term(f"p Holm, {MARK}", f"p adjusted for the number of benchmarks or pairs; {MARK} marks a value below 0.05"),
+    Term("+ / = / −", "queries on which the candidate is better, equal or worse"),
     Term("d_z", "standardised mean difference: mean of the differences over their standard deviation"),
-    Term("drift", "candidate's score minus the reference's: mean and p99 of its absolute value; bias is its mean"),
     Term(
-        "tau-b", "Kendall's rank correlation of a query's scores, corrected for ties: mean over queries and the lowest"
+        "drift",
+        "candidate's score minus the reference's: mean and p99 of its absolute value; bias is the signed mean",
+    ),
+    Term(
+        "tau-b",
+        "Kendall's rank correlation of a query's scores, corrected for ties: mean over queries, and the lowest",
     ),
     Term("RBO", "rank-biased overlap of a query's two orders with p = 0.9; 1 for equal orders"),
-    Term("top 1, top 10", "queries whose first document differs, and queries whose set of ten first documents differs"),
+    Term(
+        "top 1, top 10",
+        "queries whose first document differs, and queries whose set of first ten documents differs; order also counts "
+        "queries that have the same ten documents in a different order",
+    ),
     Term(
         "order",
-        "queries whose order changed: those whose first relevant document moved, those that changed only above it, "
-        "those that changed only below it, and those without a relevant candidate",
+        "queries whose order changed. first: the first relevant document moved. above: it kept its rank, and documents "
+        "above it moved. below: only documents below it moved. none: the query has no relevant candidate",
     ),
-    Term("saturation", "share of the pairs that share the highest or the lowest score of the benchmark with others"),
+    Term("saturation", "share of the pairs that tie at the highest or the lowest score of the benchmark"),
     Term("group", "engines that share a letter cannot be told apart"),
-    Term(notation.MISSING, "not known or without meaning here; never zero"),
+    Term(notation.MISSING, "unknown or not applicable; never zero"),
 )
 
 
@@ -85,12 +93,9 @@ def build(result: Comparisons, *, verdict_last: bool = False) -> Report:
         title=f"{names} against {reference.name}",
         conclusion=_conclusion(result),
         sections=tuple(section for part in parts for section in part),
-        engines=tuple(
-            EngineLine(*(fact.strip() or notation.MISSING for fact in (one.name, one.kind, one.model, one.machine)))
-            for one in engines
-        ),
+        engines=tuple(map(_engine, engines)),
         legend=LEGEND,
-        hint=f"{MARK} Holm-adjusted p below {SIGNIFICANT:g}; [95% interval]; '-' is not known, never zero.",
+        hint=f"{MARK} Holm-adjusted p below {SIGNIFICANT:g}; [95% interval]; '-' means unknown, never zero.",
     )
 
 
@@ -100,6 +105,11 @@ def write(result: Comparisons, folder: Path) -> list[Path]:
 
     document = (json.dumps(result.document(), indent=1, ensure_ascii=False) + "\n").encode()
     return press.write(build(result), folder, name=NAME, plots=[forest.draw(result)], data={f"{NAME}.json": document})
+
+
+def _engine(engine: ComparedEngine) -> EngineLine:
+    facts = (engine.name, engine.kind, engine.model, engine.machine)
+    return EngineLine(*(fact.strip() or notation.MISSING for fact in facts))
 
 
 def _conclusion(result: Comparisons) -> str:
@@ -181,7 +191,7 @@ def _p(value: float | None) -> str:
 def _matrix(number: int, matrix: Matrix) -> Section:
     best = matrix.standings[0]
     alone = sum(standing.letters == best.letters for standing in matrix.standings) == 1 and len(best.letters) == 1
-    claim = "ranks better than all others" if alone else "cannot be told apart from those that share its letter"
+    claim = "ranks better than every other engine" if alone else "cannot be told apart from those that share its letter"
     source = (
         f"Best first; {len(matrix.duels)} pairs, sign-flip test, Holm over the pairs; engines with the same letter "
         "cannot be told apart"
@@ -276,7 +286,7 @@ def _differing(number: int, comparison: Comparison) -> Section:
     )
     return Section(
         anchor=f"differing-{number}",
-        title=f"What differs: {_pair(comparison)}",
+        title=f"Fields that differ: {_pair(comparison)}",
         table=Table(DIFFERING, lines, words=len(DIFFERING), judged=False),
         sentence="" if lines else "The two manifests are equal.",
         printed=False,
@@ -284,11 +294,11 @@ def _differing(number: int, comparison: Comparison) -> Section:
 
 
 def _losses(number: int, comparison: Comparison) -> Section:
-    """The queries that lost most, folded; a terminal shows only how many there are."""
+    """The queries with the largest losses, folded; a terminal shows only the largest loss."""
     losses = comparison.losses
     return Section(
         anchor=f"losses-{number}",
-        title=f"Queries that lost most: {_pair(comparison)}",
+        title=f"Queries with the largest losses: {_pair(comparison)}",
         sentence=f"The largest loss of {HEADLINE} on one query is {notation.decimal(-losses[0].difference)}.",
         notes=tuple(Note("", note) for note in comparison.notes),
         details=tuple(_loss(f"loss-{number}-{rank}", loss) for rank, loss in enumerate(losses, start=1)),

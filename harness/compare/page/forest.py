@@ -1,4 +1,4 @@
-"""The forest plot of a comparison: each difference with its interval, with lines at zero and at the margin."""
+"""The forest plot of a comparison: every difference with its interval, and lines at zero and at the margin."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,8 +14,8 @@ def draw(result: Comparisons) -> plots.Plot:
     plot = plots.Plot(
         name=FOREST,
         title=f"Change of {HEADLINE}",
-        caption="Candidate minus reference with its 95% interval. The solid line is no change, the dashed one minus "
-        "the margin. Diamonds are averages; hollow marks are inconclusive.",
+        caption="Candidate minus reference with its 95% interval. The solid line marks no change, the dashed line "
+        "minus the margin. Diamonds are averages; hollow marks are inconclusive.",
     )
     with plots.drawing():
         return plots.saved(plot, _paint(result))

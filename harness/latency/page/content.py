@@ -14,7 +14,7 @@ from harness.report.content import EngineLine, Report, Section, SourceLine, Term
 from harness.report.table import Cell, Table, Tone
 
 NAME = "latency"  # stem of the Markdown file
-HINT = "[95% interval]; '-' is not known, never zero. index.html explains every column."
+HINT = "[95% interval]; '-' means unknown, never zero. index.html explains every column."
 COLUMNS = ("engine", "scenario", "n", *QUANTILES, "pairs/s", "tokens/s", "nDCG@10", "verdict")
 FIELDS_SHOWN = 4  # fields of two machines that a warning names
 TONES: Mapping[str, Tone] = {"INVALID": "bad", "INCOMPLETE": "bad"}

@@ -15,7 +15,7 @@ from harness.run.page.verdict import sentence
 
 NAME = "report"  # stem of the Markdown file
 DEMO = "A demonstration model was scored: these numbers show that the pipeline works, not how well a model ranks."
-HINT = "Best in bold; [95% interval]; '-' is not known, never zero. index.html explains every column."
+HINT = "Best in bold; [95% interval]; '-' means unknown, never zero. index.html explains every column."
 
 # How to read the tables, in words that every format uses.
 LEGEND = (
