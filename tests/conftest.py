@@ -1,4 +1,4 @@
-"""What tests share: small BEIR folders, configs, the command line, engines made for one test, real collections."""
+"""Fixtures that tests share: small BEIR folders, configs, the command line, engines for one test, real collections."""
 
 import io
 import json
@@ -24,14 +24,14 @@ ROOT = Path(__file__).parents[1]
 
 
 def printed(report: Report) -> str:
-    """What a log of 110 columns shows of a report."""
+    """A report as text of 110 columns, as a log shows it."""
     text = io.StringIO()
     press.show(report, Console(file=text, width=110))
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 class Answer(NamedTuple):
-    """What a command gave back."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -55,14 +55,14 @@ def write_beir(
 
 @pytest.fixture(autouse=True)
 def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Output is what a pipe gets, also where the surroundings ask for colours (rich and typer look at these)."""
+    """Commands print as into a pipe, even if the environment asks for colours: rich and typer read these variables."""
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "GITHUB_ACTIONS", "PY_COLORS", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Candidates are stored beside the tests' other files, never in the user's cache; also by commands they start."""
+    """Tests and the commands that they start store candidates in a temporary folder, never in the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CRISPBENCH_CACHE", str(tmp_path_factory.mktemp("crispbench")))
         yield
@@ -70,13 +70,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def beir(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a BEIR folder into the test's own folder: `beir("animals", documents, queries, qrels)`."""
+    """Writes a BEIR folder into the folder of the test: `beir("animals", documents, queries, qrels)`."""
     return lambda name, documents, queries, qrels: write_beir(tmp_path / name, documents, queries, qrels)
 
 
 @pytest.fixture
 def animals(beir: Callable[..., Path]) -> Path:
-    """Five queries over five documents that all hold the word "animal"; each query's own word is in one of them."""
+    """Five queries and five documents that all contain "animal"; one document has the other word of each query."""
     words = ("cat", "dog", "bird", "fish", "worm")
     return beir(
         "animals",
@@ -113,7 +113,7 @@ def crispbench(capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
 
 @pytest.fixture
 def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, type[Engine]], None]:
-    """Adds an engine to the table for one test, in a module of its own as a package would."""
+    """Adds an engine to the table for one test, in its own module, as a package would."""
 
     def add(name: str, engine: type[Engine]) -> None:
         module = ModuleType(f"{name}_engine", doc=f"The engine {name}, made for a test.")
@@ -126,11 +126,11 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, type[Engine]], N
 
 
 class Moody(Fake):
-    """The fake engine, whose moods are outside of its options: what fails today may work tomorrow."""
+    """The fake engine with failures outside its options: a query that fails in one run may succeed in the next."""
 
-    asked: ClassVar[list[str]]  # queries of every call, in order
-    shown: ClassVar[list[str]]  # documents it was prepared with
-    answers: ClassVar[dict[str, Any]]  # query -> the scores or the exception to answer with
+    queries: ClassVar[list[str]]  # query of every call, in order
+    prepared: ClassVar[list[str]]  # documents of every call of prepare
+    answers: ClassVar[dict[str, Any]]  # query -> scores to return or exception to raise
     missing_package: ClassVar[bool]
 
     def __init__(self, options: FakeOptions) -> None:
@@ -139,19 +139,19 @@ class Moody(Fake):
         super().__init__(options)
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
-        self.asked.append(pairs[0].query)
+        self.queries.append(pairs[0].query)
         answer = self.answers.get(pairs[0].query)
         if isinstance(answer, BaseException):
             raise answer
         return super().score(pairs) if answer is None else list(answer)
 
     def prepare(self, documents: Collection[str], *, analysis: str) -> None:
-        self.shown.extend(documents)
+        self.prepared.extend(documents)
 
 
 @pytest.fixture
 def moody(register: Callable[..., None]) -> type[Moody]:
-    state = {"asked": [], "shown": [], "answers": {}, "missing_package": False}
+    state = {"queries": [], "prepared": [], "answers": {}, "missing_package": False}
     engine = type("MoodyToday", (Moody,), state)
     register("moody", engine)
     return engine
@@ -159,7 +159,7 @@ def moody(register: Callable[..., None]) -> type[Moody]:
 
 @pytest.fixture
 def small(animals: Path, config: Callable[..., Path]) -> Path:
-    """A config of the animals, the fake engine and the moody one."""
+    """A config with the animals, the fake engine and the moody engine."""
     return config(
         engines={"fake": {"kind": "fake"}, "moody": {"kind": "moody"}},
         benchmarks=[{"source": "beir", "path": str(animals)}],
@@ -169,7 +169,7 @@ def small(animals: Path, config: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def shared_data() -> Callable[[str], Path]:
-    """A path among the real collections; skips where they are absent."""
+    """The path of a file or folder of the real collections; the test is skipped if it is absent."""
 
     def find(name: str) -> Path:
         data = Path(os.environ.get("CRISPBENCH_DATA") or ROOT.parent / "shared/data")

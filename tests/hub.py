@@ -1,6 +1,6 @@
-"""A hub of datasets on loopback: what `datasets` and `huggingface_hub` ask of https://huggingface.co, from a folder.
+"""A hub of datasets on loopback: it answers `datasets` and `huggingface_hub` from a folder.
 
-`ROOT/<organisation>/<name>/...` is served at every revision; set HF_ENDPOINT to `Hub.url`.
+It serves `ROOT/<organisation>/<name>/...` at every revision; set HF_ENDPOINT to `Hub.url`.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-MAIN = "0" * 40  # the commit behind every name of a revision that is no commit itself
+MAIN = "0" * 40  # the commit of every revision that is a name
 
 CARD = """---
 configs:
@@ -29,15 +29,15 @@ configs:
 
 
 class Hub:
-    """Datasets below `root`; `asked` lists the requests, in order."""
+    """Datasets below `root`; `requests` lists the method and path of every request, in order."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.url = ""
 
     def add_beir(self, name: str, folder: Path) -> None:
-        """A BEIR folder in mteb's layout: three configs over JSON lines."""
+        """Add a BEIR folder in mteb's layout: three configs over JSON lines."""
         target = self.root / name
         (target / "qrels").mkdir(parents=True)
         (target / "README.md").write_text(CARD)
@@ -75,7 +75,7 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        self.hub.asked.append(f"{self.command} {self.path}")
+        self.hub.requests.append(f"{self.command} {self.path}")
 
     def _answer(self) -> None:
         url = urllib.parse.urlparse(self.path)
@@ -130,7 +130,7 @@ def commit(revision: str) -> str:
 
 
 def tree(files: Mapping[str, Path], folder: str, *, recursive: bool) -> Iterator[dict[str, Any]]:
-    """Files and folders below a folder; not recursive: only those directly in it."""
+    """Files and folders below a folder; without `recursive`, only those directly in it."""
     folders: set[str] = set()
     prefix = f"{folder}/" if folder else ""
     for path, file in files.items():
@@ -148,5 +148,5 @@ def tree(files: Mapping[str, Path], folder: str, *, recursive: bool) -> Iterator
 
 def entry(path: str, file: Path) -> dict[str, Any]:
     content = file.read_bytes()
-    oid = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # as git names a file
+    oid = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # git's blob hash
     return {"type": "file", "path": path, "size": len(content), "oid": oid}

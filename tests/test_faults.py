@@ -269,9 +269,9 @@ def test_a_failing_gpu_ends_the_run_and_the_same_command_resumes(
     with Store.read(tmp_path / "out/moody") as store:
         assert len(store.done("animals")) == 2 and store.failures("animals") == []
     moody.answers.clear()
-    moody.asked.clear()
+    moody.queries.clear()
     assert crispbench(*command).code == 0
-    assert len(moody.asked) == 3
+    assert len(moody.queries) == 3
     name = "moody/measures.json"
     assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 

@@ -359,7 +359,7 @@ def test_beir_scores_one_query_per_call_and_never_gets_a_nan_score(moody: Any) -
         model = BeirModel(engine)
         assert model.predict([]) == []
         assert len(model.predict([["a", "x"], ["a", "y"], ["b", "x"]], batch_size=2)) == 3
-        assert moody.asked == ["a", "b"]
+        assert moody.queries == ["a", "b"]
         moody.answers["a"] = [float("nan"), 1.0]
         with pytest.raises(ScoringFailed):
             model.predict([["a", "x"], ["a", "y"]])

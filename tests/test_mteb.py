@@ -112,7 +112,7 @@ def test_the_same_content_has_the_same_hash_from_mteb_and_from_a_folder(warm: Pa
 def test_a_task_is_downloaded_at_the_revision_that_mteb_pins(warm: Path, hub: Hub) -> None:
     (revision,) = {manifest(warm)["NFCorpus"]["revision"].partition("@")[2].partition("+")[0]}
     assert len(revision) == 40 and revision != MAIN
-    assert any("nfcorpus" in request and revision in request and "corpus.jsonl" in request for request in hub.asked)
+    assert any("nfcorpus" in request and revision in request and "corpus.jsonl" in request for request in hub.requests)
 
 
 def test_only_a_task_that_was_run_in_full_is_exported_to_mteb(warm: Path, tmp_path: Path) -> None:

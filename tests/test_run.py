@@ -81,7 +81,7 @@ def test_a_query_without_candidates_is_done_and_not_missing(
     row = score(path, tmp_path / "out")
     assert (row.verdict, row.coverage, row.missing, row.pairs) == ("complete", 1.0, (), 2)
     assert row.per_query["q1"] == 0.0
-    assert moody.asked == ["cat"]  # nobody is asked to score nothing
+    assert moody.queries == ["cat"]  # nobody is asked to score nothing
     with Store.read(tmp_path / "out") as store:  # and what nobody scored has warmed nothing up
         assert {sample.query_id: sample.warmup for sample in store.samples("pets")} == {"q1": True, "q2": True}
 
@@ -103,17 +103,17 @@ def test_an_engine_is_shown_the_texts_that_it_asks_for_and_each_once(small: Path
     (task,) = tasks_of(small)
     corpus = list(task.benchmark.documents.values())
     score(small, tmp_path / "nothing")
-    assert moody.shown == []
+    assert moody.prepared == []
     moody.prepares = "corpus"
     score(small, tmp_path / "corpus")
-    assert moody.shown == corpus
-    moody.prepares, moody.shown = "candidates", []
+    assert moody.prepared == corpus
+    moody.prepares, moody.prepared = "candidates", []
     moody.answers = {"animal worm": ScoringFailed("not today")}
     score(small, tmp_path / "candidates")
-    assert sorted(moody.shown) == sorted(corpus)
-    moody.shown = []  # resumed, only the candidates of what is left
+    assert sorted(moody.prepared) == sorted(corpus)
+    moody.prepared = []  # resumed, only the candidates of what is left
     score(small, tmp_path / "candidates")
-    assert sorted(moody.shown) == sorted(f"a {word} is an animal" for word in ("worm", "cat", "dog"))
+    assert sorted(moody.prepared) == sorted(f"a {word} is an animal" for word in ("worm", "cat", "dog"))
 
 
 # What has no score
@@ -146,13 +146,13 @@ def test_a_query_without_scores_counts_zero_and_makes_the_run_incomplete(
 def test_a_failed_query_is_tried_again_and_a_committed_one_never(small: Path, moody: Any, tmp_path: Path) -> None:
     moody.answers = {"animal bird": ScoringFailed("not today"), "animal cat": ScoringFailed("not today")}
     assert score(small, tmp_path / "out").verdict == "incomplete"
-    moody.answers, moody.asked = {}, []
+    moody.answers, moody.queries = {}, []
     row = score(small, tmp_path / "out")
-    assert moody.asked == ["animal cat", "animal bird"]
+    assert moody.queries == ["animal cat", "animal bird"]
     assert (row.verdict, row.missing, row.notes) == ("complete", (), ())
-    moody.asked = []
+    moody.queries = []
     assert score(small, tmp_path / "out") == row
-    assert moody.asked == []
+    assert moody.queries == []
 
 
 def test_an_engine_that_scores_everything_equal_is_invalid_and_its_numbers_are_withheld(
@@ -184,9 +184,9 @@ def test_an_interrupted_query_is_neither_scored_nor_failed(small: Path, moody: A
     with Store.read(tmp_path / "out") as store:
         assert store.done("animals") == {"q-cat", "q-dog"}
         assert store.failures("animals") == []
-    moody.answers, moody.asked = {}, []
+    moody.answers, moody.queries = {}, []
     assert score(small, tmp_path / "out").verdict == "complete"
-    assert moody.asked == ["animal bird", "animal fish", "animal worm"]
+    assert moody.queries == ["animal bird", "animal fish", "animal worm"]
 
 
 # Whose scores they are
@@ -207,7 +207,7 @@ def test_fresh_forgets_and_scores_again(small: Path, moody: Any, tmp_path: Path)
     score(small, tmp_path / "out")
     small.write_text(small.read_text().replace("k: 3", "k: 2"))
     assert score(small, tmp_path / "out", fresh=True).pairs == 10
-    assert len(moody.asked) == 10
+    assert len(moody.queries) == 10
 
 
 def test_fresh_with_an_engine_that_cannot_be_loaded_keeps_the_results(small: Path, moody: Any, tmp_path: Path) -> None:

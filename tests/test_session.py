@@ -54,13 +54,13 @@ def test_limit_takes_the_same_queries_every_time_and_is_part_of_the_configuratio
     command = ("run", small, "--out", tmp_path / "out", "--engine", "moody", "--json", "--limit")
     answer = crispbench(*command, 2)
     assert json.loads(answer.out)["engines"]["moody"]["benchmarks"]["animals"]["queries"] == 2
-    first = list(moody.asked)
+    first = list(moody.queries)
     assert crispbench(*command, 2, "--fresh").code == 0
-    assert moody.asked == first * 2
+    assert moody.queries == first * 2
     refused = crispbench(*command, 3)
     assert refused.code == 4
     assert refused.err.count("\n") == 1 and "benchmarks.animals.queries was 2 and is 3" in refused.err
-    assert moody.asked == first * 2
+    assert moody.queries == first * 2
 
 
 def test_only_the_selected_engines_and_benchmarks_run_and_earlier_ones_stay_in_the_report(
@@ -80,11 +80,11 @@ def test_only_the_selected_engines_and_benchmarks_run_and_earlier_ones_stay_in_t
     answer = crispbench(*command, "--engine", "bm25", "--benchmark", "second")
     report = (tmp_path / "out/report/report.md").read_text(encoding="utf-8")
     assert "moody" in report and "bm25" in report and "## first" not in report
-    moody.asked = []
+    moody.queries = []
     answer = crispbench(*command, "--engine", "moody", "--engine", "bm25")  # the config's order, whatever is typed
     assert list(json.loads(answer.out)["engines"]) == ["bm25", "moody"]
     assert measures(tmp_path / "out/moody")["benchmarks"].keys() == {"second", "first"}
-    assert len(moody.asked) == 5  # those of the first benchmark
+    assert len(moody.queries) == 5  # those of the first benchmark
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_an_engine_or_benchmark_that_the_config_lacks_is_a_usage_error_that_list
     assert (answer.code, answer.out) == (2, "")
     assert answer.err.count("\n") == 1
     assert f"'typo' is not in the config; it has {known}" in answer.err
-    assert not (tmp_path / "out").exists() and moody.asked == []
+    assert not (tmp_path / "out").exists() and moody.queries == []
 
 
 def test_one_name_for_two_benchmarks_is_a_usage_error(

@@ -1,6 +1,6 @@
 """Tokenizers and tiny random checkpoints for the engines' tests, and the promises of the engine contract.
 
-Offline: the hub is never asked.
+Everything is offline: HF_HUB_OFFLINE is set.
 """
 
 import copy
@@ -64,7 +64,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def tiny_template(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Path of a template that costs four tokens, so that forwards stay small."""
+    """Path of a template of four tokens, which keeps forwards small."""
     path = tmp_path_factory.mktemp("templates") / "tiny.yaml"
     path.write_text(TINY_TEMPLATE)
     return str(path)
@@ -75,7 +75,7 @@ MakeCheckpoint = Callable[..., str]
 
 @pytest.fixture(scope="session")
 def one_thread() -> Iterator[None]:
-    """Torch on one thread: these tensors are too small to share, and the other cores may be busy."""
+    """Torch uses one thread: these tensors are too small to share, and other cores may be busy."""
     import torch
 
     before = torch.get_num_threads()
@@ -86,11 +86,11 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def make_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, one_thread: None) -> MakeCheckpoint:
-    """Folder of a random Qwen2 checkpoint: `labels` None makes a causal one; `change` alters its weights."""
+    """Makes the folder of a random Qwen2 checkpoint: causal if `labels` is None; `change` alters its weights."""
     import torch
     import transformers as library
 
-    transformers: Any = library  # it has no types here
+    transformers: Any = library  # the library is untyped here
 
     def make(
         labels: list[str] | None = None, change: Callable[[dict[str, Any]], None] | None = None, **settings: Any
@@ -144,7 +144,7 @@ def one_label(make_checkpoint: MakeCheckpoint) -> str:
 
 @pytest.fixture(scope="session")
 def make_bert(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Callable[..., str]:
-    """Folder of a random BERT of one architecture, with 64 positions and a vocabulary of a few words."""
+    """Makes the folder of a random BERT with 64 positions and a vocabulary of a few words."""
     import transformers as library
 
     transformers: Any = library
@@ -180,7 +180,7 @@ def bert(make_bert: Callable[..., str]) -> str:
 
 
 class Subject(NamedTuple):
-    """An engine under contract: one that is shared between promises, and how to make a new one."""
+    """An engine under contract: one that all promises share, and a function that makes a new one."""
 
     engine: Engine
     fresh: Callable[[], Engine]
@@ -202,19 +202,19 @@ PAIRS = [Pair(query, document) for query in QUERIES for document in DOCUMENTS]
 Promise = Callable[[Subject], None]
 
 
-def one_finite_float_per_pair(subject: Subject) -> None:
+def every_pair_gets_one_finite_float(subject: Subject) -> None:
     scores = subject.engine.score(PAIRS)
     assert len(scores) == len(PAIRS)
     assert all(type(score) is float and math.isfinite(score) for score in scores)
 
 
-def the_same_scores_every_time(subject: Subject) -> None:
+def scoring_twice_gives_the_same_scores(subject: Subject) -> None:
     assert subject.engine.score(PAIRS) == subject.engine.score(PAIRS)
 
 
 def a_new_engine_gives_the_same_scores(subject: Subject) -> None:
-    with subject.fresh() as other:
-        assert other.score(PAIRS[:9]) == pytest.approx(subject.engine.score(PAIRS[:9]), abs=1e-5)
+    with subject.fresh() as new:
+        assert new.score(PAIRS[:9]) == pytest.approx(subject.engine.score(PAIRS[:9]), abs=1e-5)
 
 
 def scores_follow_their_pairs_in_any_order(subject: Subject) -> None:
@@ -223,12 +223,12 @@ def scores_follow_their_pairs_in_any_order(subject: Subject) -> None:
     assert subject.engine.score(shuffled) == pytest.approx([expected[pair] for pair in shuffled], abs=1e-5)
 
 
-def one_pair_alone_scores_as_in_company(subject: Subject) -> None:
+def a_pair_scores_the_same_alone_and_in_a_batch(subject: Subject) -> None:
     alone = [subject.engine.score([pair])[0] for pair in PAIRS]
     assert alone == pytest.approx(subject.engine.score(PAIRS), abs=1e-5)
 
 
-def plain_tuples_score_as_pairs_do(subject: Subject) -> None:
+def plain_tuples_score_like_pairs(subject: Subject) -> None:
     tuples = [(pair.query, pair.document) for pair in PAIRS]
     assert subject.engine.score(tuples) == subject.engine.score(PAIRS)
 
@@ -237,11 +237,11 @@ def no_pairs_give_no_scores(subject: Subject) -> None:
     assert subject.engine.score([]) == []
 
 
-def not_all_scores_are_equal(subject: Subject) -> None:
+def scores_differ_between_documents(subject: Subject) -> None:
     assert len(set(subject.engine.score(PAIRS[: len(DOCUMENTS)]))) > 2
 
 
-def describes_itself_in_text_and_always_alike(subject: Subject) -> None:
+def the_description_is_text_and_never_changes(subject: Subject) -> None:
     before = subject.engine.describe()
     subject.engine.score(PAIRS)
     assert before == subject.engine.describe()
@@ -279,41 +279,41 @@ def a_context_manager_closes_after_an_error(subject: Subject) -> None:
     assert engine.closed
 
 
-def an_unknown_option_is_an_error_that_names_the_known_ones(subject: Subject) -> None:
-    known = sorted(type(subject.engine).options_type.model_fields)
+def an_unknown_option_is_an_error_that_lists_the_options(subject: Subject) -> None:
+    names = sorted(type(subject.engine).options_type.model_fields)
     with pytest.raises(Exception, match="unknown option 'colour'") as raised:
         load(subject.kind, {**subject.options, "colour": "red"})
     assert type(raised.value).__name__ == "BadOptions"
-    assert str(raised.value).endswith(f"known are {', '.join(known)}")
+    assert str(raised.value).endswith(f"known are {', '.join(names)}")
 
 
 PROMISES: list[Promise] = [
-    one_finite_float_per_pair,
-    the_same_scores_every_time,
+    every_pair_gets_one_finite_float,
+    scoring_twice_gives_the_same_scores,
     a_new_engine_gives_the_same_scores,
     scores_follow_their_pairs_in_any_order,
-    one_pair_alone_scores_as_in_company,
-    plain_tuples_score_as_pairs_do,
+    a_pair_scores_the_same_alone_and_in_a_batch,
+    plain_tuples_score_like_pairs,
     no_pairs_give_no_scores,
-    not_all_scores_are_equal,
-    describes_itself_in_text_and_always_alike,
+    scores_differ_between_documents,
+    the_description_is_text_and_never_changes,
     counts_never_fall,
     closing_twice_is_harmless,
     a_context_manager_closes_after_an_error,
-    an_unknown_option_is_an_error_that_names_the_known_ones,
+    an_unknown_option_is_an_error_that_lists_the_options,
 ]
 
 
 @pytest.fixture(params=PROMISES, ids=lambda promise: promise.__name__)
 def promise(request: pytest.FixtureRequest) -> Promise:
-    """Each thing that every engine promises, as a function that checks it."""
-    found: Promise = request.param
-    return found
+    """A function that checks one promise of every engine."""
+    check: Promise = request.param
+    return check
 
 
 @pytest.fixture(scope="session")
 def under_contract() -> Iterator[Callable[[str, dict[str, Any]], Subject]]:
-    """Makes a Subject of an engine's name and options; each shared engine is made once and closed at the end."""
+    """Makes the subject of an engine's name and options; a shared engine is made once and closed at the end."""
     subjects: dict[str, Subject] = {}
 
     def prepared(kind: str, options: dict[str, Any]) -> Engine:

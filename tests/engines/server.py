@@ -1,6 +1,6 @@
-"""A server on loopback that speaks every dialect, knows the true score of every text, and misbehaves on request.
+"""A server on loopback that speaks every dialect, knows the true score of every text, and fails on demand.
 
-`Server.plan` decides per POST what goes wrong: None, or the name of one of FAULTS.
+`Server.plan` chooses the fault of every POST: the name of one of FAULTS, or None.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ INFO = {
 
 
 def truth(text: str) -> float:
-    """The log-odds of a prompt, a multiple of 1/64 in [-12, 12]: exact in every float."""
+    """The log-odds of a prompt, a multiple of 1/64 in [-12, 12], which is exact in every float type."""
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") % 1537) / 64 - 12
 
@@ -41,11 +41,11 @@ class Call(NamedTuple):
     path: str
     headers: Mapping[str, str]
     body: Any
-    peer: int  # the client's port: one per connection
+    peer: int  # port of the client; every connection has its own
 
 
 def answer(path: str, body: Any, draw: random.Random) -> Any:
-    """The JSON of a server that does nothing wrong: labels and, where there is an index, entries in any order."""
+    """The JSON of a correct answer: labels, and entries with an index, come in random order."""
     path = path.removeprefix("/sync")
     if path == "/predict":
         return [_labels(text, draw, raw=True) for (text,) in body["inputs"]]
@@ -55,12 +55,12 @@ def answer(path: str, body: Any, draw: random.Random) -> Any:
     if path == "/classify":
         return {"data": _shuffled([_vllm(i, ids) for i, ids in enumerate(body["input"])], draw)}
     if path == "/score":
-        found = [{"index": i, "score": truth(body["text_1"] + text)} for i, text in enumerate(body["text_2"])]
-        return {"data": found, "usage": {"prompt_tokens": 7, "total_tokens": 7}}
+        entries = [{"index": i, "score": truth(body["text_1"] + text)} for i, text in enumerate(body["text_2"])]
+        return {"data": entries, "usage": {"prompt_tokens": 7, "total_tokens": 7}}
     if "texts" in body:  # TEI
-        found = [{"index": i, "score": truth(body["query"] + text)} for i, text in enumerate(body["texts"])]
-        return _shuffled(found, draw)
-    raw = path == "/rerank"  # vLLM, asked for logits; else Cohere and Jina, which give none
+        entries = [{"index": i, "score": truth(body["query"] + text)} for i, text in enumerate(body["texts"])]
+        return _shuffled(entries, draw)
+    raw = path == "/rerank"  # vLLM returns logits here; Cohere and Jina return probabilities
     texts = [body["query"] + text for text in body["documents"]]
     values = [truth(text) if raw else sigmoid(truth(text)) for text in texts]
     return {"results": _shuffled([{"index": i, "relevance_score": v} for i, v in enumerate(values)], draw)}
@@ -85,7 +85,7 @@ Handler = Callable[["_Handler", Any], None]
 
 
 class Server:
-    """Use as a context manager. `calls` holds every request in order."""
+    """A context manager that serves; `calls` holds every request, in order."""
 
     def __init__(self, *, certificate: tuple[str, str] | None = None) -> None:
         self.calls: list[Call] = []
@@ -96,7 +96,7 @@ class Server:
         self.headers: dict[str, str] = {}
         self.draw = random.Random(0)
         self.released = threading.Event()
-        self.parted_s: list[float] = []  # of "late body": when the headers were sent, and when the body was about to be
+        self.late_body_s: list[float] = []  # clock before the headers and before the body of "late body"
         handler = type("Handler", (_Handler,), {"owner": self})
         self._server = _Quiet(("127.0.0.1", 0), handler)
         self.scheme = "http"
@@ -132,24 +132,24 @@ class _Quiet(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Connections that a test cut on purpose are no news."""
+        """Tests cut connections on purpose: nothing is printed."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     owner: Server
     protocol_version = "HTTP/1.1"
-    wbufsize = -1  # headers and body in one packet, else each answer waits 40 ms for a delayed ACK
+    wbufsize = -1  # headers and body go in one packet; otherwise every answer waits 40 ms for a delayed ACK
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
     def do_GET(self) -> None:
         self._record(None)
-        found = self.owner.info.get(self.path.removeprefix("/sync"))
-        if isinstance(found, int):
-            self.reply(found, {"error": "no"})
+        info = self.owner.info.get(self.path.removeprefix("/sync"))
+        if isinstance(info, int):
+            self.reply(info, {"error": "no"})
         else:
-            self.reply(404 if found is None else 200, found)
+            self.reply(404 if info is None else 200, info)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -179,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def reset(self) -> None:
-        """Cut the connection with RST."""
+        """Cut the connection with a TCP reset (RST)."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
@@ -190,13 +190,13 @@ def _inputs(body: Any) -> Any:
 
 
 def _entries(document: Any) -> list[dict[str, Any]]:
-    """The objects that hold scores, wherever the dialect has them."""
-    found = document if isinstance(document, list) else document.get("data", document.get("results"))
-    return [entry for group in found for entry in (group if isinstance(group, list) else [group])]
+    """The objects that hold scores in an answer of any dialect."""
+    groups = document if isinstance(document, list) else document.get("data", document.get("results"))
+    return [entry for group in groups for entry in (group if isinstance(group, list) else [group])]
 
 
 def _change(value: Any) -> Handler:
-    """The first score becomes something else."""
+    """A fault that replaces the first score."""
 
     def fault(handler: _Handler, document: Any) -> None:
         entry = _entries(document)[0]
@@ -212,8 +212,8 @@ def _status(code: int, headers: Mapping[str, str] | None = None) -> Handler:
 
 
 def _wrong_count(handler: _Handler, document: Any) -> None:
-    found = document if isinstance(document, list) else document.get("data", document.get("results"))
-    found.pop()
+    entries = document if isinstance(document, list) else document.get("data", document.get("results"))
+    entries.pop()
     handler.reply(200, document)
 
 
@@ -234,7 +234,7 @@ def _reset_mid_body(handler: _Handler, document: Any) -> None:
 
 
 def _trickle(text: Callable[[Any], bytes]) -> Handler:
-    """One byte after the other, for six seconds: never silent, never done."""
+    """A fault that sends single bytes for six seconds and never finishes."""
 
     def fault(handler: _Handler, document: Any) -> None:
         with contextlib.suppress(OSError):
@@ -250,11 +250,11 @@ def _trickle(text: Callable[[Any], bytes]) -> Handler:
 
 def _late_body(handler: _Handler, document: Any) -> None:
     body = json.dumps(document).encode()
-    handler.owner.parted_s.append(time.perf_counter())
+    handler.owner.late_body_s.append(time.perf_counter())
     handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
     handler.wfile.flush()
     handler.owner.released.wait(0.5)
-    handler.owner.parted_s.append(time.perf_counter())
+    handler.owner.late_body_s.append(time.perf_counter())
     handler.wfile.write(body)
     handler.wfile.flush()
 
@@ -274,7 +274,7 @@ def _redirect(handler: _Handler, document: Any) -> None:
 
 
 def _echo(handler: _Handler, document: Any) -> None:
-    """What careless servers do: the refused key in the message."""
+    """A careless server: its message repeats the refused key."""
     handler.reply(403, {"error": f"key {handler.headers['Authorization']!r} is not allowed here"})
 
 
@@ -309,7 +309,7 @@ FAULTS: dict[str, Handler] = {
     "redirect": _redirect,
     "echo": _echo,
 }
-# what the same request may be answered with, and what asking again may mend
+# faults after which the same request may succeed
 TRANSIENT = (
     "reset",
     "reset mid-body",

@@ -1,13 +1,13 @@
-"""A stand-in for the package tensorrt_llm 1.2 that computes real logits with torch: the contract the engine is held to.
+"""A double of the package tensorrt_llm 1.2 that computes real logits with torch, for tests of the engine.
 
 Names, defaults, refusals and shapes are those of NVIDIA/TensorRT-LLM at 4c05a748, a commit on the way to 1.2:
     tensorrt_llm/llmapi/llm.py          LLM, generate, RequestOutput, _prepare_sampling_params, _check_arguments
     tensorrt_llm/llmapi/llm_args.py     KvCacheConfig, TorchLlmArgs
     tensorrt_llm/sampling_params.py     SamplingParams
     tests/unittest/_torch/sampler/test_return_logits.py     generation_logits is [tokens, vocabulary]
-and of the 1.4 release candidates for `encode_only`, `encode` and EncoderOutput (llmapi/llm.py).
-It runs checkpoints in their own dtype and takes FP8 exports as if they were not quantized. What it cannot say: how
-close the real kernels come, and how fast they are.
+`encode_only`, `encode` and EncoderOutput are those of the 1.4 release candidates (llmapi/llm.py).
+The double runs checkpoints in their own dtype and takes FP8 exports as if they were not quantized. It shows neither
+the accuracy nor the speed of the real kernels.
 """
 
 import itertools
@@ -24,7 +24,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 VERSION = "1.2.1"
-# Of TorchLlmArgs 1.2, beside the ones that LLM.__init__ names itself; encode_only came with 1.3
+# Fields of TorchLlmArgs 1.2 that LLM.__init__ does not name; encode_only came with 1.3
 ARGUMENTS = {
     "attn_backend",
     "backend",
@@ -109,7 +109,7 @@ class LLM:
 
     arguments = ARGUMENTS
 
-    def __init__(  # noqa: PLR0913, the real one's signature
+    def __init__(  # noqa: PLR0913, the signature of the package
         self,
         model: str | Path,
         tokenizer: Any = None,
@@ -138,7 +138,7 @@ class LLM:
         self.ids = itertools.count()
         self.seen: set[tuple[int, ...]] = set()
         self.running = True
-        self.asked: list[SamplingParams] = []
+        self.requests: list[SamplingParams] = []  # sampling of every request, in order
         self._load(Path(model), config["architectures"][0])
 
     def _load(self, folder: Path, architecture: str) -> None:
@@ -161,13 +161,15 @@ class LLM:
         cache_salt: Any = None,
     ) -> Any:
         if use_tqdm:
-            print("Processed requests")  # tqdm, on stderr in truth
+            print("Processed requests")  # the package prints a tqdm bar to stderr
         batched = isinstance(inputs, list) and not isinstance(inputs[0], int)
-        outputs = [self._request(one, sampling_params or SamplingParams()) for one in (inputs if batched else [inputs])]
+        outputs = [
+            self._request(prompt, sampling_params or SamplingParams()) for prompt in (inputs if batched else [inputs])
+        ]
         return outputs if batched else outputs[0]
 
     def _request(self, given: Any, sampling: SamplingParams) -> RequestOutput:
-        self.asked.append(sampling)
+        self.requests.append(sampling)
         if not self.running:
             raise RuntimeError("LLM is shutting down")
         if sampling.end_id is None and not self.has_tokenizer:
@@ -188,13 +190,13 @@ class LLM:
         return RequestOutput(next(self.ids), None, ids, [CompletionOutput(0, logits)])
 
     def _logits(self, ids: list[int]) -> Any:
-        """Float32 [vocabulary] behind the last token; other ones where blocks of an earlier prompt are reused."""
+        """Float32 [vocabulary] after the last token; they differ if blocks of an earlier prompt are reused."""
         import torch
 
         with torch.inference_mode():
             logits = self.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].float()
         block = tuple(ids[: self.cache.tokens_per_block])
-        if self.cache.enable_block_reuse and block in self.seen:  # issue 15503: up to 0.16, then always the same
+        if self.cache.enable_block_reuse and block in self.seen:  # issue 15503: differs by up to 0.16
             logits = logits + 0.16 * torch.sin(torch.arange(len(logits)))
         self.seen.add(block)
         return logits
@@ -204,7 +206,7 @@ class LLM:
 
 
 class LaterLLM(LLM):
-    """The LLM of later versions, in which a classifier is registered: `encode_only=True` leaves only `encode`."""
+    """The LLM of later versions, which registers a classifier; with `encode_only=True` only `encode` works."""
 
     arguments = ARGUMENTS | {"encode_only"}
 
@@ -236,7 +238,7 @@ class LaterLLM(LLM):
             raise RuntimeError("encode() requires encode_only=True. Set encode_only=True in the LLM() constructor.")
         if not self.running:
             raise RuntimeError("LLM is shut down or not initialized. Please recreate the LLM object.")
-        prompts = [token_ids(one) for one in inputs]
+        prompts = [token_ids(prompt) for prompt in inputs]
         if len(prompts) > self.settings["max_batch_size"]:
             raise ValueError(f"Batch size ({len(prompts)}) exceeds max_batch_size. Split inputs into smaller batches.")
         if sum(map(len, prompts)) > self.max_num_tokens:
@@ -249,7 +251,7 @@ class LaterLLM(LLM):
 
 
 def token_ids(given: Any) -> list[int]:
-    """inputs/data.py: text, ids, or a dictionary of either. Text needs the tokenizer that skip_tokenizer_init skips."""
+    """Ids of a prompt. inputs/data.py takes text, ids or a dictionary of either; text needs the skipped tokenizer."""
     if isinstance(given, dict) and "prompt_token_ids" in given:
         given = given["prompt_token_ids"]
     if isinstance(given, Sequence) and not isinstance(given, str) and all(isinstance(token, int) for token in given):
@@ -264,7 +266,7 @@ def install(
     version: str = VERSION,
     capability: tuple[int, int] = (9, 0),
 ) -> None:
-    """Lets `import tensorrt_llm` find this double, and torch a GPU of that compute capability."""
+    """`import tensorrt_llm` finds this double, and torch sees a GPU of that compute capability."""
     import torch
 
     package, api = ModuleType("tensorrt_llm"), ModuleType("tensorrt_llm.llmapi")

@@ -1,4 +1,4 @@
-"""BM25's terms and scores, worked out by hand."""
+"""BM25's terms and scores, computed by hand."""
 
 import math
 from typing import Any
@@ -54,7 +54,7 @@ def test_code_terms_are_the_words_inside_identifiers(text: str, terms: list[str]
     assert bm25([], "code").terms(text) == terms
 
 
-def test_scores_are_lucenes_formula_by_hand() -> None:
+def test_scores_match_lucenes_formula_by_hand() -> None:
     # N = 3, lengths 3, 1, 4, mean 8/3, k1 = 0.9, b = 0.4
     # cat: idf ln(1 + 2.5/1.5), in document 1 twice: 2 / (2 + 0.9 (0.6 + 0.4 * 3/(8/3))) = 2 / 2.945
     # dog: idf ln(1 + 1.5/2.5), in document 1 once: 1 / 1.945
@@ -66,19 +66,19 @@ def test_scores_are_lucenes_formula_by_hand() -> None:
     assert scores == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_word_asked_twice_counts_twice() -> None:
+def test_a_word_that_occurs_twice_in_a_query_counts_twice() -> None:
     engine = bm25(CORPUS)
     once, twice = engine.score([Pair("cat", CORPUS[0]), Pair("cat cat", CORPUS[0])])
     assert twice == pytest.approx(2 * once)
 
 
-def test_k1_and_b_are_what_the_options_say() -> None:
-    # without length normalisation and with k1 = 1: 2 / (2 + 1)
+def test_k1_and_b_come_from_the_options() -> None:
+    # no length normalisation and k1 = 1: 2 / (2 + 1)
     score = bm25(CORPUS, k1=1.0, b=0.0).score([Pair("cat", CORPUS[0])])[0]
     assert score == pytest.approx(math.log(1 + 2.5 / 1.5) * 2 / 3, abs=1e-6)
 
 
-def test_search_gives_the_best_first_and_leaves_out_documents_without_evidence() -> None:
+def test_search_ranks_by_score_and_leaves_out_documents_without_query_terms() -> None:
     engine = bm25(CORPUS)
     assert engine.search("dog", 10) == [1, 0]
     assert engine.search("dog", 1) == [1]
@@ -91,7 +91,7 @@ def test_search_keeps_the_order_of_the_corpus_among_equal_scores() -> None:
     assert bm25(documents).search("here", 300) == [*range(1, 300, 3), *range(0, 300, 3)]
 
 
-def test_the_same_document_twice_is_found_twice_and_scores_alike() -> None:
+def test_a_duplicate_document_is_found_twice_with_one_score() -> None:
     engine = bm25(["a cat", "a dog", "a cat"])
     assert engine.search("cat", 10) == [0, 2]
     assert len(set(engine.score([Pair("cat", "a cat")] * 2))) == 1
@@ -105,13 +105,13 @@ def test_a_query_without_known_terms_scores_zero_everywhere(query: str) -> None:
 
 
 @pytest.mark.parametrize("documents", [[], [""], ["the", "of"]])
-def test_a_corpus_without_terms_is_searched_in_vain(documents: list[str]) -> None:
+def test_a_search_of_a_corpus_without_terms_finds_nothing(documents: list[str]) -> None:
     engine = bm25(documents)
     assert engine.search("cat", 10) == []
     assert engine.score([Pair("cat", document) for document in documents]) == [0] * len(documents)
 
 
-def test_each_corpus_replaces_the_one_before() -> None:
+def test_a_new_corpus_replaces_the_old_one() -> None:
     engine = bm25(CORPUS)
     engine.prepare(["readFile here"], analysis="code")
     assert engine.search("file", 10) == [0]
@@ -119,7 +119,7 @@ def test_each_corpus_replaces_the_one_before() -> None:
         engine.score([Pair("dog", "A dog!")])
 
 
-def test_the_engines_own_analysis_outranks_the_collections() -> None:
+def test_the_analysis_option_overrides_that_of_the_collection() -> None:
     assert bm25(["readFile"], "english", analysis="code").search("file", 1) == [0]
     assert bm25(["readFile"], "english").search("file", 1) == []
 
@@ -129,7 +129,7 @@ def test_an_analysis_that_bm25_does_not_know_is_refused() -> None:
         bm25(CORPUS, "klingon")
 
 
-def test_without_a_corpus_there_is_no_score() -> None:
+def test_scoring_and_search_without_a_corpus_fail() -> None:
     engine = load("bm25", {})
     assert isinstance(engine, BM25)
     with pytest.raises(ScoringFailed, match="has no corpus: call prepare first"):
@@ -144,7 +144,7 @@ def test_parameters_out_of_range_are_refused(options: dict[str, float], message:
         load("bm25", options)
 
 
-def test_description_holds_the_parameters() -> None:
-    told = load("bm25", {"k1": 1.2, "analysis": "code"}).describe().document()
-    assert "k1=1.2, b=0.4" in told["model"]
-    assert told["analysis"] == "code"
+def test_the_description_holds_the_parameters() -> None:
+    description = load("bm25", {"k1": 1.2, "analysis": "code"}).describe().document()
+    assert "k1=1.2, b=0.4" in description["model"]
+    assert description["analysis"] == "code"

@@ -1,4 +1,4 @@
-"""The index of BM25 on disk: the same scores as bm25s, reused, never half there, and small in memory."""
+"""The BM25 index on disk: it gives the scores of bm25s, is reused, is never incomplete and needs little memory."""
 
 import os
 import shutil
@@ -28,8 +28,8 @@ CORPUS = ["Cat, cat and the dog.", "A dog!", "bird bird bird bird", "", "A dog!"
 SIMPLE = IndexSettings("simple", k1=0.9, b=0.4)
 
 
-class Read(Collection[str]):
-    """Documents that count how often they are read."""
+class CountedReads(Collection[str]):
+    """Documents that count how many times they are read."""
 
     def __init__(self, texts: list[str]) -> None:
         self.texts, self.times = texts, 0
@@ -47,7 +47,7 @@ class Read(Collection[str]):
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the test's indexes are stored."""
+    """The folder of the test's indexes."""
     monkeypatch.setenv("CRISPBENCH_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "bm25"
 
@@ -69,7 +69,7 @@ def assert_scores_are_those_of_bm25s(documents: list[str], settings: IndexSettin
         assert ours.scores(query).tobytes() == theirs.get_scores(query).tobytes(), query
 
 
-def test_every_weight_of_real_text_is_that_of_bm25s() -> None:
+def test_every_weight_of_real_text_equals_that_of_bm25s() -> None:
     text = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
     assert_scores_are_those_of_bm25s(text.split("\n"), IndexSettings("english", k1=1.2, b=0.75))
 
@@ -84,7 +84,7 @@ WORDS = st.sampled_from("ant bee cat dog eel fox gnu hen".split())
     k1=st.floats(0, 3),
     b=st.floats(0, 1),
 )
-def test_every_weight_is_that_of_bm25s_however_little_is_sorted_at_once(
+def test_every_weight_equals_that_of_bm25s_at_any_size_of_a_run(
     documents: list[list[str]], run: int, k1: float, b: float
 ) -> None:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as cache:
@@ -93,34 +93,37 @@ def test_every_weight_is_that_of_bm25s_however_little_is_sorted_at_once(
         assert_scores_are_those_of_bm25s([" ".join(words) for words in documents], IndexSettings("simple", k1=k1, b=b))
 
 
-def test_a_range_of_terms_is_as_many_as_may_be_sorted_at_once_or_a_single_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_range_of_terms_fits_one_run_or_holds_a_single_term(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RUN", 5)
     # postings of each term: 3, 2, 0, 7, 1
     assert list(module._ranges(np.array([0, 3, 5, 5, 12, 13]))) == [(0, 3), (3, 4), (4, 5)]
 
 
-def test_bm25s_reads_the_folder_as_its_own(folder: Path) -> None:
+def test_bm25s_can_load_the_folder(folder: Path) -> None:
     open_index(CORPUS, SIMPLE)
     ours, theirs = bm25s.BM25.load(stored(folder)[0], load_vocab=False), by_bm25s(CORPUS, SIMPLE)
-    numbers = [theirs.vocab_dict[term] for term in "cat and the dog a bird".split()]  # as they come in the text
+    numbers = [theirs.vocab_dict[term] for term in "cat and the dog a bird".split()]  # in their order in the text
     for number, their_number in enumerate(numbers):
         for name in ("data", "indices"):
-            (mine, start), (other, at) = ((each.scores[name], each.scores["indptr"]) for each in (ours, theirs))
-            np.testing.assert_array_equal(
-                mine[start[number] : start[number + 1]], other[at[their_number] : at[their_number + 1]]
+            (values, starts), (expected, their_starts) = (
+                (bm25.scores[name], bm25.scores["indptr"]) for bm25 in (ours, theirs)
             )
-            assert mine.dtype == other.dtype
+            np.testing.assert_array_equal(
+                values[starts[number] : starts[number + 1]],
+                expected[their_starts[their_number] : their_starts[their_number + 1]],
+            )
+            assert values.dtype == expected.dtype
 
 
-def test_scores_by_hand() -> None:
+def test_scores_match_a_computation_by_hand() -> None:
     # N = 5, lengths 5, 2, 4, 0, 2, mean 2.6; dog: idf ln(1 + 2.5/3.5) = 0.53900
     # 0.539 / (1 + 0.9 (0.6 + 0.4 * 5/2.6)) = 0.24145; 0.539 / (1 + 0.9 (0.6 + 0.4 * 2/2.6)) = 0.29666
     scores = open_index(CORPUS, SIMPLE).scores(["dog"])
     assert scores.tolist() == pytest.approx([0.24145, 0.29666, 0, 0, 0.29666], abs=1e-5)
 
 
-def test_the_same_documents_are_read_once_more_and_not_indexed_again(folder: Path) -> None:
-    documents = Read(CORPUS)
+def test_a_second_opening_reads_the_documents_once_and_writes_nothing(folder: Path) -> None:
+    documents = CountedReads(CORPUS)
     first = open_index(documents, SIMPLE)
     assert documents.times == 2
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
@@ -141,7 +144,7 @@ def test_the_same_documents_are_read_once_more_and_not_indexed_again(folder: Pat
         (CORPUS, IndexSettings("simple", k1=0.9, b=0.5)),
     ],
 )
-def test_other_documents_order_or_settings_are_another_index(
+def test_different_documents_order_or_settings_make_a_new_index(
     folder: Path, documents: list[str], settings: IndexSettings
 ) -> None:
     open_index(CORPUS, SIMPLE)
@@ -150,7 +153,7 @@ def test_other_documents_order_or_settings_are_another_index(
 
 
 @pytest.mark.parametrize("name", ["bm25s", "Stemmer", "unicodedata"])
-def test_another_version_of_what_decides_terms_and_weights_is_another_index(
+def test_another_version_of_bm25s_stemmer_or_unicode_makes_a_new_index(
     folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_index(CORPUS, SIMPLE)
@@ -185,14 +188,14 @@ FILES = [
 ]
 
 
-def test_these_are_the_files_of_an_index(folder: Path) -> None:
+def test_an_index_has_exactly_the_listed_files(folder: Path) -> None:
     open_index(CORPUS, SIMPLE)
     assert sorted(path.name for path in stored(folder)[0].iterdir()) == FILES
 
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", [cut_short, edit, Path.unlink])
-def test_a_damaged_index_is_noticed_and_built_anew(
+def test_a_damaged_index_is_detected_and_rebuilt(
     folder: Path, name: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     good = open_index(CORPUS, SIMPLE).scores(["dog", "cat"]).tolist()
@@ -207,19 +210,19 @@ def test_a_damaged_index_is_noticed_and_built_anew(
     assert len(caplog.messages) == 1
 
 
-def test_a_whole_index_of_other_documents_is_not_used(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_intact_index_of_other_documents_is_not_used(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     open_index(CORPUS, SIMPLE)
-    (place,) = stored(folder)
+    (path,) = stored(folder)
     open_index(CORPUS[::-1], SIMPLE)
-    (other,) = set(stored(folder)) - {place}
-    shutil.rmtree(place)
-    shutil.copytree(other, place)
+    (other_path,) = set(stored(folder)) - {path}
+    shutil.rmtree(path)
+    shutil.copytree(other_path, path)
     assert open_index(CORPUS, SIMPLE).scores(["bird"]).argmax() == 2
     assert len(caplog.messages) == 1
 
 
-def test_documents_that_change_between_readings_are_refused_and_leave_nothing(folder: Path) -> None:
-    class Once(Read):
+def test_documents_that_change_between_readings_are_refused_and_leave_no_index(folder: Path) -> None:
+    class Once(CountedReads):
         def __iter__(self) -> Iterator[str]:
             self.times += 1
             return iter(self.texts if self.times == 1 else [])
@@ -229,7 +232,7 @@ def test_documents_that_change_between_readings_are_refused_and_leave_nothing(fo
     assert [path.suffix for path in folder.iterdir()] == [".lock"]
 
 
-def test_a_folder_that_cannot_be_written_costs_a_warning(
+def test_an_unwritable_cache_folder_is_only_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("no folder")
@@ -243,14 +246,14 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-def test_a_full_cache_folder_costs_a_warning_and_leaves_no_draft(
+def test_a_full_cache_folder_is_only_a_warning_and_leaves_no_draft(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     build = module._build
 
-    def full(place: Path, *rest: Any) -> None:
-        build(place, *rest)
-        if folder in place.parents:
+    def full(target: Path, *rest: Any) -> None:
+        build(target, *rest)
+        if folder in target.parents:
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "_build", full)
@@ -261,11 +264,11 @@ def test_a_full_cache_folder_costs_a_warning_and_leaves_no_draft(
     ]
 
 
-def test_without_room_anywhere_the_engine_is_unavailable(folder: Path) -> None:
+def test_without_space_in_any_folder_the_engine_is_unavailable(folder: Path) -> None:
     code = """
 import resource, signal
 from engines import EngineUnavailable, load
-resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))  # bytes of a file
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))  # most bytes of a file
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 try:
     load("bm25", {}).prepare([str(number) for number in range(1000)], analysis="simple")
@@ -306,7 +309,7 @@ with load("bm25", {"analysis": "simple"}) as engine:
 """
 
 
-def test_a_build_that_is_killed_leaves_nothing_that_looks_whole(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_killed_build_leaves_no_index_that_looks_complete(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     builder = subprocess.Popen(
         [sys.executable, "-c", SLOW % (600, CORPUS)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
@@ -321,7 +324,7 @@ def test_a_build_that_is_killed_leaves_nothing_that_looks_whole(folder: Path, ca
     assert caplog.messages == []
 
 
-def test_processes_that_want_the_same_index_at_once_build_it_once(folder: Path) -> None:
+def test_concurrent_processes_build_an_index_once(folder: Path) -> None:
     builders = [
         subprocess.Popen([sys.executable, "-c", SLOW % (0.5, CORPUS)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for _ in range(3)
@@ -332,8 +335,8 @@ def test_processes_that_want_the_same_index_at_once_build_it_once(folder: Path) 
     assert sorted(path.suffix for path in folder.iterdir()) == ["", ".lock"]
 
 
-def test_every_document_is_found_at_its_first_place() -> None:
-    # among 5,000 digests some end in zeros, which are no end of a string here
+def test_every_document_is_found_at_its_first_position() -> None:
+    # some of 5,000 digests end in zero bytes, which must not end the string
     documents = [f"document {number}" for number in range(5000)]
     index = open_index([*documents, *documents[:100]], SIMPLE)
     assert index.positions(documents).tolist() == list(range(5000))
@@ -342,7 +345,7 @@ def test_every_document_is_found_at_its_first_place() -> None:
 
 
 @pytest.mark.parametrize("text", ["\ud800 cat", "cat\x00", "cat \U0001f408"])
-def test_odd_characters_are_text_like_any_other(text: str) -> None:
+def test_unusual_characters_are_indexed_like_other_text(text: str) -> None:
     with load("bm25", {}) as engine:
         engine.prepare(["dog", text], analysis="simple")  # ln(1 + 1.5/1.5) / (1 + 0.9) = 0.3648
         assert engine.score([Pair("cat", text), Pair("dog", text)]) == pytest.approx([0.3648, 0], abs=1e-4)

@@ -20,7 +20,7 @@ CASES: dict[str, dict[str, Any]] = {
     "cross_encoder": {"device": "cpu", "batch_size": 5},
     "fake": {"noise": 0.1},
     "remote": {"dialect": "infinity", "model": "served", "batch_size": 3},
-    "tensorrt_llm": {"max_batch_size": 4},  # of the double of its package
+    "tensorrt_llm": {"max_batch_size": 4},  # runs on the double of its package
     "torch": {"precision": "fp32", "device": "cpu", "token_budget": 100},
 }
 TINY = {  # option -> the fixture that makes its value
@@ -33,7 +33,7 @@ TINY = {  # option -> the fixture that makes its value
 
 @pytest.fixture(scope="session")
 def endpoint() -> Iterator[str]:
-    """Url of the server that the remote engine talks to."""
+    """The url of the server that the remote engine talks to."""
     with Server() as server:
         yield server.url
 
@@ -51,7 +51,7 @@ def test_engine_keeps_its_promise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if kind not in CASES:
-        pytest.fail(f"engine {kind!r} has no entry in CASES, so nothing holds it to the contract")
+        pytest.fail(f"engine {kind!r} has no entry in CASES, so no test checks its contract")
     if kind == "bi_encoder" and importlib.util.find_spec(MINILM) is None:
         pytest.skip(f"needs the package {MINILM.replace('_', '-')}")
     if kind == "tensorrt_llm":

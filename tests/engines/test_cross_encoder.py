@@ -1,4 +1,4 @@
-"""The cross-encoder's scores are the checkpoint's own logits, and what it cannot know it refuses."""
+"""The cross-encoder's scores are the checkpoint's own logits; a checkpoint whose scores would be a guess is refused."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from engines import BadOptions, Engine, EngineUnavailable, Pair, ScoringFailed, load
 
-transformers: Any = library  # it has no types here
+transformers: Any = library  # the library is untyped here
 PAIRS = [
     Pair("where did the cat sit", "a cat sat on the mat"),
     Pair("where did the cat sit", "stock prices fell again " * 9),
@@ -23,12 +23,12 @@ PAIRS = [
 
 
 def own_logits(folder: str, pairs: list[Pair], dtype: torch.dtype = torch.float32) -> list[float]:
-    """One pair at a time, as transformers itself computes them."""
+    """Logits that transformers computes, one pair at a time."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype).eval()
     with torch.no_grad():
         encoded = (tokenizer([query], [document], return_tensors="pt") for query, document in pairs)
-        return [float(model(**each).logits[0, 0]) for each in encoded]
+        return [float(model(**inputs).logits[0, 0]) for inputs in encoded]
 
 
 @pytest.fixture(scope="module", params=["bert", "qwen2"])
@@ -80,27 +80,29 @@ def test_without_max_tokens_the_models_positions_are_the_limit(bert: str) -> Non
         assert (counts.tokens, counts.truncated, counts.padded_tokens) == (64, 1, 0)
 
 
-def test_each_batch_is_padded_to_its_own_longest_pair_and_its_work_counted_so(bert: str) -> None:
+def test_every_batch_is_padded_to_its_longest_pair_and_the_counts_include_the_padding(bert: str) -> None:
     pairs = [Pair("cat", "the " * length) for length in (1, 6, 2, 5)]  # 5, 10, 6 and 9 tokens
     with load("cross_encoder", {"model": bert, "device": "cpu", "batch_size": 2}) as engine:
         engine.score(pairs)
         counts = engine.counts()
     assert counts.tokens == 5 + 10 + 6 + 9
-    assert counts.computed_tokens == 2 * 10 + 2 * 6  # the longest first: 10 with 9, then 6 with 5
-    matrices = 2 * (4 * 32 * 32 + 2 * 32 * 48)  # 2 layers; the pooler and the head are no part of a layer
+    assert counts.computed_tokens == 2 * 10 + 2 * 6  # longest first: 10 with 9, then 6 with 5
+    matrices = 2 * (4 * 32 * 32 + 2 * 32 * 48)  # 2 layers, without the pooler and the head
     assert counts.flops == 2 * matrices * 30 + 4 * 2 * 32 * (25 + 100 + 36 + 81)
     assert counts.computed_flops == 2 * matrices * 32 + 4 * 2 * 32 * (2 * 100 + 2 * 36)
-    assert counts.computed_bytes == 4 * (2 * matrices + 32 * 2 * (4 * 64 + 2 * 80))  # fp32: twice read, 2 batches
+    assert counts.computed_bytes == 4 * (
+        2 * matrices + 32 * 2 * (4 * 64 + 2 * 80)
+    )  # fp32; both batches read the weights
 
 
-def test_its_ceiling_is_that_of_its_own_precision(bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ceiling_is_measured_in_the_engines_precision(bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from engines.torch import ceiling
 
     monkeypatch.setattr(ceiling, "SECONDS", 0.0)
     monkeypatch.setattr(ceiling, "COPY_BYTES", 1 << 16)
     with load("cross_encoder", {"model": bert, "device": "cpu", "precision": "bf16"}) as engine:
-        found = engine.ceiling()
-    assert found is not None and found.dtype == "bfloat16" and found.flops_per_s > 0
+        measured = engine.ceiling()
+    assert measured is not None and measured.dtype == "bfloat16" and measured.flops_per_s > 0
 
 
 def test_a_causal_checkpoint_is_refused_because_its_tokens_would_be_a_guess(causal: str) -> None:
@@ -108,7 +110,7 @@ def test_a_causal_checkpoint_is_refused_because_its_tokens_would_be_a_guess(caus
         load("cross_encoder", {"model": causal, "device": "cpu"})
 
 
-def test_a_causal_checkpoint_in_16_bit_is_refused_because_its_difference_would_tie(causal: str, tmp_path: Path) -> None:
+def test_a_causal_checkpoint_in_16_bit_is_refused_because_its_scores_would_tie(causal: str, tmp_path: Path) -> None:
     from sentence_transformers import CrossEncoder
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.cross_encoder.modules import LogitScore
@@ -120,7 +122,7 @@ def test_a_causal_checkpoint_in_16_bit_is_refused_because_its_difference_would_t
     with pytest.raises(BadOptions, match=r"'bf16': .* in 16 bit, which creates ties: use precision fp32"):
         load("cross_encoder", {"model": str(tmp_path), "device": "cpu", "precision": "bf16"})
     with load("cross_encoder", {"model": str(tmp_path), "device": "cpu"}) as engine:
-        assert len(set(engine.score(PAIRS))) > 1  # it says which tokens it means
+        assert len(set(engine.score(PAIRS))) > 1  # this checkpoint names its tokens
 
 
 def test_a_classifier_with_two_labels_is_refused_with_their_names(classifier: str) -> None:
@@ -149,7 +151,7 @@ def test_a_padding_token_that_the_config_does_not_know_is_refused(one_label: str
         load("cross_encoder", {"model": str(tmp_path), "device": "cpu"})
 
 
-def test_a_missing_folder_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_missing_folder_is_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailable, match="cannot be loaded") as raised:
         load("cross_encoder", {"model": str(tmp_path / "none")})
     assert "\n" not in str(raised.value)
@@ -176,8 +178,8 @@ def test_loading_and_scoring_write_nothing_to_the_terminal(bert: str, capfd: pyt
     assert (captured.out, captured.err) == ("", "")
 
 
-def test_description_holds_model_revision_and_precision(shared: tuple[str, Engine]) -> None:
+def test_the_description_holds_model_revision_and_precision(shared: tuple[str, Engine]) -> None:
     folder, engine = shared
-    told = engine.describe().document()
-    assert (told["model"], told["precision"], told["score_kind"]) == (folder, "fp32", "logit")
-    assert told["revision"].startswith("sha256:")
+    description = engine.describe().document()
+    assert (description["model"], description["precision"], description["score_kind"]) == (folder, "fp32", "logit")
+    assert description["revision"].startswith("sha256:")

@@ -1,4 +1,4 @@
-"""Memory that runs out costs a query time, not its scores; a GPU that is lost ends the run with a line that says so."""
+"""If memory runs out, a query takes longer and keeps its scores; a lost GPU ends the run with a one-line error."""
 
 import resource
 from collections.abc import Callable
@@ -13,21 +13,25 @@ from engines.torch.faults import LEAST_TOKENS, fit, lost_device_reported
 from engines.torch.forward import packed
 
 ROOT = Path(__file__).parents[2]
-ON_A_GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ...")
-ON_A_CPU = RuntimeError(
+GPU_OUT_OF_MEMORY = torch.OutOfMemoryError(
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ..."
+)
+CPU_OUT_OF_MEMORY = RuntimeError(
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
     "4000000000 bytes. Error code 12 (Cannot allocate memory)"
 )
-OF_ONEDNN = RuntimeError("could not create a primitive")
-LOST = torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be ...")
-OF_CUBLAS = RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx( handle, opa, opb`")
+ONEDNN_FAILED = RuntimeError("could not create a primitive")
+GPU_LOST = torch.AcceleratorError(
+    "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be ..."
+)
+CUBLAS_FAILED = RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx( handle, opa, opb`")
 
 
-def short_of(most: int, error: Exception, asked: list[int]) -> Callable[..., str]:
-    """A forward for which memory suffices up to `most` tokens."""
+def limited_to(most: int, error: Exception, budgets: list[int]) -> Callable[..., str]:
+    """A forward that raises above `most` tokens and appends every budget to `budgets`."""
 
     def forward(*, budget: int) -> str:
-        asked.append(budget)
+        budgets.append(budget)
         if budget > most:
             raise error
         return "scores"
@@ -35,49 +39,51 @@ def short_of(most: int, error: Exception, asked: list[int]) -> Callable[..., str
     return forward
 
 
-@pytest.mark.parametrize("error", [ON_A_GPU, ON_A_CPU, MemoryError()], ids=["gpu", "cpu", "python"])
+@pytest.mark.parametrize("error", [GPU_OUT_OF_MEMORY, CPU_OUT_OF_MEMORY, MemoryError()], ids=["gpu", "cpu", "python"])
 def test_the_budget_is_halved_until_memory_suffices_and_one_line_is_logged(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asked: list[int] = []
-    assert fit(short_of(600, error, asked), 4000) == ("scores", 500, 3)
-    assert asked == [4000, 2000, 1000, 500]
+    budgets: list[int] = []
+    assert fit(limited_to(600, error, budgets), 4000) == ("scores", 500, 3)
+    assert budgets == [4000, 2000, 1000, 500]
     (line,) = caplog.messages
     assert line.startswith("crispbench: memory ran out, the token budget is 500 from now on: ") and "\n" not in line
 
 
-def test_where_memory_suffices_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    assert fit(short_of(600, ON_A_GPU, []), 600) == ("scores", 600, 0)
+def test_nothing_is_logged_while_memory_suffices(caplog: pytest.LogCaptureFixture) -> None:
+    assert fit(limited_to(600, GPU_OUT_OF_MEMORY, []), 600) == ("scores", 600, 0)
     assert caplog.messages == []
 
 
 @pytest.mark.parametrize(("budget", "tried"), [(300, [300, 150, LEAST_TOKENS]), (64, [64])])
-def test_below_a_floor_the_query_has_no_score_and_the_line_says_what_to_do(budget: int, tried: list[int]) -> None:
-    asked: list[int] = []
+def test_below_the_smallest_budget_the_query_fails_and_the_message_has_the_next_step(
+    budget: int, tried: list[int]
+) -> None:
+    budgets: list[int] = []
     with pytest.raises(ScoringFailed, match=rf"with {tried[-1]} tokens at a time .*: lower max_tokens") as raised:
-        fit(short_of(0, ON_A_GPU, asked), budget)
-    assert asked == tried
+        fit(limited_to(0, GPU_OUT_OF_MEMORY, budgets), budget)
+    assert budgets == tried
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("error", [LOST, OF_CUBLAS, RuntimeError("shapes do not fit"), KeyError("x")])
-def test_another_error_is_not_tried_again(error: Exception) -> None:
-    asked: list[int] = []
+@pytest.mark.parametrize("error", [GPU_LOST, CUBLAS_FAILED, RuntimeError("shapes do not fit"), KeyError("x")])
+def test_another_error_is_not_retried(error: Exception) -> None:
+    budgets: list[int] = []
     with pytest.raises(type(error)):
-        fit(short_of(0, error, asked), 4000)
-    assert asked == [4000]
+        fit(limited_to(0, error, budgets), 4000)
+    assert budgets == [4000]
 
 
-@pytest.mark.parametrize("error", [LOST, OF_CUBLAS, OF_ONEDNN])
-def test_a_lost_device_is_one_line_with_the_next_step(error: RuntimeError) -> None:
+@pytest.mark.parametrize("error", [GPU_LOST, CUBLAS_FAILED, ONEDNN_FAILED])
+def test_a_lost_device_is_a_one_line_error_with_the_next_step(error: RuntimeError) -> None:
     with pytest.raises(EngineError, match=r"takes no more work .*repeat the command") as raised:
         with lost_device_reported():
             raise error
     assert str(error).splitlines()[0] in str(raised.value) and "\n" not in str(raised.value)
-    assert not isinstance(raised.value, ScoringFailed)  # else the run would ask the lost GPU for the next query
+    assert not isinstance(raised.value, ScoringFailed)  # otherwise the run would send the next query to the lost GPU
 
 
-def test_an_error_that_is_not_the_gpus_stays_what_it_is() -> None:
+def test_an_error_of_another_cause_passes_through_unchanged() -> None:
     for error in (ScoringFailed("no"), RuntimeError("shapes do not fit"), ValueError("CUDA error")):
         with pytest.raises(type(error)) as raised, lost_device_reported():
             raise error
@@ -88,7 +94,7 @@ DOCUMENTS = [f"document {number} with words of its own " * (number % 5 + 1) for 
 PAIRS = [Pair("what is this about", document) for document in DOCUMENTS]
 
 
-def test_scores_after_memory_ran_out_are_those_of_a_large_budget(
+def test_scores_after_memory_ran_out_equal_those_of_a_large_budget(
     classifier: str, tiny_template: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     options = {"model": classifier, "template": tiny_template, "precision": "fp32", "device": "cpu"}
@@ -100,7 +106,7 @@ def test_scores_after_memory_ran_out_are_those_of_a_large_budget(
 
     def short(backbone: object, ids: torch.Tensor, *rest: object) -> torch.Tensor:
         if len(ids) > 600:
-            raise ON_A_CPU
+            raise CPU_OUT_OF_MEMORY
         sizes.append(len(ids))
         return forward(backbone, ids, *rest)  # type: ignore[arg-type]
 
@@ -111,12 +117,12 @@ def test_scores_after_memory_ran_out_are_those_of_a_large_budget(
         halvings = engine.counts().budget_halvings
         assert halvings >= 3 and len(sizes) > 1
         assert engine.score(PAIRS) == pytest.approx(expected, abs=1e-4)
-        assert engine.counts().budget_halvings == halvings  # the next query begins where memory sufficed
-        assert engine.describe() == described  # so the same store goes on
+        assert engine.counts().budget_halvings == halvings  # the next query starts with the budget that sufficed
+        assert engine.describe() == described  # so the run continues in the same store
     assert len(caplog.messages) == 1
 
 
-def test_memory_that_the_system_refuses_is_known_as_such(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_allocation_that_the_system_refuses_counts_as_memory_that_ran_out(caplog: pytest.LogCaptureFixture) -> None:
     limits = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 3 * 2**29, limits[1]))
@@ -129,13 +135,13 @@ def test_memory_that_the_system_refuses_is_known_as_such(caplog: pytest.LogCaptu
     assert "can't allocate memory" in line
 
 
-def test_a_run_ends_at_a_lost_gpu_and_begins_no_further_query(
+def test_a_lost_gpu_ends_scoring_before_the_next_query(
     classifier: str, tiny_template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(packed, "score", lambda *_, budget, threads: short_of(0, LOST, asked)(budget=budget))
+    budgets: list[int] = []
+    monkeypatch.setattr(packed, "score", lambda *_, budget, threads: limited_to(0, GPU_LOST, budgets)(budget=budget))
     options = {"model": classifier, "template": tiny_template, "device": "cpu"}
     engine: Engine
     with load("torch", options) as engine, pytest.raises(EngineError, match="illegal memory access"):
         engine.score([Pair("one", "a"), Pair("two", "b")])
-    assert len(asked) == 1
+    assert len(budgets) == 1

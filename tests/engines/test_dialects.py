@@ -1,4 +1,4 @@
-"""What each dialect sends and how it reads answers, held to files; and how answers become log-odds."""
+"""Requests and answers of every dialect against golden files, and the conversion of answers to log-odds."""
 
 import json
 import math
@@ -30,7 +30,7 @@ def test_every_dialect_has_its_golden_file() -> None:
 
 
 @pytest.mark.parametrize("name", DIALECTS)
-def test_a_request_is_the_one_that_the_server_documents(name: str) -> None:
+def test_a_request_has_the_form_that_the_server_documents(name: str) -> None:
     file = golden(name)
     request = find(name).request(Batch(**file["batch"]))
     assert json.loads(json.dumps(request._asdict())) == file["request"]
@@ -49,19 +49,19 @@ def test_unknown_fields_are_ignored(name: str) -> None:
     def more(part: Any) -> Any:
         if isinstance(part, dict):
             return {**{key: more(value) for key, value in part.items()}, "new_in_2027": [None]}
-        return [more(each) for each in part] if isinstance(part, list) else part
+        return [more(item) for item in part] if isinstance(part, list) else part
 
     response = golden(name)["response"]
     assert find(name).scores(more(response)) == find(name).scores(response)
 
 
 def without_each_field(document: Any) -> list[tuple[str, Any]]:
-    """Copies of a document that each lack one field of the objects in it, with the field's name."""
+    """For every field of an object in a document: its name and a copy of the document without it."""
     if isinstance(document, list):
         return [
             (name, [*document[:i], part, *document[i + 1 :]])
-            for i, each in enumerate(document)
-            for name, part in without_each_field(each)
+            for i, item in enumerate(document)
+            for name, part in without_each_field(item)
         ]
     if not isinstance(document, dict):
         return []
@@ -72,16 +72,16 @@ def without_each_field(document: Any) -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("name", DIALECTS)
-def test_a_missing_field_is_named_or_was_not_needed(name: str) -> None:
+def test_a_missing_field_is_named_unless_it_is_unused(name: str) -> None:
     response, read = golden(name)["response"], find(name).scores
-    missed = set()
-    for field, less in without_each_field(response):
+    named = set()
+    for field, shortened in without_each_field(response):
         try:
-            assert read(less) == read(response), field
+            assert read(shortened) == read(response), field
         except ScoringFailed as error:
-            missed.add(field)
+            named.add(field)
             assert field in str(error) and "\n" not in str(error)
-    assert missed == {
+    assert named == {
         "tei": {"score", "label"},
         "baseten": {"score", "label"},
         "infinity": {"data", "score", "label"},
@@ -95,14 +95,14 @@ def test_a_missing_field_is_named_or_was_not_needed(name: str) -> None:
 @pytest.mark.parametrize(
     "document", [None, 3, "text", True, {}, {"data": None}, {"results": 1, "data": {}}, [3], [[3]]]
 )
-def test_an_answer_of_another_shape_is_one_line_that_shows_it(name: str, document: Any) -> None:
+def test_an_answer_of_another_shape_is_a_one_line_error(name: str, document: Any) -> None:
     with pytest.raises(ScoringFailed) as raised:
         find(name).scores(document)
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 200
 
 
 @pytest.mark.parametrize(
-    ("entries", "said"),
+    ("entries", "message"),
     [
         ([{"index": 0, "score": 1}, {"index": 0, "score": 2}], "index 0 among 2 scores"),
         ([{"index": 0, "score": 1}, {"index": 2, "score": 2}], "index 2 among 2 scores"),
@@ -110,14 +110,14 @@ def test_an_answer_of_another_shape_is_one_line_that_shows_it(name: str, documen
         ([{"index": 0.0, "score": 1}], "no 'index' (an integer)"),
     ],
 )
-def test_every_index_is_there_once(entries: Any, said: str) -> None:
+def test_every_index_must_occur_once(entries: Any, message: str) -> None:
     with pytest.raises(ScoringFailed) as raised:
         find("tei-rerank").scores(entries)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize("bad", [None, math.nan, math.inf, "0.5", True, [1], 10**400])
-def test_what_is_no_finite_number_is_no_score(bad: Any) -> None:
+def test_a_value_that_is_not_a_finite_number_is_refused(bad: Any) -> None:
     with pytest.raises(ScoringFailed, match="expected a finite number"):
         find("tei").scores([[{"label": "1", "score": bad}, {"label": "0", "score": 0}]])
     with pytest.raises(ScoringFailed, match="expected a finite number"):
@@ -126,7 +126,7 @@ def test_what_is_no_finite_number_is_no_score(bad: Any) -> None:
         find("cohere").scores({"results": [{"index": 0, "relevance_score": bad}]})
 
 
-def test_a_label_that_comes_twice_is_refused() -> None:
+def test_a_label_that_occurs_twice_is_refused() -> None:
     with pytest.raises(ScoringFailed, match="label '1' occurs twice"):
         find("tei").scores([[{"label": "1", "score": 1}, {"label": "1", "score": 0}]])
 
@@ -139,17 +139,17 @@ def test_a_label_that_comes_twice_is_refused() -> None:
     [
         ({"1": 2.0, "0": 0.5}, ScoreKind.LOG_ODDS, 1.5),
         ({"0": 0.5, "1": 2.0}, ScoreKind.LOG_ODDS, 1.5),
-        ({"1": 2.0, OTHER: 0.5}, ScoreKind.LOG_ODDS, 1.5),  # vLLM names the larger of two
+        ({"1": 2.0, OTHER: 0.5}, ScoreKind.LOG_ODDS, 1.5),  # vLLM names only the larger label
         ({"0": 2.0, OTHER: 0.5}, ScoreKind.LOG_ODDS, -1.5),
-        (2.25, ScoreKind.LOG_ODDS, 2.25),  # one label: the log-odds itself
+        (2.25, ScoreKind.LOG_ODDS, 2.25),  # one label: the value is the log-odds
         (0.75, ScoreKind.PROBABILITY, math.log(3)),
         ({"1": 0.75, "0": 0.25}, ScoreKind.PROBABILITY, math.log(3)),
         ({"1": 2.0**-60, "0": 1.0}, ScoreKind.PROBABILITY, -60 * math.log(2)),
-        ({"1": 1.0, "0": 2.0**-60}, ScoreKind.PROBABILITY, 60 * math.log(2)),  # log(p / (1 - p)) would be infinite
+        ({"1": 1.0, "0": 2.0**-60}, ScoreKind.PROBABILITY, 60 * math.log(2)),  # log(p / (1 - p)) is infinite
         (0.5, ScoreKind.OPAQUE, 0.0),
     ],
 )
-def test_log_odds_are_those_computed_by_hand(answer: Value, kind: ScoreKind, expected: float) -> None:
+def test_log_odds_match_a_computation_by_hand(answer: Value, kind: ScoreKind, expected: float) -> None:
     assert log_odds(answer, LABELS, kind) == (pytest.approx(expected, rel=1e-12), False)
 
 
@@ -164,7 +164,9 @@ def test_log_odds_are_those_computed_by_hand(answer: Value, kind: ScoreKind, exp
         (0.0, ScoreKind.OPAQUE, -1074 * math.log(2)),
     ],
 )
-def test_a_saturated_probability_is_a_finite_bound_and_marked(answer: Value, kind: ScoreKind, bound: float) -> None:
+def test_a_saturated_probability_becomes_a_finite_bound_and_is_marked(
+    answer: Value, kind: ScoreKind, bound: float
+) -> None:
     assert log_odds(answer, LABELS, kind) == (pytest.approx(bound, rel=1e-12), True)
 
 
@@ -183,7 +185,7 @@ def test_probabilities_in_float32_keep_their_order(first: float, second: float) 
 
 
 @given(st.floats(-100, 100))
-def test_a_softmax_of_two_gives_its_log_odds_back(logit: float) -> None:
+def test_log_odds_survive_a_softmax_of_two_labels(logit: float) -> None:
     softmax = {"1": 1 / (1 + math.exp(-logit)), "0": 1 / (1 + math.exp(logit))}
     assert log_odds(softmax, LABELS, ScoreKind.PROBABILITY).value == pytest.approx(logit, abs=1e-9)
 
@@ -203,7 +205,7 @@ def test_labels_are_never_guessed_from_their_position(answer: Value) -> None:
         log_odds(answer, LABELS, ScoreKind.PROBABILITY)
 
 
-def test_labels_are_those_of_the_template() -> None:
+def test_labels_come_from_the_template() -> None:
     yes_no = Labels(positive="yes", negative="no")
     assert log_odds({"no": 1.0, "yes": 4.0}, yes_no, ScoreKind.LOG_ODDS).value == 3.0
 
@@ -219,7 +221,7 @@ def test_probabilities_of_independent_labels_are_refused() -> None:
         log_odds({"1": 0.9, "0": 0.4}, LABELS, ScoreKind.PROBABILITY)
 
 
-# What a server says of its work
+# Usage
 
 
 @pytest.mark.parametrize(
@@ -234,5 +236,5 @@ def test_probabilities_of_independent_labels_are_refused() -> None:
         ({"usage": [], "meta": 3}, {"x-compute-tokens": "-1", "x-queue-time": "nan"}, {}),
     ],
 )
-def test_tokens_and_times_are_what_the_server_told(document: Any, headers: dict[str, str], expected: Any) -> None:
+def test_tokens_and_times_come_from_the_servers_answer(document: Any, headers: dict[str, str], expected: Any) -> None:
     assert usage(HttpAnswer(200, headers, document, first_byte_s=0.0)).document() == expected

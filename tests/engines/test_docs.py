@@ -1,4 +1,4 @@
-"""docs/adding-an-engine.md is true: its engine, registered and configured as it says, keeps the contract."""
+"""docs/adding-an-engine.md is correct: its engine, registered and configured as it says, keeps the contract."""
 
 import inspect
 import re
@@ -17,13 +17,13 @@ PAGE = Path(__file__).parents[2] / "docs" / "adding-an-engine.md"
 
 
 def block(language: str) -> str:
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return str(found)
+    (content,) = re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return str(content)
 
 
 @pytest.fixture(scope="module")
 def documented(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Kind and options in the page's config, while the page's engine is installed with the page's entry point."""
+    """Kind and options from the page's config; the page's engine is installed with its entry point during the tests."""
     folder = tmp_path_factory.mktemp("installed")
     ((name, target),) = tomllib.loads(block("toml"))["project"]["entry-points"]["crispbench.engines"].items()
     package, _, module = target.partition(":")[0].partition(".")

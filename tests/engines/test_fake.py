@@ -1,4 +1,4 @@
-"""The fake engine misbehaves exactly as asked, and only then."""
+"""The fake engine fails only as its options say."""
 
 import math
 import statistics
@@ -12,9 +12,9 @@ PAIRS = [Pair("a cat", text) for text in ("a cat sat", "cat", "dog", "a bird")]
 
 
 def test_more_shared_words_score_higher() -> None:
-    both, one, none, other = load("fake", {}).score(PAIRS)
-    assert both > one > none
-    assert both > other > none
+    both_words, cat, no_word, a = load("fake", {}).score(PAIRS)
+    assert both_words > cat > no_word
+    assert both_words > a > no_word
 
 
 def test_scores_are_the_same_in_every_process() -> None:
@@ -22,7 +22,7 @@ def test_scores_are_the_same_in_every_process() -> None:
     assert load("fake", {}).score(PAIRS) == load("fake", {}).score(PAIRS)
 
 
-def test_a_seed_changes_only_the_order_among_equals() -> None:
+def test_a_seed_changes_only_the_order_of_near_ties() -> None:
     first, second = load("fake", {}).score(PAIRS), load("fake", {"seed": 1}).score(PAIRS)
     assert first != second
     assert first == pytest.approx(second, abs=0.01)
@@ -49,7 +49,7 @@ def test_fewer_decimals_make_ties() -> None:
     assert len(set(load("fake", {"decimals": 1}).score(pairs))) == 1
 
 
-def test_noise_has_the_standard_deviation_asked_for() -> None:
+def test_noise_has_the_standard_deviation_of_its_option() -> None:
     pairs = [Pair("cat", f"dog {number}") for number in range(2000)]
     quiet, noisy = load("fake", {}).score(pairs), load("fake", {"noise": 2.0}).score(pairs)
     differences = [after - before for before, after in zip(quiet, noisy, strict=True)]

@@ -1,4 +1,4 @@
-"""Memory of tensors that safetensors maps from a file: given back in time, and never a number lost."""
+"""Memory of tensors that safetensors maps from a file: it is given back early, and no value is lost."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ MB = 1 << 20
 SHAPE = PeerShape(
     hidden=512, heads=8, kv_heads=2, intermediate=2048, layers=24, vocabulary=400
 )  # 91 million parameters
-# Prints in MiB the most memory that loading took over what was there before, and what closing gave back.
+# Prints two numbers in MiB: the peak of memory that loading added, and the memory that closing gave back.
 LOADING = """
 import re, sys
 from pathlib import Path
@@ -36,17 +36,17 @@ engine.close()
 print(taken, held - status_mib("VmRSS"))
 """
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what is mapped on Linux only")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc shows mapped memory on Linux only")
 
 
 def file_pages() -> int:
-    """Bytes of files that this process has in memory."""
+    """Bytes of mapped files that are resident in this process."""
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssFile:"))
 
 
 @linux
-def test_a_files_pages_leave_memory_and_are_read_again_for_who_asks(tmp_path: Path) -> None:
+def test_pages_of_a_file_leave_memory_and_are_read_again_on_access(tmp_path: Path) -> None:
     numbers = torch.arange(16 * MB, dtype=torch.int32)
     save_file({"numbers": numbers}, tmp_path / "weights.safetensors")
     mapped = load_file(tmp_path / "weights.safetensors")["numbers"]
@@ -57,13 +57,13 @@ def test_a_files_pages_leave_memory_and_are_read_again_for_who_asks(tmp_path: Pa
     assert mapped.sum() == total == numbers.sum()
 
 
-def test_tensors_that_share_a_page_or_lie_elsewhere_keep_their_numbers(tmp_path: Path) -> None:
+def test_tensors_that_share_a_page_or_are_not_mapped_keep_their_values(tmp_path: Path) -> None:
     written = {f"{n}": torch.full((n * 700 + 1,), float(n)) for n in range(9)}  # 4 bytes to 22 KB, pages of 4 KB
     save_file(written, tmp_path / "weights.safetensors")
     mapped = load_file(tmp_path / "weights.safetensors")
     elsewhere = torch.ones(3, MB)
     changed = mapped["8"]
-    changed[0] = -1  # lies in this process alone
+    changed[0] = -1  # the changed page is private to this process
     for tensor in (mapped["5"], mapped["2"], mapped["0"], elsewhere, elsewhere[1], elsewhere.T, torch.empty(0)):
         give_back(tensor)
     give_back(torch.empty(5, device="meta"))
@@ -82,7 +82,7 @@ def model(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @linux
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
-def test_a_model_is_in_memory_once_while_it_is_loaded_and_not_when_it_is_closed(
+def test_loading_holds_one_copy_of_the_weights_and_closing_frees_it(
     model: Path, tiny_template: str, precision: str
 ) -> None:
     child = subprocess.run(

@@ -1,6 +1,6 @@
-"""The packed forward against the plain forward of each prompt alone, for the models that it computes itself and others.
+"""The packed forward against the plain forward of every prompt alone.
 
-`decoder` computes what is made as Qwen2, Qwen3 and Llama are; everything else goes through transformers' own forward.
+`engines.torch.forward.cpu` computes models built like Qwen2, Qwen3 and Llama; transformers computes all others.
 """
 
 import re
@@ -33,7 +33,7 @@ SIZES: dict[str, Any] = {
     "initializer_range": 0.3,
     "pad_token_id": 0,
 }
-# Model, what is special in it, and whether `decoder` computes it
+# name -> model in transformers, its special settings, whether `cpu` computes it
 MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "qwen2": ("Qwen2", {}, True),
     "qwen2, one group": ("Qwen2", {"num_key_value_heads": 1}, True),
@@ -81,7 +81,7 @@ def alone(name: str, prefix: tuple[int, ...], tail: tuple[int, ...]) -> float:
 
 
 def prompt_of(prefix: int, tails: list[int]) -> Prompt:
-    """A prompt of so many tokens, of which no two neighbours are alike."""
+    """A prompt with these numbers of tokens, in which neighbouring tokens differ."""
     numbers = iter(7 * i * i % 49 + 1 for i in range(10**6))
     return Prompt(
         [next(numbers) for _ in range(prefix)], [[next(numbers) for _ in range(tail)] for tail in tails], 0, 0
@@ -108,7 +108,7 @@ def _one_thread(one_thread: None) -> None: ...
     block=st.sampled_from([5, 512]),
     threads=st.sampled_from([1, 3]),
 )
-def test_no_lengths_no_budget_and_no_threads_change_a_score(
+def test_lengths_budget_and_threads_change_no_score(
     name: str, prefix: int, tails: list[int], budget: int, block: int, threads: int
 ) -> None:
     prompt = prompt_of(prefix, tails)
@@ -120,20 +120,20 @@ def test_no_lengths_no_budget_and_no_threads_change_a_score(
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_is_computed_here_only_if_its_numbers_are_the_same(name: str) -> None:
-    own = MODELS[name][2]
-    assert packed.fits(packing(name)) == own
-    assert packed.attention_name(packing(name)) == ("products by rows" if own else "sdpa per segment")
+def test_a_model_takes_our_forward_only_if_its_scores_stay_the_same(name: str) -> None:
+    computed_by_cpu = MODELS[name][2]
+    assert packed.fits(packing(name)) == computed_by_cpu
+    assert packed.attention_name(packing(name)) == ("products by rows" if computed_by_cpu else "sdpa per segment")
 
 
-def test_some_models_have_the_parts_and_other_numbers() -> None:
+def test_some_models_have_the_parts_of_our_forward_but_other_scores() -> None:
     assert cpu.has_parts(packing("granite, factors in the residual stream"))
     assert cpu.has_parts(packing("helium, other dimensions turn together"))
     assert not cpu.has_parts(packing("phi3, products in one"))
 
 
 def calls(backbone: Any, name: str, run: Callable[[], object]) -> list[int]:
-    """Rows that one module was given in each of its calls."""
+    """Number of rows in every call of one module."""
     rows: list[int] = []
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -145,10 +145,10 @@ def calls(backbone: Any, name: str, run: Callable[[], object]) -> list[int]:
     return rows
 
 
-def test_the_last_layer_computes_no_token_that_no_score_is_read_from() -> None:
+def test_the_last_layer_computes_only_tokens_that_a_score_is_read_from() -> None:
     backbone = packing("qwen2")
     run = partial(packed.score, backbone, HEAD, prompt_of(10, [20, 30, 40]), budget=2048)
-    assert packed.fits(backbone)  # asked now, so that its own small pack is not counted
+    assert packed.fits(backbone)  # called first, so that its own small pack is not counted
     assert calls(backbone, "layers.1.mlp.down_proj", run) == [100]
     assert calls(backbone, "layers.2.mlp.down_proj", run) == [3]
     assert calls(backbone, "layers.2.self_attn.q_proj", run) == [3]
@@ -204,20 +204,18 @@ def test_small_weights_and_other_types_are_not_prepacked(weight: Tensor) -> None
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @settings(deadline=None)
 @given(keys=st.integers(1, 300), masked=st.integers(0, 299), seed=st.integers(0, 99))
-def test_the_quick_softmax_is_torchs_and_shows_what_is_no_number(
-    dtype: torch.dtype, keys: int, masked: int, seed: int
-) -> None:
+def test_the_fast_softmax_equals_torchs_and_keeps_nan(dtype: torch.dtype, keys: int, masked: int, seed: int) -> None:
     scores = 10 * torch.randn(2, 3, keys, generator=torch.Generator().manual_seed(seed))
     scores[1, 1, max(1, keys - masked) :] = -torch.inf
     scores[0, 0, -1], scores[0, 2, 0] = torch.nan, torch.inf
     scores = scores.to(dtype)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu, "MANY_SCORES", 0)
-        found, exact = cpu._softmax(scores).float(), scores.float().softmax(-1)
-    numbers = torch.tensor([[False, True, False], [True, True, True]])
-    assert found.isfinite().all(-1).equal(numbers)  # of others at least one is NaN, and so is the product with values
-    assert (found - exact)[numbers].abs().max() <= (1e-6 if dtype == torch.float32 else 2**-8)
-    assert (found[1, 1, max(1, keys - masked) :] == 0).all()
+        fast, exact = cpu._softmax(scores).float(), scores.float().softmax(-1)
+    finite = torch.tensor([[False, True, False], [True, True, True]])
+    assert fast.isfinite().all(-1).equal(finite)  # a NaN in every other row makes its product with the values NaN
+    assert (fast - exact)[finite].abs().max() <= (1e-6 if dtype == torch.float32 else 2**-8)
+    assert (fast[1, 1, max(1, keys - masked) :] == 0).all()
 
 
 @pytest.mark.parametrize("name", ["layers.1.mlp.down_proj", "layers.2.self_attn.k_proj", "norm", "layers.0.mlp.act_fn"])
@@ -227,7 +225,7 @@ def test_an_overflow_is_found_where_it_began(name: str, packs: bool, monkeypatch
     backbone = make("qwen3, wide heads")
     backbone.set_attn_implementation(packed.NAME)
     if packs:
-        assert packed.fits(backbone)  # before it is spoilt, or transformers' forward would be looked at
+        assert packed.fits(backbone)  # called before the hook; otherwise transformers' forward would run
         cpu.prepack(backbone)
     prompt = prompt_of(10, [20, 3])
     forward = partial(packed.score, backbone, HEAD, prompt, budget=2048)
@@ -236,16 +234,16 @@ def test_an_overflow_is_found_where_it_began(name: str, packs: bool, monkeypatch
     assert first_overflow(backbone, forward) == name
 
 
-def test_a_device_or_kernel_of_its_own_leaves_the_forward_to_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_for_attention_leaves_the_forward_to_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = packing("qwen2")
-    monkeypatch.setattr(cpu, "forward", lambda *_: pytest.fail("computed here"))
+    monkeypatch.setattr(cpu, "forward", lambda *_: pytest.fail("the forward of cpu ran"))
     monkeypatch.setattr(packed, "has_kernel", lambda device, dtype: True)
     monkeypatch.setattr(packed, "_attend_by_kernel", lambda query, *_: query.transpose(1, 2))
     scores, _ = packed.score(backbone, HEAD, prompt_of(3, [4]), budget=2048)
     assert scores.isfinite().all()
 
 
-def test_layers_of_an_fp8_export_are_computed_here_too() -> None:
+def test_layers_of_an_fp8_export_take_our_forward() -> None:
     backbone = make("qwen2")
     backbone.set_attn_implementation(packed.NAME)
     scales: dict[str, Tensor] = {}
@@ -283,7 +281,7 @@ PARAMETERS = [(model, name) for model in ("qwen2", "llama, biases") for name, _ 
 
 @pytest.mark.parametrize("wrong", [torch.nan, -torch.inf])
 @pytest.mark.parametrize(("model", "name"), PARAMETERS)
-def test_int8_refuses_a_weight_that_is_no_number_by_its_name(model: str, name: str, wrong: float) -> None:
+def test_int8_refuses_a_weight_with_nan_or_infinity_by_its_name(model: str, name: str, wrong: float) -> None:
     backbone = make(model)
     weight = backbone.get_parameter(name).data
     weight[(3,) * weight.ndim] = wrong

@@ -19,28 +19,28 @@ ONE = torch.tensor(1.0)
 
 
 def e4m3(code: int) -> Fraction:
-    """Value of a code from 0 to 126 by the format's definition: 4 bits of exponent with bias 7, 3 of mantissa."""
+    """The value of a code from 0 to 126 as the format defines it: 4 bits of exponent with bias 7, 3 of mantissa."""
     exponent, mantissa = divmod(code, 8)
     return (
         Fraction(mantissa, 8) / 2**6 if exponent == 0 else (1 + Fraction(mantissa, 8)) * Fraction(2) ** (exponent - 7)
     )
 
 
-MAGNITUDES = [e4m3(code) for code in range(127)]  # 127 is NaN, and there are no infinities
+MAGNITUDES = [e4m3(code) for code in range(127)]  # code 127 is NaN; the format has no infinities
 
 
 def nearest_e4m3(value: float) -> float:
-    """The nearest value, ties to the even code, everything over 448 at 448."""
+    """The nearest value; ties go to the even code, and values over 448 saturate at 448."""
     code = min(range(127), key=lambda code: (abs(MAGNITUDES[code] - abs(Fraction(value))), code % 2))
     return float(MAGNITUDES[code]) * (-1 if value < 0 else 1)
 
 
 def coded(values: list[float], precision: str) -> list[float]:
-    found: list[float] = encode(torch.tensor(values), ONE, ARITHMETIC[precision]).codes.float().tolist()
-    return found
+    codes: list[float] = encode(torch.tensor(values), ONE, ARITHMETIC[precision]).codes.float().tolist()
+    return codes
 
 
-def test_the_table_of_e4m3_is_the_formats() -> None:
+def test_the_table_of_e4m3_equals_torchs() -> None:
     assert [float(value) for value in (*MAGNITUDES[:3], *MAGNITUDES[-3:])] == [0, 2**-9, 2**-8, 384, 416, 448]
     bits = torch.arange(127, dtype=torch.uint8).view(torch.float8_e4m3fn)
     assert bits.float().tolist() == [float(value) for value in MAGNITUDES]
@@ -62,23 +62,23 @@ def test_the_table_of_e4m3_is_the_formats() -> None:
         (0.0, 0),
     ],
 )
-def test_a_number_becomes_its_nearest_e4m3_number(value: float, stored: float) -> None:
+def test_a_number_becomes_the_nearest_e4m3_number(value: float, stored: float) -> None:
     assert coded([value], "fp8-sim") == coded([value], "fp8") == [stored]
 
 
 @given(st.lists(st.floats(-600, 600, width=32) | st.floats(-1, 1, width=32), min_size=1, max_size=20))
-def test_encoding_is_rounding_to_the_nearest_in_the_table(values: list[float]) -> None:
+def test_encoding_rounds_to_the_nearest_value_of_the_table(values: list[float]) -> None:
     assert coded(values, "fp8-sim") == [nearest_e4m3(value) for value in values]
 
 
 @pytest.mark.parametrize(
     ("value", "stored"), [(0.5, 0), (1.5, 2), (-2.6, -3), (127.4, 127), (900.0, 127), (-900.0, -127)]
 )
-def test_an_integer_code_is_the_nearest_even_and_saturates(value: float, stored: int) -> None:
+def test_an_integer_code_rounds_half_to_even_and_saturates(value: float, stored: int) -> None:
     assert coded([value], "int8") == [stored]
 
 
-def test_each_row_has_the_scale_of_its_largest_number() -> None:
+def test_every_row_has_the_scale_of_its_largest_value() -> None:
     rows = torch.tensor([[1.0, -2.0, 0.5], [0.0, 0.0, 0.0], [300.0, 100.0, -1.0]])
     codes = encode_by_row(rows, ARITHMETIC["int8"])
     assert codes.scale.flatten().tolist() == pytest.approx([2 / 127, 2**-24 / 127, 300 / 127])
@@ -105,25 +105,25 @@ def tokens(count: int = 20, columns: int = 32) -> Tensor:
 
 @pytest.mark.parametrize("static", [False, True])
 @torch.no_grad()
-def test_the_simulation_gives_the_numbers_of_the_kernel(static: bool) -> None:
+def test_the_simulation_gives_the_results_of_the_kernel(static: bool) -> None:
     _, kernel = layer("fp8", static=static)
     _, simulated = layer("fp8-sim", static=static)
     exact, same = kernel(tokens()), simulated(tokens())
-    torch.testing.assert_close(same, exact, rtol=1e-5, atol=1e-5)  # the order of the sum
+    torch.testing.assert_close(same, exact, rtol=1e-5, atol=1e-5)  # the sums run in another order
     for module in (kernel, simulated):
         module.bias.data = module.bias.data.bfloat16()
     left, right = kernel(tokens().bfloat16()), simulated(tokens().bfloat16())
     assert left.dtype == right.dtype == torch.bfloat16
-    torch.testing.assert_close(left, right, rtol=2**-7, atol=2**-7)  # a step of bf16
+    torch.testing.assert_close(left, right, rtol=2**-7, atol=2**-7)  # one step of bf16
 
 
 @pytest.mark.parametrize(("precision", "static"), [("fp8-sim", False), ("fp8-sim", True), ("int8", False)])
 @torch.no_grad()
-def test_a_layer_computes_the_product_of_what_it_stores(precision: str, static: bool) -> None:
+def test_a_layer_computes_the_product_of_its_stored_codes(precision: str, static: bool) -> None:
     _, module = layer(precision, static=static)
     rows = tokens()[0]
-    found = encode(rows, module.input_scale, module.arithmetic) if static else encode_by_row(rows, module.arithmetic)
-    left = found.codes.double() * found.scale
+    inputs = encode(rows, module.input_scale, module.arithmetic) if static else encode_by_row(rows, module.arithmetic)
+    left = inputs.codes.double() * inputs.scale
     right = module.codes.double() * module.scale
     expected = (left @ right.T + module.bias).float()
     torch.testing.assert_close(module(tokens())[0], expected, rtol=1e-5, atol=1e-5)
@@ -133,15 +133,15 @@ def test_a_layer_computes_the_product_of_what_it_stores(precision: str, static: 
 @torch.no_grad()
 def test_a_layer_stays_close_to_the_one_it_replaces(precision: str, error: float) -> None:
     plain, module = layer(precision)
-    exact, found = plain(tokens()), module(tokens())
-    assert found.shape == exact.shape
-    difference = float((found - exact).norm() / exact.norm())
+    exact, outputs = plain(tokens()), module(tokens())
+    assert outputs.shape == exact.shape
+    difference = float((outputs - exact).norm() / exact.norm())
     assert 0.0005 < difference < error
 
 
 @pytest.mark.parametrize("precision", ["fp8-sim", "int8"])
 @torch.no_grad()
-def test_blocks_of_rows_change_nothing(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_of_row_blocks_changes_no_result(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _, module = layer(precision)
     at_once = module(tokens(33))
     monkeypatch.setattr(quantized, "ROWS", 8)
@@ -154,10 +154,10 @@ def test_a_row_of_zeros_gives_the_bias_and_one_with_nan_gives_nan(precision: str
     _, module = layer(precision)
     rows = tokens()
     rows[0, 3], rows[0, 5, 7] = 0, torch.nan
-    found = module(rows)[0]
-    assert torch.equal(found[3], module.bias)
-    assert found[5].isnan().all()
-    assert found[[0, 1, 2, 4, 6]].isfinite().all()
+    outputs = module(rows)[0]
+    assert torch.equal(outputs[3], module.bias)
+    assert outputs[5].isnan().all()
+    assert outputs[[0, 1, 2, 4, 6]].isfinite().all()
 
 
 # Bytes, as oneDNN multiplies them
@@ -169,28 +169,28 @@ def has_bytes() -> None:
         pytest.skip("this CPU has no exact products of bytes in oneDNN")
 
 
-def values_of(found: quantized.Bytes) -> torch.Tensor:
-    lowest = -quantized.MIDDLE * found.scale if found.lowest is None else found.lowest
-    return found.codes.double() * found.scale + lowest
+def values_of(stored: quantized.Bytes) -> torch.Tensor:
+    lowest = -quantized.MIDDLE * stored.scale if stored.lowest is None else stored.lowest
+    return stored.codes.double() * stored.scale + lowest
 
 
-def test_bytes_spread_from_the_smallest_value_of_a_row_to_its_largest() -> None:
+def test_bytes_span_the_range_of_a_row() -> None:
     rows = torch.tensor(
         [[0.0, 25.5, 5.0], [-12.75, 12.75, 0.12], [-25.5, -5.0, -0.04], [3.0, 3.0, 3.0], [0.0, 0.0, 0.0]]
     )
-    found = quantized.encode_by_range(rows)
-    assert found.lowest is not None
-    assert found.scale.flatten().tolist() == pytest.approx([0.1, 0.1, 0.09984314, 0, 0], rel=1e-5)
-    assert found.lowest.flatten().tolist() == [0, -12.75, -25.5, 3, 0]
-    assert found.codes.tolist() == [[0, 255, 50], [0, 255, 129], [0, 205, 255], [0, 0, 0], [0, 0, 0]]
+    encoded = quantized.encode_by_range(rows)
+    assert encoded.lowest is not None
+    assert encoded.scale.flatten().tolist() == pytest.approx([0.1, 0.1, 0.09984314, 0, 0], rel=1e-5)
+    assert encoded.lowest.flatten().tolist() == [0, -12.75, -25.5, 3, 0]
+    assert encoded.codes.tolist() == [[0, 255, 50], [0, 255, 129], [0, 205, 255], [0, 0, 0], [0, 0, 0]]
 
 
-def test_bytes_around_zero_have_it_in_the_middle() -> None:
+def test_bytes_around_zero_put_zero_in_the_middle() -> None:
     rows = torch.tensor([[0.0, 12.7, 5.0], [-12.7, 6.35, 0.1], [0.0, 0.0, 0.0]])
-    found = quantized.encode_around_zero(rows)
-    assert found.lowest is None
-    assert found.scale[:2].flatten().tolist() == pytest.approx([0.1] * 2, rel=1e-5)
-    assert found.codes.tolist() == [[128, 255, 178], [1, 128 + 64, 129], [128, 128, 128]]  # 63.5 to even
+    encoded = quantized.encode_around_zero(rows)
+    assert encoded.lowest is None
+    assert encoded.scale[:2].flatten().tolist() == pytest.approx([0.1] * 2, rel=1e-5)
+    assert encoded.codes.tolist() == [[128, 255, 178], [1, 128 + 64, 129], [128, 128, 128]]  # 63.5 rounds to even
 
 
 rows_of_three = st.lists(st.lists(st.floats(-1e4, 1e4, width=32), min_size=3, max_size=3), min_size=1, max_size=4)
@@ -202,30 +202,31 @@ def test_a_byte_is_within_half_a_step_of_its_value(
     encode: Callable[[Tensor], quantized.Bytes], values: list[list[float]]
 ) -> None:
     rows = torch.tensor(values)
-    found = encode(rows.clone())
-    stored = values_of(found)
-    rounding = 1e-6 * rows.abs().amax(-1, keepdim=True) + 1e-7  # of float32, and fbgemm's 1e-8 beside the range
-    assert ((stored - rows).abs() <= 0.5 * found.scale + rounding).all()
-    if found.lowest is None:
+    encoded = encode(rows.clone())
+    stored = values_of(encoded)
+    # float32 rounds, and fbgemm adds 1e-8 to the range
+    rounding = 1e-6 * rows.abs().amax(-1, keepdim=True) + 1e-7
+    assert ((stored - rows).abs() <= 0.5 * encoded.scale + rounding).all()
+    if encoded.lowest is None:
         assert (stored[rows == 0] == 0).all()
 
 
 @torch.no_grad()
-def test_a_prepacked_layer_computes_the_product_of_what_it_stores(has_bytes: None) -> None:
+def test_a_prepacked_layer_computes_the_product_of_its_stored_codes(has_bytes: None) -> None:
     for bias in (True, False):
         _, module = layer("int8", bias=bias)
         weight = module.codes.double() * module.scale
         module.prepack()
         for around_zero in (True, False):
-            found = module.encode(tokens()[0], around_zero=around_zero)
-            expected = (values_of(found) @ weight.T + (module.bias if bias else 0)).float()
-            torch.testing.assert_close(module(found), expected, rtol=1e-5, atol=1e-5)
+            inputs = module.encode(tokens()[0], around_zero=around_zero)
+            expected = (values_of(inputs) @ weight.T + (module.bias if bias else 0)).float()
+            torch.testing.assert_close(module(inputs), expected, rtol=1e-5, atol=1e-5)
         assert torch.equal(module(module.encode(tokens()[0])), module(tokens())[0])
         assert (module.out_features, module.codes.nbytes >= 48 * 32) == (48, True)
 
 
 @torch.no_grad()
-def test_bytes_are_closer_than_symmetric_codes_where_one_dimension_is_large(has_bytes: None) -> None:
+def test_bytes_are_more_accurate_than_symmetric_codes_if_one_dimension_is_large(has_bytes: None) -> None:
     plain, module = layer("int8")
     rows = tokens()
     rows[..., 5] = 20
@@ -235,32 +236,34 @@ def test_bytes_are_closer_than_symmetric_codes_where_one_dimension_is_large(has_
 
 
 @torch.no_grad()
-def test_a_prepacked_layer_shows_zeros_nan_and_infinity_and_is_freed(has_bytes: None) -> None:
+def test_a_prepacked_layer_keeps_zeros_nan_and_infinity_and_can_be_freed(has_bytes: None) -> None:
     _, module = layer("int8")
     module.prepack()
-    told = quantized.describe(module)
-    assert (told["kernel"], told["activation_scales"]) == (
+    description = quantized.describe(module)
+    assert (description["kernel"], description["activation_scales"]) == (
         "onednn qlinear",
         "by token, as they come; from the smallest to the largest value, before gate and up around 0",
     )
     rows = tokens()
     rows[0, 3], rows[0, 5, 7], rows[0, 6, 0] = 0, torch.nan, torch.inf
-    found = module(rows)[0]
-    assert torch.equal(found[3], module.bias)
-    assert not found[[5, 6]].isfinite().any()
-    assert found[[0, 1, 2, 4, 7]].isfinite().all()
+    outputs = module(rows)[0]
+    assert torch.equal(outputs[3], module.bias)
+    assert not outputs[[5, 6]].isfinite().any()
+    assert outputs[[0, 1, 2, 4, 7]].isfinite().all()
     module.to("meta")
     assert module.codes.numel() == 0
 
 
-@pytest.mark.parametrize("found", [False, True])
-def test_without_exact_products_of_bytes_a_layer_stays_as_it_is(found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantized, "has_integer_products", lambda: found)
+@pytest.mark.parametrize("available", [False, True])
+def test_a_layer_is_prepacked_only_on_a_cpu_with_exact_products_of_bytes(
+    available: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantized, "has_integer_products", lambda: available)
     _, module = layer("int8")
     _, simulated = layer("fp8-sim")
-    for one in (module, simulated):
-        one.prepack()
-    assert (module.is_prepacked, simulated.is_prepacked) == (found, False)
+    for quantized_layer in (module, simulated):
+        quantized_layer.prepack()
+    assert (module.is_prepacked, simulated.is_prepacked) == (available, False)
 
 
 # Models
@@ -278,22 +281,25 @@ def test_every_linear_layer_of_a_full_model_is_converted_and_nothing_else() -> N
     model = Model()
     quantized.convert(model, "fp8", {})
     assert [type(module).__name__ for module in model.children()] == ["Embedding", "QuantizedLinear", "QuantizedLinear"]
-    told = quantized.describe(model)
-    assert told["linear_layers"] == "2 QuantizedLinear float8_e4m3fn"
-    assert (told["weight_scales"], told["activation_scales"]) == ("by output row", "by token, as they come")
-    assert told["kernel"] == "scaled_mm in E4M3"
+    description = quantized.describe(model)
+    assert description["linear_layers"] == "2 QuantizedLinear float8_e4m3fn"
+    assert (description["weight_scales"], description["activation_scales"]) == (
+        "by output row",
+        "by token, as they come",
+    )
+    assert description["kernel"] == "scaled_mm in E4M3"
     assert size_bytes(model) == 4 * 320 + 2 * 32 * 32 + 4 * (32 + 32 + 32)  # embedding; codes; row scales and a bias
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_other_precisions_leave_the_model_alone(precision: str) -> None:
+def test_other_precisions_leave_the_model_unchanged(precision: str) -> None:
     model = Model()
     quantized.convert(model, precision, {})
     assert type(model.first) is nn.Linear
     assert quantized.describe(model) == {}
 
 
-def test_of_an_export_only_layers_with_scales_are_converted_and_their_codes_kept() -> None:
+def test_only_layers_of_an_export_with_scales_are_converted_and_keep_their_codes() -> None:
     model = Model()
     model.first.weight.data = torch.full((32, 32), 416.0)
     scales = {"first.weight_scale": torch.tensor(0.5), "first.input_scale": torch.tensor(0.25)}
@@ -301,9 +307,9 @@ def test_of_an_export_only_layers_with_scales_are_converted_and_their_codes_kept
     first: Any = model.first
     assert first.codes.float().unique().tolist() == [416]
     assert (float(first.scale), float(first.input_scale)) == (0.5, 0.25)
-    told = quantized.describe(model)
-    assert told["linear_layers"] == "1 QuantizedLinear float8_e4m3fn, 1 Linear float32"
-    assert (told["weight_scales"], told["activation_scales"]) == ("by matrix, of the checkpoint",) * 2
+    description = quantized.describe(model)
+    assert description["linear_layers"] == "1 QuantizedLinear float8_e4m3fn, 1 Linear float32"
+    assert (description["weight_scales"], description["activation_scales"]) == ("by matrix, of the checkpoint",) * 2
 
 
 @pytest.mark.parametrize("precision", ["fp8", "fp8-sim"])
@@ -321,7 +327,7 @@ def test_int8_takes_any_width() -> None:
 # Devices
 
 
-def test_fp8_needs_a_recent_gpu_and_names_what_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fp8_needs_a_recent_gpu_and_the_message_names_fp8_sim(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EngineUnavailable, match=r"capability 8\.9 or more, this is device cpu: use fp8-sim"):
         quantized.require_device("fp8", torch.device("cpu"))
     capability = [(8, 6)]
@@ -333,7 +339,9 @@ def test_fp8_needs_a_recent_gpu_and_names_what_does_not(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(("precision", "device"), [("int8", "cuda"), ("int8", "mps"), ("fp8-sim", "mps")])
-def test_what_a_device_cannot_compute_is_refused_with_the_one_that_can(precision: str, device: str) -> None:
+def test_a_precision_that_a_device_cannot_compute_is_refused_and_the_message_names_the_cpu(
+    precision: str, device: str
+) -> None:
     with pytest.raises(EngineUnavailable, match=rf"precision {precision} .*: set device cpu"):
         quantized.require_device(precision, torch.device(device))
 
@@ -341,11 +349,11 @@ def test_what_a_device_cannot_compute_is_refused_with_the_one_that_can(precision
 @pytest.mark.gpu
 @pytest.mark.parametrize("static", [False, True])
 @torch.no_grad()
-def test_the_kernel_of_a_gpu_gives_the_numbers_of_the_simulation(static: bool) -> None:
+def test_the_kernel_of_a_gpu_gives_the_results_of_the_simulation(static: bool) -> None:
     if not torch.cuda.is_available() or torch.cuda.get_device_capability() < quantized.CAPABILITY:
         pytest.skip("needs CUDA with E4M3")
     _, kernel = layer("fp8", rows=512, columns=1024, static=static, bias=False)
     _, simulated = layer("fp8-sim", rows=512, columns=1024, static=static, bias=False)
     rows = tokens(300, 1024).bfloat16().cuda()
-    found, expected = kernel.cuda()(rows), simulated.cuda()(rows)
-    torch.testing.assert_close(found, expected, rtol=2**-7, atol=2**-7 * float(expected.abs().max()))
+    outputs, expected = kernel.cuda()(rows), simulated.cuda()(rows)
+    torch.testing.assert_close(outputs, expected, rtol=2**-7, atol=2**-7 * float(expected.abs().max()))

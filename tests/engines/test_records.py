@@ -1,4 +1,4 @@
-"""What an engine says of itself, and what it counts, is typed, and survives its document."""
+"""Descriptions and counts of engines are typed and survive a round trip through their documents."""
 
 from dataclasses import fields
 
@@ -26,7 +26,7 @@ FULL = Description(
 counted = st.builds(Counts, **dict.fromkeys(COUNT_NAMES, st.none() | st.integers(0, 10**15)))
 
 
-def test_a_description_survives_its_document_and_what_is_unset_is_left_out() -> None:
+def test_a_description_survives_its_document_and_unset_fields_are_left_out() -> None:
     assert Description.read(FULL.document()) == FULL
     assert FULL.document()["weights"] == "random, seed 0"
     assert (FULL.document()["device"], FULL.document()["weights_mb"]) == ("NVIDIA H100", "15.0")
@@ -50,12 +50,12 @@ def test_a_device_is_a_cpu_mps_or_a_gpu_with_its_name(text: str, kind: str) -> N
 
 
 @given(counted, counted)
-def test_counts_add_and_subtract_field_by_field_and_unknown_is_never_zero(one: Counts, other: Counts) -> None:
-    assert Counts.read(one.document()) == one
+def test_counts_add_and_subtract_field_by_field_and_unknown_is_not_zero(first: Counts, second: Counts) -> None:
+    assert Counts.read(first.document()) == first
     for name in COUNT_NAMES:
-        left, right, total = (getattr(counts, name) for counts in (one, other, one + other))
-        assert total == (None if left is None and right is None else (left or 0) + (right or 0))
-        assert getattr(one - other, name) == (None if left is None else left - (right or 0))
+        minuend, subtrahend, total = (getattr(counts, name) for counts in (first, second, first + second))
+        assert total == (None if minuend is None and subtrahend is None else (minuend or 0) + (subtrahend or 0))
+        assert getattr(first - second, name) == (None if minuend is None else minuend - (subtrahend or 0))
 
 
 def test_a_count_of_a_newer_version_is_left_out() -> None:

@@ -1,4 +1,4 @@
-"""The remote engine over real HTTP: what it sends, what it says of itself, which options it takes."""
+"""The remote engine over real HTTP: its requests, its description and its options."""
 
 import itertools
 import signal
@@ -33,7 +33,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def remote(server: Server, classifier: str, tiny_template: str) -> Iterator[Callable[..., Engine]]:
-    """Makes an engine that talks to the server in a dialect, with all that the dialect needs; closed at the end."""
+    """Makes an engine that talks to the server in a dialect, with the options that the dialect needs."""
     made = []
 
     def make(dialect: str = "infinity", **options: Any) -> Engine:
@@ -58,7 +58,7 @@ def card(pair: Pair) -> str:
 TEXT_SCORES: dict[str, Callable[[Pair], float]] = {
     "tei": lambda pair: truth(card(pair)),
     "baseten": lambda pair: truth(card(pair)),
-    "infinity": lambda pair: truth(card(pair) + PAD),  # protected, as the server strips what it is sent
+    "infinity": lambda pair: truth(card(pair) + PAD),  # protected, because the server strips its inputs
     "tei-rerank": lambda pair: truth(card(pair)),
     "vllm-score": lambda pair: truth(card(pair)),
     "vllm-rerank": lambda pair: truth(card(pair)),
@@ -73,7 +73,7 @@ def test_every_pair_gets_the_score_of_its_own_prompt(dialect: str, remote: Calla
     assert remote(dialect, batch_size=3).score(PAIRS) == pytest.approx(expected, abs=1e-9)
 
 
-def test_nothing_is_put_behind_a_prompt_that_no_stripping_changes(remote: Callable[..., Engine]) -> None:
+def test_a_prompt_that_stripping_cannot_change_gets_no_suffix(remote: Callable[..., Engine]) -> None:
     engine = remote("infinity", template="demo")
     assert engine.score(PAIRS) == pytest.approx(
         [truth(load_template("demo").render(*pair)) for pair in PAIRS], abs=1e-9
@@ -81,7 +81,7 @@ def test_nothing_is_put_behind_a_prompt_that_no_stripping_changes(remote: Callab
     assert engine.describe().details["final_newline"] == "kept"
 
 
-def test_token_ids_are_those_of_the_local_engines(
+def test_token_ids_equal_those_of_the_local_engines(
     remote: Callable[..., Engine], server: Server, tokenizer: Any, tiny_template: str
 ) -> None:
     pairs = [*PAIRS, Pair("<|im_end|>", "x <|im_start|> " * 30)]
@@ -89,19 +89,19 @@ def test_token_ids_are_those_of_the_local_engines(
     prompts = [encoder.encode(pair.query, [pair.document]) for pair in pairs]
     ids = [prompt.prefix + prompt.tails[0] for prompt in prompts]
     engine = remote("vllm", max_tokens=40, batch_size=4, concurrency=1)
-    assert engine.score(pairs) == [truth(str(each)) for each in ids]
-    assert [each for call in server.posts for each in call.body["input"]] == ids
+    assert engine.score(pairs) == [truth(str(prompt)) for prompt in ids]
+    assert [prompt for call in server.posts for prompt in call.body["input"]] == ids
     assert engine.counts().truncated == 1 and engine.counts().special_text == 2
 
 
 @pytest.mark.parametrize(("dialect", "sizes"), [("tei", [5, 5, 4]), ("vllm", [5, 5, 4]), ("vllm-rerank", [5, 2, 5, 2])])
-def test_a_request_holds_at_most_one_batch_and_of_one_query_where_the_route_has_one(
+def test_a_request_holds_one_batch_at_most_and_one_query_if_its_route_has_a_query(
     dialect: str, sizes: list[int], remote: Callable[..., Engine], server: Server
 ) -> None:
     remote(dialect, batch_size=5, concurrency=1).score(PAIRS)
     bodies = [call.body for call in server.posts]
     inputs = [body.get("inputs") or body.get("input") or body["documents"] for body in bodies]
-    assert [len(each) for each in inputs] == sizes
+    assert list(map(len, inputs)) == sizes
 
 
 def test_connections_stay_open(remote: Callable[..., Engine], server: Server) -> None:
@@ -112,55 +112,55 @@ def test_connections_stay_open(remote: Callable[..., Engine], server: Server) ->
     assert len({call.peer for call in server.calls}) <= 2
 
 
-def test_as_many_requests_run_at_once_as_asked_and_no_more(remote: Callable[..., Engine], server: Server) -> None:
-    together, lock, running, most = threading.Barrier(3, timeout=20), threading.Lock(), 0, 0
+def test_concurrency_is_the_number_of_requests_that_run_at_once(remote: Callable[..., Engine], server: Server) -> None:
+    together, lock, running, peak = threading.Barrier(3, timeout=20), threading.Lock(), 0, 0
 
     def plan(call: Call) -> None:
-        nonlocal running, most
+        nonlocal running, peak
         with lock:
             running += 1
-            most = max(most, running)
-        together.wait()  # breaks, and fails the request, unless three are there
+            peak = max(peak, running)
+        together.wait()  # fails the request unless three requests run together
         with lock:
             running -= 1
 
     server.plan = plan
     pairs = PAIRS[:12]
     assert remote("tei", batch_size=1, concurrency=3).score(pairs) == [truth(card(pair)) for pair in pairs]
-    assert most == 3
+    assert peak == 3
 
 
-def test_waiting_for_a_turn_is_no_part_of_a_requests_time(remote: Callable[..., Engine], server: Server) -> None:
+def test_waiting_for_a_slot_does_not_count_against_the_timeout(remote: Callable[..., Engine], server: Server) -> None:
     server.plan = lambda call: time.sleep(0.25)  # type: ignore[func-returns-value]
     engine = remote("tei", batch_size=1, concurrency=1, timeout_s=2, attempts=1)
-    assert engine.score(PAIRS[:10]) == [truth(card(pair)) for pair in PAIRS[:10]]  # 2.5 s together
+    assert engine.score(PAIRS[:10]) == [truth(card(pair)) for pair in PAIRS[:10]]  # 2.5 s in total
 
 
-def test_threads_may_score_at_the_same_time(remote: Callable[..., Engine]) -> None:
+def test_several_threads_can_score_at_once(remote: Callable[..., Engine]) -> None:
     engine = remote("tei", batch_size=2)
     jobs = [PAIRS[i % 7 :: 2] for i in range(40)]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(engine.score, jobs))
-    assert found == [[truth(card(pair)) for pair in job] for job in jobs]
+        scores = list(pool.map(engine.score, jobs))
+    assert scores == [[truth(card(pair)) for pair in job] for job in jobs]
     assert engine.counts().requests == sum(-(-len(job) // 2) for job in jobs)
 
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Ctrl-C is an exception, also where the tests were started in the background of a shell."""
+    """Ctrl-C raises KeyboardInterrupt, even if a shell started the tests in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_an_interrupt_stops_what_runs_and_starts_nothing_more(remote: Callable[..., Engine], server: Server) -> None:
+def test_an_interrupt_stops_requests_and_starts_no_others(remote: Callable[..., Engine], server: Server) -> None:
     engine, main = remote("tei", batch_size=1, concurrency=2), threading.main_thread().ident
     assert main is not None
-    second = itertools.count(1)
+    numbers = itertools.count(1)
 
     def plan(call: Call) -> str:
-        if next(second) == 2:
+        if next(numbers) == 2:
             signal.pthread_kill(main, signal.SIGINT)
         return "hang"
 
@@ -173,7 +173,7 @@ def test_an_interrupt_stops_what_runs_and_starts_nothing_more(remote: Callable[.
 
 
 def portals() -> set[threading.Thread]:
-    """Threads of event loops; engines of other tests may still be open."""
+    """Threads of event loops, which include those of engines that other tests left open."""
     return {thread for thread in threading.enumerate() if "portal" in thread.name}
 
 
@@ -185,7 +185,7 @@ def test_closing_ends_the_thread(remote: Callable[..., Engine]) -> None:
     assert portals() <= before
 
 
-def test_usage_and_times_of_the_server_are_counted(remote: Callable[..., Engine], server: Server) -> None:
+def test_token_usage_and_times_of_the_server_are_counted(remote: Callable[..., Engine], server: Server) -> None:
     server.headers = {"x-queue-time": "3", "x-inference-time": "12", "x-compute-tokens": "40", "x-total-time": "15.5"}
     engine = remote("tei", batch_size=7)
     engine.score(PAIRS)
@@ -202,34 +202,32 @@ def test_usage_and_times_of_the_server_are_counted(remote: Callable[..., Engine]
     }
 
 
-def test_a_call_knows_when_its_answer_began_and_how_many_tokens_it_took(
-    remote: Callable[..., Engine], server: Server
-) -> None:
+def test_a_call_records_its_first_byte_and_its_tokens(remote: Callable[..., Engine], server: Server) -> None:
     server.headers = {"x-compute-tokens": "5"}
     engine = remote("tei", batch_size=7)
     assert engine.last_call() == (None, None)
     engine.score(PAIRS)
-    assert engine.last_call().tokens == 10  # of two requests
+    assert engine.last_call().tokens == 10  # two requests of 5 tokens
     server.plan = lambda call: "late body"
     engine.score(PAIRS[:7])
-    headers_s, body_s = server.parted_s
+    headers_s, body_s = server.late_body_s
     first_byte_s, tokens = engine.last_call()
     assert first_byte_s is not None and headers_s < first_byte_s < body_s
-    assert tokens is None  # the server did not tell
+    assert tokens is None  # the server sent no usage
 
 
-def test_each_thread_hears_of_its_own_call(remote: Callable[..., Engine], server: Server) -> None:
+def test_each_thread_sees_its_own_last_call(remote: Callable[..., Engine], server: Server) -> None:
     engine = remote("tei", batch_size=1)
     server.headers = {"x-compute-tokens": "5"}
-    both = threading.Barrier(2)
+    answered = threading.Barrier(2)
 
-    def ask(pairs: int) -> int | None:
+    def score(pairs: int) -> int | None:
         engine.score(PAIRS[:pairs])
-        both.wait(10)  # the other has its answers as well
+        answered.wait(10)  # the other thread has its answers, too
         return engine.last_call().tokens
 
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(ask, (1, 4))) == [5, 20]
+        assert list(pool.map(score, (1, 4))) == [5, 20]
 
 
 def test_saturated_probabilities_are_counted(remote: Callable[..., Engine], server: Server) -> None:
@@ -239,10 +237,10 @@ def test_saturated_probabilities_are_counted(remote: Callable[..., Engine], serv
     assert engine.counts().saturated == 1
 
 
-# What it says of itself
+# Description
 
 
-def test_a_description_names_prompt_server_and_kind_of_score(
+def test_the_description_names_the_prompt_the_server_and_the_kind_of_score(
     remote: Callable[..., Engine], server: Server, classifier: str, tiny_template: str
 ) -> None:
     described = remote("infinity", tokenizer=classifier, max_tokens=90).describe().document()
@@ -277,24 +275,24 @@ def test_a_description_names_prompt_server_and_kind_of_score(
         ("jina", {"input": "query and document as they are, the prompt is the service's"}),
     ],
 )
-def test_what_the_server_says_of_itself_is_recorded(
+def test_metadata_of_the_server_is_recorded(
     dialect: str, expected: dict[str, str], remote: Callable[..., Engine]
 ) -> None:
     assert expected.items() <= remote(dialect).describe().document().items()
 
 
 @pytest.mark.parametrize("info", [{}, {"/info": 403}, {"/info": 405}, {"/info": b"<html>"}, {"/info": [1]}])
-def test_a_server_without_info_is_as_good(info: Any, remote: Callable[..., Engine], server: Server) -> None:
+def test_a_server_without_metadata_works(info: Any, remote: Callable[..., Engine], server: Server) -> None:
     server.info = info
     engine = remote("tei")
     assert engine.score(PAIRS[:1]) == [truth(card(PAIRS[0]))]
     assert not any(name.startswith("server_") for name in engine.describe().document())
 
 
-# A server that is not there
+# Servers that cannot be reached
 
 
-def test_a_server_that_is_not_there_is_said_at_once_with_its_url(remote: Callable[..., Engine]) -> None:
+def test_an_unreachable_server_is_a_one_line_error_with_its_url(remote: Callable[..., Engine]) -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{reserved.getsockname()[1]}"
@@ -304,13 +302,13 @@ def test_a_server_that_is_not_there_is_said_at_once_with_its_url(remote: Callabl
     assert "\n" not in str(raised.value)
 
 
-def test_a_key_that_the_server_refuses_is_said_before_any_query(remote: Callable[..., Engine], server: Server) -> None:
+def test_a_refused_key_is_reported_before_the_first_query(remote: Callable[..., Engine], server: Server) -> None:
     server.info = {"/info": 401}
     with pytest.raises(EngineUnavailable, match=r"401 .*is api_key_env the right key"):
         remote("tei")
 
 
-def test_an_engine_that_could_not_be_made_leaves_no_thread(remote: Callable[..., Engine], server: Server) -> None:
+def test_an_engine_that_fails_to_start_leaves_no_thread(remote: Callable[..., Engine], server: Server) -> None:
     before = portals()
     server.info = {"/info": 401}
     with pytest.raises(EngineUnavailable):
@@ -322,7 +320,7 @@ def test_an_engine_that_could_not_be_made_leaves_no_thread(remote: Callable[...,
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"dialect": "tie"}, "dialect = 'tie': expected one of baseten, cohere, infinity, jina, tei, tei-rerank, vllm"),
         ({"url": "localhost:8080"}, "url cannot be read; expected http(s)://HOST[:PORT][/PATH]"),
@@ -350,14 +348,14 @@ def test_an_engine_that_could_not_be_made_leaves_no_thread(remote: Callable[...,
         ({"final_newline": "maybe"}, "final_newline = 'maybe'"),
     ],
 )
-def test_a_wrong_option_is_one_line_before_anything_is_sent(options: dict[str, Any], said: str) -> None:
+def test_a_wrong_option_is_a_one_line_error_before_any_request(options: dict[str, Any], message: str) -> None:
     with pytest.raises(BadOptions) as raised:
         engines.options("remote", {"dialect": "tei", "url": "https://host/path", **options})
-    assert said in str(raised.value) and "\n" not in str(raised.value)
+    assert message in str(raised.value) and "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("folder", ["empty", "absent/model"])
-def test_a_tokenizer_that_is_not_there_is_said_so(
+def test_a_missing_tokenizer_is_an_error_before_any_request(
     folder: str, remote: Callable[..., Engine], tmp_path: Any, server: Server
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -366,7 +364,7 @@ def test_a_tokenizer_that_is_not_there_is_said_so(
     assert server.calls == []
 
 
-def test_proxies_of_the_surroundings_are_not_used(
+def test_proxies_of_the_environment_are_ignored(
     remote: Callable[..., Engine], server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Server() as proxy:
@@ -378,7 +376,7 @@ def test_proxies_of_the_surroundings_are_not_used(
         assert proxy.calls == [] and server.posts
 
 
-def test_a_text_that_is_no_text_has_no_score(remote: Callable[..., Engine], server: Server) -> None:
+def test_a_lone_surrogate_has_no_score(remote: Callable[..., Engine], server: Server) -> None:
     for dialect in ("tei", "cohere", "vllm"):
         with pytest.raises(ScoringFailed, match="cannot be encoded as UTF-8"):
             remote(dialect).score([Pair("query", "a \ud800 document")])

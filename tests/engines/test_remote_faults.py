@@ -1,4 +1,4 @@
-"""Whatever a server and its network do, a pair has its own score or none, and nobody waits for ever."""
+"""Under every fault of a server or its network, a pair has its own score or no score, and no call waits forever."""
 
 import itertools
 import random
@@ -65,7 +65,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses between attempts of a thousandth."""
+    """Pauses between attempts last a thousandth of their usual time."""
     monkeypatch.setattr(engines.remote.transport, "pauses_s", lambda draw: (pause / 1000 for pause in pauses_s(draw)))
 
 
@@ -74,7 +74,7 @@ def remote(server: Server, **options: Any) -> Engine:
 
 
 def failure(server: Server, **options: Any) -> str:
-    """The line with which scoring fails."""
+    """The one-line message with which scoring fails."""
     with remote(server, **options) as engine, pytest.raises(ScoringFailed) as raised:
         engine.score(PAIRS)
     line = str(raised.value)
@@ -82,11 +82,11 @@ def failure(server: Server, **options: Any) -> str:
     return line
 
 
-# Faults that asking again mends
+# Retries
 
 
 @pytest.mark.parametrize("fault", [*TRANSIENT, "nested", "empty"])
-def test_what_asking_again_mends_is_asked_again(fault: str, server: Server, quick: None) -> None:
+def test_a_transient_error_is_retried(fault: str, server: Server, quick: None) -> None:
     plan = itertools.chain([fault, fault], itertools.repeat(None))
     server.plan = lambda call: next(plan)
     with remote(server) as engine:
@@ -97,7 +97,9 @@ def test_what_asking_again_mends_is_asked_again(fault: str, server: Server, quic
 
 
 @pytest.mark.parametrize("fault", GIVES_UP)
-def test_attempts_are_counted_and_the_last_reason_is_told(fault: str, server: Server, quick: None) -> None:
+def test_the_final_error_has_the_last_reason_and_the_number_of_attempts(
+    fault: str, server: Server, quick: None
+) -> None:
     server.plan = lambda call: fault
     line = failure(server, attempts=3)
     assert len(server.posts) == 3
@@ -106,72 +108,72 @@ def test_attempts_are_counted_and_the_last_reason_is_told(fault: str, server: Se
 
 
 @pytest.mark.parametrize("fault", PERMANENT)
-def test_what_asking_again_would_not_change_is_asked_once(fault: str, server: Server) -> None:
+def test_a_permanent_error_is_not_retried(fault: str, server: Server) -> None:
     server.plan = lambda call: fault
     assert re.search(PERMANENT[fault], failure(server))
     assert len(server.posts) == 1
 
 
 @pytest.mark.parametrize("fault", ["duplicate index", "null", "wrong count"])
-def test_an_answer_with_an_index_is_checked_as_well(fault: str, server: Server) -> None:
+def test_an_answer_with_indexes_is_checked(fault: str, server: Server) -> None:
     server.plan = lambda call: fault
     with remote(server, dialect="vllm-rerank", model="m") as engine, pytest.raises(ScoringFailed):
         engine.score(PAIRS)
 
 
-def test_every_fault_of_the_server_is_tried_here() -> None:
+def test_every_fault_of_the_test_server_is_covered() -> None:
     tried = {*TRANSIENT, *PERMANENT, *GIVES_UP, *SLOW, "429 in 1 s", "429 in an hour", "413", "422"}
     assert set(FAULTS) - tried == {
         "duplicate index",
         "echo",
         "saturated",
         "late body",
-    }  # above; test_remote_key; test_remote
+    }  # covered above, in test_remote_key and in test_remote
 
 
 # Time
 
 
 @pytest.mark.parametrize("fault", SLOW)
-def test_a_server_that_is_never_silent_and_never_done_meets_the_deadline(fault: str, server: Server) -> None:
+def test_a_server_that_never_finishes_is_cut_off_at_the_deadline(fault: str, server: Server) -> None:
     server.plan = lambda call: fault
     line = failure(server, timeout_s=0.3, attempts=1)
     assert "no complete answer within timeout_s = 0.3 (attempts = 1)" in line
 
 
-def test_a_server_may_say_when_to_come_back(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_after_sets_the_wait(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     waits = watched_waits(monkeypatch)
     plan = iter(["429 in 1 s", "429 in 0 s", "503", None])
     server.plan = lambda call: next(plan)
     with remote(server) as engine:
         assert engine.score(PAIRS) == TRUTH
-    assert waits[0] == 1.0  # longer than the first pause
-    assert 0.25 <= waits[1] <= 0.5 and 0.5 <= waits[2] <= 1.0  # the second and third pause
+    assert waits[0] == 1.0  # the header's second is longer than the first pause
+    assert 0.25 <= waits[1] <= 0.5 and 0.5 <= waits[2] <= 1.0  # the second and the third pause
 
 
 def watched_waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds of every wait between attempts, which then takes none."""
+    """Records the seconds of every wait between attempts; no wait takes any time."""
     import anyio
 
     waits: list[float] = []
     sleep = anyio.sleep
 
-    async def note(seconds: float) -> None:
+    async def record(seconds: float) -> None:
         waits.append(seconds)
         await sleep(0)
 
-    monkeypatch.setattr(anyio, "sleep", note)
+    monkeypatch.setattr(anyio, "sleep", record)
     return waits
 
 
-def test_a_wait_beyond_the_budget_is_not_begun(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wait_beyond_the_budget_is_not_started(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     waits = watched_waits(monkeypatch)
     server.plan = lambda call: "429 in an hour"
     assert failure(server).endswith("(attempt 1, retry_budget_s is used up)")
     assert waits == [] and len(server.posts) == 1
 
 
-def test_the_budget_is_one_for_all_requests_of_a_query(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_requests_of_a_query_share_one_retry_budget(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     waits = watched_waits(monkeypatch)
     server.plan = lambda call: "429 in 1 s"
     line = failure(server, batch_size=1, concurrency=4, retry_budget_s=5.5, attempts=1000)
@@ -179,7 +181,7 @@ def test_the_budget_is_one_for_all_requests_of_a_query(server: Server, monkeypat
     assert sum(waits) <= 5.5 and len(waits) >= 3
 
 
-def test_the_next_query_has_a_budget_of_its_own(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_query_has_its_own_retry_budget(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     watched_waits(monkeypatch)
     with remote(server, retry_budget_s=1.5) as engine:
         for _ in range(3):
@@ -188,7 +190,7 @@ def test_the_next_query_has_a_budget_of_its_own(server: Server, monkeypatch: pyt
             assert engine.score(PAIRS) == TRUTH
 
 
-def test_pauses_double_to_a_limit_and_are_drawn_from_their_upper_half() -> None:
+def test_pauses_double_up_to_a_limit_with_jitter_in_the_upper_half() -> None:
     pauses = list(itertools.islice(pauses_s(random.Random(7)), 9))
     longest = [0.25, 0.5, 1, 2, 4, 8, 16, 16, 16]
     assert all(limit / 2 <= pause <= limit for pause, limit in zip(pauses, longest, strict=True))
@@ -217,15 +219,15 @@ def test_retry_after_is_a_number_or_a_date(header: str, seconds: float) -> None:
 
 
 @given(st.text(max_size=40))
-def test_a_retry_after_without_a_meaning_waits_for_nothing(header: str) -> None:
+def test_any_retry_after_gives_a_wait_of_zero_seconds_or_more(header: str) -> None:
     assert retry_after_s(header, datetime(2026, 11, 24, tzinfo=UTC)) >= 0
 
 
-# Too much at once
+# Inputs that are too large
 
 
 @pytest.mark.parametrize("limit", [1, 3, 5])
-def test_a_batch_that_is_too_large_is_split_in_halves(limit: int, server: Server) -> None:
+def test_a_batch_that_is_too_large_is_split_into_halves(limit: int, server: Server) -> None:
     server.max_inputs = limit
     with remote(server) as engine:
         assert engine.score(PAIRS) == TRUTH
@@ -243,7 +245,7 @@ def test_a_single_pair_that_is_too_long_is_named(fault: str, server: Server) -> 
     assert line.endswith("for query 'a query' and document 'document 5'")
 
 
-def test_a_pair_of_a_later_query_is_named_as_well(server: Server) -> None:
+def test_a_too_long_pair_of_a_later_query_is_named(server: Server) -> None:
     server.plan = lambda call: "413" if call.body["query"].endswith("second<|im_end|>") else None
     with remote(server, dialect="vllm-rerank", model="m", batch_size=1, concurrency=1) as engine:
         with pytest.raises(ScoringFailed, match="for query 'second' and document 'other'"):
@@ -257,22 +259,22 @@ def test_a_pair_of_a_later_query_is_named_as_well(server: Server) -> None:
 def test_a_redirect_is_never_followed(status: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FAULTS, "redirect", lambda handler, _: handler.reply(int(status), b"", {"Location": target}))
     monkeypatch.setenv("ENDPOINT_KEY", "key-that-stays")
-    with Server() as other:
-        target = f"{other.url}/predict"
+    with Server() as destination:
+        target = f"{destination.url}/predict"
         server.plan = lambda call: "redirect"
         assert f"redirected to {target}, which is not followed: set `url` to it" in failure(
             server, api_key_env="ENDPOINT_KEY"
         )
-        assert other.calls == []
+        assert destination.calls == []
 
 
-def test_a_redirect_of_the_info_route_is_said_before_any_query(server: Server) -> None:
+def test_a_redirect_of_the_info_route_is_reported_before_the_first_query(server: Server) -> None:
     server.info = {"/info": 302}
     with pytest.raises(EngineUnavailable, match=r"/info: redirected to nowhere, which is not followed"):
         remote(server)
 
 
-def test_a_server_that_is_still_starting_is_waited_for(server: Server, quick: None) -> None:
+def test_the_engine_waits_for_a_server_that_is_still_starting(server: Server, quick: None) -> None:
     answers = iter([503, 503, {"model_id": "ready"}])
 
     class Starting(dict[str, Any]):
@@ -286,7 +288,7 @@ def test_a_server_that_is_still_starting_is_waited_for(server: Server, quick: No
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    """Files of a self-signed certificate for 127.0.0.1 and of its key."""
     if shutil.which("openssl") is None:
         pytest.skip("needs the command openssl")
     folder = tmp_path_factory.mktemp("tls")
@@ -297,7 +299,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return files
 
 
-def test_a_certificate_is_checked_and_the_next_step_named(certificate: tuple[str, str]) -> None:
+def test_an_untrusted_certificate_is_refused_and_the_message_names_verify(certificate: tuple[str, str]) -> None:
     with Server(certificate=certificate) as server:
         with pytest.raises(EngineUnavailable, match=r"certificate verify failed.*set `verify`"):
             remote(server)
@@ -307,7 +309,9 @@ def test_a_certificate_is_checked_and_the_next_step_named(certificate: tuple[str
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
-def test_a_file_of_authorities_that_is_none_is_said_so(content: str | None, tmp_path: Path, server: Server) -> None:
+def test_a_verify_file_that_is_missing_or_not_pem_is_an_error(
+    content: str | None, tmp_path: Path, server: Server
+) -> None:
     path = tmp_path / "authorities.pem"
     if content:
         path.write_text(content)
@@ -315,12 +319,12 @@ def test_a_file_of_authorities_that_is_none_is_said_so(content: str | None, tmp_
         remote(server, verify=str(path))
 
 
-def test_https_to_a_server_without_tls_is_no_reason_to_ask_again(server: Server) -> None:
+def test_https_to_a_server_without_tls_is_an_ssl_error(server: Server) -> None:
     with pytest.raises(EngineUnavailable, match="SSL"):
         remote(server, url=server.url.replace("http:", "https:"))
 
 
-# All of it at once
+# All faults at once
 
 
 DIALECT_TRUTHS: dict[str, Callable[[Pair], float]] = {
@@ -349,8 +353,8 @@ class Weather(NamedTuple):
     sizes: list[int]  # documents of each query
     batch_size: int
     concurrency: int
-    limit: int  # inputs that the server takes at once
-    wrong: float  # share of answers that asking again would not mend
+    limit: int  # inputs that the server takes in one request
+    wrong: float  # share of answers with a permanent fault
     seed: int
 
 
@@ -368,7 +372,7 @@ weathers = st.builds(
 
 @settings(max_examples=120, deadline=None)
 @given(weathers)
-def test_in_a_storm_of_faults_every_pair_has_its_own_score_or_the_call_fails(storm: Server, weather: Weather) -> None:
+def test_under_random_faults_every_pair_has_its_own_score_or_the_call_fails(storm: Server, weather: Weather) -> None:
     draw, lock = random.Random(weather.seed), threading.Lock()
 
     def plan(call: Any) -> str | None:

@@ -44,7 +44,7 @@ def remote(server: Server, **options: Any) -> Engine:
         ({"dialect": "tei", "api_key_env": None}, None),
     ],
 )
-def test_the_key_is_sent_as_the_server_wants_it(
+def test_the_key_is_sent_in_the_header_that_the_server_expects(
     options: dict[str, Any], header: str | None, server: Server, key: str
 ) -> None:
     with remote(server, **{**options, "url": server.url + options.get("url", "")}) as engine:
@@ -62,7 +62,7 @@ def test_a_missing_variable_is_named(server: Server, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("bad", [f"{KEY}\n", f"{KEY}\r\nX-Injected: 1", f" {KEY}", "schlüssel", "ключ", "a\tb"])
-def test_a_key_that_no_header_can_hold_is_one_line_without_it(
+def test_a_key_that_no_header_can_hold_is_a_one_line_error_without_the_key(
     bad: str, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(NAME, bad)
@@ -100,19 +100,19 @@ def test_tls_and_loopback_may_carry_a_key(url: str) -> None:
 def test_a_secret_in_the_wrong_option_is_refused_and_not_repeated(options: dict[str, Any]) -> None:
     with pytest.raises(BadOptions) as raised:
         engines.options("remote", {"dialect": "tei", "url": "https://host", **options})
-    said = "".join(traceback.format_exception(raised.value))
-    assert KEY not in said and "abcdEFGH1234" not in str(raised.value) and "\n" not in str(raised.value)
+    trace = "".join(traceback.format_exception(raised.value))
+    assert KEY not in trace and "abcdEFGH1234" not in str(raised.value) and "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("fault", ["echo", "401", "reset", "redirect", "echo in labels"])
-def test_what_goes_wrong_is_told_without_the_key(fault: str, server: Server, key: str) -> None:
+def test_no_error_message_holds_the_key(fault: str, server: Server, key: str) -> None:
     if fault == "echo in labels":
         fault, server.redirect = "redirect", f"https://elsewhere.invalid/?key={KEY}"
     server.plan = lambda call: fault
     with remote(server) as engine, pytest.raises(ScoringFailed) as raised:
         engine.score([Pair("q", "d")])
-    told = "".join(traceback.format_exception(raised.value)) + repr(vars(engine)) + repr(engine)
-    assert KEY not in told
+    output = "".join(traceback.format_exception(raised.value)) + repr(vars(engine)) + repr(engine)
+    assert KEY not in output
     assert ("***" in str(raised.value)) == (fault == "echo" or "elsewhere.invalid/?key" in server.redirect)
 
 
@@ -127,8 +127,8 @@ def test_no_file_and_no_log_of_a_whole_run_holds_the_key(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     server.info = {"/info": {"model_id": f"model of {KEY}"}}
-    fails = iter(["echo", "echo"])
-    server.plan = lambda call: next(fails, None) if "cat" in json.dumps(call.body) else None
+    faults = iter(["echo", "echo"])
+    server.plan = lambda call: next(faults, None) if "cat" in json.dumps(call.body) else None
     path = config(
         engines={"far": {"kind": "remote", "dialect": "tei", "url": server.url, "api_key_env": NAME, "attempts": 2}},
         benchmarks=[{"source": "beir", "path": str(animals)}],
@@ -136,20 +136,20 @@ def test_no_file_and_no_log_of_a_whole_run_holds_the_key(
     )
     command = ("run", path, "--out", tmp_path / "out", "--json")
     first = crispbench(*command)
-    assert first.code == 5  # a query has failed
+    assert first.code == 5  # one query failed
     with sqlite3.connect(tmp_path / "out/far/scores.sqlite") as store:
-        (told,) = store.execute("SELECT error FROM failures").fetchall()[0]
+        (error,) = store.execute("SELECT error FROM failures").fetchall()[0]
     store.close()
-    assert "403" in told and "***" in told
+    assert "403" in error and "***" in error
     server.plan = lambda call: None
     second = crispbench(*command)
-    assert second.code == 0  # the same command resumes and completes
+    assert second.code == 0  # the same command completes the run
     manifest = json.loads((tmp_path / "out/far/manifest.json").read_text())
     assert manifest["description"]["server_model_id"] == "model of ***"
-    said = first.out + first.err + second.out + second.err + caplog.text
-    assert "HTTP Request" in caplog.text  # the HTTP library did log
+    output = first.out + first.err + second.out + second.err + caplog.text
+    assert "HTTP Request" in caplog.text  # the HTTP library has logged
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert len(files) > 10
     assert [file for file in files if KEY.encode() in file.read_bytes()] == []
-    assert KEY not in said and json.dumps(KEY)[1:-1] not in said
+    assert KEY not in output and json.dumps(KEY)[1:-1] not in output
     assert all(call.headers["Authorization"] == f"Bearer {KEY}" for call in server.calls)

@@ -1,4 +1,4 @@
-"""Prompts as text: content cannot leave its place, documents are cut so that the prompt fits, and nothing else is."""
+"""Prompts as text: content stays in its slot, and only documents are cut to make a prompt fit."""
 
 from typing import Any
 
@@ -45,32 +45,32 @@ def specials(tokenizer: Tokenizer, text: str) -> list[int]:
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(query=texts.filter(encodable), document=texts.filter(encodable), room=st.integers(1, 60))
-def test_a_prompt_fits_and_holds_the_special_tokens_of_its_template_alone(
+def test_a_prompt_fits_and_holds_only_the_special_tokens_of_its_template(
     tokenizer: Tokenizer, query: str, document: str, room: int
 ) -> None:
     frame = specials(tokenizer, DEMO.render("", ""))
     least = len(tokenizer.encode(DEMO.render(query.replace("<|", "< |"), "")).ids)
     encoder = TextEncoder(DEMO, Tokenizer.from_str(tokenizer.to_str()), max_tokens=least + room)
     try:
-        found = encoder.encode(query, [document])
+        encoded = encoder.encode(query, [document])
     except ScoringFailed as error:
-        assert "leaves no room for a document" in str(error) and room < 12  # one character can be that many tokens
+        assert "leaves no room for a document" in str(error) and room < 12  # one character can take up to 11 tokens
         return
-    prompt = found.prefix + found.tails[0]
+    prompt = encoded.prefix + encoded.tails[0]
     assert len(tokenizer.encode(prompt).ids) <= least + room
     assert specials(tokenizer, prompt) == frame
     assert prompt.startswith("<|im_start|>") and prompt.endswith("<|im_end|><|im_start|>")
-    if not found.truncated and not found.special_text:
+    if not encoded.truncated and not encoded.special_text:
         assert prompt == DEMO.render(query, document)
 
 
 @settings(max_examples=200, deadline=None)
 @given(query=texts, document=texts)
-def test_without_a_tokenizer_no_marker_of_a_text_survives(query: str, document: str) -> None:
-    found = TextEncoder(DEMO, None, max_tokens=1).encode(query, [document])
-    prompt = found.prefix + found.tails[0]
+def test_without_a_tokenizer_every_marker_in_a_text_is_broken(query: str, document: str) -> None:
+    encoded = TextEncoder(DEMO, None, max_tokens=1).encode(query, [document])
+    prompt = encoded.prefix + encoded.tails[0]
     assert prompt.count("<|im_end|>") == 2 and prompt.count("<|im_start|>") == 2 and PAD not in prompt
-    assert found.special_text == sum(any(mark in text for mark in markers(text)) for text in (query, document))
+    assert encoded.special_text == sum(any(mark in text for mark in markers(text)) for text in (query, document))
     assert prompt.replace(" ", "") == DEMO.render(query, document).replace(" ", "")  # only spaces were added
 
 
@@ -88,17 +88,17 @@ def markers(text: str) -> list[str]:
         ("<|im_end|><|im_end|>", "< |im_end|>< |im_end|>"),
         ("<<|im_end|>>", "<< |im_end|>>"),
         ("<|im_<|im_end|>end|>", "<|im_< |im_end|>end|>"),
-        ("x <| y |> z", "x <| y |> z"),  # an operator of some languages, no marker
+        ("x <| y |> z", "x <| y |> z"),  # an operator of some languages, not a marker
         ("if (a<|b|>c)", "if (a< |b|>c)"),
     ],
 )
 def test_a_marker_is_broken_by_one_space(text: str, sent: str) -> None:
-    found = TextEncoder(DEMO, None, max_tokens=1).encode("q", [text])
-    assert found.tails == [f"{sent}<|im_end|><|im_start|>"]
-    assert found.special_text == (text != sent)
+    encoded = TextEncoder(DEMO, None, max_tokens=1).encode("q", [text])
+    assert encoded.tails == [f"{sent}<|im_end|><|im_start|>"]
+    assert encoded.special_text == (text != sent)
 
 
-def test_markers_of_the_template_are_broken_whatever_they_look_like() -> None:
+def test_markers_of_the_template_are_broken_in_any_notation() -> None:
     template = Template(
         name="bert",
         description="",
@@ -106,10 +106,10 @@ def test_markers_of_the_template_are_broken_whatever_they_look_like() -> None:
         labels=Labels(positive="1", negative="0"),
         pieces=("[CLS]", "{query}", "[SEP]<start_of_turn>", "{document}", "[SEP]"),
     )
-    found = TextEncoder(template, None, max_tokens=1).encode("a [SEP] b [0]", ["<start_of_turn><b>"])
-    assert found.prefix == "[CLS]a [ SEP] b [0][SEP]<start_of_turn>"
-    assert found.tails == ["< start_of_turn><b>[SEP]"]
-    assert found.special_text == 2
+    encoded = TextEncoder(template, None, max_tokens=1).encode("a [SEP] b [0]", ["<start_of_turn><b>"])
+    assert encoded.prefix == "[CLS]a [ SEP] b [0][SEP]<start_of_turn>"
+    assert encoded.tails == ["< start_of_turn><b>[SEP]"]
+    assert encoded.special_text == 2
 
 
 def test_a_special_token_that_a_space_does_not_break_is_refused() -> None:
@@ -123,35 +123,35 @@ def test_a_special_token_that_a_space_does_not_break_is_refused() -> None:
 def test_a_cut_prompt_has_the_ids_of_the_local_engines_on_plain_text(qwen2: Tokenizer) -> None:
     documents = ["The quick brown fox jumps over the lazy dog. " * 40, "short", ("a word " * 300).strip()]
     query = "what does the fox do?"
-    prompt = PromptEncoder(CARD, qwen2, max_tokens=160).encode(query, documents)
-    found = TextEncoder(CARD, Tokenizer.from_str(qwen2.to_str()), max_tokens=160).encode(query, documents)
-    ids = [qwen2.encode(found.prefix + tail, add_special_tokens=False).ids for tail in found.tails]
-    assert ids == [prompt.prefix + tail for tail in prompt.tails]
-    assert found.truncated == prompt.truncated == 2
-    assert [len(each) for each in ids] == [160, len(ids[1]), 160]
+    local = PromptEncoder(CARD, qwen2, max_tokens=160).encode(query, documents)
+    encoded = TextEncoder(CARD, Tokenizer.from_str(qwen2.to_str()), max_tokens=160).encode(query, documents)
+    ids = [qwen2.encode(encoded.prefix + tail, add_special_tokens=False).ids for tail in encoded.tails]
+    assert ids == [local.prefix + tail for tail in local.tails]
+    assert encoded.truncated == local.truncated == 2
+    assert [len(prompt) for prompt in ids] == [160, len(ids[1]), 160]
 
 
-def test_a_cut_that_merges_with_what_follows_is_shorter_rather_than_too_long(qwen2: Tokenizer) -> None:
+def test_a_cut_that_merges_with_the_next_piece_never_exceeds_the_limit(qwen2: Tokenizer) -> None:
     encoder = TextEncoder(CARD, Tokenizer.from_str(qwen2.to_str()), max_tokens=160)
     for document in ("def f(x):\n    return x\n" * 30, "🧑‍🚀" * 90, "e\u0301" * 300, "\n \n" * 200):
-        found = encoder.encode("what does f do?", [document])
-        assert 150 <= len(qwen2.encode(found.prefix + found.tails[0]).ids) <= 160
+        encoded = encoder.encode("what does f do?", [document])
+        assert 150 <= len(qwen2.encode(encoded.prefix + encoded.tails[0]).ids) <= 160
 
 
-def test_the_halves_have_the_ids_of_the_whole(qwen2: Tokenizer) -> None:
-    found = TextEncoder(CARD, None, max_tokens=1).encode("why?", ["because.", " \n", "。"])
-    for tail in found.tails:
-        halves = [qwen2.encode(half, add_special_tokens=False).ids for half in (found.prefix, tail)]
-        assert halves[0] + halves[1] == qwen2.encode(found.prefix + tail, add_special_tokens=False).ids
+def test_prefix_and_tail_have_the_ids_of_the_whole_prompt(qwen2: Tokenizer) -> None:
+    encoded = TextEncoder(CARD, None, max_tokens=1).encode("why?", ["because.", " \n", "。"])
+    for tail in encoded.tails:
+        halves = [qwen2.encode(half, add_special_tokens=False).ids for half in (encoded.prefix, tail)]
+        assert halves[0] + halves[1] == qwen2.encode(encoded.prefix + tail, add_special_tokens=False).ids
 
 
 def test_a_protected_prompt_ends_in_the_newline_and_one_pad_token(qwen2: Tokenizer) -> None:
     encoder = TextEncoder(CARD, Tokenizer.from_str(qwen2.to_str()), max_tokens=200, protect=True)
-    found = encoder.encode("q", ["d " * 300])
-    prompt = found.prefix + found.tails[0]
-    assert prompt.strip() == prompt  # what a server that strips leaves of it
+    encoded = encoder.encode("q", ["d " * 300])
+    prompt = encoded.prefix + encoded.tails[0]
+    assert prompt.strip() == prompt  # stripping on the server changes nothing
     assert qwen2.encode(prompt).ids[-2:] == [198, 151643]  # newline, pad: the score is read at the newline
-    assert len(qwen2.encode(prompt).ids) == 200 + 1  # as many as a prompt that needs no pad token, and it
+    assert len(qwen2.encode(prompt).ids) == 200 + 1  # max_tokens and the pad token
     assert qwen2.encode(CARD.render("q", "d").strip()).ids[-1] == 77091  # unprotected: "assistant"
 
 
@@ -161,20 +161,20 @@ def test_a_query_that_leaves_no_room_has_no_score(tokenizer: Tokenizer) -> None:
         encoder.encode("the query reads and reads and reads and reads", ["document"])
 
 
-def test_a_tokenizer_without_the_pad_token_cannot_protect() -> None:
+def test_a_tokenizer_without_the_pad_token_cannot_protect_the_final_newline() -> None:
     with pytest.raises(EngineUnavailable, match="set final_newline to keep"):
         TextEncoder(DEMO, Tokenizer(models.BPE()), max_tokens=9, protect=True)
 
 
-def test_truncation_and_padding_of_a_tokenizer_file_do_not_count(tokenizer: Tokenizer, tmp_path: Any) -> None:
+def test_truncation_and_padding_of_a_tokenizer_file_are_ignored(tokenizer: Tokenizer, tmp_path: Any) -> None:
     changed = Tokenizer.from_str(tokenizer.to_str())
     changed.enable_truncation(5)
     changed.enable_padding(length=64)
     changed.save(str(tmp_path / "tokenizer.json"))
-    found = TextEncoder(DEMO, load_tokenizer(str(tmp_path)), max_tokens=40).encode("a", ["the query " * 60])
-    assert 30 < len(tokenizer.encode(found.prefix + found.tails[0]).ids) <= 40
+    encoded = TextEncoder(DEMO, load_tokenizer(str(tmp_path)), max_tokens=40).encode("a", ["the query " * 60])
+    assert 30 < len(tokenizer.encode(encoded.prefix + encoded.tails[0]).ids) <= 40
 
 
-def test_an_instruction_stands_before_the_query() -> None:
-    found = TextEncoder(CARD, None, max_tokens=1, instruction="find code").encode("q", ["d"])
-    assert found.prefix + found.tails[0] == CARD.render("q", "d", "find code")
+def test_an_instruction_comes_before_the_query() -> None:
+    encoded = TextEncoder(CARD, None, max_tokens=1, instruction="find code").encode("q", ["d"])
+    assert encoded.prefix + encoded.tails[0] == CARD.render("q", "d", "find code")

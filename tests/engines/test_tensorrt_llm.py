@@ -34,7 +34,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make(causal: str, tiny_template: str) -> Callable[..., TensorRTLLM]:
-    """The engine on the tiny causal checkpoint: `make(max_tokens=50)`."""
+    """Makes the engine on the tiny causal checkpoint: `make(max_tokens=50)`."""
 
     def made(**options: Any) -> TensorRTLLM:
         engine = load("tensorrt_llm", {"model": causal, "template": tiny_template, **options})
@@ -46,7 +46,7 @@ def make(causal: str, tiny_template: str) -> Callable[..., TensorRTLLM]:
 
 @pytest.fixture
 def exported(causal: str, tmp_path: Path) -> Callable[..., str]:
-    """The causal checkpoint as ModelOpt exports it: its own file, or changes to config.json."""
+    """Makes an export like ModelOpt's: the causal checkpoint with its own file, or with changes to config.json."""
 
     def export(quantization: dict[str, Any] | None = None, **config: Any) -> str:
         folder = tmp_path / "exported"
@@ -73,13 +73,13 @@ FP8 = {"quant_algo": "FP8", "kv_cache_quant_algo": None, "exclude_modules": ["lm
 # Scores
 
 
-def test_scores_are_those_of_the_torch_engine(make: Callable[..., Any], causal: str, tiny_template: str) -> None:
+def test_scores_equal_those_of_the_torch_engine(make: Callable[..., Any], causal: str, tiny_template: str) -> None:
     scores = make().score(PAIRS)
     assert scores == pytest.approx(torch_scores(causal, tiny_template, PAIRS), abs=1e-4)
     assert max(scores) - min(scores) > 0.1
 
 
-def test_the_labels_are_the_templates(make: Callable[..., Any], tiny_template: str, tmp_path: Path) -> None:
+def test_labels_come_from_the_template(make: Callable[..., Any], tiny_template: str, tmp_path: Path) -> None:
     swapped = tmp_path / "swapped.yaml"
     text = Path(tiny_template).read_text().replace('positive: "1", negative: "0"', 'positive: "0", negative: "1"')
     swapped.write_text(text)
@@ -91,20 +91,25 @@ def test_the_score_of_a_pair_is_the_same_at_every_call(make: Callable[..., Any])
     assert engine.score(PAIRS) == engine.score(PAIRS) == engine.score(PAIRS[::-1])[::-1]
 
 
-def test_one_greedy_token_is_asked_for_even_if_it_ends_the_text_and_no_text(make: Callable[..., Any]) -> None:
+def test_a_request_generates_one_greedy_token_and_no_text(make: Callable[..., Any]) -> None:
     engine = make()
     engine.score(PAIRS[:1])
-    (asked,) = engine._llm.asked
-    assert (asked.max_tokens, asked.temperature, asked.ignore_eos, asked.detokenize) == (1, 0.0, True, False)
+    (sampling,) = engine._llm.requests
+    assert (sampling.max_tokens, sampling.temperature, sampling.ignore_eos, sampling.detokenize) == (
+        1,
+        0.0,
+        True,
+        False,
+    )
 
 
 def test_with_reused_blocks_a_second_call_would_score_differently(
     make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The double has the fault that the engine avoids, so the test before this one can fail."""
-    given = double.KvCacheConfig
+    """The double has the fault that the engine avoids, so the test of equal scores at every call can fail."""
+    original = double.KvCacheConfig
     monkeypatch.setattr(
-        "tensorrt_llm.llmapi.KvCacheConfig", lambda **settings: given(**{**settings, "enable_block_reuse": True})
+        "tensorrt_llm.llmapi.KvCacheConfig", lambda **settings: original(**{**settings, "enable_block_reuse": True})
     )
     engine = make()
     assert engine.score(PAIRS) != pytest.approx(engine.score(PAIRS), abs=0.01)
@@ -120,7 +125,7 @@ def test_a_document_is_cut_so_that_its_prompt_fits(
     assert engine.describe().max_tokens == 40
 
 
-def test_the_longest_prompt_leaves_a_position_for_the_token(make: Callable[..., Any], exported: Any) -> None:
+def test_the_longest_prompt_leaves_a_position_for_the_generated_token(make: Callable[..., Any], exported: Any) -> None:
     engine = make(model=exported(max_position_embeddings=64))
     engine.score([LONG])
     assert engine.describe().max_tokens == 63
@@ -137,17 +142,17 @@ def test_special_text_and_tokens_are_counted(make: Callable[..., Any], tokenizer
     assert engine.counts().document() == {"tokens": text + 2 * 4, "truncated": 0, "special_text": 1}
 
 
-# What the library may give
+# Outputs of the library
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 5), (1, 5), (5,)])
-def test_one_row_of_logits_is_read_in_every_shape_that_versions_give(shape: tuple[int, ...]) -> None:
+def test_one_row_of_logits_is_read_in_the_shape_of_every_version(shape: tuple[int, ...]) -> None:
     logits = torch.tensor([0.5, -1.0, 2.0, 8.0, 0.0], dtype=torch.bfloat16).reshape(shape)
     assert Head(5, positive=3, negative=1).log_odds(logits) == 9.0
 
 
 @pytest.mark.parametrize("shape", [(2, 5), (1, 4), (1, 2, 5), (5, 1), (10,), ()])
-def test_logits_of_another_shape_are_no_score(shape: tuple[int, ...]) -> None:
+def test_logits_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ScoringFailed, match=r"logits of shape \(.*expected \(1, 5\)"):
         Head(5, positive=3, negative=1).log_odds(torch.zeros(shape))
 
@@ -187,7 +192,7 @@ def without_logits(outputs: Any) -> Any:
     ],
     ids=["another order", "one is missing", "no logits", "no numbers", "infinite"],
 )
-def test_what_cannot_be_a_score_is_refused(
+def test_an_output_without_a_valid_score_is_refused(
     change: Callable[[Any], Any],
     message: str,
     make: Callable[..., Any],
@@ -199,7 +204,7 @@ def test_what_cannot_be_a_score_is_refused(
         make(model=exported(FP8)).score(PAIRS[:3])
 
 
-def test_an_error_of_the_library_is_one_line(make: Callable[..., Any]) -> None:
+def test_an_error_of_the_library_is_a_one_line_error(make: Callable[..., Any]) -> None:
     engine = make()
     engine.close()
     with pytest.raises(ScoringFailed, match=r"failed at query 'read a file': LLM is shutting down$"):
@@ -209,7 +214,7 @@ def test_an_error_of_the_library_is_one_line(make: Callable[..., Any]) -> None:
 # Checkpoints
 
 
-def test_a_plain_checkpoint_says_what_it_is(make: Callable[..., Any], causal: str) -> None:
+def test_the_description_of_a_plain_checkpoint_is_complete(make: Callable[..., Any], causal: str) -> None:
     described = make().describe().document()
     expected = {
         "model": causal,
@@ -231,7 +236,7 @@ def test_a_plain_checkpoint_says_what_it_is(make: Callable[..., Any], causal: st
 
 
 @pytest.mark.parametrize("where", ["hf_quant_config.json", "config.json"])
-def test_an_fp8_export_says_so(where: str, make: Callable[..., Any], exported: Any) -> None:
+def test_an_fp8_export_is_described_as_fp8(where: str, make: Callable[..., Any], exported: Any) -> None:
     settings = {"quant_method": "modelopt", **FP8}
     model = exported(FP8) if where == "hf_quant_config.json" else exported(quantization_config=settings)
     described = make(model=model).describe().document()
@@ -256,7 +261,7 @@ def test_fp8_needs_a_gpu_that_computes_in_it(
     double.install(monkeypatch, capability=(8, 6))
     with pytest.raises(EngineUnavailable, match=r"capability 8\.6, expected 8\.9 or later: use the bf16 checkpoint"):
         make(model=model)
-    make()  # which is not in FP8
+    make()  # the default checkpoint is not in FP8
     double.install(monkeypatch, capability=(8, 9))
     make(model=model)
 
@@ -278,7 +283,7 @@ def test_a_classifier_takes_the_encode_only_route_of_later_versions(
     model = make_checkpoint(labels)
     pairs = [*PAIRS, *PAIRS[::-1], LONG]
     expected = pytest.approx(torch_scores(model, tiny_template, pairs, max_tokens=60), abs=1e-4)
-    engine = make(model=model, max_num_tokens=60)  # two or three prompts of a query
+    engine = make(model=model, max_num_tokens=60)  # two or three prompts in a batch
     assert engine.score(pairs) == expected
     assert make(model=model, max_batch_size=2, max_tokens=60).score(pairs) == expected
     assert (engine.describe().details["route"], engine.describe().details["kv_cache"]) == ("encode_only", "none")
@@ -324,13 +329,13 @@ def test_a_folder_without_a_checkpoint_is_refused(make: Callable[..., Any], tmp_
         make(model=str(tmp_path))
 
 
-def test_a_name_that_the_hub_does_not_give_is_refused_in_one_line(make: Callable[..., Any]) -> None:
+def test_a_name_that_the_hub_does_not_know_is_refused_in_one_line(make: Callable[..., Any]) -> None:
     with pytest.raises(EngineUnavailable, match="model 'nobody/nothing' cannot be read") as raised:
         make(model="nobody/nothing")
     assert "\n" not in str(raised.value)
 
 
-def test_a_model_of_the_hub_is_known_by_its_commit(
+def test_the_revision_of_a_hub_model_is_its_commit(
     make: Callable[..., Any], causal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit = "c0ffee" + "0" * 34
@@ -343,10 +348,10 @@ def test_a_model_of_the_hub_is_known_by_its_commit(
     assert (described["model"], described["revision"]) == ("someone/tiny", commit)
 
 
-# What may be missing
+# Missing requirements
 
 
-def test_without_the_package_the_message_has_the_line_that_installs_it(
+def test_without_the_package_the_message_has_the_command_that_installs_it(
     make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_llm", None)
@@ -366,7 +371,7 @@ def test_a_version_before_1_2_is_refused(
         make()
 
 
-def test_without_a_gpu_it_names_the_engine_that_needs_none(
+def test_without_a_gpu_the_message_names_the_engine_that_needs_none(
     make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -392,7 +397,7 @@ def test_a_wrong_option_is_refused_before_anything_is_loaded(
         make(**options)
 
 
-def test_what_the_library_prints_stays_off_stdout(make: Callable[..., Any], capfd: pytest.CaptureFixture[str]) -> None:
+def test_output_of_the_library_stays_off_stdout(make: Callable[..., Any], capfd: pytest.CaptureFixture[str]) -> None:
     make().score(PAIRS)
     print("the document")
     out, err = capfd.readouterr()
@@ -401,7 +406,7 @@ def test_what_the_library_prints_stays_off_stdout(make: Callable[..., Any], capf
     assert "the C++ runtime and the workers" in err
 
 
-def test_the_page_has_the_line_that_installs_it_and_every_option_with_its_default() -> None:
+def test_the_page_has_the_install_command_and_every_option_with_its_default() -> None:
     page = (Path(__file__).parents[2] / "docs" / "tensorrt-llm.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     ((_, entry),) = yaml.safe_load(block)["engines"].items()
@@ -426,11 +431,11 @@ def test_the_double_refuses_what_the_package_refuses(causal: str) -> None:
     with pytest.raises(ValueError, match="override KV cache dtype"):
         double.LLM(causal, kv_cache_config=double.KvCacheConfig(dtype="bfloat16"))
     llm = double.LLM(causal, skip_tokenizer_init=True, max_num_tokens=4)
-    asked = double.SamplingParams(max_tokens=1, end_id=0)
+    sampling = double.SamplingParams(max_tokens=1, end_id=0)
     with pytest.raises(ValueError, match="tokenizer is required to tokenize"):
-        llm.generate(["text"], asked)
+        llm.generate(["text"], sampling)
     with pytest.raises(ValueError, match="tokenizer is required to reset end_id"):
         llm.generate([[1, 2]])
     with pytest.raises(ValueError, match=r"should not exceed max_num_tokens \(4\)"):
-        llm.generate([{"prompt_token_ids": [1, 2, 3, 4, 5]}], asked)
-    assert llm.generate([{"prompt_token_ids": [1, 2]}], asked)[0].outputs[0].generation_logits is None
+        llm.generate([{"prompt_token_ids": [1, 2, 3, 4, 5]}], sampling)
+    assert llm.generate([{"prompt_token_ids": [1, 2]}], sampling)[0].outputs[0].generation_logits is None

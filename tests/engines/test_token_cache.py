@@ -1,4 +1,4 @@
-"""Token ids on disk: a prompt from the cache is the template's own, whatever happens to the file or beside it."""
+"""Token ids on disk: a prompt from the cache equals the template's own, even after damage to the file."""
 
 import copy
 import os
@@ -49,29 +49,29 @@ def encoder(tokenizer: Tokenizer, tiny_template: str) -> Iterator[PromptEncoder]
 
 @pytest.fixture
 def tokenised(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every text that any encoder has tokenised as content since."""
+    """Every text that an encoder tokenises as content during the test."""
     seen: list[str] = []
     real = PromptEncoder._encode_content
 
-    def noted(self: PromptEncoder, texts: list[str]) -> list[list[int]]:
+    def recorded(self: PromptEncoder, texts: list[str]) -> list[list[int]]:
         seen.extend(texts)
         return real(self, texts)
 
-    monkeypatch.setattr(PromptEncoder, "_encode_content", noted)
+    monkeypatch.setattr(PromptEncoder, "_encode_content", recorded)
     return seen
 
 
 def reopened() -> dict[str, list[int]]:
-    """What a cache that is opened now finds, and keeps what it does not, as a run would."""
+    """The ids that a newly opened cache finds; it then stores the missing ones, as a run does."""
     cache = TokenCache(IDENTITY)
-    found = cache.find(TEXTS)
-    cache.keep({text: ids for text, ids in IDS.items() if text not in found})
+    ids = cache.find(TEXTS)
+    cache.keep({text: ids for text, known in IDS.items() if text not in ids})
     cache.close()
-    assert found.items() <= IDS.items()
-    return found
+    assert ids.items() <= IDS.items()
+    return ids
 
 
-# The ids
+# Ids
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 awkward = st.text(alphabet=" \n\r\t.?!'s1aehrtqy é́中\u00a0\u2028<|>{}", max_size=14)
@@ -85,7 +85,7 @@ text = st.lists(
 ).map("".join)
 OWN = {
     "name": "own",
-    "description": "what stands beside the document joins it: ' sear' is one token here, ' searery' six",
+    "description": "text next to the document joins it: ' sear' is one token here, ' searery' six",
     "source": "this test",
     "labels": {"positive": "1", "negative": "0"},
     "pieces": ["a <|im_start|>", "{query}", "th{document}ery\n", "<|im_end|>"],
@@ -93,7 +93,7 @@ OWN = {
 
 
 def by_rule(template: Template, tokenizer: Tokenizer, query: str, document: str, max_tokens: int) -> list[int]:
-    """A prompt as the template says it, by itself: each piece alone, content as plain text, the document cut to fit."""
+    """Ids by the template's rule: every piece alone, content as plain text, the document cut to fit."""
 
     def ids(piece: str, *, content: bool) -> list[int]:
         tokenizer.encode_special_tokens = content
@@ -104,12 +104,12 @@ def by_rule(template: Template, tokenizer: Tokenizer, query: str, document: str,
 
     filled = [template.fill(piece, query, document) for piece in template.pieces]
     parts = [ids(text, content="{" in piece) for text, piece in zip(filled, template.pieces, strict=True)]
-    place = template.document_piece
-    room = max_tokens - sum(len(part) for part in parts[:place] + parts[place + 1 :])
-    if len(parts[place]) > room:
-        before, after = template.pieces[place].split("{document}")
+    index = template.document_piece
+    room = max_tokens - sum(len(part) for part in parts[:index] + parts[index + 1 :])
+    if len(parts[index]) > room:
+        before, after = template.pieces[index].split("{document}")
         end = ids(after, content=True)
-        parts[place] = ids(before + document, content=True)[: room - len(end)] + end
+        parts[index] = ids(before + document, content=True)[: room - len(end)] + end
     return [token for part in parts for token in part]
 
 
@@ -118,14 +118,14 @@ Rule = Callable[[str, str, int], list[int]]
 
 @pytest.fixture(params=["mxbai-v2-seq qwen2", "mxbai-v2 qwen2", "demo demo", "mxbai-v2-seq tiny", "own tiny"])
 def rule(request: pytest.FixtureRequest, tokenizer: Tokenizer) -> Iterator[tuple[PromptEncoder, Rule]]:
-    """An encoder, and what it must give for a query, a document and a limit."""
-    name, _, of = request.param.partition(" ")
+    """An encoder, and the rule that gives the expected ids of a query, a document and a limit."""
+    name, _, vocabulary = request.param.partition(" ")
     tokenizers: dict[str, Callable[[], Tokenizer]] = {
         "qwen2": lambda: request.getfixturevalue("qwen2"),
         "demo": lambda: Tokenizer.from_file(str(ROOT / "checkpoints/demo/tokenizer.json")),
         "tiny": lambda: tokenizer,
     }
-    used = tokenizers[of]()
+    used = tokenizers[vocabulary]()
     template = Template.model_validate(OWN) if name == "own" else load_template(name)
     encoder = PromptEncoder(template, used, max_tokens=8192)
     yield encoder, lambda query, document, limit: by_rule(template, used, query, document, limit)
@@ -151,18 +151,18 @@ def test_prepared_documents_give_exactly_the_ids_of_the_templates_own_rule(
     encoder.max_tokens = 8192
     least = encoder.encode(query, [""])
     limit = len(least.prefix) + len(least.tails[0]) + room
-    encoder.max_tokens = limit + longer_when_prepared  # what is prepared for cutting is not always what is cut
+    encoder.max_tokens = limit + longer_when_prepared  # documents prepared for cutting are not always cut
     encoder.prepare([document for document, prepared in documents if prepared])
     encoder.max_tokens = limit
     texts = [document for document, _ in documents]
     kept = encoder.encode(query, texts)
-    assert [kept.prefix + tail for tail in kept.tails] == [expected(query, each, limit) for each in texts]
+    assert [kept.prefix + tail for tail in kept.tails] == [expected(query, text, limit) for text in texts]
     without = copy.copy(encoder)
     without._cache = None
-    assert without.encode(query, texts) == kept  # with the counts of cut documents and special texts
+    assert without.encode(query, texts) == kept  # including the counts of cut documents and special texts
 
 
-# Once
+# Tokenised once
 
 
 def test_a_prepared_document_is_not_tokenised_again_by_any_query_or_encoder(
@@ -172,15 +172,15 @@ def test_a_prepared_document_is_not_tokenised_again_by_any_query_or_encoder(
     encoder.prepare(documents)
     assert [text for text in tokenised if text] == ["a document", "the query " * 30]
     prompts = [encoder.encode(query, documents) for query in ("one", "two")]
-    other = PromptEncoder(load_template(tiny_template), tokenizer, max_tokens=60)
-    other.prepare([*documents, "new"])
-    longer = other.encode("one", documents)
-    other.close()
+    second = PromptEncoder(load_template(tiny_template), tokenizer, max_tokens=60)
+    second.prepare([*documents, "new"])
+    longer = second.encode("one", documents)
+    second.close()
     assert [len(tail) for tail in longer.tails] > [len(tail) for tail in prompts[0].tails]
     assert [text for text in tokenised if text in {*documents, "new"}] == ["a document", "the query " * 30, "new"]
 
 
-def test_a_document_that_will_be_cut_is_prepared_without_what_follows_it(
+def test_a_document_that_will_be_cut_is_also_prepared_without_its_suffix(
     tokenizer: Tokenizer, tokenised: list[str]
 ) -> None:
     encoder = PromptEncoder(Template.model_validate(OWN), tokenizer, max_tokens=40)
@@ -193,20 +193,20 @@ def test_a_document_that_will_be_cut_is_prepared_without_what_follows_it(
     encoder.close()
 
 
-def test_another_tokenizer_finds_nothing(
+def test_another_tokenizer_has_its_own_cache(
     encoder: PromptEncoder, tokenizer: Tokenizer, tiny_template: str, folder: Path
 ) -> None:
     encoder.prepare(["a document"])
     extended = Tokenizer.from_str(tokenizer.to_str())
     extended.add_tokens(["document"])
-    other = PromptEncoder(load_template(tiny_template), extended, max_tokens=40)
-    other.prepare(["a document"])
-    assert extended.token_to_id("document") in other.encode("q", ["a document"]).tails[0]
-    other.close()
+    extended_encoder = PromptEncoder(load_template(tiny_template), extended, max_tokens=40)
+    extended_encoder.prepare(["a document"])
+    assert extended.token_to_id("document") in extended_encoder.encode("q", ["a document"]).tails[0]
+    extended_encoder.close()
     assert len(list(folder.iterdir())) == 2
 
 
-def test_while_scoring_nothing_is_written(encoder: PromptEncoder, folder: Path) -> None:
+def test_scoring_writes_nothing_to_the_cache(encoder: PromptEncoder, folder: Path) -> None:
     encoder.prepare(["a document"])
     (path,) = folder.iterdir()
     before = path.read_bytes()
@@ -233,15 +233,15 @@ def test_documents_are_read_once_and_encoded_a_chunk_at_a_time(
     sizes: list[int] = []
     real = TokenCache.keep
 
-    def noted(self: TokenCache, ids: Mapping[str, Sequence[int]]) -> None:
+    def recorded(self: TokenCache, ids: Mapping[str, Sequence[int]]) -> None:
         sizes.append(len(ids))
         real(self, ids)
 
-    monkeypatch.setattr(TokenCache, "keep", noted)
-    shown = iter(["12345", "67890", "a" * 50, "1", "2", "3"])
-    encoder.prepare(shown)
+    monkeypatch.setattr(TokenCache, "keep", recorded)
+    documents = iter(["12345", "67890", "a" * 50, "1", "2", "3"])
+    encoder.prepare(documents)
     assert sizes == [2, 1, 3]
-    assert list(shown) == []
+    assert list(documents) == []
 
 
 def test_another_thread_finds_what_was_prepared(encoder: PromptEncoder, tokenised: list[str]) -> None:
@@ -254,31 +254,29 @@ def test_another_thread_finds_what_was_prepared(encoder: PromptEncoder, tokenise
     assert tokenised.count("a document") == 1
 
 
-# The file
+# File
 
 
-def test_the_next_cache_of_the_same_identity_finds_everything_and_another_one_nothing(
-    cache: TokenCache, folder: Path
-) -> None:
+def test_a_cache_finds_the_ids_of_its_own_identity_only(cache: TokenCache, folder: Path) -> None:
     assert cache.find(TEXTS) == {}
     cache.keep(IDS)
     assert cache.find([*TEXTS, "absent", "\ud800"]) == IDS
-    again = TokenCache(IDENTITY)
-    assert again.find(TEXTS) == IDS
-    other = TokenCache({**IDENTITY, "tokenizers": "2"})
-    assert other.find(TEXTS) == {}
-    again.close()
-    other.close()
+    same = TokenCache(IDENTITY)
+    assert same.find(TEXTS) == IDS
+    different = TokenCache({**IDENTITY, "tokenizers": "2"})
+    assert different.find(TEXTS) == {}
+    same.close()
+    different.close()
     assert len(list(folder.iterdir())) == 2
 
 
-def test_more_texts_than_one_statement_takes_are_found(cache: TokenCache) -> None:
+def test_more_texts_than_fit_one_statement_are_found(cache: TokenCache) -> None:
     many = {str(number): [number] for number in range(2500)}
     cache.keep(many)
     assert cache.find(list(many)) == many
 
 
-def test_the_file_says_in_words_what_decides_an_id(cache: TokenCache) -> None:
+def test_the_file_holds_the_identity_of_the_cache(cache: TokenCache) -> None:
     connection = sqlite3.connect(cache.path)
     assert dict(connection.execute("SELECT name, value FROM identity")) == {"format": "1", **IDENTITY}
     connection.close()
@@ -298,18 +296,18 @@ def test_any_flipped_bit_is_repaired_and_no_wrong_id_is_read(
     cache.keep(IDS)
     cache.close()
     whole = cache.path.read_bytes()
-    written = [place for place, byte in enumerate(whole) if byte]  # pages are mostly empty
-    costs = []
-    for number, place in enumerate(written[::13]):
+    written = [position for position, byte in enumerate(whole) if byte]  # pages are mostly empty
+    losses = []
+    for number, position in enumerate(written[::13]):
         damaged = bytearray(whole)
-        damaged[place] ^= 1 << number % 8
+        damaged[position] ^= 1 << number % 8
         cache.path.write_bytes(damaged)
         caplog.clear()
-        costs.append(len(IDS) - len(reopened()))
+        losses.append(len(IDS) - len(reopened()))
         assert len(caplog.records) <= 1
-        reopened()  # damage that only writing meets costs what was found before it
+        reopened()  # damage that only a write detects loses the ids found before it
         assert reopened() == IDS
-    assert 0 < sum(costs) < len(costs) * len(IDS)
+    assert 0 < sum(losses) < len(losses) * len(IDS)
 
 
 def test_ids_of_another_text_are_not_read(cache: TokenCache, caplog: pytest.LogCaptureFixture) -> None:
@@ -324,7 +322,7 @@ def test_ids_of_another_text_are_not_read(cache: TokenCache, caplog: pytest.LogC
 
 
 @pytest.mark.parametrize("kept", [0, 1, 100, 16384, 20000, 32768, -16384, -1])
-def test_a_file_that_was_cut_short_is_made_anew(kept: int, cache: TokenCache) -> None:
+def test_a_truncated_file_is_rebuilt(kept: int, cache: TokenCache) -> None:
     cache.keep(IDS)
     cache.close()
     cache.path.write_bytes(cache.path.read_bytes()[:kept])
@@ -332,7 +330,7 @@ def test_a_file_that_was_cut_short_is_made_anew(kept: int, cache: TokenCache) ->
     assert reopened() == IDS
 
 
-def test_a_file_of_something_else_is_made_anew_with_one_warning(
+def test_a_file_that_is_not_a_database_is_replaced_with_one_warning(
     cache: TokenCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache.close()
@@ -343,7 +341,7 @@ def test_a_file_of_something_else_is_made_anew_with_one_warning(
     assert record.getMessage() == f"crispbench: {cache.path} is damaged: lost ids are encoded again"
 
 
-def test_damage_while_a_cache_is_open_costs_what_was_kept_and_one_warning(
+def test_damage_to_an_open_cache_loses_its_ids_with_one_warning(
     cache: TokenCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache.keep(IDS)
@@ -356,7 +354,7 @@ def test_damage_while_a_cache_is_open_costs_what_was_kept_and_one_warning(
     assert reopened() == IDS
 
 
-def test_rows_and_then_the_whole_file_damaged_are_repaired_one_after_the_other(
+def test_damage_to_rows_and_then_to_the_whole_file_is_repaired(
     cache: TokenCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache.keep(IDS)
@@ -372,7 +370,7 @@ def test_rows_and_then_the_whole_file_damaged_are_repaired_one_after_the_other(
     assert len(caplog.records) == 1
 
 
-def test_a_folder_that_cannot_be_made_costs_one_warning_and_no_score(
+def test_without_a_cache_folder_there_is_one_warning_and_prompts_stay_the_same(
     encoder: PromptEncoder, folder: Path, caplog: pytest.LogCaptureFixture, tokenised: list[str]
 ) -> None:
     expected = encoder.encode("query", ["a document", "other"])
@@ -380,14 +378,14 @@ def test_a_folder_that_cannot_be_made_costs_one_warning_and_no_score(
     tokenised.clear()
     encoder.prepare(["a document"])
     encoder.prepare(["other"])
-    assert "a document" not in tokenised  # nobody would find it
+    assert "a document" not in tokenised  # it could not be stored
     assert encoder.encode("query", ["a document", "other"]) == expected
     (record,) = caplog.records
     assert record.getMessage().startswith(f"crispbench: new token ids are not stored on disk, at {folder}")
     assert "Not a directory" in record.getMessage()
 
 
-def test_what_is_in_a_file_that_can_only_be_read_is_used(
+def test_a_read_only_file_is_used(
     cache: TokenCache, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache.keep(IDS)
@@ -398,20 +396,18 @@ def test_what_is_in_a_file_that_can_only_be_read_is_used(
         return real(f"file:{path}?mode=ro", uri=True, **settings)  # type: ignore[call-overload, no-any-return]
 
     monkeypatch.setattr("engines.prompts.token_cache.sqlite3.connect", only_to_read)
-    other = TokenCache(IDENTITY)
-    assert other.find(TEXTS) == IDS
+    read_only = TokenCache(IDENTITY)
+    assert read_only.find(TEXTS) == IDS
     assert caplog.records == []
-    other.keep({"new": [9]})
-    other.keep({"newer": [9]})
-    assert other.find(["new", "newer", *TEXTS]) == IDS
-    other.close()
+    read_only.keep({"new": [9]})
+    read_only.keep({"newer": [9]})
+    assert read_only.find(["new", "newer", *TEXTS]) == IDS
+    read_only.close()
     (record,) = caplog.records
     assert "attempt to write a readonly database" in record.getMessage()
 
 
-def test_a_disk_that_fills_up_costs_one_warning_and_what_was_new(
-    cache: TokenCache, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_full_disk_is_one_warning_and_loses_only_new_ids(cache: TokenCache, caplog: pytest.LogCaptureFixture) -> None:
     cache.keep(IDS)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (cache.path.stat().st_size + 16384, limits[1]))
@@ -434,13 +430,13 @@ cache = TokenCache(IDENTITY)
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(0, 300, 3)[:: int(sys.argv[1])]:
-    rows = {{str(each): [each] * 50 for each in range(number, number + 5)}}
+    rows = {{str(i): [i] * 50 for i in range(number, number + 5)}}
     assert cache.find(list(rows)).items() <= rows.items()
     cache.keep(rows)
     assert cache.find(list(rows)) == rows
 print("done", flush=True)
 while len(sys.argv) > 2:
-    cache.keep({{str(each): [each] * 50 for each in range(3000)}})
+    cache.keep({{str(i): [i] * 50 for i in range(3000)}})
 """
 WRITTEN = {str(number): [number] * 50 for number in range(302)}
 
@@ -471,7 +467,7 @@ def writers() -> Iterator[Callable[..., list[subprocess.Popen[str]]]]:
         writer.communicate(timeout=60)
 
 
-def test_two_processes_that_write_at_once_both_end_well(
+def test_two_processes_can_write_at_once(
     writers: Callable[..., list[subprocess.Popen[str]]], cache: TokenCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     answers = [writer.communicate(timeout=60) for writer in writers(["1"], ["-1"])]
@@ -480,7 +476,7 @@ def test_two_processes_that_write_at_once_both_end_well(
     assert caplog.records == []
 
 
-def test_a_process_killed_while_it_writes_leaves_a_whole_file(
+def test_a_process_killed_while_writing_leaves_an_intact_file(
     writers: Callable[..., list[subprocess.Popen[str]]], cache: TokenCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     (writer,) = writers(["1", "on and on"])

@@ -41,7 +41,7 @@ PAIRS = [
 
 @pytest.fixture(scope="session")
 def open_engine(tiny_template: str) -> Open:
-    """An engine on the CPU in fp32 with the small template, unless told otherwise."""
+    """Opens an engine on the CPU in fp32 with the small template; options override the defaults."""
 
     def make(model: str, **options: Any) -> Engine:
         return load(
@@ -61,7 +61,7 @@ def plain_model(folder: str) -> tuple[Any, Any]:
 
 @cache
 def plain_score(folder: str, template: str, pair: Pair) -> float:
-    """logit("1") - logit("0") of the whole prompt, tokenised at once and alone in its batch."""
+    """logit("1") - logit("0") of the whole prompt, which is tokenised at once and alone in its batch."""
     model, tokenizer = plain_model(folder)
     ids = tokenizer.encode(load_template(template).render(*pair), add_special_tokens=False).ids
     with torch.inference_mode():
@@ -81,7 +81,7 @@ def plain_scores(folder: str, template: str, pairs: Sequence[Pair]) -> list[floa
 
 @pytest.mark.parametrize("labels", [None, ["0", "1"], ["1", "0"], ["LABEL_0"]], ids=str)
 @pytest.mark.parametrize("template", ["tiny", "mxbai-v2-seq"])
-def test_scores_are_those_of_the_plain_forward(
+def test_scores_equal_those_of_the_plain_forward(
     make_checkpoint: MakeCheckpoint, open_engine: Open, tiny_template: str, labels: list[str] | None, template: str
 ) -> None:
     folder = make_checkpoint(labels)
@@ -89,11 +89,11 @@ def test_scores_are_those_of_the_plain_forward(
     with open_engine(folder, template=template) as engine:
         scores = engine.score(PAIRS)
     expected = plain_scores(folder, template, PAIRS)
-    assert max(expected) - min(expected) > 0.5  # or the comparison says nothing
+    assert max(expected) - min(expected) > 0.5  # otherwise the comparison proves nothing
     assert scores == pytest.approx(expected, abs=1e-4)
 
 
-def test_an_untied_causal_checkpoint_is_read_by_its_own_head(
+def test_an_untied_causal_checkpoint_is_scored_with_its_own_head(
     make_checkpoint: MakeCheckpoint, open_engine: Open, tiny_template: str
 ) -> None:
     folder = make_checkpoint(tie_word_embeddings=False)
@@ -112,7 +112,7 @@ words = st.lists(st.sampled_from(["cat", "sat", " the", "query", ".", "\n", "猫
     rows=st.sampled_from([7, 512]),
     labels=st.sampled_from(["causal", "classifier"]),
 )
-def test_no_packing_order_or_length_changes_a_score(  # noqa: PLR0913
+def test_packing_order_and_lengths_change_no_score(  # noqa: PLR0913
     request: pytest.FixtureRequest,
     tiny_template: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -146,7 +146,7 @@ def test_a_document_far_over_the_token_budget_and_the_block_of_rows_keeps_its_sc
     assert scores == pytest.approx(plain_scores(classifier, tiny_template, pairs), abs=1e-4)
 
 
-def test_an_empty_prefix_is_no_hindrance(classifier: str, tmp_path: Path, tiny_template: str) -> None:
+def test_an_empty_prefix_gives_the_same_scores(classifier: str, tmp_path: Path, tiny_template: str) -> None:
     bare = tmp_path / "bare.yaml"
     bare.write_text(Path(tiny_template).read_text().replace('"<|im_start|>", "{query}"', '"{query}"'))
     pairs = [Pair("", "cats"), Pair("", ""), Pair("", "a cat sat")]
@@ -154,7 +154,7 @@ def test_an_empty_prefix_is_no_hindrance(classifier: str, tmp_path: Path, tiny_t
     assert scores == pytest.approx(plain_scores(classifier, str(bare), pairs), abs=1e-4)
 
 
-def test_full_vocabulary_logits_are_never_formed(
+def test_full_vocabulary_logits_are_never_computed(
     causal: str, tiny_template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = engine_of(causal, tiny_template, 2048)
@@ -189,7 +189,7 @@ def test_16_bit_weights_leave_the_rotary_frequencies_in_fp32(classifier: str, op
         assert torch.equal(backbone.rotary_emb.inv_freq, exact.rotary_emb.inv_freq)
 
 
-# The two ways to attend
+# Attention
 
 
 def varlen_reference(  # noqa: PLR0913
@@ -205,7 +205,7 @@ def varlen_reference(  # noqa: PLR0913
     window_size: tuple[int, int],
     enable_gqa: bool,
 ) -> Tensor:
-    """What torch documents for varlen_attn: each segment alone, causal from the lower right corner."""
+    """varlen_attn as torch documents it: a segment attends to itself, causal from the lower right corner."""
     assert window_size == (-1, 0) and enable_gqa
     assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
     assert cu_seq_q[[0, -1]].tolist() == [0, len(query)]
@@ -233,7 +233,7 @@ def checkpoint_and_prompt(folder: str, template: str) -> tuple[Checkpoint, Promp
 
 
 @pytest.mark.parametrize("budget", [1, 70, 2048])
-def test_the_kernel_is_called_so_that_it_equals_attention_by_segment(
+def test_calls_of_the_kernel_equal_attention_by_segment(
     classifier: str, tiny_template: str, monkeypatch: pytest.MonkeyPatch, budget: int
 ) -> None:
     import torch.nn.attention.varlen as varlen
@@ -244,7 +244,7 @@ def test_the_kernel_is_called_so_that_it_equals_attention_by_segment(
     calls = []
 
     def stand_in(*arguments: Any, **options: Any) -> Tensor:
-        calls.append(signature.bind(*arguments, **options))  # torch's own signature takes this call
+        calls.append(signature.bind(*arguments, **options))  # raises unless torch's signature takes this call
         return varlen_reference(*arguments, **options)
 
     expected, computed = packed.score(checkpoint.backbone, checkpoint.head, prompt, budget=budget)
@@ -257,7 +257,7 @@ def test_the_kernel_is_called_so_that_it_equals_attention_by_segment(
     assert scores.tolist() == pytest.approx(expected.tolist(), abs=1e-4)
 
 
-def test_the_kernel_is_not_for_the_cpu_nor_for_fp32() -> None:
+def test_the_kernel_is_used_neither_on_a_cpu_nor_in_fp32() -> None:
     assert not packed.has_kernel(torch.device("cpu"), torch.bfloat16)
     assert not packed.has_kernel(torch.device("cuda"), torch.float32)
 
@@ -280,9 +280,9 @@ def test_a_long_query_with_many_short_documents_gathers_a_bounded_number_of_keys
     assert checkpoint.head is not None
     budget = 256
     packed.score(checkpoint.backbone, checkpoint.head, prompt, budget=budget)
-    of_one_document = 2 * len(prompt.prefix) + len(prompt.tails[0])
+    one_document = 2 * len(prompt.prefix) + len(prompt.tails[0])
     assert sum(keys) > 50 * len(prompt.prefix)
-    assert max(keys) <= packed.KEYS_PER_TOKEN * (budget + 1) + of_one_document
+    assert max(keys) <= packed.KEYS_PER_TOKEN * (budget + 1) + one_document
 
 
 @pytest.mark.gpu
@@ -306,21 +306,21 @@ def test_cuda_scores_stay_close_to_the_plain_forward(
         assert scores == pytest.approx(expected, abs=tolerance * (max(expected) - min(expected)))
 
 
-# What is refused, and how
+# Refusals
 
 
-def test_labels_with_other_names_are_refused_by_name(make_checkpoint: MakeCheckpoint, open_engine: Open) -> None:
+def test_labels_with_other_names_are_refused(make_checkpoint: MakeCheckpoint, open_engine: Open) -> None:
     with pytest.raises(EngineUnavailable, match=r"labels are \['NO', 'YES'\], expected '1' and '0': set id2label"):
         open_engine(make_checkpoint(["NO", "YES"]))
 
 
-def test_weights_that_a_checkpoint_lacks_are_not_made_up(make_checkpoint: MakeCheckpoint, open_engine: Open) -> None:
+def test_missing_weights_are_refused_and_never_initialised(make_checkpoint: MakeCheckpoint, open_engine: Open) -> None:
     headless = make_checkpoint(["0", "1"], change=lambda weights: weights.pop("score.weight"))
     with pytest.raises(EngineUnavailable, match=r"lacks the weights score\.weight"):
         open_engine(headless)
 
 
-def test_a_nan_is_no_score(make_checkpoint: MakeCheckpoint, open_engine: Open) -> None:
+def test_a_nan_score_is_an_error(make_checkpoint: MakeCheckpoint, open_engine: Open) -> None:
     def spoil(weights: dict[str, Any]) -> None:
         weights["model.norm.weight"] = torch.full_like(weights["model.norm.weight"], torch.nan)
 
@@ -333,12 +333,12 @@ def test_a_nan_is_no_score(make_checkpoint: MakeCheckpoint, open_engine: Open) -
         engine.score(PAIRS)
 
 
-def test_an_overflow_in_fp16_is_told_with_the_layer_and_what_to_use(
+def test_an_overflow_in_fp16_names_the_layer_and_the_precisions_to_use(
     make_checkpoint: MakeCheckpoint, open_engine: Open
 ) -> None:
     def enlarge(weights: dict[str, Any]) -> None:
         weight = weights["model.layers.1.mlp.down_proj.weight"]
-        weight *= 6e4 / weight.abs().max()  # fp16 ends at 65,504: the weights are within, their product is not
+        weight *= 6e4 / weight.abs().max()  # the largest fp16 value is 65,504: the weights fit, their product overflows
 
     folder = make_checkpoint(["0", "1"], change=enlarge)
     with open_engine(folder) as exact:
@@ -350,7 +350,7 @@ def test_an_overflow_in_fp16_is_told_with_the_layer_and_what_to_use(
         engine.score(PAIRS)
 
 
-def test_looking_for_an_overflow_leaves_no_hooks(classifier: str, tiny_template: str) -> None:
+def test_the_search_for_an_overflow_leaves_no_hooks(classifier: str, tiny_template: str) -> None:
     checkpoint, prompt = checkpoint_and_prompt(classifier, tiny_template)
     backbone, head = checkpoint.backbone, checkpoint.head
     assert head is not None
@@ -373,9 +373,9 @@ def test_8_bit_scores_stay_close_to_fp32_at_any_packing(
         assert scores == pytest.approx(exact, abs=error * spread)
 
 
-def test_8_bit_layers_leave_the_score_head_and_the_embeddings_as_they_are(classifier: str, open_engine: Open) -> None:
+def test_8_bit_layers_leave_the_score_head_and_the_embeddings_unchanged(classifier: str, open_engine: Open) -> None:
     with open_engine(classifier) as exact, open_engine(classifier, precision="int8") as engine:
-        ours, theirs = (one._backbone for one in (engine, exact))  # type: ignore[attr-defined]
+        ours, theirs = (opened._backbone for opened in (engine, exact))  # type: ignore[attr-defined]
         assert torch.equal(engine._head, exact._head)  # type: ignore[attr-defined]
         assert torch.equal(ours.embed_tokens.weight, theirs.embed_tokens.weight)
 
@@ -391,13 +391,13 @@ def test_fp8_without_its_gpu_is_refused_before_loading_and_names_the_simulation(
         open_engine("there is no such model", precision="fp8")
 
 
-def test_fp8_scores_are_those_of_its_simulation(
+def test_fp8_scores_stay_close_to_those_of_its_simulation(
     classifier: str, open_engine: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_engine(classifier, precision="fp8-sim") as engine:
         simulated = engine.score(PAIRS)
     monkeypatch.setattr("engines.torch.quantized.require_device", lambda precision, device: None)
-    with open_engine(classifier, precision="fp8") as engine:  # torch has the kernel's numbers on a CPU as well
+    with open_engine(classifier, precision="fp8") as engine:  # torch computes the kernel's results on a CPU, too
         assert engine.describe().details["kernel"] == "scaled_mm in E4M3"
         assert engine.score(PAIRS) == pytest.approx(simulated, abs=0.03 * (max(simulated) - min(simulated)))
 
@@ -407,19 +407,19 @@ def test_fp16_on_a_cpu_is_refused_with_the_reason(classifier: str, open_engine: 
         open_engine(classifier, precision="fp16")
 
 
-def test_fp16_on_a_cpu_runs_when_asked_for_twice(classifier: str, open_engine: Open, tiny_template: str) -> None:
+def test_fp16_on_a_cpu_runs_with_allow_slow(classifier: str, open_engine: Open, tiny_template: str) -> None:
     exact = plain_scores(classifier, tiny_template, PAIRS[:2])
     with open_engine(classifier, precision="fp16", allow_slow=True) as engine:
         assert engine.score(PAIRS[:2]) == pytest.approx(exact, abs=0.05 * max(map(abs, exact)))
 
 
-def test_a_missing_folder_is_told_in_one_line(open_engine: Open, tmp_path: Path) -> None:
+def test_a_missing_folder_is_a_one_line_error(open_engine: Open, tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailable, match="Expected a folder with a checkpoint") as raised:
         open_engine(str(tmp_path / "none"))
     assert "\n" not in str(raised.value)
 
 
-def test_broken_weights_are_told_in_one_line(make_checkpoint: MakeCheckpoint, open_engine: Open) -> None:
+def test_broken_weights_are_a_one_line_error(make_checkpoint: MakeCheckpoint, open_engine: Open) -> None:
     folder = make_checkpoint(["0", "1"])
     Path(folder, "model.safetensors").write_bytes(b"no weights at all")
     with pytest.raises(EngineUnavailable, match="cannot be loaded") as raised:
@@ -435,7 +435,7 @@ def test_a_checkpoint_without_a_tokenizer_is_refused(make_checkpoint: MakeCheckp
         open_engine(folder)
 
 
-def test_a_broken_tokenizer_is_told_in_one_line(make_checkpoint: MakeCheckpoint, open_engine: Open) -> None:
+def test_a_broken_tokenizer_is_a_one_line_error(make_checkpoint: MakeCheckpoint, open_engine: Open) -> None:
     folder = make_checkpoint(["0", "1"])
     Path(folder, "tokenizer.json").write_text("{}")
     with pytest.raises(EngineUnavailable, match=r"tokenizer\.json cannot be read") as raised:
@@ -443,11 +443,11 @@ def test_a_broken_tokenizer_is_told_in_one_line(make_checkpoint: MakeCheckpoint,
     assert "\n" not in str(raised.value)
 
 
-def test_the_tokenizer_is_the_files_own(classifier: str) -> None:
-    """transformers 5 would give every checkpoint of type qwen2 the pre-tokeniser of Qwen2."""
-    own = Tokenizer.from_file(str(Path(classifier, "tokenizer.json")))
-    assert checkpoint_of(classifier).tokenizer.to_str() == own.to_str()
-    assert len(own.pre_tokenizer.pre_tokenize_str("in 2024")) == 2  # Qwen2's gives each digit alone
+def test_the_tokenizer_is_read_from_the_checkpoints_file(classifier: str) -> None:
+    """transformers 5 gives every checkpoint of type qwen2 the pre-tokeniser of Qwen2."""
+    expected = Tokenizer.from_file(str(Path(classifier, "tokenizer.json")))
+    assert checkpoint_of(classifier).tokenizer.to_str() == expected.to_str()
+    assert len(expected.pre_tokenizer.pre_tokenize_str("in 2024")) == 2  # Qwen2's splits every digit
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(
@@ -462,7 +462,7 @@ def test_sliding_windows_are_refused(make_checkpoint: MakeCheckpoint, open_engin
         open_engine(make_checkpoint(["0", "1"], use_sliding_window=True, sliding_window=8, max_window_layers=0))
 
 
-def test_a_model_of_another_kind_is_refused(make_checkpoint: MakeCheckpoint, open_engine: Open) -> None:
+def test_a_model_of_another_architecture_is_refused(make_checkpoint: MakeCheckpoint, open_engine: Open) -> None:
     folder = make_checkpoint(["0", "1"])
     config = Path(folder, "config.json")
     config.write_text(config.read_text().replace("Qwen2ForSequenceClassification", "Qwen2ForTokenClassification"))
@@ -518,10 +518,10 @@ def test_wrong_options_are_refused_before_anything_is_loaded(
     assert "\n" not in str(raised.value)
 
 
-# What is told
+# Description and counts
 
 
-def test_auto_resolves_to_a_precision_that_the_cpu_is_quick_in(
+def test_auto_picks_a_precision_in_which_the_cpu_is_fast(
     classifier: str, open_engine: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_engine(classifier, precision="auto", device="auto") as engine:
@@ -529,31 +529,35 @@ def test_auto_resolves_to_a_precision_that_the_cpu_is_quick_in(
     seconds = {torch.float32: 1.0, torch.bfloat16: 0.2}
     monkeypatch.setattr("engines.torch.checkpoint._product_s", seconds.__getitem__)
     assert pick_precision("auto", torch.device("cpu"), allow_slow=False) == "bf16"
-    seconds[torch.bfloat16] = 0.9  # not worth the rounding
+    seconds[torch.bfloat16] = 0.9  # too little gain for the rounding
     assert pick_precision("auto", torch.device("cpu"), allow_slow=False) == "fp32"
 
 
-def test_description_tells_what_a_reader_needs_to_repeat_the_run(
+def test_the_description_has_what_a_reader_needs_to_repeat_the_run(
     make_checkpoint: MakeCheckpoint, open_engine: Open, classifier: str, tiny_template: str
 ) -> None:
     with open_engine(classifier, max_tokens=9000) as engine:
-        told = engine.describe().document()
-    assert told["model"] == classifier
-    assert told["revision"].startswith("sha256:")
-    assert told["architecture"] == "Qwen2ForSequenceClassification"
-    assert (told["precision"], told["device"], told["attention"]) == ("fp32", "cpu", "products by rows")
-    assert (told["template"], told["template_sha256"]) == ("tiny", load_template(tiny_template).sha256)
-    assert told["max_tokens"] == "4096"  # what the model knows, if less than asked for
-    assert told["token_budget"] == "2048"
+        description = engine.describe().document()
+    assert description["model"] == classifier
+    assert description["revision"].startswith("sha256:")
+    assert description["architecture"] == "Qwen2ForSequenceClassification"
+    assert (description["precision"], description["device"], description["attention"]) == (
+        "fp32",
+        "cpu",
+        "products by rows",
+    )
+    assert (description["template"], description["template_sha256"]) == ("tiny", load_template(tiny_template).sha256)
+    assert description["max_tokens"] == "4096"  # the model's limit, which is below 9000
+    assert description["token_budget"] == "2048"
     with (
-        open_engine(make_checkpoint(["1", "0"])) as other,
+        open_engine(make_checkpoint(["1", "0"])) as swapped,
         open_engine(make_checkpoint(["0", "1"], hidden_size=48)) as big,
     ):
-        assert other.describe().details["tokenizer_sha256"] == told["tokenizer_sha256"]
-        assert big.describe().revision != told["revision"]
+        assert swapped.describe().details["tokenizer_sha256"] == description["tokenizer_sha256"]
+        assert big.describe().revision != description["revision"]
 
 
-def test_counts_tell_tokens_truncated_documents_and_special_text(
+def test_tokens_truncated_documents_and_special_text_are_counted(
     classifier: str, open_engine: Open, tokenizer: Any
 ) -> None:
     with open_engine(classifier, max_tokens=40) as engine:
@@ -583,19 +587,19 @@ def test_loading_and_scoring_write_nothing_to_the_terminal(
     assert (captured.out, captured.err) == ("", "")
 
 
-# Random weights, work
+# Random weights and counted work
 
 
 @pytest.fixture(scope="session")
 def shape(classifier: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder with the classifier's config alone."""
+    """A folder with only the classifier's config."""
     folder = tmp_path_factory.mktemp("shape")
     (folder / "config.json").write_bytes(Path(classifier, "config.json").read_bytes())
     return str(folder)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "fp8-sim"])
-def test_random_weights_need_a_config_and_a_tokenizer_and_score_alike_every_time(
+def test_random_weights_need_a_config_and_a_tokenizer_and_give_the_same_scores_every_time(
     classifier: str, shape: str, open_engine: Open, precision: str
 ) -> None:
     options = {"weights": "random", "tokenizer": classifier, "precision": precision}
@@ -612,7 +616,7 @@ def test_random_weights_need_a_config_and_a_tokenizer_and_score_alike_every_time
         assert backbone.rotary_emb.inv_freq.dtype == torch.float32
 
 
-def test_random_weights_are_as_large_and_as_much_work_as_the_checkpoint(classifier: str, open_engine: Open) -> None:
+def test_random_weights_have_the_size_and_the_work_of_the_checkpoint(classifier: str, open_engine: Open) -> None:
     with open_engine(classifier) as real, open_engine(classifier, weights="random") as random:
         real.score(PAIRS)
         random.score(PAIRS)
@@ -632,33 +636,33 @@ def test_a_shape_without_a_tokenizer_or_with_a_larger_one_is_refused(
         open_engine(str(tmp_path), weights="random", tokenizer=classifier)
 
 
-def test_a_checkpoint_is_scored_with_its_own_tokenizer(classifier: str, open_engine: Open) -> None:
+def test_a_checkpoint_with_weights_takes_no_other_tokenizer(classifier: str, open_engine: Open) -> None:
     with pytest.raises(BadOptions, match="option tokenizer is for weights: random"):
         open_engine(classifier, tokenizer=classifier)
 
 
 @pytest.mark.parametrize("ends_only", [False, True])
-def test_counts_hold_the_work_of_each_pair_alone_and_of_what_was_packed(
+def test_counts_hold_the_work_of_separate_pairs_and_of_the_packs(
     classifier: str, open_engine: Open, monkeypatch: pytest.MonkeyPatch, ends_only: bool
 ) -> None:
     monkeypatch.setattr(packed, "fits", lambda backbone: ends_only)
-    with open_engine(classifier, token_budget=1) as each, open_engine(classifier) as together:
-        each.score(PAIRS[:2])
+    with open_engine(classifier, token_budget=1) as separate, open_engine(classifier) as together:
+        separate.score(PAIRS[:2])
         together.score(PAIRS[:2])
-        alone, shared = each.counts(), together.counts()
+        alone, shared = separate.counts(), together.counts()
     assert alone.flops == shared.flops
     assert alone.tokens == alone.computed_tokens > shared.computed_tokens
     assert shared.computed_flops < alone.computed_flops <= alone.flops
     assert (alone.computed_flops == alone.flops) is not ends_only
-    sides, at_ends = 2 * (2 * 64 + 2 * 48 + 3 * 80), 2 * 64 + 3 * 80  # of 2 layers; of the last without K and V
+    sides, at_ends = 2 * (2 * 64 + 2 * 48 + 3 * 80), 2 * 64 + 3 * 80  # 2 layers; the last one without K and V
     weights = 2 * (2 * 32 * 32 + 2 * 16 * 32 + 3 * 48 * 32)
-    spared = alone.tokens - shared.computed_tokens
-    moved = weights + spared * (sides - at_ends if ends_only else sides)
+    saved = alone.tokens - shared.computed_tokens
+    moved = weights + saved * (sides - at_ends if ends_only else sides)
     assert alone.computed_bytes - shared.computed_bytes == 4 * moved
 
 
 @pytest.mark.parametrize(("precision", "factors"), [("fp32", "float32"), ("bf16", "bfloat16"), ("int8", "int8")])
-def test_its_ceiling_is_that_of_its_precision(
+def test_the_ceiling_is_measured_in_the_engines_precision(
     classifier: str, open_engine: Open, monkeypatch: pytest.MonkeyPatch, precision: str, factors: str
 ) -> None:
     from engines.torch import ceiling
@@ -666,11 +670,11 @@ def test_its_ceiling_is_that_of_its_precision(
     monkeypatch.setattr(ceiling, "SECONDS", 0.0)
     monkeypatch.setattr(ceiling, "COPY_BYTES", 1 << 16)
     with open_engine(classifier, precision=precision) as engine:
-        found = engine.ceiling()
-    assert found is not None and found.dtype == factors
+        measured = engine.ceiling()
+    assert measured is not None and measured.dtype == factors
 
 
-def test_prepared_documents_are_tokenised_once_and_score_the_same(
+def test_prepared_documents_are_tokenised_once_and_scores_stay_the_same(
     open_engine: Open, classifier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CRISPBENCH_CACHE", str(tmp_path))

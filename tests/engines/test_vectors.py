@@ -1,4 +1,4 @@
-"""Vectors on disk: what was written is read again or encoded again, whatever happens to the files or beside them."""
+"""Vectors on disk: after any damage, a vector is read back unchanged or encoded again."""
 
 import importlib.util
 import json
@@ -43,7 +43,7 @@ def vector(text: str) -> np.ndarray[Any, Any]:
 
 
 def encode(store: VectorStore, texts: Sequence[str]) -> int:
-    """Keeps vectors of what the store lacks; how many that were."""
+    """Stores the vectors that the store lacks and returns their number."""
     keys = {digest(text): text for text in texts}
     rows = store.find(list(keys))
     new = [key for key, row in zip(keys, rows, strict=True) if row == ABSENT]
@@ -67,11 +67,11 @@ def store() -> Iterator[VectorStore]:
 
 
 def folder(cache: Path) -> Path:
-    (found,) = (cache / "embeddings").iterdir()
-    return found
+    (path,) = (cache / "embeddings").iterdir()
+    return path
 
 
-def test_the_next_store_of_the_same_identity_finds_everything_and_another_one_nothing(cache: Path) -> None:
+def test_a_store_finds_the_vectors_of_its_own_identity_only(cache: Path) -> None:
     for identity, new in ((IDENTITY, 3), (IDENTITY, 0), ({**IDENTITY, "revision": "2"}, 3)):
         store = VectorStore(identity, DIMENSIONS)
         assert encode(store, TEXTS) == new
@@ -81,7 +81,7 @@ def test_the_next_store_of_the_same_identity_finds_everything_and_another_one_no
     assert [size for size in sizes if size in (3 * 20, 3 * 12)] == [36, 36, 60, 60]
 
 
-def test_the_manifest_says_in_words_what_decides_a_vector(store: VectorStore, cache: Path) -> None:
+def test_the_manifest_holds_the_identity_of_the_store(store: VectorStore, cache: Path) -> None:
     assert json.loads((folder(cache) / "manifest.json").read_text()) == {"format": 1, "dimensions": 3, **IDENTITY}
     assert sorted(path.name for path in folder(cache).iterdir()) == ["keys", "manifest.json", "vectors"]
 
@@ -96,7 +96,7 @@ def test_an_unknown_identity_leaves_nothing_on_disk(cache: Path, caplog: pytest.
     assert caplog.records == []
 
 
-def test_a_row_that_is_absent_reads_as_no_number(store: VectorStore) -> None:
+def test_an_absent_row_reads_as_nan(store: VectorStore) -> None:
     encode(store, ["one"])
     rows = store.find([digest("one"), digest("two")])
     assert rows.tolist() == [0, ABSENT]
@@ -108,7 +108,9 @@ def test_a_lone_surrogate_is_refused() -> None:
         digest("\ud800")
 
 
-def test_a_digest_that_ends_in_zeros_is_no_other_one(store: VectorStore, no_sorting: Callable[[int], None]) -> None:
+def test_digests_that_differ_in_trailing_zeros_stay_distinct(
+    store: VectorStore, no_sorting: Callable[[int], None]
+) -> None:
     keys = [b"k" * 15 + b"\0", b"k" * 14 + b"\0\0", b"\0" * 16]
     values = np.eye(3, dtype=np.float32)
     assert store.append(keys, values).tolist() == [0, 1, 2]
@@ -126,13 +128,13 @@ def test_a_digest_that_ends_in_zeros_is_no_other_one(store: VectorStore, no_sort
     unsorted=st.integers(0, 8),
     fresh=st.booleans(),
 )
-def test_any_texts_in_any_rounds_are_each_computed_once_and_read_back(
+def test_every_text_is_encoded_once_and_read_back_in_any_rounds(
     rounds: list[list[str]], unsorted: int, fresh: bool, no_sorting: Callable[[int], None], tmp_path: Path
 ) -> None:
     no_sorting(unsorted)
     with tempfile.TemporaryDirectory(dir=tmp_path) as cache, pytest.MonkeyPatch.context() as patch:
         patch.setenv("CRISPBENCH_CACHE", cache)
-        stores = [VectorStore(IDENTITY, DIMENSIONS) for _ in range(2)]  # each sees what the other writes
+        stores = [VectorStore(IDENTITY, DIMENSIONS) for _ in range(2)]  # both see what the other one writes
         seen: set[str] = set()
         for number, texts in enumerate(rounds):
             if fresh:
@@ -146,7 +148,7 @@ def test_any_texts_in_any_rounds_are_each_computed_once_and_read_back(
 
 
 @pytest.mark.parametrize("name", ["keys", "vectors"])
-def test_a_file_cut_at_any_byte_loses_only_the_rows_behind_the_cut(
+def test_a_file_cut_at_any_byte_loses_only_the_rows_after_the_cut(
     name: str, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     row_bytes = {"keys": KEY.itemsize, "vectors": 4 * DIMENSIONS}[name]
@@ -154,10 +156,10 @@ def test_a_file_cut_at_any_byte_loses_only_the_rows_behind_the_cut(
     encode(store, TEXTS)
     store.close()
     path = folder(cache) / name
-    whole = {each: (folder(cache) / each).read_bytes() for each in ("keys", "vectors")}
+    whole = {file: (folder(cache) / file).read_bytes() for file in ("keys", "vectors")}
     for size in range(len(whole[name]) + 1):
-        for each, content in whole.items():
-            (folder(cache) / each).write_bytes(content)
+        for file, content in whole.items():
+            (folder(cache) / file).write_bytes(content)
         path.write_bytes(whole[name][:size])
         again = VectorStore(IDENTITY, DIMENSIONS)
         assert encode(again, ["four", *TEXTS]) == 1 + 3 - size // row_bytes
@@ -165,7 +167,7 @@ def test_a_file_cut_at_any_byte_loses_only_the_rows_behind_the_cut(
         third = VectorStore(IDENTITY, DIMENSIONS)
         assert encode(third, ["four", *TEXTS]) == 0
         third.close()
-    assert caplog.records == []  # a kill is nothing to warn of
+    assert caplog.records == []  # a killed process needs no warning
 
 
 @pytest.mark.parametrize("name", ["keys", "vectors"])
@@ -175,24 +177,24 @@ def test_any_flipped_bit_costs_one_row_and_no_wrong_vector_is_read(
     store = VectorStore(IDENTITY, DIMENSIONS)
     encode(store, TEXTS)
     store.close()
-    whole = {each: (folder(cache) / each).read_bytes() for each in ("keys", "vectors")}
+    whole = {file: (folder(cache) / file).read_bytes() for file in ("keys", "vectors")}
     for bit in range(0, 8 * len(whole[name]), 5):
         damaged = bytearray(whole[name])
         damaged[bit // 8] ^= 1 << bit % 8
-        for each, content in whole.items():
-            (folder(cache) / each).write_bytes(damaged if each == name else content)
+        for file, content in whole.items():
+            (folder(cache) / file).write_bytes(damaged if file == name else content)
         caplog.clear()
         again = VectorStore(IDENTITY, DIMENSIONS)
         assert encode(again, TEXTS) == 1
         again.close()
-        in_a_digest = name == "keys" and bit // 8 % KEY.itemsize < 16  # then it is the key of no text
+        in_a_digest = name == "keys" and bit // 8 % KEY.itemsize < 16  # a damaged digest belongs to no text
         assert len(caplog.records) == (not in_a_digest)
         third = VectorStore(IDENTITY, DIMENSIONS)
-        assert encode(third, TEXTS) == 0  # the newer row is taken
+        assert encode(third, TEXTS) == 0  # the newer row wins
         third.close()
 
 
-def test_damage_while_a_store_is_open_is_noticed_and_told_once(
+def test_damage_to_an_open_store_is_detected_and_logged_once(
     store: VectorStore, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     encode(store, TEXTS)
@@ -206,7 +208,7 @@ def test_damage_while_a_store_is_open_is_noticed_and_told_once(
     )
 
 
-def test_a_folder_that_cannot_be_made_costs_a_warning_and_the_vectors_at_the_end(
+def test_without_a_cache_folder_vectors_last_until_the_end_of_the_run(
     cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache.write_text("a file, where a folder should be")
@@ -218,7 +220,7 @@ def test_a_folder_that_cannot_be_made_costs_a_warning_and_the_vectors_at_the_end
     assert "new embeddings are kept until the end of the run only: [Errno 20] Not a directory" in record.getMessage()
 
 
-def test_what_is_in_a_store_that_can_only_be_read_is_used_and_new_vectors_stand_beside_it(
+def test_a_read_only_store_is_used_and_new_vectors_are_kept_beside_it(
     store: VectorStore, cache: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode(store, TEXTS)
@@ -232,25 +234,25 @@ def test_what_is_in_a_store_that_can_only_be_read_is_used_and_new_vectors_stand_
         return real(path, *arguments)
 
     monkeypatch.setattr("engines.sentence_transformers.vectors.os.open", refuse)
-    other = VectorStore(IDENTITY, DIMENSIONS)
-    assert encode(other, TEXTS) == 0
+    read_only = VectorStore(IDENTITY, DIMENSIONS)
+    assert encode(read_only, TEXTS) == 0
     assert caplog.records == []
-    assert encode(other, ["four", *TEXTS, "five"]) == 2
-    assert other.find([digest("four"), digest("one"), digest("five")]).tolist() == [SPAN, 0, SPAN + 1]
-    assert encode(other, ["six"]) == 1
-    assert holds(other, ["six", "one", "four", "three"])
-    other.close()
+    assert encode(read_only, ["four", *TEXTS, "five"]) == 2
+    assert read_only.find([digest("four"), digest("one"), digest("five")]).tolist() == [SPAN, 0, SPAN + 1]
+    assert encode(read_only, ["six"]) == 1
+    assert holds(read_only, ["six", "one", "four", "three"])
+    read_only.close()
     (record,) = caplog.records
     assert "can only be read" in record.getMessage()
     assert (folder(cache) / "vectors").read_bytes() == before
 
 
-def test_a_disk_that_fills_up_costs_a_warning_and_no_vector(
+def test_a_full_disk_is_only_a_warning_and_loses_no_vector(
     store: VectorStore, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     encode(store, TEXTS)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3 * 12 + 7, limits[1]))  # half a row more
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3 * 12 + 7, limits[1]))  # room for half a row more
     try:
         assert encode(store, ["four"]) == 1
         assert holds(store, ["four", *TEXTS])
@@ -261,18 +263,18 @@ def test_a_disk_that_fills_up_costs_a_warning_and_no_vector(
     (record,) = caplog.records
     assert "File too large" in record.getMessage()
     again = VectorStore(IDENTITY, DIMENSIONS)
-    assert encode(again, ["four", *TEXTS]) == 1  # over the half row
+    assert encode(again, ["four", *TEXTS]) == 1  # the half row is overwritten
     again.close()
 
 
-def test_no_room_anywhere_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unusable_temporary_folder_is_a_one_line_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
     with pytest.raises(EngineUnavailable, match=r"cannot be written to disk: .*; set TMPDIR") as raised:
         VectorStore(None, DIMENSIONS)
     assert "\n" not in str(raised.value)
 
 
-# slow between the two files, so that writers without a lock would meet there
+# A pause between the two files makes writers without a lock collide.
 WRITER = """
 import sys, time
 sys.path[:0] = [{tests!r}]
@@ -289,12 +291,12 @@ store.close()
 """
 
 
-def test_two_processes_that_append_at_once_both_end_well(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_two_processes_can_append_at_once(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
     code = WRITER.format(tests=str(Path(__file__).parent))
     pipe = subprocess.PIPE
     writers = [
         subprocess.Popen([sys.executable, "-c", code, step], cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-        for step in ("1", "-1")  # of two that write the same in the same order, the last would do no harm
+        for step in ("1", "-1")  # in the same order, the later writer would only repeat the earlier one
     ]
     for writer in writers:
         assert writer.stdout is not None and writer.stdout.readline() == "ready\n"
@@ -326,11 +328,11 @@ def test_first_stage_and_scoring_of_two_benchmarks_and_two_runs_encode_each_docu
     encoded: list[str] = []
     real = BiEncoder._encode
 
-    def noted(self: BiEncoder, texts: Sequence[str], prompt: str) -> Any:
+    def recorded(self: BiEncoder, texts: Sequence[str], prompt: str) -> Any:
         encoded.extend(texts)
         return real(self, texts, prompt)
 
-    monkeypatch.setattr(BiEncoder, "_encode", noted)
+    monkeypatch.setattr(BiEncoder, "_encode", recorded)
     minilm = {"model": f"package:{PACKAGE}/model", "device": "cpu"}
     words = ("cat", "dog", "bird", "fish", "worm")
     documents = {f"d-{word}": f"a {word} is an animal" for word in words}
@@ -340,7 +342,7 @@ def test_first_stage_and_scoring_of_two_benchmarks_and_two_runs_encode_each_docu
     second = beir("second", {**documents, "d-new": "a new document"}, queries, qrels)
     path = config(
         engines={"minilm": {"kind": "bi_encoder", **minilm}},
-        benchmarks=[{"source": "beir", "path": str(each)} for each in (first, second)],
+        benchmarks=[{"source": "beir", "path": str(benchmark)} for benchmark in (first, second)],
         candidates={"source": "dense", "k": 3, **minilm},
     )
     measures = []
@@ -351,11 +353,11 @@ def test_first_stage_and_scoring_of_two_benchmarks_and_two_runs_encode_each_docu
     assert measures[0] == measures[1]
     texts = {*documents.values(), "a new document"}
     assert sorted(text for text in encoded if text in texts) == sorted(texts)
-    assert encoded.count(queries["q-cat"]) == 2 + 2 + 2  # the candidates' store knows the second run's
+    assert encoded.count(queries["q-cat"]) == 2 + 2 + 2  # the second run reads stored candidates
 
 
 @needs_minilm
-def test_a_killed_preparation_goes_on_with_the_chunk_in_flight(
+def test_a_killed_preparation_resumes_with_the_interrupted_chunk(
     monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:
     monkeypatch.setattr("engines.sentence_transformers.bi_encoder.CHUNK", 4)
