@@ -1,4 +1,4 @@
-"""Index terms of every kind of script, and what they are worth on real collections."""
+"""Index terms in every kind of script, and the nDCG@10 that BM25 reaches with them on real collections."""
 
 import unicodedata
 from collections.abc import Callable
@@ -24,9 +24,9 @@ from harness.figures.measures import HEADLINE, MEASURES, measure
         ("russian", "Красивые дома Москвы", ["красив", "дом", "москв"]),
         ("greek", "ΟΙ ΔΡΟΜΟΙ της Αθήνας", ["οι", "δρομ", "τ", "αθην"]),
         ("turkish", "IRMAK İstanbul kitaplarımız", ["ırmak", "istanbul", "kitap"]),  # I is the capital of ı
-        ("arabic", "الْكِتَابُ والمدارس", ["كتاب", "والمدارس"]),  # short vowels are marks inside the word
+        ("arabic", "الْكِتَابُ والمدارس", ["كتاب", "والمدارس"]),  # short vowels are marks within the word
         ("hindi", "हिन्दी में पढ़ती", ["हिन्द", "म", "पढ़"]),
-        ("persian", "می\u200cروم", ["روم"]),  # a zero-width non-joiner is inside the word
+        ("persian", "می\u200cروم", ["روم"]),  # a zero-width non-joiner within the word
         ("bengali", "বাংলা ভাষা", ["বাংলা", "ভাষা"]),
         ("korean", "서울은 대한민국의 수도", ["서울은", "대한민국의", "수도"]),
         ("vietnamese", "Hà Nội", ["hà", "nội"]),
@@ -54,7 +54,7 @@ def test_terms_are_the_words_or_pairs_of_characters_of_the_script(
 
 
 @pytest.mark.parametrize("analysis", ["simple", "french", "vietnamese"])
-def test_an_accent_typed_as_a_mark_of_its_own_makes_the_same_word(analysis: str) -> None:
+def test_a_combining_accent_gives_the_same_term_as_a_composed_one(analysis: str) -> None:
     text = "été Nội café"
     assert terms(unicodedata.normalize("NFD", text), analysis) == terms(text, analysis)
 
@@ -64,7 +64,7 @@ def test_every_analysis_finds_terms_in_every_script_and_none_in_punctuation(anal
     for text in ("Haus 12", "дом", "घर", "บ้าน", "家", "いえ", "집", "بيت"):
         assert all(term.strip() for term in terms(text, analysis)) and terms(text, analysis), text
     assert terms(" ,.!? \n", analysis) == []
-    assert terms("\ud800", analysis) == []  # half of a surrogate pair is no letter
+    assert terms("\ud800", analysis) == []  # half of a surrogate pair is not a letter
 
 
 def test_every_language_of_the_stemmer_is_known_and_its_older_algorithms_are_not() -> None:
@@ -92,7 +92,7 @@ def test_an_unknown_analysis_is_an_error_that_names_the_known_ones() -> None:
         ("cmrc2018", "chinese", 0.9833),
     ],
 )
-def test_bm25_finds_what_it_found_when_this_was_written(
+def test_bm25_reaches_its_recorded_ndcg_on_real_collections(
     folder: str, analysis: str, measured: float, shared_data: Callable[[str], Path]
 ) -> None:
     benchmark = load_benchmark("beir", {"path": shared_data(f"{folder}/beir"), "queries": 1190})

@@ -23,7 +23,7 @@ Install = Callable[[str], None]
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Makes a distribution with the module `plugin_of_a_test` whose metadata holds this entry point."""
+    """Installs a distribution with the module `plugin_of_a_test` and one entry point."""
 
     def with_entry_point(line: str) -> None:
         (tmp_path / "plugin_of_a_test.py").write_text(PLUGIN)
@@ -38,8 +38,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 def test_an_unknown_engine_names_the_known_ones() -> None:
-    known = "bi_encoder, bm25, cross_encoder, fake, remote, tensorrt_llm, torch"
-    with pytest.raises(BadOptions, match=f"engine kind 'tensor' is not known; known are {known}"):
+    names = "bi_encoder, bm25, cross_encoder, fake, remote, tensorrt_llm, torch"
+    with pytest.raises(BadOptions, match=f"engine kind 'tensor' is not known; known are {names}"):
         engines.load("tensor", {})
 
 
@@ -50,13 +50,13 @@ def test_an_installed_package_adds_an_engine_by_its_entry_point(install: Install
         assert engine.score([Pair("query", "four")]) == [4.0]
 
 
-def test_an_entry_point_does_not_replace_an_engine_of_ours(install: Install) -> None:
+def test_an_entry_point_does_not_replace_a_built_in_engine(install: Install) -> None:
     install("fake = plugin_of_a_test:Length")
     assert engines.engine_class("fake").__module__ == "engines.fake"
 
 
 @pytest.mark.parametrize("target", ["plugin_of_a_test:Nothing", "plugin_of_a_test:__name__", "plugin_of_a_test"])
-def test_an_entry_point_to_no_engine_is_refused(install: Install, target: str) -> None:
+def test_an_entry_point_that_is_not_an_engine_is_refused(install: Install, target: str) -> None:
     install(f"broken = {target}")
     with pytest.raises(BadOptions, match=f"engine kind 'broken' points to '{target}', which is not an Engine"):
         engines.load("broken", {})
@@ -68,12 +68,12 @@ def test_an_entry_point_to_a_missing_module_makes_the_engine_unavailable(install
         engines.load("broken", {})
 
 
-def test_every_engine_of_ours_can_be_found() -> None:
+def test_every_built_in_engine_can_be_imported() -> None:
     assert all(issubclass(engines.engine_class(name), Engine) for name in engines.ENGINES)
 
 
 def test_options_are_read_without_loading_a_model() -> None:
-    assert engines.options("torch", {"model": "there is none"}).model_dump()["precision"] == "auto"
+    assert engines.options("torch", {"model": "no such model"}).model_dump()["precision"] == "auto"
 
 
 class Colours(Options):
@@ -89,7 +89,7 @@ class Colours(Options):
         ({"colour": "red", "shade": "X1"}, "paint: shade = 'X1': input should be a valid integer"),
     ],
 )
-def test_a_wrong_option_is_told_in_one_line_with_its_value(values: dict[str, str], message: str) -> None:
+def test_a_wrong_option_is_a_one_line_error_with_its_value(values: dict[str, str], message: str) -> None:
     with pytest.raises(BadOptions) as raised:
         read_options(Colours, values, "paint")
     assert str(raised.value).startswith(message)
@@ -101,7 +101,7 @@ def test_options_cannot_be_changed_afterwards() -> None:
         Colours(colour="red").colour = "blue"  # type: ignore[misc]
 
 
-def test_a_missing_package_names_the_extra_that_brings_it() -> None:
+def test_the_error_about_a_missing_package_names_the_extra_that_installs_it() -> None:
     with pytest.raises(
         EngineUnavailable, match=r"no_such_package cannot be imported .*pip install 'crispbench\[demo\]'"
     ):
@@ -112,7 +112,7 @@ def test_every_error_is_an_engine_error() -> None:
     assert all(issubclass(error, EngineError) for error in (BadOptions, EngineUnavailable, ScoringFailed))
 
 
-def test_a_revision_follows_every_byte_of_the_weights(tmp_path: Path) -> None:
+def test_the_revision_changes_with_the_weights_and_with_no_other_file(tmp_path: Path) -> None:
     assert weights_revision(str(tmp_path)) == weights_revision(str(tmp_path / "none")) == ""
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     first = weights_revision(str(tmp_path))
@@ -124,17 +124,17 @@ def test_a_revision_follows_every_byte_of_the_weights(tmp_path: Path) -> None:
     assert first.startswith("sha256:") and len(first) == len("sha256:") + 16
 
 
-def test_only_an_engine_that_says_so_takes_several_calls_at_a_time() -> None:
+def test_only_the_remote_engine_takes_concurrent_calls() -> None:
     assert [name for name in engines.names() if engines.engine_class(name).concurrent] == ["remote"]
 
 
-def test_scores_mean_something_unless_weights_are_random() -> None:
+def test_an_engine_is_for_speed_only_if_its_weights_are_random() -> None:
     assert not engines.options("bm25", {}).speed_only
     assert not engines.options("torch", {"model": "m"}).speed_only
     assert engines.options("torch", {"model": "m", "weights": "random"}).speed_only
 
 
-def test_an_engine_without_products_has_no_ceiling() -> None:
+def test_an_engine_without_matrix_products_has_no_ceiling() -> None:
     assert engines.load("bm25", {}).ceiling() is None
 
 
@@ -145,7 +145,7 @@ def test_an_engine_without_products_has_no_ceiling() -> None:
         ('"{query}", "{document} {instruction}"', "the piece with {document} must hold no other slot"),
     ],
 )
-def test_a_template_of_ones_own_is_checked(piece: str, message: str, tmp_path: Path) -> None:
+def test_a_template_from_a_file_is_checked(piece: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text(
         f'name: own\ndescription: d\nsource: s\nlabels: {{positive: "1", negative: "0"}}\npieces: [{piece}]\n'

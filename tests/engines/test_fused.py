@@ -1,4 +1,4 @@
-"""The forward for a GPU, on a CPU: the same numbers as each prompt alone, compiled once, and nothing that waits."""
+"""The forward for a GPU, run on a CPU: its scores, its compilation, and that it never waits for the device."""
 
 import gc
 import weakref
@@ -36,7 +36,7 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 512,
     "initializer_range": 0.2,
 }
-# Model, what is special in it, and which forward computes it
+# name -> model in transformers, its special settings, the forward that computes it
 MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
     "qwen2": ("Qwen2", {}, "fused"),
     "qwen3, wide heads": ("Qwen3", {"head_dim": 32}, "fused"),
@@ -50,10 +50,10 @@ HEAD = torch.linspace(-1, 1, 64)
 
 
 def make(name: str = "qwen2", precision: str = "fp32") -> Any:
-    kind, special, _ = MODELS[name]
+    kind, settings_, _ = MODELS[name]
     torch.manual_seed(0)
     library: Any = transformers
-    backbone = getattr(library, f"{kind}Model")(getattr(library, f"{kind}Config")(**{**SIZES, **special})).eval()
+    backbone = getattr(library, f"{kind}Model")(getattr(library, f"{kind}Config")(**{**SIZES, **settings_})).eval()
     for parameter in backbone.parameters():  # biases and norms are 0 and 1 before training
         parameter.data += 0.1 * torch.randn_like(parameter)
     quantized.convert(backbone, precision, {})
@@ -74,7 +74,7 @@ def packing(precision: str = "fp32") -> Any:
 
 
 def prompt_of(prefix: int, tails: Sequence[int]) -> Prompt:
-    """A prompt of so many tokens, of which no two neighbours are alike."""
+    """A prompt with these numbers of tokens, in which neighbouring tokens differ."""
     numbers = iter(7 * i * i % 61 + 1 for i in range(10**6))
     return Prompt([next(numbers) for _ in range(prefix)], [[next(numbers) for _ in range(n)] for n in tails], 0, 0)
 
@@ -98,7 +98,7 @@ def open_engine(folder: str, template: str, **options: Any) -> TorchEngine:
 def _one_thread(one_thread: None) -> None: ...
 
 
-# Numbers
+# Scores
 
 
 lengths = st.lists(st.integers(1, 60), min_size=1, max_size=6)
@@ -106,16 +106,16 @@ lengths = st.lists(st.integers(1, 60), min_size=1, max_size=6)
 
 @settings(max_examples=15, deadline=None)
 @given(prefix=st.integers(0, 40), tails=lengths, budget=st.sampled_from([1, 60, 2048]))
-def test_scores_and_tokens_are_those_of_the_packed_forward(prefix: int, tails: list[int], budget: int) -> None:
+def test_scores_and_tokens_equal_those_of_the_packed_forward(prefix: int, tails: list[int], budget: int) -> None:
     prompt = prompt_of(prefix, tails)
     expected, tokens = packed.score(packing(), HEAD, prompt, budget=budget)
-    found, computed = stream.score(on_cpu(fusing()), HEAD, prompt, budget=budget)
+    scores, computed = stream.score(on_cpu(fusing()), HEAD, prompt, budget=budget)
     assert computed == tokens
-    assert torch.allclose(found, expected, atol=1e-4)
+    assert torch.allclose(scores, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_forward_is_fused_where_that_gives_the_model_s_own_numbers(name: str) -> None:
+def test_the_forward_is_fused_only_if_the_models_scores_stay_the_same(name: str) -> None:
     backbone, prompt = make(name), prompt_of(10, [20, 30, 5])
     expected, _ = packed.score(make(name), HEAD, prompt, budget=60)
     chosen = launcher.choose(backbone, HEAD, ForwardSettings(kernels="fused"))
@@ -123,7 +123,7 @@ def test_the_forward_is_fused_where_that_gives_the_model_s_own_numbers(name: str
     assert torch.allclose(chosen.score(prompt, budget=60)[0], expected, atol=1e-4)
 
 
-def test_products_share_memory_with_the_layers_that_they_are_made_of() -> None:
+def test_fused_products_share_memory_with_the_layers_that_they_replace() -> None:
     backbone = make()
     before = sum(parameter.nbytes for parameter in backbone.parameters())
     made = gpu.fuse(backbone)
@@ -134,12 +134,12 @@ def test_products_share_memory_with_the_layers_that_they_are_made_of() -> None:
     assert sum(parameter.nbytes for parameter in backbone.parameters()) == before
 
 
-def test_codes_in_8_bit_are_those_of_the_layers() -> None:
+def test_fused_8_bit_products_use_the_codes_of_the_layers() -> None:
     prompt = prompt_of(10, [20, 30, 5])
     expected, _ = packed.score(packing("fp8-sim"), HEAD, prompt, budget=60)
     exact, _ = packed.score(packing(), HEAD, prompt, budget=60)
-    found = score(fusing("fp8-sim"), prompt, 60)
-    assert (found - expected).abs().max() < 0.1 * (exact - expected).abs().max()
+    scores = score(fusing("fp8-sim"), prompt, 60)
+    assert (scores - expected).abs().max() < 0.1 * (exact - expected).abs().max()
 
 
 def test_calibrated_scales_of_an_export_are_used_and_must_be_shared() -> None:
@@ -151,7 +151,7 @@ def test_calibrated_scales_of_an_export_are_used_and_must_be_shared() -> None:
     made = gpu.fuse(backbone)
     assert made is not None and made.layers[0].into.input_scale == torch.tensor(0.05)
     assert torch.allclose(score(made, prompt), expected, atol=0.02 * float(expected.abs().max()))
-    layers[0].input_scale = torch.tensor(0.06)  # of the queries alone
+    layers[0].input_scale = torch.tensor(0.06)  # of the layer of queries only
     assert gpu.fuse(backbone) is None
 
 
@@ -160,12 +160,12 @@ def test_int8_is_left_to_the_packed_forward() -> None:
     assert chosen.how["kernels"].startswith("packed")
 
 
-def test_the_packed_forward_is_the_choice_on_a_cpu() -> None:
+def test_a_cpu_gets_the_packed_forward() -> None:
     assert launcher.choose(make(), HEAD, ForwardSettings()).how == {"attention": "products by rows"}
 
 
 @pytest.mark.parametrize("kernels", ["packed", "fused"])
-def test_graphs_are_refused_where_there_can_be_none(kernels: launcher.Kernels) -> None:
+def test_cuda_graphs_are_refused_on_a_cpu(kernels: launcher.Kernels) -> None:
     with pytest.raises(EngineUnavailable, match=f"cuda_graphs on device cpu with kernels {kernels}: expected a CUDA"):
         launcher.choose(make(), HEAD, ForwardSettings(kernels, cuda_graphs=True))
 
@@ -182,8 +182,8 @@ def test_the_engine_scores_and_counts_the_same_with_either_forward(
 ) -> None:
     folder = request.getfixturevalue(kind)
     engines = [open_engine(folder, tiny_template, kernels=kernels) for kernels in ("packed", "fused")]
-    expected, found = (engine.score(PAIRS) for engine in engines)
-    assert found == pytest.approx(expected, abs=1e-4)
+    expected, scores = (engine.score(PAIRS) for engine in engines)
+    assert scores == pytest.approx(expected, abs=1e-4)
     assert engines[0].counts() == engines[1].counts()
     assert engines[1].describe().details["kernels"] == "fused"
     assert "kernels" not in engines[0].describe().document()
@@ -228,7 +228,7 @@ def test_a_closed_engine_holds_no_weights(classifier: str, tiny_template: str, m
     assert held and all(weight() is None for weight in held)
 
 
-def test_a_score_that_is_no_number_names_its_layer_with_either_forward(
+def test_a_nan_score_names_its_layer_with_the_fused_forward(
     make_checkpoint: Callable[..., str], tiny_template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spoil(weights: dict[str, Any]) -> None:
@@ -237,7 +237,7 @@ def test_a_score_that_is_no_number_names_its_layer_with_either_forward(
         )
 
     folder = make_checkpoint(["0", "1"], change=spoil)
-    monkeypatch.setattr(launcher, "agrees", lambda *_: True)  # NaN agrees with nothing
+    monkeypatch.setattr(launcher, "agrees", lambda *_: True)  # NaN equals nothing
     with pytest.raises(ScoringFailed, match=r"layers\.1\.mlp\.up_proj is the first"):
         open_engine(folder, tiny_template, kernels="fused").score(PAIRS)
 
@@ -245,19 +245,19 @@ def test_a_score_that_is_no_number_names_its_layer_with_either_forward(
 # Compiled
 
 
-def test_one_function_serves_every_layer_and_every_length(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_three_compiled_functions_serve_every_layer_and_every_length(monkeypatch: pytest.MonkeyPatch) -> None:
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("eager")
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
     made, name = launcher.compile_or_not(fusing("fp8-sim"))
-    assert (name, counter.frame_count) == ("compiled", 3)  # before attention, behind it, behind it for one tail
+    assert (name, counter.frame_count) == ("compiled", 3)  # before attention, after it, and after it for one tail
     for tails in ([20, 30, 5, 60, 1], [2, 3], [7], [100] * 3, [9] * 9):
         prompt = prompt_of(10, tails)
         assert torch.equal(score(made, prompt), score(fusing("fp8-sim"), prompt))
     assert counter.frame_count == 3
 
 
-def test_a_second_engine_of_another_shape_is_compiled_as_if_it_were_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_of_another_shape_is_compiled_like_the_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
     varying: list[list[int]] = []
 
     def backend(graph: Any, _: object) -> Any:
@@ -269,16 +269,17 @@ def test_a_second_engine_of_another_shape_is_compiled_as_if_it_were_the_first(mo
     torch._dynamo.reset()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     library: Any = transformers
-    for hidden in (64, 128, 192, 256, 320):  # a compiler keeps 8 versions of a function
+    for hidden in (64, 128, 192, 256, 320):  # torch.compile keeps 8 versions of a function
         backbone = library.Qwen2Model(library.Qwen2Config(**{**SIZES, "hidden_size": hidden}))
         backbone.set_attn_implementation(packed.NAME)
         varying.append([])
         assert launcher.choose(backbone.eval(), HEAD, ForwardSettings(kernels="compiled")).how["kernels"] == "compiled"
-    # before attention: tokens of the hidden states, of two rotations, keys; behind it: of the hidden states, attention
+    # Sides that vary before attention: tokens of the hidden states and of two rotations, and keys.
+    # Sides that vary after it: tokens of the hidden states and of attention.
     assert varying == [[4, 2, 0]] * 5
 
 
-def test_a_machine_that_cannot_compile_says_why_and_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_cannot_compile_still_scores_and_records_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> Callable[..., object]:
         raise RuntimeError("no C compiler\nsecond line")
 
@@ -295,15 +296,15 @@ def test_a_machine_that_cannot_compile_says_why_and_scores(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp8"])
-def test_nothing_in_a_pack_needs_a_number_from_the_device(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fake tensors have shapes and no numbers: whatever asks for one raises."""
+def test_no_pack_reads_a_value_from_the_device(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fake tensors have shapes and no values: reading a value raises."""
 
     def kernel(*arguments: Any) -> Tensor:
         query, key, value, starts, scale = arguments
         return varlen.launch(query, key, value, starts, (30, 40), scale)
 
     monkeypatch.setattr(varlen, "_by_segment", kernel)
-    monkeypatch.setattr(quantized, "give_back", lambda tensor: None)  # fake tensors lie nowhere
+    monkeypatch.setattr(quantized, "give_back", lambda tensor: None)  # fake tensors have no memory
     prompt = prompt_of(10, [20, 30, 5])
     torch.set_default_dtype(torch.bfloat16)
     try:
@@ -334,29 +335,29 @@ def test_scores_of_several_prompts_are_fetched_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("known", "expected"),
+    ("parameters", "expected"),
     [
         ({"is_causal"}, {"is_causal": True}),  # torch 2.10
         ({"scale", "window_size"}, {"window_size": (-1, 0), "scale": 0.25}),  # 2.11
         ({"scale", "window_size", "enable_gqa"}, {"window_size": (-1, 0), "scale": 0.25, "enable_gqa": True}),  # 2.12
     ],
 )
-def test_the_kernel_is_asked_for_causal_attention_in_the_words_of_its_torch(
-    known: set[str], expected: dict[str, Any]
+def test_the_kernel_gets_the_arguments_of_its_torch_version_for_causal_attention(
+    parameters: set[str], expected: dict[str, Any]
 ) -> None:
-    assert varlen.settings(frozenset(known), 0.25, 16) == expected
+    assert varlen.settings(frozenset(parameters), 0.25, 16) == expected
 
 
-def test_a_kernel_without_a_scale_of_its_own_computes_no_other() -> None:
+def test_a_kernel_without_a_scale_parameter_refuses_another_scale() -> None:
     with pytest.raises(RuntimeError, match=r"takes no scale, and 0\.3 is not 1 / sqrt"):
         varlen.settings(frozenset({"is_causal"}), 0.3, 16)
 
 
 def test_heads_of_keys_are_repeated_in_the_order_of_their_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Tensor] = []
+    repeated: list[Tensor] = []
 
     def kernel(query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object) -> Tensor:
-        seen.extend((key, value))
+        repeated.extend((key, value))
         return query
 
     monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", kernel)
@@ -364,35 +365,35 @@ def test_heads_of_keys_are_repeated_in_the_order_of_their_groups(monkeypatch: py
     query, key = torch.zeros(3, 4, 16), torch.arange(2.0)[None, :, None].expand(3, 2, 16)
     starts = torch.tensor([0, 3], dtype=torch.int32)
     varlen.launch(query, key, key + 5, (starts, starts), (3, 3), 0.25)
-    assert seen[0][0, :, 0].tolist() == [0, 0, 1, 1]
-    assert seen[1][0, :, 0].tolist() == [5, 5, 6, 6]
+    assert repeated[0][0, :, 0].tolist() == [0, 0, 1, 1]
+    assert repeated[1][0, :, 0].tolist() == [5, 5, 6, 6]
 
 
 @pytest.mark.parametrize(
-    "known",
+    "parameters",
     [{"is_causal"}, {"scale", "window_size"}, {"scale", "window_size", "enable_gqa"}],
     ids=["2.10", "2.11", "2.12"],
 )
 def test_the_packed_forward_has_the_same_scores_with_every_kernel(
-    known: set[str], monkeypatch: pytest.MonkeyPatch
+    parameters: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def kernel(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **told: Any) -> Tensor:
+    def kernel(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any) -> Tensor:
         query_starts, key_starts, longest_query, longest_keys = rest
-        assert set(told) <= known
-        assert told.get("enable_gqa") or key.shape[1] == query.shape[1]
+        assert set(options) <= parameters
+        assert options.get("enable_gqa") or key.shape[1] == query.shape[1]
         assert (longest_query, longest_keys) == (query_starts.diff().max(), key_starts.diff().max())
-        return varlen._by_segment(query, key, value, (query_starts, key_starts), told.get("scale", 0.25))
+        return varlen._by_segment(query, key, value, (query_starts, key_starts), options.get("scale", 0.25))
 
     prompt = prompt_of(10, [20, 30, 5])
     expected, _ = packed.score(packing(), HEAD, prompt, budget=60)
     monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", kernel)
-    monkeypatch.setattr(varlen, "PARAMETERS", frozenset(known))
+    monkeypatch.setattr(varlen, "PARAMETERS", frozenset(parameters))
     monkeypatch.setattr(packed, "has_kernel", lambda *_: True)
-    found, _ = packed.score(packing(), HEAD, prompt, budget=60)
-    assert torch.allclose(found, expected, atol=1e-4)
+    scores, _ = packed.score(packing(), HEAD, prompt, budget=60)
+    assert torch.allclose(scores, expected, atol=1e-4)
 
 
-def test_the_installed_kernel_takes_what_it_is_asked_for() -> None:
+def test_the_installed_kernel_takes_a_window_and_a_scale() -> None:
     assert {"window_size", "scale"} <= varlen.PARAMETERS
 
 
@@ -409,8 +410,8 @@ def test_no_score_depends_on_the_padding_of_a_bucket(prefix: int, tails: list[in
         assert to is not None
         return on_cpu(fusing())(graphs.pad(sheet, to))[: sheet.tails]
 
-    found, _ = stream.score(padded, HEAD, prompt, budget=2048)
-    assert torch.allclose(found, score(fusing(), prompt), atol=1e-4)
+    scores, _ = stream.score(padded, HEAD, prompt, budget=2048)
+    assert torch.allclose(scores, score(fusing(), prompt), atol=1e-4)
 
 
 @settings(max_examples=100, deadline=None)
@@ -428,6 +429,6 @@ def test_packs_of_a_bucket_have_one_shape_and_little_padding(prefix: int, tails:
         assert sheet.tokens <= to.tokens < max(sheet.tokens * 1.125, sheet.tokens + 32)
 
 
-def test_a_bucket_is_what_a_hand_finds() -> None:
+def test_a_bucket_matches_a_computation_by_hand() -> None:
     sheet = stream.lay_out(range(100), [range(300)] * 9)  # 2,800 tokens, 100 + 9 x 400 keys, 10 segments
     assert graphs.bucket(sheet) == Bucket(tokens=2816, keys=4096, segments=16, longest=512)

@@ -1,4 +1,4 @@
-"""Documents are dealt into packs that keep to the budget, and the packs are computed in their order by some threads."""
+"""Documents are divided into packs within the budget, and threads compute the packs in their order."""
 
 import threading
 from collections.abc import Iterator
@@ -40,51 +40,53 @@ def test_packs_hold_similar_lengths_within_the_budget(costs: list[int], budget: 
 def test_every_document_is_in_one_pack_and_a_pack_keeps_to_the_budget_or_holds_one_document(
     costs: list[int], prefix: int, budget: int, threads: int
 ) -> None:
-    found = packs.spread(costs, prefix, budget, threads)
-    assert sorted(index for pack in found.packs for index in pack) == list(range(len(costs)))
-    assert all(len(pack) == 1 or sum(costs[index] for index in pack) <= budget for pack in found.packs)
-    assert 1 <= found.threads <= threads
+    plan = packs.spread(costs, prefix, budget, threads)
+    assert sorted(index for pack in plan.packs for index in pack) == list(range(len(costs)))
+    assert all(len(pack) == 1 or sum(costs[index] for index in pack) <= budget for pack in plan.packs)
+    assert 1 <= plan.threads <= threads
 
 
 @given(costs=lengths.filter(bool), budget=st.integers(100, 4096), threads=st.integers(2, 16))
-def test_even_packs_are_no_more_than_one_document_apart(costs: list[int], budget: int, threads: int) -> None:
+def test_sums_of_even_packs_differ_by_one_document_at_most(costs: list[int], budget: int, threads: int) -> None:
     sums = [sum(costs[index] for index in pack) for pack in packs.even(costs, budget, threads)]
     assert max(sums) - min(sums) <= max(costs)
 
 
-def test_a_query_with_many_documents_gives_each_thread_as_many_packs() -> None:
-    found = packs.spread([400] * 24, 40, 2048, 2)  # 9,600 tokens: five packs would leave one thread idle for a sixth
-    assert found.threads == 2
-    assert [len(pack) for pack in found.packs] == [4] * 6
+def test_a_query_with_many_documents_gives_every_thread_the_same_number_of_packs() -> None:
+    plan = packs.spread(
+        [400] * 24, 40, 2048, 2
+    )  # 9,600 tokens: five packs would leave one thread idle for a sixth of the time
+    assert plan.threads == 2
+    assert [len(pack) for pack in plan.packs] == [4] * 6
 
 
-def test_one_pack_after_the_other_where_another_prefix_would_take_longer_than_sharing() -> None:
+def test_packs_run_on_one_thread_if_a_second_prefix_costs_more_than_sharing_saves() -> None:
     assert packs.spread([20] * 10, 2000, 2048, 2) == PackPlan([list(range(10))], 1)
     assert packs.spread([400], 40, 2048, 2) == PackPlan([[0]], 1)
 
 
 def test_more_threads_get_smaller_packs_so_that_memory_is_bounded() -> None:
-    found = packs.spread([100] * 1000, 10, 2048, 32)
-    assert max(len(pack) for pack in found.packs) * 100 * 32 <= 2048 * packs.AT_ONCE
+    plan = packs.spread([100] * 1000, 10, 2048, 32)
+    assert max(len(pack) for pack in plan.packs) * 100 * 32 <= 2048 * packs.AT_ONCE
 
 
-def test_scores_come_in_the_order_of_the_packs_from_threads_that_share_no_product(two_threads: None) -> None:
-    both = threading.Barrier(2)
+def test_scores_keep_the_order_of_the_packs_and_every_pack_uses_one_thread(two_threads: None) -> None:
+    started = threading.Barrier(2)
 
     def score(pack: list[int]) -> tuple[int, int]:
-        both.wait(10)  # the other one is computed meanwhile
+        started.wait(10)  # the other thread computes a pack at the same time
         return pack[0], torch.get_num_threads()
 
     assert packs.compute(score, PackPlan([[5], [3], [9], [1]], 2)) == [(5, 1), (3, 1), (9, 1), (1, 1)]
-    assert torch.get_num_threads() == 2  # of this thread
-    seen: list[int] = []
-    later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
-    later.start()
-    later.join()
-    assert seen == [2]  # and of threads to come
+    assert torch.get_num_threads() == 2  # restored for this thread
+    thread_counts: list[int] = []
+    new_thread = threading.Thread(target=lambda: thread_counts.append(torch.get_num_threads()))
+    new_thread.start()
+    new_thread.join()
+    assert thread_counts == [2]  # and for new threads
 
 
-def test_what_a_pack_raises_is_raised_and_leaves_the_number_of_threads(two_threads: None) -> None:
+def test_an_error_in_a_pack_is_raised_and_the_number_of_threads_is_restored(two_threads: None) -> None:
     def score(pack: list[int]) -> int:
         raise RuntimeError("can't allocate memory")
 

@@ -36,7 +36,7 @@ CARD = (
 )
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
-# Text whose ends meet the template's spaces and newlines in every way, beside whatever hypothesis thinks of.
+# Text whose ends join the template's spaces and newlines in many ways, and arbitrary text.
 awkward = st.text(alphabet=" \n\r\t.?!:,'\"s1aé́中\u00a0\u2028\u0085<|>{}ſ", max_size=12)
 text = st.one_of(awkward, st.text(max_size=30), st.sampled_from(["it's", " 's", "...\n\n", "{document}", "document:"]))
 plain_text = st.lists(text, max_size=3).map("".join).filter(lambda t: not any(s in t for s in SPECIALS))
@@ -60,10 +60,10 @@ def encoder_of(name: str, tokenizer: Tokenizer) -> PromptEncoder:
 
 
 def changed(encoder: PromptEncoder, **attributes: Any) -> PromptEncoder:
-    """The same encoder with another limit or instruction; a new one would parse the 7 MB tokenizer again."""
-    other = copy.copy(encoder)
-    vars(other).update(attributes)
-    return other
+    """A copy of the encoder with another limit or instruction: a new encoder would parse the 7 MB tokenizer again."""
+    copied = copy.copy(encoder)
+    vars(copied).update(attributes)
+    return copied
 
 
 def whole(encoder: PromptEncoder, query: str, document: str) -> list[int]:
@@ -78,19 +78,19 @@ def template(**changes: Any) -> Template:
 # The text
 
 
-def test_card_prompt_is_the_cards_byte_for_byte() -> None:
+def test_card_prompt_equals_the_cards_byte_for_byte() -> None:
     assert create_mxbai_v2_reranker_prompt_template("who wrote it?", "Harper Lee.") == CARD
 
 
 def test_card_prompt_puts_an_instruction_on_its_own_line_before_the_query() -> None:
     expected = CARD.replace("query: ", "instruction: You are an expert for Mockingbirds.\nquery: ")
-    asked = create_mxbai_v2_reranker_prompt_template(
+    prompt = create_mxbai_v2_reranker_prompt_template(
         "who wrote it?", "Harper Lee.", instruction="You are an expert for Mockingbirds."
     )
-    assert asked == expected
+    assert prompt == expected
 
 
-def test_reference_prompt_differs_from_the_cards_in_the_four_known_places() -> None:
+def test_reference_prompt_differs_from_the_cards_in_four_known_ways() -> None:
     expected = CARD.removeprefix("<|endoftext|>").replace("assistant.\n<", "assistant.<").replace(" \n", "\n")
     assert load_template("mxbai-v2").render("who wrote it?", "Harper Lee.") == expected
 
@@ -101,12 +101,12 @@ def test_a_newline_in_an_instruction_raises(instruction: str) -> None:
         create_mxbai_v2_reranker_prompt_template("query", "document", instruction)
 
 
-def test_card_function_refuses_what_is_no_text() -> None:
+def test_card_function_refuses_values_that_are_not_text() -> None:
     with pytest.raises(TypeError, match="document is None"):
         create_mxbai_v2_reranker_prompt_template("query", None)  # type: ignore[arg-type]
 
 
-def test_text_that_looks_like_a_slot_stays_as_it_is() -> None:
+def test_text_that_looks_like_a_slot_is_not_filled() -> None:
     prompt = create_mxbai_v2_reranker_prompt_template("{document}", "{query} {instruction}", "{query}")
     assert "instruction: {query}\nquery: {document} \ndocument: {query} {instruction} \n" in prompt
 
@@ -139,8 +139,8 @@ def test_reference_ids_hold_the_known_tokens(reference: PromptEncoder) -> None:
 
 def test_reference_template_costs_79_tokens_and_a_second_newline(reference: PromptEncoder, qwen2: Tokenizer) -> None:
     content = len(qwen2.encode("query: cats").ids) + len(qwen2.encode("document: dogs").ids)
-    # 24 before the query, 49 of the task, 5 of the suffix and 1 newline: the 79 that the reference reserves;
-    # it uses the newline twice, after the query and after the document
+    # The reference reserves 79 tokens: 24 before the query, 49 for the task, 5 for the suffix and 1 newline.
+    # It uses the newline twice, after the query and after the document.
     assert len(whole(reference, "cats", "dogs")) - content == 79 + 1
 
 
@@ -172,7 +172,7 @@ def test_reference_ids_follow_the_reference_implementation(
 def test_reference_tokenises_instruction_and_query_together(qwen2: Tokenizer, reference: PromptEncoder) -> None:
     encoder = changed(reference, _instruction="Think.")
     head = qwen2.encode("instruction: Think.\nquery: cats").ids
-    assert 624 in head  # ".\n" in one token, as a separate instruction would not give
+    assert 624 in head  # ".\n" as one token, which separate pieces would not give
     assert encoder.encode("cats", ["dogs"]).prefix[24:-1] == head
 
 
@@ -202,34 +202,34 @@ def test_special_token_text_in_an_instruction_is_plain_text(seq: PromptEncoder) 
 
 def test_an_added_token_that_is_not_special_keeps_its_id_in_content(qwen2: Tokenizer) -> None:
     extended = Tokenizer.from_str(qwen2.to_str())
-    extended.add_tokens(["<tool_call>"])  # as Qwen2.5 has it
+    extended.add_tokens(["<tool_call>"])  # Qwen2.5 has this token
     encoder = PromptEncoder(load_template("mxbai-v2-seq"), extended, max_tokens=500)
     prompt = encoder.encode("query", ["a <tool_call> <|im_end|>"])
     assert extended.token_to_id("<tool_call>") in prompt.tails[0]
     assert prompt.special_text == 1
 
 
-def test_the_callers_tokenizer_is_left_as_it_was(tokenizer: Tokenizer, tiny_template: str) -> None:
+def test_the_callers_tokenizer_is_not_changed(tokenizer: Tokenizer, tiny_template: str) -> None:
     plain = PromptEncoder(load_template(tiny_template), tokenizer, max_tokens=500)
-    own = Tokenizer.from_str(tokenizer.to_str())
-    own.enable_truncation(3)
-    own.enable_padding(length=90)
-    own.encode_special_tokens = True
-    encoder = PromptEncoder(load_template(tiny_template), own, max_tokens=500)
+    configured = Tokenizer.from_str(tokenizer.to_str())
+    configured.enable_truncation(3)
+    configured.enable_padding(length=90)
+    configured.encode_special_tokens = True
+    encoder = PromptEncoder(load_template(tiny_template), configured, max_tokens=500)
     texts = "query <|im_end|>", ["a long document", "<|im_start|>"]
     assert encoder.encode(*texts) == plain.encode(*texts)
     assert len(encoder.encode(*texts).tails[0]) > 5
-    assert own.truncation is not None and own.truncation["max_length"] == 3
-    assert own.padding is not None and own.encode_special_tokens
+    assert configured.truncation is not None and configured.truncation["max_length"] == 3
+    assert configured.padding is not None and configured.encode_special_tokens
 
 
-def test_an_encoder_knows_every_token_of_a_tokenizer_that_was_extended(qwen2: Tokenizer) -> None:
+def test_an_encoder_knows_every_token_of_an_extended_tokenizer(qwen2: Tokenizer) -> None:
     extended = Tokenizer.from_str(qwen2.to_str())
     extended.add_special_tokens(["<|new|>"])
     extended.add_tokens([AddedToken("<tool_call>", lstrip=True), "cats"])
-    own = PromptEncoder(load_template("mxbai-v2-seq"), extended, max_tokens=500)._tokenizer
-    assert own.to_str() == extended.to_str()
-    assert own.get_vocab() == extended.get_vocab()
+    copied = PromptEncoder(load_template("mxbai-v2-seq"), extended, max_tokens=500)._tokenizer
+    assert copied.to_str() == extended.to_str()
+    assert copied.get_vocab() == extended.get_vocab()
 
 
 # Truncation
@@ -239,7 +239,7 @@ def test_an_encoder_knows_every_token_of_a_tokenizer_that_was_extended(qwen2: To
 @encoding
 @given(query=plain_text, document=plain_text, room=st.integers(1, 20))
 def test_only_the_end_of_a_document_is_cut(qwen2: Tokenizer, name: str, query: str, document: str, room: int) -> None:
-    after = [715] if name == "mxbai-v2-seq" else []  # what is tokenised together with the document and follows it
+    after = [715] if name == "mxbai-v2-seq" else []  # ids after the document that are tokenised together with it
     before = " " if name == "mxbai-v2-seq" else "document: "
     encoder = encoder_of(name, qwen2)
     uncut = encoder.encode(query, [document])
@@ -317,7 +317,7 @@ def test_an_unknown_template_names_the_known_ones() -> None:
     ],
 )
 def test_a_wrong_template_is_refused_in_one_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    right = {
+    valid = {
         "name": "own",
         "description": "one's own",
         "source": "here",
@@ -325,10 +325,10 @@ def test_a_wrong_template_is_refused_in_one_line(tmp_path: Path, changes: dict[s
         "pieces": ["{query}", "{document}", "."],
     }
     path = tmp_path / "own.yaml"
-    path.write_text(yaml.safe_dump(right))
+    path.write_text(yaml.safe_dump(valid))
     assert load_template(str(path)).render("a", "b") == "ab."
     wrong = tmp_path / "wrong.yaml"
-    wrong.write_text(yaml.safe_dump({**right, **changes}))
+    wrong.write_text(yaml.safe_dump({**valid, **changes}))
     with pytest.raises(BadOptions) as raised:
         load_template(str(wrong))
     assert message in str(raised.value)
@@ -337,7 +337,7 @@ def test_a_wrong_template_is_refused_in_one_line(tmp_path: Path, changes: dict[s
 
 
 @pytest.mark.parametrize("content", [b"pieces: [", b"just text", b"\xff\xfe\x00", b""])
-def test_a_file_that_is_no_template_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+def test_a_file_without_a_template_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.yaml"
     path.write_bytes(content)
     with pytest.raises(BadOptions) as raised:
@@ -345,20 +345,20 @@ def test_a_file_that_is_no_template_is_refused_in_one_line(tmp_path: Path, conte
     assert "\n" not in str(raised.value)
 
 
-def test_the_hash_follows_what_decides_the_ids_and_nothing_else() -> None:
+def test_the_hash_changes_with_pieces_instruction_and_labels_only() -> None:
     same = template(name="other", description="other", source="other")
     assert same.sha256 == template().sha256
     labels = template().labels
-    changed = [
+    variants = [
         template(pieces=(*template().pieces[:-1], "x")),
         template(instruction="{instruction}\n"),
         template(labels=labels.model_copy(update={"positive": "yes"})),
         template(labels=labels.model_copy(update={"positive": labels.negative, "negative": labels.positive})),
     ]
-    assert len({template().sha256, *(one.sha256 for one in changed)}) == 5
+    assert len({template().sha256, *(variant.sha256 for variant in variants)}) == 5
 
 
-def test_an_instruction_needs_a_template_with_a_place_for_it(tiny_template: str) -> None:
+def test_an_instruction_needs_a_template_with_a_slot_for_it(tiny_template: str) -> None:
     with pytest.raises(ValueError, match="template tiny has no place for the instruction 'be kind'"):
         load_template(tiny_template).render("query", "document", "be kind")
 
@@ -370,9 +370,9 @@ def test_a_label_of_several_tokens_is_refused(qwen2: Tokenizer) -> None:
         encoder.label_ids()
 
 
-def test_an_empty_document_needs_something_after_it(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    own = template(pieces=("{query}", "{document}"), instruction="")
-    encoder = PromptEncoder(own, tokenizer, max_tokens=500)
+def test_an_empty_document_needs_text_after_it(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    bare = template(pieces=("{query}", "{document}"), instruction="")
+    encoder = PromptEncoder(bare, tokenizer, max_tokens=500)
     assert len(encoder.encode("a", ["b"]).tails[0]) == 1
     with pytest.raises(ScoringFailed, match="empty document"):
         encoder.encode("a", ["b", ""])
