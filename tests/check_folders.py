@@ -1,4 +1,4 @@
-"""RUN/ENGINE folders: scores of the fake engine, and recordings of known times as `crispbench latency` writes them."""
+"""RUN/ENGINE folders with scores of the fake engine and with latency recordings of known times."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,7 +32,7 @@ ENGINES = {
 
 
 def score(folder: Path) -> Path:
-    """Write data, `config.yaml` and the run `r` of 60 queries with all engines; return the folder."""
+    """Writes data, `config.yaml` and the run `r` of 60 queries with all engines. Returns the folder."""
     data = write_beir(
         folder / "words",
         {f"d-{word}": f"a {word} thing" for word in WORDS},
@@ -57,7 +57,7 @@ def score(folder: Path) -> Path:
 def record(
     folder: Path, seconds: float, scenario: str = "single-stream", *, requests: int = REQUESTS, **header: Any
 ) -> Path:
-    """One launch whose requests take 0.9 to 1.1 times `seconds`, in an order without correlation; p50 is `seconds`."""
+    """One launch whose requests take 0.9 to 1.1 times `seconds` in uncorrelated order; p50 is `seconds`."""
     whole = {
         "options": {"model": "m"},
         "description": {"model": "m", "precision": "bf16", "template": "t", "template_sha256": "a" * 64},
@@ -87,9 +87,9 @@ def timings(seconds: float, requests: int, scenario: str) -> list[Timing]:
 
 
 def record_launches(folder: Path, seconds: Sequence[float], **header: Any) -> list[Path]:
-    """A folder per launch."""
+    """Records one folder per launch."""
     return [record(folder / str(number) / "e", one_s, **header) for number, one_s in enumerate(seconds, start=1)]
 
 
-def changed(one: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
-    return {**one, **fields}
+def changed(document: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+    return {**document, **fields}

@@ -1,4 +1,4 @@
-"""Records as `crispbench run` and `crispbench latency` write them; a test names the fields that it changes."""
+"""Records as `crispbench run` and `crispbench latency` write them; tests override single fields."""
 
 from typing import Any
 
@@ -66,7 +66,7 @@ END = {
     "died": [],
     "telemetry": TELEMETRY,
 }
-MERGED = ("benchmark_entry", "candidates", "settings", "telemetry")  # parts of which a test names some fields
+MERGED = ("benchmark_entry", "candidates", "settings", "telemetry")  # parts that are merged field by field
 
 
 def header(**changes: Any) -> Header:

@@ -1,4 +1,4 @@
-"""Every fault that a probe looks for is made here on purpose, and is found by the check that is meant for it."""
+"""Every fault that a probe looks for is produced on purpose and detected by the check for it."""
 
 import json
 import math
@@ -26,13 +26,13 @@ from harness.probe.verb import trust
 
 ROOT = Path(__file__).parents[1]
 DEMO: dict[str, Any] = {"kind": "torch", "model": str(ROOT / "checkpoints/demo"), "template": "demo", "max_tokens": 164}
-BENCHMARKS = [{"source": "stdlib", "name": "stdlib-code"}]  # never loaded here
+BENCHMARKS = [{"source": "stdlib", "name": "stdlib-code"}]  # never loaded by these tests
 
 Crispbench = Callable[..., Any]
 
 
 class Sound(Fake):
-    """An engine without a fault: words that query and document share, on a scale like that of log-odds."""
+    """An engine without a fault: the words that query and document share, on a scale like that of log-odds."""
 
     def __init__(self, options: FakeOptions | None = None) -> None:
         super().__init__(options or FakeOptions())
@@ -53,14 +53,14 @@ class Shifted(Sound):
 
 
 class SortedByScore(Sound):
-    """What a client makes of a server that answers best first, when it ignores the index."""
+    """A client that ignores the index of a server that answers best first."""
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         return sorted(super().score(pairs), reverse=True)
 
 
 class ReadAtThePadding(Sound):
-    """A document that is shorter than the longest of its batch is scored at its padding."""
+    """Scores every document that is shorter than the longest of its batch at its padding."""
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         longest = max(len(pair.document) for pair in pairs)
@@ -68,8 +68,8 @@ class ReadAtThePadding(Sound):
         return [score if len(pair.document) == longest else score / 2 for score, pair in scores]
 
 
-class SecondTimeOtherwise(Sound):
-    """The same request again is answered from something else."""
+class DifferentOnRepeat(Sound):
+    """Answers a repeated request with different scores."""
 
     last: Sequence[Pair] = ()
 
@@ -79,7 +79,7 @@ class SecondTimeOtherwise(Sound):
 
 
 class ReusesPrompts(Sound):
-    """A prompt that was seen before scores a little differently from then on."""
+    """Scores a prompt slightly differently after its first occurrence."""
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         scores = []
@@ -94,7 +94,7 @@ class ReusesPrompts(Sound):
 
 
 class Probabilities(Sound):
-    """As an endpoint in 16 bit gives them: what is above 0.999 is 1."""
+    """Probabilities as a 16-bit endpoint returns them: everything above 0.999 becomes 1."""
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         return [round(sigmoid(5 * score), 3) for score in super().score(pairs)]
@@ -121,7 +121,7 @@ class RandomWeights(Sound):
 
 
 class CutFromTheRight(Sound):
-    """The rendered prompt is cut to 200 words; without its end the score is that of whatever word came last."""
+    """Cuts the rendered prompt to 200 words; without its end the score depends on the last remaining word."""
 
     def describe(self) -> Description:
         return Description(model="word overlap", max_tokens=200)
@@ -135,7 +135,7 @@ class CutFromTheRight(Sound):
 
 
 class CutElsewhere(CutFromTheRight):
-    """Read at another token, relevance shows but on another level."""
+    """Scores a cut prompt at another token: the order stays, the level changes."""
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         long = [len(pair.document.split()) > 200 for pair in pairs]
@@ -180,15 +180,15 @@ def probe(engine: engines.Engine, **against: Any) -> list[ProbeCheck]:
 # The texts
 
 
-def test_no_two_canaries_ask_for_the_same_pair_and_none_is_long() -> None:
+def test_canaries_have_distinct_short_pairs() -> None:
     pairs = [pair for canary in CANARIES for pair in canary.pairs]
     assert len(set(pairs)) == len(pairs) == 3 * len(CANARIES) == 42
     assert max(len(pair.document.split()) for pair in pairs) <= 25
 
 
-def test_long_documents_differ_in_their_beginning_only_and_fit_or_run_over_the_limit() -> None:
+def test_long_documents_differ_only_at_their_start_and_fit_or_exceed_the_limit() -> None:
     within, beyond = filler_words(1000)
-    assert (within, beyond) == (400, 1250)  # words: about 520 tokens, and more than 1,250
+    assert (within, beyond) == (400, 1250)  # words, which make about 520 and more than 1,250 tokens
     shorter, longer = long_pairs(CANARIES, within), long_pairs(CANARIES, beyond)
     assert len(longer) == 8
     assert all(long.document.startswith(short.document) for short, long in zip(shorter, longer, strict=True))
@@ -213,7 +213,7 @@ def test_a_sound_engine_fails_nothing() -> None:
         (Shifted, {"order", "alone"}),
         (SortedByScore, {"order", "alone"}),
         (ReadAtThePadding, {"alone"}),
-        (SecondTimeOtherwise, {"repeat"}),
+        (DifferentOnRepeat, {"repeat"}),
         (ReusesPrompts, {"twins"}),
         (Probabilities, {"scale"}),
         (ExactProbabilities, {"scale"}),
@@ -230,21 +230,21 @@ def test_a_sound_engine_fails_nothing() -> None:
         (lambda: Sound(FakeOptions(fail_on="Himmel")), {"finite"}),
     ],
 )
-def test_a_fault_is_found_by_the_check_that_is_meant_for_it(engine: Callable[[], Sound], failed: set[str]) -> None:
+def test_every_fault_is_detected_by_its_own_check(engine: Callable[[], Sound], failed: set[str]) -> None:
     assert verdicts(probe(engine()), "fail") == failed
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 41))
-def test_scores_of_other_pairs_are_noticed_however_far_they_are_shifted(by: int) -> None:
+def test_shifted_scores_are_detected_at_any_distance(by: int) -> None:
     checks = probe(Shifted(by))
     assert {"order", "alone"} <= verdicts(checks, "fail")
-    assert "relevance" in verdicts(checks, "pass")  # it asks for one pair at a time
+    assert "relevance" in verdicts(checks, "pass")  # this check sends one pair at a time
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.floats(0.001, 1000))
-def test_an_order_is_held_to_the_scale_of_the_scores(factor: float) -> None:
+def test_a_wrong_order_is_detected_on_any_scale(factor: float) -> None:
     class Scaled(Shifted):
         def score(self, pairs: Sequence[Pair]) -> list[float]:
             return [factor * score for score in super().score(pairs)]
@@ -252,7 +252,7 @@ def test_an_order_is_held_to_the_scale_of_the_scores(factor: float) -> None:
     assert {"order", "alone"} <= verdicts(probe(Scaled()), "fail")
 
 
-def test_one_query_without_scores_costs_no_other_check() -> None:
+def test_a_query_without_scores_affects_no_other_check() -> None:
     checks = probe(Sound(FakeOptions(nan_on="Saturn")))
     assert seen(checks, "finite").startswith("1 of 14 queries have no scores: score nan for document 'Saturn is")
     assert "in 13 of 13 queries" in seen(checks, "relevance")
@@ -271,20 +271,20 @@ def test_a_constant_engine_passes_nothing_that_compares_scores() -> None:
     assert verdicts(checks, "pass") == {"finite"}
 
 
-def test_saturated_probabilities_are_counted_and_others_of_that_range_are_not_condemned() -> None:
+def test_saturated_probabilities_fail_and_similarities_in_that_range_do_not() -> None:
     assert "of them within 1e-07 of 0 or 1" in seen(probe(Probabilities()), "scale")
     assert "as a sigmoid's" in seen(probe(ExactProbabilities()), "scale")
     assert "scale" in verdicts(probe(Similarity()), "unknown")
 
 
-def test_swapped_labels_and_random_weights_are_told_apart() -> None:
+def test_swapped_labels_and_random_weights_are_distinguished() -> None:
     swapped, chance = seen(probe(SwappedLabels()), "relevance"), seen(probe(RandomWeights()), "relevance")
     assert swapped.startswith("relevant above irrelevant in 0 of 14 queries") and swapped.endswith("wrong way round")
     assert chance.endswith("does not tell relevant from irrelevant")
     assert "p 0.00012" in swapped  # 2 / 2**14, by hand
 
 
-def test_a_long_document_that_is_refused_is_named_with_the_servers_words() -> None:
+def test_a_refused_long_document_is_reported_with_the_message_of_the_server() -> None:
     assert seen(probe(RefusesLong()), "long document").endswith("HTTP 400: this model's maximum context length is 4096")
 
 
@@ -304,7 +304,7 @@ def trusted(engine: Fake, **parts: Any) -> Reference:
     return Reference(**{"name": "trusted", "scores": scores, "long": {}, "max_tokens": None, "stripped": None, **parts})
 
 
-def test_the_same_scores_as_the_reference_are_at_par() -> None:
+def test_scores_equal_to_the_reference_are_at_par() -> None:
     checks = probe(Sound(), reference=trusted(Sound()))
     assert "parity" in verdicts(checks, "pass")
     assert seen(checks, "parity") == (
@@ -312,7 +312,7 @@ def test_the_same_scores_as_the_reference_are_at_par() -> None:
     )
 
 
-def test_one_score_that_is_farther_away_than_the_tolerance_is_not_at_par() -> None:
+def test_one_score_beyond_the_tolerance_is_not_at_par() -> None:
     reference = trusted(Sound())
     moved = {**reference.scores, CANARIES[0].pairs[0]: reference.scores[CANARIES[0].pairs[0]] + 0.3}
     checks = probe(Sound(), reference=reference._replace(scores=moved))
@@ -320,7 +320,7 @@ def test_one_score_that_is_farther_away_than_the_tolerance_is_not_at_par() -> No
     assert "parity" in verdicts(probe(Sound(), reference=reference._replace(scores=moved), tolerance=0.31), "pass")
 
 
-def test_another_order_of_nearly_equal_scores_is_not_at_par() -> None:
+def test_a_different_order_of_nearly_equal_scores_is_not_at_par() -> None:
     class Noisy(Sound):
         def score(self, pairs: Sequence[Pair]) -> list[float]:
             noise = [random.Random(str(pair)).uniform(-0.15, 0.15) for pair in pairs]
@@ -331,16 +331,16 @@ def test_another_order_of_nearly_equal_scores_is_not_at_par() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "verdict"), [(0.0, "pass"), (0.2, "pass"), (0.5, "unknown"), (0.8, "fail"), (1.0, "fail")]
+    ("offset", "verdict"), [(0.0, "pass"), (0.2, "pass"), (0.5, "unknown"), (0.8, "fail"), (1.0, "fail")]
 )
-def test_a_stripped_newline_is_judged_by_the_nearer_scores(place: float, verdict: str) -> None:
+def test_a_stripped_newline_is_judged_by_the_nearer_scores(offset: float, verdict: str) -> None:
     whole = trusted(Sound()).scores
     stripped = {pair: score + 1 for pair, score in whole.items()}
-    ours = {pair: score + place for pair, score in whole.items()}
+    ours = {pair: score + offset for pair, score in whole.items()}
 
     class Between(Sound):
         def score(self, pairs: Sequence[Pair]) -> list[float]:
-            return [ours.get(pair, place) for pair in pairs]
+            return [ours.get(pair, offset) for pair in pairs]
 
     checks = probe(Between(), reference=trusted(Sound(), stripped=stripped))
     assert "newline" in verdicts(checks, verdict)
@@ -355,7 +355,7 @@ def test_a_newline_that_makes_no_difference_is_not_judged() -> None:
 
 
 class Published(Sound):
-    """Says of the golden pairs what it is told to."""
+    """Returns the given scores for the golden pairs."""
 
     def __init__(self, scores: Sequence[float], template: str = "mxbai-v2") -> None:
         super().__init__()
@@ -382,33 +382,34 @@ BASE, LARGE = (9.1875, 0.5625, 4.0), (12.125, -1.375, 9.6875)
         ("large", BASE, "fail"),
     ],
 )
-def test_the_published_checkpoints_are_known_by_three_scores(
+def test_published_checkpoints_are_recognised_by_three_scores(
     golden: str, scores: Sequence[float], verdict: str
 ) -> None:
     assert "golden" in verdicts(probe(Published(scores), golden=golden), verdict)
 
 
-def test_published_scores_hold_for_their_own_prompt_only() -> None:
+def test_published_scores_apply_only_to_their_own_prompt() -> None:
     checks = probe(Published(LARGE, "mxbai-v2-seq"), golden="base")
     assert "golden" in verdicts(checks, "unknown")
     assert "maximum difference 5.69, which holds for template mxbai-v2 and not for mxbai-v2-seq" in seen(
         checks, "golden"
     )
     assert "golden" in verdicts(probe(Published(LARGE), golden="base", instructed=True), "unknown")
-    assert "golden" in verdicts(probe(Published(LARGE, ""), golden="base"), "fail")  # an endpoint that says nothing
+    # An endpoint that does not state its template:
+    assert "golden" in verdicts(probe(Published(LARGE, ""), golden="base"), "fail")
 
 
-# The demo checkpoint, as it is and broken
+# The demo checkpoint, sound and broken
 
 
 @pytest.fixture
 def of(config: Callable[..., Path]) -> Callable[..., Path]:
-    """A config of these engines."""
+    """Writes a config of these engines."""
     return lambda **entries: config(engines=entries, benchmarks=BENCHMARKS)
 
 
 def outcome(answer: Any, engine: str) -> dict[str, str]:
-    """Verdict of each check."""
+    """The verdict of every check."""
     return {check["name"]: check["verdict"] for check in json.loads(answer.out)["engines"][engine]["checks"]}
 
 
@@ -416,9 +417,7 @@ def failing(answer: Any, engine: str) -> set[str]:
     return {name for name, verdict in outcome(answer, engine).items() if verdict == "fail"}
 
 
-def test_the_demo_checkpoint_is_what_it_says_in_either_precision(
-    crispbench: Crispbench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_demo_checkpoint_passes_in_both_precisions(crispbench: Crispbench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     answer = crispbench("probe", "configs/probe.yaml", "--reference", "demo-fp32", "--json")
     assert (answer.code, answer.err) == (0, "")
@@ -427,7 +426,7 @@ def test_the_demo_checkpoint_is_what_it_says_in_either_precision(
     assert outcome(answer, "demo-fp32")["parity"] == "skipped"  # it is the reference
 
 
-def test_a_checkpoint_with_swapped_labels_is_caught(
+def test_a_checkpoint_with_swapped_labels_is_detected(
     of: Callable[..., Path], tmp_path: Path, crispbench: Crispbench
 ) -> None:
     folder = shutil.copytree(DEMO["model"], tmp_path / "swapped")
@@ -462,7 +461,7 @@ class CutEncoder:
         return prompt._replace(tails=[tail[: self.limit - len(prompt.prefix)] for tail in prompt.tails])
 
 
-def test_a_prompt_that_is_cut_from_the_right_is_caught_beside_a_reference(
+def test_a_prompt_cut_from_the_right_is_detected_against_a_reference(
     of: Callable[..., Path], register: Callable[..., None], crispbench: Crispbench
 ) -> None:
     register("cut_torch", CutTorch)
@@ -473,7 +472,7 @@ def test_a_prompt_that_is_cut_from_the_right_is_caught_beside_a_reference(
 
 @pytest.fixture
 def lined(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
-    """The demo with a tokenizer that keeps newlines, and a template that ends as one is told."""
+    """The demo with a tokenizer that keeps newlines and a template with the given end."""
     folder = shutil.copytree(DEMO["model"], tmp_path / "lined")
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     tokenizer["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] += "|\n"
@@ -489,7 +488,7 @@ def lined(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
     return entry
 
 
-def test_a_server_that_strips_the_prompt_is_caught_beside_a_reference(
+def test_a_server_that_strips_the_prompt_is_detected_against_a_reference(
     of: Callable[..., Path], lined: Callable[[str], dict[str, Any]], crispbench: Crispbench
 ) -> None:
     path = of(good=lined("\n"), half={**lined("\n"), "precision": "bf16"}, stripped=lined(""))
@@ -500,7 +499,7 @@ def test_a_server_that_strips_the_prompt_is_caught_beside_a_reference(
     assert outcome(answer, "half")["newline"] == "pass"
 
 
-def test_a_reference_whose_template_ends_otherwise_says_so() -> None:
+def test_a_reference_whose_template_has_no_final_newline_is_reported() -> None:
     reference = trust("demo", EngineEntry.read("demo", {**DEMO, "precision": "fp32"}))
     assert reference.stripped is None
     assert reference.no_stripped == "the reference's template demo does not end in a newline"
@@ -511,7 +510,7 @@ def test_a_reference_whose_template_ends_otherwise_says_so() -> None:
 # The command
 
 
-def test_a_retriever_is_shown_the_documents_and_asked_what_applies_to_it(
+def test_a_retriever_is_prepared_and_gets_only_the_checks_that_apply(
     of: Callable[..., Path], crispbench: Crispbench
 ) -> None:
     answer = crispbench("probe", of(bm25={"kind": "bm25"}), "--json")
@@ -520,9 +519,7 @@ def test_a_retriever_is_shown_the_documents_and_asked_what_applies_to_it(
     assert outcome(answer, "bm25")["scale"] == outcome(answer, "bm25")["long document"] == "skipped"
 
 
-def test_every_check_is_a_line_and_a_failed_one_says_what_it_means(
-    of: Callable[..., Path], crispbench: Crispbench
-) -> None:
+def test_every_check_has_a_line_and_a_failed_one_is_explained(of: Callable[..., Path], crispbench: Crispbench) -> None:
     answer = crispbench("probe", of(good={"kind": "fake"}, broken={"kind": "fake", "constant": True}))
     assert (answer.code, answer.err) == (1, "")
     good, broken = answer.out.split("broken: fail\n")
@@ -533,11 +530,14 @@ def test_every_check_is_a_line_and_a_failed_one_says_what_it_means(
     assert broken.count("means: ") == 1 and "means: the input is ignored" in broken
 
 
-def test_json_holds_all_of_it_and_nothing_else(of: Callable[..., Path], crispbench: Crispbench) -> None:
+def test_json_holds_every_check_and_its_meaning(of: Callable[..., Path], crispbench: Crispbench) -> None:
     answer = crispbench("probe", of(good={"kind": "fake"}, broken={"kind": "fake", "constant": True}), "--json")
     document = json.loads(answer.out)
     assert (answer.code, answer.err) == (1, "")
-    assert {name: one["verdict"] for name, one in document["engines"].items()} == {"good": "pass", "broken": "fail"}
+    assert {name: probed["verdict"] for name, probed in document["engines"].items()} == {
+        "good": "pass",
+        "broken": "fail",
+    }
     checks = document["engines"]["broken"]["checks"]
     assert all(list(check) == ["name", "verdict", "seen", "meaning"] and "\n" not in check["seen"] for check in checks)
     assert (
@@ -545,7 +545,7 @@ def test_json_holds_all_of_it_and_nothing_else(of: Callable[..., Path], crispben
     )
 
 
-def test_an_engine_that_cannot_be_loaded_is_named_and_the_others_go_on(
+def test_an_engine_that_cannot_be_loaded_is_named_and_the_others_are_probed(
     small: Path, moody: Any, crispbench: Crispbench
 ) -> None:
     moody.missing_package = True
@@ -559,7 +559,7 @@ def test_an_engine_that_cannot_be_loaded_is_named_and_the_others_go_on(
     assert (alone.code, alone.out) == (5, "") and "no engine could be probed: moodypackage" in alone.err
 
 
-def test_a_model_with_published_scores_is_known_by_its_name(
+def test_a_model_with_published_scores_is_recognised_by_its_name(
     of: Callable[..., Path], register: Callable[..., None], crispbench: Crispbench
 ) -> None:
     class Named(Published):
@@ -571,11 +571,11 @@ def test_a_model_with_published_scores_is_known_by_its_name(
 
     register("named", Named)
     answer = crispbench("probe", of(named={"kind": "named"}, fake={"kind": "fake"}), "--golden", "large", "--json")
-    assert outcome(answer, "named")["golden"] == "pass"  # its name says base
-    assert failing(answer, "fake") == {"golden"}  # it was said to be large
+    assert outcome(answer, "named")["golden"] == "pass"  # its name holds `base`
+    assert failing(answer, "fake") == {"golden"}  # --golden declares it to be large
 
 
-def test_an_instruction_in_the_config_is_another_prompt_than_the_published_scores(
+def test_published_scores_are_not_applied_to_a_config_with_an_instruction(
     of: Callable[..., Path], register: Callable[..., None], crispbench: Crispbench
 ) -> None:
     class InstructedOptions(FakeOptions):
@@ -592,13 +592,13 @@ def test_an_instruction_in_the_config_is_another_prompt_than_the_published_score
             super().__init__(BASE)
 
     register("instructed", Instructed)
-    path = of(plain={"kind": "instructed"}, told={"kind": "instructed", "instruction": "Find the author."})
+    path = of(plain={"kind": "instructed"}, with_instruction={"kind": "instructed", "instruction": "Find the author."})
     answer = crispbench("probe", path, "--golden", "base", "--json")
-    assert (outcome(answer, "plain")["golden"], outcome(answer, "told")["golden"]) == ("pass", "unknown")
+    assert (outcome(answer, "plain")["golden"], outcome(answer, "with_instruction")["golden"]) == ("pass", "unknown")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--engine", "typo"], "engine 'typo' is not in the config; it has fake"),
         (["--reference", "typo"], "engine 'typo' is not in the config; it has fake"),
@@ -609,11 +609,11 @@ def test_an_instruction_in_the_config_is_another_prompt_than_the_published_score
     ],
 )
 def test_a_wrong_argument_is_a_usage_error_in_one_line(
-    of: Callable[..., Path], crispbench: Crispbench, arguments: list[str], said: str
+    of: Callable[..., Path], crispbench: Crispbench, arguments: list[str], message: str
 ) -> None:
     answer = crispbench("probe", of(fake={"kind": "fake"}), *arguments)
     assert (answer.code, answer.out) == (2, "")
-    assert said in answer.err and answer.err.startswith("crispbench: ") and answer.err.count("\n") == 1
+    assert message in answer.err and answer.err.startswith("crispbench: ") and answer.err.count("\n") == 1
 
 
 def test_a_reference_without_scores_is_an_error_in_one_line(of: Callable[..., Path], crispbench: Crispbench) -> None:
@@ -623,8 +623,8 @@ def test_a_reference_without_scores_is_an_error_in_one_line(of: Callable[..., Pa
     assert "which this engine fails on" in answer.err and answer.err.count("\n") == 1
 
 
-def test_help_has_an_example_with_a_config_that_ships(crispbench: Crispbench) -> None:
+def test_help_has_an_example_with_a_shipped_config(crispbench: Crispbench) -> None:
     answer = crispbench("probe", "--help")
-    said = " ".join(answer.out.split())
-    assert "Example: crispbench probe configs/probe.yaml --engine demo-bf16 --reference demo-fp32" in said
-    assert answer.code == 0 and "--json" in said
+    text = " ".join(answer.out.split())
+    assert "Example: crispbench probe configs/probe.yaml --engine demo-bf16 --reference demo-fp32" in text
+    assert answer.code == 0 and "--json" in text

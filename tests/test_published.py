@@ -1,4 +1,4 @@
-"""Published numbers and ours: averages by exact members, two-sided tolerances, and a verdict only where one is due."""
+"""Published and measured numbers: averages over exact members, two-sided tolerances, verdicts where they apply."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -78,7 +78,7 @@ def row(benchmark: str = "SciFact", value: float = 0.6451, queries: int = 300, *
 
 @pytest.fixture
 def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Writes the table `theirs`, with other words in it, and the suite `three`."""
+    """Writes the table `theirs`, optionally changed, and the suite `three`."""
     for module, folder in ((published, "published"), (suites, "suites")):
         monkeypatch.setattr(module, "FOLDERS", (tmp_path / folder,))
         (tmp_path / folder).mkdir()
@@ -95,29 +95,29 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Non
 
 
 def only(rows: list[Row], column: str = "SciFact") -> Reproduction:
-    (found,) = [each for each in compare(COMPARISON, rows) if each.column == column]
-    return found
+    (figure,) = [figure for figure in compare(COMPARISON, rows) if figure.column == column]
+    return figure
 
 
 @pytest.mark.parametrize(
     ("value", "verdict"),
     [
         (0.6451, "reproduced"),
-        (0.6431, "reproduced"),  # exactly the tolerance below
-        (0.6471, "reproduced"),  # and above, a hair more in binary
+        (0.6431, "reproduced"),  # exactly the tolerance below the published figure
+        (0.6471, "reproduced"),  # exactly the tolerance above it; slightly more in binary
         (0.6430, "differs"),
-        (0.6472, "differs"),  # better than published is a difference as well
+        (0.6472, "differs"),  # a better figure differs as well
     ],
 )
 @pytest.mark.usefixtures("tables")
-def test_a_tolerance_has_two_sides(value: float, verdict: str) -> None:
-    found = only([row(value=value)])
-    assert (found.verdict, found.published, found.tolerance) == (verdict, 0.6451, 0.002)
-    assert found.difference == pytest.approx(value - 0.6451)
+def test_a_tolerance_applies_above_and_below(value: float, verdict: str) -> None:
+    figure = only([row(value=value)])
+    assert (figure.verdict, figure.published, figure.tolerance) == (verdict, 0.6451, 0.002)
+    assert figure.difference == pytest.approx(value - 0.6451)
 
 
 @pytest.mark.usefixtures("tables")
-def test_a_figure_can_be_traced_to_its_folder_revision_candidates_queries_and_interval() -> None:
+def test_a_figure_has_a_trace_of_folder_revision_candidates_queries_and_interval() -> None:
     (trace,) = only([row(value=0.645)]).trace
     assert (trace.folder, trace.revision, trace.first_stage, trace.k) == ("table/ours", "rev-1", "bm25", 100)
     assert (trace.benchmark, trace.queries) == ("SciFact", 300)
@@ -148,55 +148,57 @@ def test_a_figure_can_be_traced_to_its_folder_revision_candidates_queries_and_in
     ],
 )
 @pytest.mark.usefixtures("tables")
-def test_a_row_that_is_not_what_was_published_has_no_figure_and_says_why(changes: dict[str, Any], reason: str) -> None:
-    found = only([row(**changes)])
-    assert (found.verdict, found.measured, found.difference, found.trace) == ("incomplete", None, None, ())
-    assert found.reasons == (reason,)
+def test_a_row_that_does_not_match_the_publication_has_a_reason_instead_of_a_figure(
+    changes: dict[str, Any], reason: str
+) -> None:
+    figure = only([row(**changes)])
+    assert (figure.verdict, figure.measured, figure.difference, figure.trace) == ("incomplete", None, None, ())
+    assert figure.reasons == (reason,)
 
 
 @pytest.mark.parametrize("rows", [[], [row("NFCorpus")], [row(engine="another")], [row(candidates={})]])
 @pytest.mark.usefixtures("tables")
 def test_a_benchmark_that_the_engine_did_not_run_is_not_measured(rows: list[Row]) -> None:
-    found = only(rows)
-    assert (found.verdict, found.measured, found.reasons) == ("not measured", None, ("SciFact is missing",))
+    figure = only(rows)
+    assert (figure.verdict, figure.measured, figure.reasons) == ("not measured", None, ("SciFact is missing",))
 
 
 @pytest.mark.usefixtures("tables")
-def test_a_benchmark_may_have_another_name_here_than_in_the_published_table() -> None:
+def test_a_benchmark_may_be_mapped_to_the_name_in_the_published_table() -> None:
     named = PublishedComparison(table="theirs", engines={"ours": "model-1"}, benchmarks={"SciFact": "SciFact-dense"})
-    (found,) = compare(named, [row("SciFact", 0.1), row("SciFact-dense", 0.6451)])
-    assert found.verdict == "reproduced" and found.trace[0].benchmark == "SciFact-dense"
+    (figure,) = compare(named, [row("SciFact", 0.1), row("SciFact-dense", 0.6451)])
+    assert figure.verdict == "reproduced" and figure.trace[0].benchmark == "SciFact-dense"
 
 
-def test_dense_retrieval_is_that_of_the_engines_own_model(tables: Callable[..., None]) -> None:
+def test_dense_retrieval_must_use_the_model_of_the_engine(tables: Callable[..., None]) -> None:
     tables(change=("first_stage: bm25", "first_stage: dense"))
     candidates = {"source": "dense", "k": 100, "parameters": {"model": "minilm"}}
     assert only([row(candidates=candidates, description=Description(model="minilm"))]).verdict == "reproduced"
-    other = only([row(candidates=candidates, description=Description(model="another"))])
-    assert other.reasons == ("SciFact has the candidates of another model than its own",)
+    figure = only([row(candidates=candidates, description=Description(model="another"))])
+    assert figure.reasons == ("SciFact has the candidates of another model than its own",)
 
 
 # Unspecified protocols
 
 
-def test_a_figure_of_an_unspecified_protocol_is_shown_and_neither_passes_nor_fails(tables: Callable[..., None]) -> None:
+def test_a_figure_of_an_unspecified_protocol_is_shown_without_a_verdict(tables: Callable[..., None]) -> None:
     tables(change=UNSPECIFIED)
     for value in (0.6451, 0.1):
-        found = only([row(value=value)])
-        assert (found.verdict, found.tolerance) == ("unspecified", None)
-        assert found.difference == pytest.approx(value - 0.6451)
+        figure = only([row(value=value)])
+        assert (figure.verdict, figure.tolerance) == ("unspecified", None)
+        assert figure.difference == pytest.approx(value - 0.6451)
 
 
-def test_a_latency_is_the_median_and_the_mean_of_single_queries_with_both_machines_and_no_verdict(
+def test_a_latency_has_median_mean_and_both_machines_and_no_verdict(
     tables: Callable[..., None],
 ) -> None:
     tables(LATENCY)
-    found = only([row("NFCorpus")], "latency")
-    assert found.verdict == "unspecified"  # although this table's protocol is stated: it is another machine
-    assert found.measured == (0.25, None, None)
-    assert found.mean_s == pytest.approx(0.35)  # (0.25 + 0.25 + 0.55) / 3
-    assert found.difference == pytest.approx(-0.25)
-    assert (found.source.machine, found.machine) == ("A100", "a laptop")
+    figure = only([row("NFCorpus")], "latency")
+    assert figure.verdict == "unspecified"  # the protocol is stated, but the machine differs
+    assert figure.measured == (0.25, None, None)
+    assert figure.mean_s == pytest.approx(0.35)  # (0.25 + 0.25 + 0.55) / 3
+    assert figure.difference == pytest.approx(-0.25)
+    assert (figure.source.machine, figure.machine) == ("A100", "a laptop")
     few = row("NFCorpus", p50=Percentile(None, 0, 1), service_s=())
     assert only([few], "latency").reasons == ("NFCorpus has too few samples",)
 
@@ -209,25 +211,25 @@ def members(**changes: Mapping[str, Any]) -> list[Row]:
     return [row(name, value, **({"queries": 4} | dict(changes.get(name, {})))) for name, value in values.items()]
 
 
-def test_an_average_takes_each_group_once(tables: Callable[..., None]) -> None:
+def test_an_average_counts_every_group_once(tables: Callable[..., None]) -> None:
     tables(AVERAGE)
-    found = only(members(), "all")
-    assert found.published == 0.5
-    assert found.measured is not None
-    assert found.measured.value == pytest.approx(0.45)  # (0.6 + (0.2 + 0.4) / 2) / 2, and not 0.4, the mean of three
-    assert [each.benchmark for each in found.trace] == ["a", "b1", "b2"]
-    assert found.verdict == "differs"  # 0.05 is more than 0.002
+    figure = only(members(), "all")
+    assert figure.published == 0.5
+    assert figure.measured is not None
+    assert figure.measured.value == pytest.approx(0.45)  # (0.6 + (0.2 + 0.4) / 2) / 2; the mean of three would be 0.4
+    assert [trace.benchmark for trace in figure.trace] == ["a", "b1", "b2"]
+    assert figure.verdict == "differs"  # 0.05 is more than 0.002
 
 
-def test_the_order_of_the_rows_changes_no_weight(tables: Callable[..., None]) -> None:
+def test_the_order_of_the_rows_does_not_affect_an_average(tables: Callable[..., None]) -> None:
     tables(AVERAGE)
     assert only(members()[::-1], "all") == only(members(), "all")
 
 
-def test_an_average_with_a_member_missing_has_no_number_and_names_it(tables: Callable[..., None]) -> None:
+def test_an_average_with_a_missing_member_has_no_number_and_names_it(tables: Callable[..., None]) -> None:
     tables(AVERAGE)
-    found = only(members()[:2], "all")
-    assert (found.verdict, found.measured, found.reasons) == ("incomplete", None, ("b2 is missing",))
+    figure = only(members()[:2], "all")
+    assert (figure.verdict, figure.measured, figure.reasons) == ("incomplete", None, ("b2 is missing",))
 
 
 @pytest.mark.parametrize("status", ["stated", "unspecified"])
@@ -236,30 +238,30 @@ def test_an_average_over_an_incomplete_member_has_no_number_and_names_it(
 ) -> None:
     tables(AVERAGE, change=UNSPECIFIED if status == "unspecified" else ("", ""))
     incomplete: Completeness = "incomplete"
-    found = only(members(b1={"verdict": incomplete}, a={"queries": 3}), "all")
-    assert (found.verdict, found.measured) == ("incomplete", None)
-    assert found.reasons == ("a has 3 queries, not 4", "b1 is incomplete")
+    figure = only(members(b1={"verdict": incomplete}, a={"queries": 3}), "all")
+    assert (figure.verdict, figure.measured) == ("incomplete", None)
+    assert figure.reasons == ("a has 3 queries, not 4", "b1 is incomplete")
 
 
-def test_an_average_of_which_nothing_ran_is_not_measured(tables: Callable[..., None]) -> None:
+def test_an_average_without_any_member_is_not_measured(tables: Callable[..., None]) -> None:
     tables(AVERAGE)
-    found = only([row()], "all")
-    assert found.verdict == "not measured" and found.reasons == ("none of its 3 benchmarks was run",)
+    figure = only([row()], "all")
+    assert figure.verdict == "not measured" and figure.reasons == ("none of its 3 benchmarks was run",)
 
 
-def test_the_interval_of_an_average_is_that_of_independent_means() -> None:
-    found = average([Measurement(0.5, 0.4, 0.7), Measurement(0.3, 0.0, 0.4)], [0.5, 0.5])
-    # below: sqrt(0.05 ** 2 + 0.15 ** 2) = 0.158114; above: sqrt(0.1 ** 2 + 0.05 ** 2) = 0.111803
-    assert found == pytest.approx((0.4, 0.241886, 0.511803), abs=1e-6)
+def test_the_interval_of_an_average_treats_its_means_as_independent() -> None:
+    mean = average([Measurement(0.5, 0.4, 0.7), Measurement(0.3, 0.0, 0.4)], [0.5, 0.5])
+    # Half-widths: sqrt(0.05 ** 2 + 0.15 ** 2) = 0.158114 below and sqrt(0.1 ** 2 + 0.05 ** 2) = 0.111803 above.
+    assert mean == pytest.approx((0.4, 0.241886, 0.511803), abs=1e-6)
     alone = average([Measurement(0.5, 0.4, 0.7)], [1.0])
     assert alone == pytest.approx((0.5, 0.4, 0.7))
     assert average([Measurement(0.5, None, None)], [1.0]) == (0.5, None, None)
 
 
-# Those that ship
+# Shipped tables
 
 
-def test_every_published_table_is_valid_and_names_suites_and_benchmarks_that_exist() -> None:
+def test_every_published_table_is_valid_and_names_existing_suites() -> None:
     assert table_names() == ["bm25-anserini", "minilm", "mxbai-rerank-v2"]
     for name in table_names():
         table = load_table(name)
@@ -268,7 +270,7 @@ def test_every_published_table_is_valid_and_names_suites_and_benchmarks_that_exi
             assert column.suite is None or load_suite(column.suite)
 
 
-def test_the_card_of_mxbai_rerank_v2_says_nothing_of_its_protocol_so_nothing_of_it_can_fail() -> None:
+def test_the_table_of_mxbai_rerank_v2_has_an_unspecified_protocol_and_its_published_values() -> None:
     table = load_table("mxbai-rerank-v2")
     assert table.protocol.status == "unspecified" and table.tolerance is None
     assert {column.name: list(column.values.values()) for column in table.columns} == {
@@ -281,7 +283,7 @@ def test_the_card_of_mxbai_rerank_v2_says_nothing_of_its_protocol_so_nothing_of_
     assert table.models == ["mxbai-rerank-large-v2", "mxbai-rerank-base-v2", "mxbai-rerank-large-v1"]
 
 
-def test_anserinis_bm25_is_there_for_every_dataset_flat_and_multifield() -> None:
+def test_the_table_of_anserini_has_flat_and_multifield_bm25_for_every_dataset() -> None:
     table = load_table("bm25-anserini")
     assert table.protocol.status == "stated" and table.tolerance is not None and table.tolerance.value == 0.010
     values = {column.name: tuple(column.values.values()) for column in table.columns}
@@ -294,7 +296,7 @@ def test_anserinis_bm25_is_there_for_every_dataset_flat_and_multifield() -> None
     assert sum(multifield for _, multifield in forums) / 12 == pytest.approx(0.2987, abs=5e-5)
 
 
-def test_all_minilm_l6_v2_is_dense_retrieval_of_the_whole_corpus() -> None:
+def test_the_table_of_all_minilm_l6_v2_is_dense_retrieval_over_the_whole_corpus() -> None:
     table = load_table("minilm")
     assert {column.benchmark: column.values["all-MiniLM-L6-v2"] for column in table.columns} == {
         "SciFact": 0.6451,
@@ -307,7 +309,7 @@ def test_all_minilm_l6_v2_is_dense_retrieval_of_the_whole_corpus() -> None:
 
 
 @pytest.mark.parametrize(
-    ("entry", "said"),
+    ("entry", "message"),
     [
         ({"table": "typo", "engines": {"fake": "m"}}, "published table 'typo' is not known; known are bm25-anserini,"),
         ({"table": "minilm", "engines": {"typo": "all-MiniLM-L6-v2"}}, "engine 'typo' is not known; known are fake"),
@@ -319,16 +321,16 @@ def test_all_minilm_l6_v2_is_dense_retrieval_of_the_whole_corpus() -> None:
         ({"table": "minilm", "engine": {}}, "known are benchmarks, columns, engines, table"),
     ],
 )
-def test_a_wrong_name_under_published_is_a_usage_error_that_lists_the_known_ones(
-    entry: dict[str, Any], said: str, config: Callable[..., Path], crispbench: Callable[..., Any]
+def test_a_wrong_name_under_published_is_a_usage_error_with_the_valid_names(
+    entry: dict[str, Any], message: str, config: Callable[..., Path], crispbench: Callable[..., Any]
 ) -> None:
     benchmarks = [{"source": "beir", "path": "nowhere"}]
     answer = crispbench("run", config(engines={"fake": {"kind": "fake"}}, benchmarks=benchmarks, published=[entry]))
-    assert answer.code == 2 and said in answer.err and answer.err.count("\n") == 1
+    assert answer.code == 2 and message in answer.err and answer.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (("tolerance: {value: 0.002, reason: another tokeniser}\n", ""), "needs a tolerance and its reason"),
         (("benchmark: SciFact, ", ""), "column 'SciFact' needs either a benchmark or a suite"),
@@ -338,37 +340,37 @@ def test_a_wrong_name_under_published_is_a_usage_error_that_lists_the_known_ones
     ],
 )
 def test_a_table_with_a_mistake_is_refused_with_its_path(
-    change: tuple[str, str], said: str, tables: Callable[..., None]
+    change: tuple[str, str], message: str, tables: Callable[..., None]
 ) -> None:
     tables(change=change)
     with pytest.raises(BadOptions) as error:
         load_table("theirs")
-    assert "theirs.yaml: " in str(error.value) and said in str(error.value) and "\n" not in str(error.value)
+    assert "theirs.yaml: " in str(error.value) and message in str(error.value) and "\n" not in str(error.value)
 
 
-# Configs that ship
+# Shipped configs
 
 
-def test_the_full_table_sets_every_published_model_beside_ours_and_names_each_template_apart() -> None:
-    found = read_config(ROOT / "configs/table.yaml")
-    card, bm25 = found.published
+def test_the_full_table_covers_every_published_model_and_both_templates() -> None:
+    config = read_config(ROOT / "configs/table.yaml")
+    card, bm25 = config.published
     assert set(card.engines.values()) == set(load_table("mxbai-rerank-v2").models)
-    assert {found.engines[name].given["template"] for name in ("large-card", "large-ref")} == {
+    assert {config.engines[name].given["template"] for name in ("large-card", "large-ref")} == {
         "mxbai-v2-seq",
         "mxbai-v2",
     }
-    names = {name for name, _ in found.entries}
+    names = {name for name, _ in config.entries}
     needed = [column for column in load_table("bm25-anserini").columns if column.name in (bm25.columns or ())]
     assert len(names) == 61 and len(needed) == 50 and {column.benchmark for column in needed} < names
 
 
-def test_the_table_for_a_cpu_has_each_collection_over_the_candidates_that_were_published() -> None:
-    found = read_config(ROOT / "configs/table-cpu.yaml")
+def test_the_cpu_table_uses_the_published_candidates_of_every_collection() -> None:
+    config = read_config(ROOT / "configs/table-cpu.yaml")
     dense = {
         getattr(entry.source, "label", ""): entry.candidates.options
-        for _, entry in found.entries
+        for _, entry in config.entries
         if isinstance(entry.candidates, DenseStage)
     }
-    assert dense.keys() == set(found.published[1].benchmarks.values()) == {"SciFact-dense", "NFCorpus-dense"}
-    minilm = found.engines["minilm"].options
+    assert dense.keys() == set(config.published[1].benchmarks.values()) == {"SciFact-dense", "NFCorpus-dense"}
+    minilm = config.engines["minilm"].options
     assert list(dense.values()) == [minilm, minilm]

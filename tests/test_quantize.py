@@ -1,4 +1,4 @@
-"""`crispbench quantize` and what 8 bit means for a run: on the demo checkpoint and the embedded benchmarks."""
+"""`crispbench quantize` and runs in 8 bit, on the demo checkpoint and the embedded benchmarks."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ def engine(model: Path, precision: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def fp8(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo, calibrated on a few prompts."""
+    """The demo checkpoint in FP8, calibrated on a few prompts."""
     pytest.importorskip("modelopt", reason="nvidia-modelopt is not installed")
     out = tmp_path_factory.mktemp("quantized") / "demo-fp8"
     quantize(str(DEMO), OPTIONS, out=out)
@@ -36,19 +36,19 @@ def fp8(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("count", "taken"), [(0, []), (2, ["0", "1"]), (4, ["0", "1", "2", "3"]), (30, ["0", "10", "19", "29"])]
 )
-def test_calibration_takes_the_best_the_last_and_some_between(count: int, taken: list[str]) -> None:
+def test_calibration_takes_candidates_evenly_from_first_to_last(count: int, taken: list[str]) -> None:
     assert spread([str(index) for index in range(count)], 4) == taken
 
 
 def test_the_report_names_the_benchmark_and_counts_its_prompts(fp8: Path) -> None:
-    told = json.loads((fp8 / "quantization_report.json").read_text())["calibration"]
+    calibration = json.loads((fp8 / "quantization_report.json").read_text())["calibration"]
     benchmark = load_benchmark("stdlib", {"name": "stdlib-topics", "queries": 12})
     lists = retrieve(benchmark, FIRST_STAGE).lists
-    assert (told["benchmark"], told["benchmark_revision"]) == ("stdlib-topics", benchmark.revision)
-    assert told["queries"] == 12
-    assert told["prompts"] == sum(min(len(doc_ids), DOCUMENTS) for doc_ids in lists.values()) > 30
-    assert told["template"] == "demo"
-    assert told["longest_tokens"] == 164
+    assert (calibration["benchmark"], calibration["benchmark_revision"]) == ("stdlib-topics", benchmark.revision)
+    assert calibration["queries"] == 12
+    assert calibration["prompts"] == sum(min(len(doc_ids), DOCUMENTS) for doc_ids in lists.values()) > 30
+    assert calibration["template"] == "demo"
+    assert calibration["longest_tokens"] == 164
 
 
 def test_ranking_in_8_bit_agrees_with_fp32_on_the_demo(fp8: Path) -> None:
@@ -77,7 +77,7 @@ def test_ranking_in_8_bit_agrees_with_fp32_on_the_demo(fp8: Path) -> None:
 
 
 @pytest.mark.parametrize(("precision", "code"), [("fp8-sim", 5), ("int8", 5)])
-def test_a_head_that_scores_everything_alike_is_invalid_and_has_no_numbers(
+def test_a_head_with_constant_scores_is_invalid_and_has_no_numbers(
     tmp_path: Path,
     animals: Path,
     config: Callable[..., Path],
@@ -111,7 +111,7 @@ def test_the_config_of_the_docs_runs_from_command_to_report(
 
 
 @pytest.mark.parametrize("benchmark", ["stdlib-nothing", "no such benchmark"])
-def test_an_unknown_benchmark_is_refused_and_leaves_nothing(tmp_path: Path, benchmark: str) -> None:
+def test_an_unknown_benchmark_is_refused_and_leaves_no_file(tmp_path: Path, benchmark: str) -> None:
     pytest.importorskip("mteb", reason="mteb is not installed")
     with pytest.raises((BadOptions, BenchmarkError)) as raised:
         quantize(str(DEMO), replace(OPTIONS, benchmark=benchmark, queries=2), out=tmp_path / "fp8")
@@ -119,6 +119,6 @@ def test_an_unknown_benchmark_is_refused_and_leaves_nothing(tmp_path: Path, benc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_there_is_refused_before_a_benchmark_is_loaded(tmp_path: Path) -> None:
+def test_an_existing_folder_is_refused_before_a_benchmark_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(BadOptions, match="exists: name a folder that does not"):
         quantize(str(DEMO), replace(OPTIONS, benchmark="no such benchmark"), out=tmp_path)

@@ -1,4 +1,4 @@
-"""A large run file is read once; what is kept of it is used only where it is what was written."""
+"""A large run file is read once; its stored lists are used only for the same, undamaged content."""
 
 import gzip
 import logging
@@ -18,7 +18,7 @@ LINES = ["q-cat Q0 d-dog 1 1", "q-cat Q0 d-cat 2 1", "q-cat Q0 d-fish 3 2", "q-d
 
 @pytest.fixture
 def read(animals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Candidates]:
-    """The candidates of a run file that is large enough to be remembered."""
+    """Reads the candidates of a run file; every file counts as large enough to be stored."""
     monkeypatch.setenv("CRISPBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(ranked, "REMEMBERED_BYTES", 1)
 
@@ -34,18 +34,18 @@ def kept(tmp_path: Path) -> list[Path]:
     return sorted((tmp_path / "cache/runs").glob("*"))
 
 
-def test_a_file_that_was_read_before_gives_equal_candidates_without_being_read(
+def test_a_file_that_was_read_before_gives_the_same_candidates_without_reading_it(
     read: Callable[..., Candidates], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = read()
-    assert first.lists["q-cat"] == ("d-fish", "d-dog", "d-cat")  # ties in the file's order
+    assert first.lists["q-cat"] == ("d-fish", "d-dog", "d-cat")  # ties keep the order of the file
     assert any("rank column disagrees" in warning for warning in first.warnings)
     monkeypatch.setattr(ranked, "read_run_file", lambda path: pytest.fail("read again"))
     again = read()
     assert again == first and again.sha256 == first.sha256
 
 
-def test_another_content_under_the_same_name_is_read(read: Callable[..., Candidates], tmp_path: Path) -> None:
+def test_changed_content_under_the_same_name_is_read(read: Callable[..., Candidates], tmp_path: Path) -> None:
     read()
     assert read(LINES[:2]).lists["q-cat"] == ("d-dog", "d-cat")
     assert len(kept(tmp_path)) == 2
@@ -66,7 +66,7 @@ def test_damaged_lists_are_read_again_with_a_warning(
         caplog.clear()
 
 
-def test_a_file_with_an_error_is_never_remembered(read: Callable[..., Candidates], tmp_path: Path) -> None:
+def test_a_file_with_an_error_is_never_stored(read: Callable[..., Candidates], tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(BenchmarkError, match="is not a finite number"):
             read([*LINES, "q-dog Q0 d-cat 2 nan"])
@@ -82,7 +82,7 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(
     assert "are not stored" in caplog.text
 
 
-def test_a_small_file_is_not_remembered(
+def test_a_small_file_is_not_stored(
     read: Callable[..., Candidates], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranked, "REMEMBERED_BYTES", 2**20)

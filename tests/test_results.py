@@ -1,4 +1,4 @@
-"""What the raw results of an engine say in words."""
+"""The notes that a report derives from the raw results of an engine."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from harness.run import rows
 
 
 class Endpoint(Fake):
-    """Tells what a server's engine tells."""
+    """An engine with the description and the counts of a remote server."""
 
     described: ClassVar[Description]
     counted: ClassVar[Counts]  # per query
@@ -76,7 +76,7 @@ def noted(
         (Description(score_kind=ScoreKind.LOG_ODDS, truncation=Truncation.HERE), Counts(requests=1), None),
     ],
 )
-def test_what_a_reader_must_know_of_a_servers_scores_is_a_note(
+def test_every_reservation_about_the_scores_of_a_server_is_a_note(
     description: Description, counted: Counts, note: str | None, noted: Callable[..., tuple[str, ...]]
 ) -> None:
     assert noted(description, counted) == (() if note is None else (note,))

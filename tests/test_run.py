@@ -1,4 +1,4 @@
-"""The loop scores what has no score, commits query by query, and never takes an absent score for a zero."""
+"""The loop scores missing queries, commits them one by one, and never treats a missing score as zero."""
 
 import math
 from collections.abc import Callable
@@ -38,28 +38,28 @@ def test_every_candidate_of_every_query_is_scored_in_first_stage_order(small: Pa
     (task,) = tasks_of(small)
     with Store.read(tmp_path / "out") as store:
         stored = store.scores("animals")
-        assert {query_id: tuple(one.doc_id for one in listed) for query_id, listed in stored.items()} == dict(
+        assert {query_id: tuple(score.doc_id for score in listed) for query_id, listed in stored.items()} == dict(
             task.candidates.lists
         )
-        assert [(one.rank, one.value) for one in stored["q-bird"]] == [(1, 0.1 + 0.2), (2, -1 / 3), (3, 5e-324)]
+        assert [(score.rank, score.value) for score in stored["q-bird"]] == [(1, 0.1 + 0.2), (2, -1 / 3), (3, 5e-324)]
         assert store.qrels("animals") == task.benchmark.qrels
 
 
-def test_scores_of_numpys_types_are_kept_as_numbers(small: Path, moody: Any, tmp_path: Path) -> None:
+def test_scores_of_numpy_types_are_stored_as_numbers(small: Path, moody: Any, tmp_path: Path) -> None:
     moody.answers = {"animal bird": [np.float32(0.1), np.float64(0.1), np.int64(-1)]}
     score(small, tmp_path / "out")
     with Store.read(tmp_path / "out") as store:
-        assert [one.value for one in store.scores("animals")["q-bird"]] == [0.10000000149011612, 0.1, -1.0]
+        assert [score.value for score in store.scores("animals")["q-bird"]] == [0.10000000149011612, 0.1, -1.0]
 
 
-def test_what_the_engine_counts_is_kept_per_query(small: Path, moody: Any, tmp_path: Path) -> None:
+def test_the_counts_of_an_engine_are_stored_per_query(small: Path, moody: Any, tmp_path: Path) -> None:
     score(small, tmp_path / "out")
     with Store.read(tmp_path / "out") as store:
-        # 3 pairs, each of 2 words in the query and 5 in the document
+        # 3 pairs, all with 2 words in the query and 5 in the document
         assert [sample.counts for sample in store.samples("animals")] == [Counts(tokens=3 * 7)] * 5
 
 
-def test_the_first_query_is_warm_up_and_too_few_samples_have_no_percentile(
+def test_the_first_query_is_warm_up_and_four_samples_have_no_percentile(
     small: Path, moody: Any, tmp_path: Path
 ) -> None:
     row = score(small, tmp_path / "out")
@@ -81,8 +81,8 @@ def test_a_query_without_candidates_is_done_and_not_missing(
     row = score(path, tmp_path / "out")
     assert (row.verdict, row.coverage, row.missing, row.pairs) == ("complete", 1.0, (), 2)
     assert row.per_query["q1"] == 0.0
-    assert moody.queries == ["cat"]  # nobody is asked to score nothing
-    with Store.read(tmp_path / "out") as store:  # and what nobody scored has warmed nothing up
+    assert moody.queries == ["cat"]  # the engine gets no empty request
+    with Store.read(tmp_path / "out") as store:  # a query without candidates warms nothing up
         assert {sample.query_id: sample.warmup for sample in store.samples("pets")} == {"q1": True, "q2": True}
 
 
@@ -95,11 +95,11 @@ def test_the_query_itself_is_removed_before_the_cut_at_k(
     path = config(engines={"moody": {"kind": "moody"}}, benchmarks=[benchmark], candidates={"k": 2})
     assert score(path, tmp_path / "out").pairs == 4
     with Store.read(tmp_path / "out") as store:
-        assert [one.doc_id for one in store.scores("twins")["cat"]] == ["dog", "bird"]
-        assert [one.doc_id for one in store.scores("twins")["dog"]] == ["cat", "bird"]
+        assert [score.doc_id for score in store.scores("twins")["cat"]] == ["dog", "bird"]
+        assert [score.doc_id for score in store.scores("twins")["dog"]] == ["cat", "bird"]
 
 
-def test_an_engine_is_shown_the_texts_that_it_asks_for_and_each_once(small: Path, moody: Any, tmp_path: Path) -> None:
+def test_an_engine_is_prepared_with_exactly_the_texts_that_it_needs(small: Path, moody: Any, tmp_path: Path) -> None:
     (task,) = tasks_of(small)
     corpus = list(task.benchmark.documents.values())
     score(small, tmp_path / "nothing")
@@ -111,7 +111,7 @@ def test_an_engine_is_shown_the_texts_that_it_asks_for_and_each_once(small: Path
     moody.answers = {"animal worm": ScoringFailed("not today")}
     score(small, tmp_path / "candidates")
     assert sorted(moody.prepared) == sorted(corpus)
-    moody.prepared = []  # resumed, only the candidates of what is left
+    moody.prepared = []  # a resumed run shows only the candidates of the remaining queries
     score(small, tmp_path / "candidates")
     assert sorted(moody.prepared) == sorted(f"a {word} is an animal" for word in ("worm", "cat", "dog"))
 
@@ -143,7 +143,7 @@ def test_a_query_without_scores_counts_zero_and_makes_the_run_incomplete(
         assert "q-bird" not in store.scores("animals")
 
 
-def test_a_failed_query_is_tried_again_and_a_committed_one_never(small: Path, moody: Any, tmp_path: Path) -> None:
+def test_a_failed_query_is_retried_and_a_committed_one_never(small: Path, moody: Any, tmp_path: Path) -> None:
     moody.answers = {"animal bird": ScoringFailed("not today"), "animal cat": ScoringFailed("not today")}
     assert score(small, tmp_path / "out").verdict == "incomplete"
     moody.answers, moody.queries = {}, []
@@ -155,18 +155,18 @@ def test_a_failed_query_is_tried_again_and_a_committed_one_never(small: Path, mo
     assert moody.queries == []
 
 
-def test_an_engine_that_scores_everything_equal_is_invalid_and_its_numbers_are_withheld(
+def test_an_engine_with_constant_scores_is_invalid_and_its_numbers_are_withheld(
     small: Path, moody: Any, tmp_path: Path
 ) -> None:
     moody.answers = {f"animal {word}": [float(len(word))] * 3 for word in ("cat", "dog", "bird", "fish", "worm")}
     row = score(small, tmp_path / "out")
     assert (row.verdict, row.measures, row.per_query) == ("invalid", {}, {})
     assert any("all equal" in note for note in row.notes)
-    del moody.answers["animal cat"]  # one list with an order is enough to be a score
+    del moody.answers["animal cat"]  # a single list with an order is enough
     assert score(small, tmp_path / "other").verdict == "complete"
 
 
-def test_lists_of_one_candidate_say_nothing_about_a_constant_engine(
+def test_lists_of_one_candidate_do_not_make_an_engine_constant(
     animals: Path, config: Callable[..., Path], tmp_path: Path
 ) -> None:
     path = config(
@@ -189,10 +189,10 @@ def test_an_interrupted_query_is_neither_scored_nor_failed(small: Path, moody: A
     assert moody.queries == ["animal bird", "animal fish", "animal worm"]
 
 
-# Whose scores they are
+# Which scores may be resumed
 
 
-def test_the_results_of_another_configuration_are_not_added_to(small: Path, moody: Any, tmp_path: Path) -> None:
+def test_results_of_another_configuration_are_not_extended(small: Path, moody: Any, tmp_path: Path) -> None:
     before = score(small, tmp_path / "out")
     entry = EngineEntry.read("moody", {"kind": "moody", "seed": 7})
     with pytest.raises(NotComparable, match=r"options\.seed was 'nothing' and is 7"):
@@ -203,7 +203,7 @@ def test_the_results_of_another_configuration_are_not_added_to(small: Path, mood
     assert rows.engine_rows(tmp_path / "out") == [before]
 
 
-def test_fresh_forgets_and_scores_again(small: Path, moody: Any, tmp_path: Path) -> None:
+def test_fresh_discards_the_results_and_scores_again(small: Path, moody: Any, tmp_path: Path) -> None:
     score(small, tmp_path / "out")
     small.write_text(small.read_text().replace("k: 3", "k: 2"))
     assert score(small, tmp_path / "out", fresh=True).pairs == 10
@@ -218,7 +218,7 @@ def test_fresh_with_an_engine_that_cannot_be_loaded_keeps_the_results(small: Pat
     assert rows.engine_rows(tmp_path / "out") == [before]
 
 
-def test_fresh_does_not_delete_what_another_process_is_writing(small: Path, moody: Any, tmp_path: Path) -> None:
+def test_fresh_does_not_delete_a_store_that_another_process_is_writing(small: Path, moody: Any, tmp_path: Path) -> None:
     before = score(small, tmp_path / "out")
     (task,) = tasks_of(small)
     with Store.read(tmp_path / "out") as store:
@@ -237,7 +237,7 @@ def test_fresh_does_not_delete_what_another_process_is_writing(small: Path, mood
 
 
 class Lazy:
-    """An answer that is made when it is asked for."""
+    """An answer that is computed when it is read."""
 
     def __init__(self, make: Callable[[], list[float]]) -> None:
         self._make = make

@@ -1,4 +1,4 @@
-"""The search for the largest rate finds the capacity of a server, and claims no more than it saw."""
+"""The search for the largest rate finds the capacity of a server and claims only measured rates."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -38,30 +38,30 @@ def still() -> float:
 def test_the_capacity_lies_between_what_passed_and_what_failed(capacity: float, rate: float, width: float) -> None:
     seen: list[SearchStep] = []
     terms = TERMS._replace(rate=rate, plan=Search(width=width, probes=60))
-    found = search(capacity_of(capacity, seen), terms, still)
-    assert found.outcome == "pass" and found.rate is not None and found.above is not None
-    assert found.rate <= capacity < found.above <= found.rate * (1 + width) * (1 + 1e-9)
-    assert found.rate in [step.rate for step in seen]  # it was measured
+    result = search(capacity_of(capacity, seen), terms, still)
+    assert result.outcome == "pass" and result.rate is not None and result.above is not None
+    assert result.rate <= capacity < result.above <= result.rate * (1 + width) * (1 + 1e-9)
+    assert result.rate in [step.rate for step in seen]  # it was measured
     octaves, halvings = abs(math.log2(capacity / rate)), math.log2(math.log(2) / math.log(1 + width))
     assert len(seen) <= octaves + max(halvings, 0) + 4
 
 
 @given(capacity=st.floats(1e-3, 1e6), most=st.integers(1, 8))
-def test_a_search_that_is_stopped_claims_the_best_that_it_saw(capacity: float, most: int) -> None:
+def test_a_stopped_search_claims_the_best_measured_rate(capacity: float, most: int) -> None:
     seen: list[SearchStep] = []
-    found = search(capacity_of(capacity, seen), TERMS._replace(plan=Search(probes=most)), still)
+    result = search(capacity_of(capacity, seen), TERMS._replace(plan=Search(probes=most)), still)
     assert len(seen) <= most
-    assert found.rate == max((step.rate for step in seen if step.rate <= capacity), default=None)
-    if found.rate is None:
-        assert found.outcome == "fail"
-    elif found.outcome != "pass":
-        assert (found.outcome, found.reason) == (
+    assert result.rate == max((step.rate for step in seen if step.rate <= capacity), default=None)
+    if result.rate is None:
+        assert result.outcome == "fail"
+    elif result.outcome != "pass":
+        assert (result.outcome, result.reason) == (
             "inconclusive",
             f"{len(seen)} measurements did not come closer; see latency.search",
         )
 
 
-def test_rates_double_until_one_fails_and_then_enclose_the_answer() -> None:
+def test_rates_double_until_one_fails_and_then_bracket_the_answer() -> None:
     seen: list[SearchStep] = []
     search(capacity_of(30.0, seen), TERMS, still)
     assert [round(step.rate, 2) for step in seen] == [8, 16, 32, 22.63, 26.91, 29.34, 30.64]  # 30.64 <= 1.05 * 29.34
@@ -70,15 +70,15 @@ def test_rates_double_until_one_fails_and_then_enclose_the_answer() -> None:
     assert [step.rate for step in seen[:3]] == [8, 4, 2]
 
 
-def test_no_further_rate_is_measured_when_the_time_is_over() -> None:
+def test_no_further_rate_is_measured_after_the_time_limit() -> None:
     clock = iter([0.0, 10.0, 20.0, 31.0])
     seen: list[SearchStep] = []
-    found = search(capacity_of(1e9, seen), TERMS._replace(plan=Search(seconds=30)), lambda: next(clock))
+    result = search(capacity_of(1e9, seen), TERMS._replace(plan=Search(seconds=30)), lambda: next(clock))
     assert [step.rate for step in seen] == [8, 16]
-    assert (found.rate, found.above, found.outcome) == (16, None, "inconclusive")
+    assert (result.rate, result.above, result.outcome) == (16, None, "inconclusive")
 
 
-def test_a_rate_that_is_not_decided_gets_more_requests_and_counts_as_not_passed_at_the_bound() -> None:
+def test_an_undecided_rate_gets_more_requests_and_does_not_pass_at_the_limit() -> None:
     first = TERMS.first(8.0)
     seen: list[SearchStep] = []
 
@@ -88,19 +88,19 @@ def test_a_rate_that_is_not_decided_gets_more_requests_and_counts_as_not_passed_
             return Probe(*step, Outcome.PASS)
         return Probe(*step, Outcome.INCONCLUSIVE, wanted=3 * first if step.queries == first else 0, reason="not steady")
 
-    found = search(probe, TERMS._replace(plan=Search(width=1.0)), still)
+    result = search(probe, TERMS._replace(plan=Search(width=1.0)), still)
     assert [(step.rate, step.queries) for step in seen] == [
         (8, first),
         (16, first),
-        (16, 3 * first),  # as many as would decide
+        (16, 3 * first),  # the number that would decide
         (16, 6 * first),  # twice as many
         (16, 8 * first),  # latency.search.longest
     ]
-    assert (found.rate, found.above, found.outcome) == (8, 16, "inconclusive")
-    assert found.reason == f"{8 * first:,} requests at 16/s do not decide: not steady"
+    assert (result.rate, result.above, result.outcome) == (8, 16, "inconclusive")
+    assert result.reason == f"{8 * first:,} requests at 16/s do not decide: not steady"
 
 
-def test_a_rate_that_passes_with_more_requests_has_passed() -> None:
+def test_a_rate_that_passes_with_more_requests_passes() -> None:
     first = TERMS.first(8.0)
 
     def probe(step: SearchStep) -> Probe:
@@ -108,11 +108,11 @@ def test_a_rate_that_passes_with_more_requests_has_passed() -> None:
             *step, Outcome.FAIL if step.rate > 8 else Outcome.INCONCLUSIVE if step.queries == first else Outcome.PASS
         )
 
-    found = search(probe, TERMS._replace(plan=Search(width=1.0)), still)
-    assert (found.rate, found.above, found.outcome) == (8, 16, "pass")
+    result = search(probe, TERMS._replace(plan=Search(width=1.0)), still)
+    assert (result.rate, result.above, result.outcome) == (8, 16, "pass")
 
 
-def test_an_invalid_measurement_stops_the_search_and_is_no_failure_of_the_server() -> None:
+def test_an_invalid_measurement_stops_the_search_without_failing_the_server() -> None:
     def probe(step: SearchStep) -> Probe:
         return (
             Probe(*step, Outcome.PASS)
@@ -120,19 +120,19 @@ def test_an_invalid_measurement_stops_the_search_and_is_no_failure_of_the_server
             else Probe(*step, Outcome.INVALID, reason="generator behind schedule")
         )
 
-    found = search(probe, TERMS, still)
-    assert (found.rate, found.above, found.outcome) == (8, None, "invalid")
-    assert found.reason == "the measurement at 16/s is invalid: generator behind schedule"
+    result = search(probe, TERMS, still)
+    assert (result.rate, result.above, result.outcome) == (8, None, "invalid")
+    assert result.reason == "the measurement at 16/s is invalid: generator behind schedule"
 
 
-def test_a_probe_has_enough_requests_to_pass_and_to_last() -> None:
+def test_a_probe_has_enough_requests_to_pass_and_to_last_long_enough() -> None:
     assert LEAST == 662
     assert [TERMS.first(rate) for rate in (1, 100)] == [794, 1200]  # 1.2 * 662; 1.2 * 100/s * 10 s
     assert TERMS._replace(queries=5000).first(1) == 5000
 
 
 @pytest.mark.parametrize(
-    ("probes", "said"),
+    ("probes", "text"),
     [
         ({8: "pass", 16: "fail", 11: "pass", 11.5: "fail"}, "met up to 11/s, and missed at 11.5/s"),
         ({8: "fail"}, "met at no rate (fail: no rate passed, down to 8/s)"),
@@ -143,21 +143,21 @@ def test_a_probe_has_enough_requests_to_pass_and_to_last() -> None:
         ({}, "met at no rate (inconclusive: 0 measurements did not come closer; see latency.search)"),
     ],
 )
-def test_the_sentence_says_what_was_seen(probes: Mapping[float, str], said: str) -> None:
+def test_the_sentence_states_the_measured_bounds(probes: Mapping[float, str], text: str) -> None:
     made = [Probe(rate, 800, Outcome(outcome)) for rate, outcome in probes.items()]
-    assert sentence(conclude(made, Search()), 50) == f"p99 within 50 ms was {said}"
+    assert sentence(conclude(made, Search()), 50) == f"p99 within 50 ms was {text}"
 
 
 def queue(rate: float, *, count: int = 2000, workers: int = 10**9, slots: int = 1) -> list[Timing]:
-    """A server that takes 10 ms for a request, `slots` at a time: 100/s for each. All but `workers` wait to be sent."""
-    free, slot, found = [0.0] * min(workers, count), [0.0] * slots, []
+    """A server that takes 10 ms per request in `slots` slots, that is 100/s per slot, with `workers` open requests."""
+    free, slot, timings = [0.0] * min(workers, count), [0.0] * slots, []
     for number, due_s in enumerate(schedule(count, rate, "poisson", 0)):
         sender, server = int(np.argmin(free)), int(np.argmin(slot))
         sent_s = max(due_s, free[sender])
         done_s = max(sent_s, slot[server]) + 0.01
         free[sender] = slot[server] = done_s
-        found.append(Timing(f"q{number}", due_s, sent_s, done_s, 10, None))
-    return found
+        timings.append(Timing(f"q{number}", due_s, sent_s, done_s, 10, None))
+    return timings
 
 
 def probed(timings: list[Timing], slo_ms: float = 100.0, **end: Any) -> Probe:
@@ -169,41 +169,42 @@ def probed(timings: list[Timing], slo_ms: float = 100.0, **end: Any) -> Probe:
 END = {**QUIET, "own_s": 2.0, "busy_s": 110.0}
 
 
-def test_a_server_far_below_its_capacity_passes_and_one_above_fails() -> None:
+def test_a_server_far_below_its_capacity_passes_and_one_above_it_fails() -> None:
     assert probed(queue(40)).outcome == "pass"
-    assert probed(queue(150)).outcome == "fail"  # its queue grows without end: one effective sample, and all are slow
+    assert probed(queue(150)).outcome == "fail"  # the queue keeps growing: one effective sample, all requests slow
 
 
-def test_requests_that_fail_are_slow() -> None:
+def test_failed_requests_count_as_slow() -> None:
     timings = queue(40)
-    broken = [replace(each, error="503") if number % 20 == 0 else each for number, each in enumerate(timings)]
+    broken = [replace(timing, error="503") if number % 20 == 0 else timing for number, timing in enumerate(timings)]
     assert probed(broken).outcome == "fail"
 
 
-def test_a_generator_behind_schedule_is_not_taken_for_a_slow_server() -> None:
+def test_a_load_generator_behind_schedule_is_not_mistaken_for_a_slow_server() -> None:
     late = [
-        replace(each, sent_s=each.sent_s + 5, done_s=each.done_s + 5) if number % 5 == 0 else each
-        for number, each in enumerate(queue(20))
+        replace(timing, sent_s=timing.sent_s + 5, done_s=timing.done_s + 5) if number % 5 == 0 else timing
+        for number, timing in enumerate(queue(20))
     ]
-    found = probed(late)
-    assert found.outcome == "invalid" and found.reason.startswith("load generator behind schedule")
-    few = probed(queue(150, workers=4))  # answers take 40 ms from the sending on: nobody knows what more would take
+    probe = probed(late)
+    assert probe.outcome == "invalid" and probe.reason.startswith("load generator behind schedule")
+    # Answers take 40 ms from the send; the time with more workers is unknown.
+    few = probed(queue(150, workers=4))
     assert few.outcome == "invalid" and few.reason.startswith("load generator behind schedule")
 
 
-def test_a_server_that_is_too_slow_from_the_sending_on_failed_also_where_the_generator_was_late() -> None:
-    assert probed(queue(150, workers=16)).outcome == "fail"  # 16 under way at 100/s take 160 ms each
+def test_a_server_that_is_slow_from_the_send_fails_even_if_the_generator_was_late() -> None:
+    assert probed(queue(150, workers=16)).outcome == "fail"  # 16 open requests at 100/s take 160 ms
 
 
-def test_a_probe_of_a_busy_client_or_with_a_dead_process_is_invalid() -> None:
+def test_a_probe_with_a_busy_client_or_a_dead_process_is_invalid() -> None:
     busy = probed(queue(150), after={**END, "own_s": 9.5})
     assert busy.outcome == "invalid" and busy.reason.startswith("load generator busy")
     assert probed(queue(40), died=["load process 2 of 2 was killed by signal 9"]).reason.startswith("load process 2")
 
 
-def test_an_undecided_probe_says_how_many_requests_would_decide() -> None:
-    found = probed(queue(40, count=1000), slo_ms=20.0)
-    over = sum(each.response_s > 0.02 for each in queue(40, count=1000))
-    assert over > 0 and found.outcome in ("fail", "inconclusive")
+def test_an_undecided_probe_states_the_requests_needed() -> None:
+    probe = probed(queue(40, count=1000), slo_ms=20.0)
+    over = sum(timing.response_s > 0.02 for timing in queue(40, count=1000))
+    assert over > 0 and probe.outcome in ("fail", "inconclusive")
     short = probed(queue(20, count=640))
     assert short.outcome == "inconclusive" and short.wanted >= 662

@@ -1,4 +1,4 @@
-"""A run from config to report: what it writes, what it prints, and how it ends."""
+"""A run from config to report: its files, its output and its exit codes."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,7 @@ def measures(folder: Path) -> dict[str, Any]:
     return document
 
 
-def test_run_prints_its_measures_as_one_json_document_that_measures_json_holds_too(
+def test_run_prints_one_json_document_with_the_content_of_measures_json(
     small: Path, moody: Any, tmp_path: Path, crispbench: Crispbench
 ) -> None:
     answer = crispbench("run", small, "--out", tmp_path / "out", "--json")
@@ -40,15 +40,15 @@ def test_run_prints_its_measures_as_one_json_document_that_measures_json_holds_t
     assert {"index.html", "report.md", "table.tex"} <= {path.name for path in (tmp_path / "out/report").iterdir()}
 
 
-def test_equal_scores_make_equal_bytes(small: Path, moody: Any, tmp_path: Path, crispbench: Crispbench) -> None:
+def test_equal_scores_give_equal_bytes(small: Path, moody: Any, tmp_path: Path, crispbench: Crispbench) -> None:
     small.write_text(small.read_text().replace("kind: moody", "kind: moody\n    noise: 0.5"))
-    for folder in ("one", "other"):
+    for folder in ("first", "second"):
         assert crispbench("run", small, "--out", tmp_path / folder, "--engine", "moody").code == 0
-    written = [(tmp_path / folder / "moody/measures.json").read_bytes() for folder in ("one", "other")]
+    written = [(tmp_path / folder / "moody/measures.json").read_bytes() for folder in ("first", "second")]
     assert written[0] == written[1]
 
 
-def test_limit_takes_the_same_queries_every_time_and_is_part_of_the_configuration(
+def test_limit_selects_the_same_queries_every_time_and_is_part_of_the_configuration(
     small: Path, moody: Any, tmp_path: Path, crispbench: Crispbench
 ) -> None:
     command = ("run", small, "--out", tmp_path / "out", "--engine", "moody", "--json", "--limit")
@@ -63,7 +63,7 @@ def test_limit_takes_the_same_queries_every_time_and_is_part_of_the_configuratio
     assert moody.queries == first * 2
 
 
-def test_only_the_selected_engines_and_benchmarks_run_and_earlier_ones_stay_in_the_report(
+def test_only_the_selected_engines_and_benchmarks_run_and_earlier_results_stay(
     animals: Path, config: Callable[..., Path], moody: Any, tmp_path: Path, crispbench: Crispbench
 ) -> None:
     path = config(
@@ -81,26 +81,26 @@ def test_only_the_selected_engines_and_benchmarks_run_and_earlier_ones_stay_in_t
     report = (tmp_path / "out/report/report.md").read_text(encoding="utf-8")
     assert "moody" in report and "bm25" in report and "## first" not in report
     moody.queries = []
-    answer = crispbench(*command, "--engine", "moody", "--engine", "bm25")  # the config's order, whatever is typed
+    answer = crispbench(*command, "--engine", "moody", "--engine", "bm25")  # the order of the config wins
     assert list(json.loads(answer.out)["engines"]) == ["bm25", "moody"]
     assert measures(tmp_path / "out/moody")["benchmarks"].keys() == {"second", "first"}
-    assert len(moody.queries) == 5  # those of the first benchmark
+    assert len(moody.queries) == 5  # the queries of the first benchmark
 
 
 @pytest.mark.parametrize(
-    ("option", "known"), [(("--engine", "typo"), "fake, moody"), (("--benchmark", "typo"), "animals")]
+    ("option", "names"), [(("--engine", "typo"), "fake, moody"), (("--benchmark", "typo"), "animals")]
 )
-def test_an_engine_or_benchmark_that_the_config_lacks_is_a_usage_error_that_lists_the_config(
-    small: Path, moody: Any, tmp_path: Path, crispbench: Crispbench, option: tuple[str, str], known: str
+def test_an_unknown_engine_or_benchmark_is_a_usage_error_with_the_valid_names(
+    small: Path, moody: Any, tmp_path: Path, crispbench: Crispbench, option: tuple[str, str], names: str
 ) -> None:
     answer = crispbench("run", small, "--out", tmp_path / "out", *option)
     assert (answer.code, answer.out) == (2, "")
     assert answer.err.count("\n") == 1
-    assert f"'typo' is not in the config; it has {known}" in answer.err
+    assert f"'typo' is not in the config; it has {names}" in answer.err
     assert not (tmp_path / "out").exists() and moody.queries == []
 
 
-def test_one_name_for_two_benchmarks_is_a_usage_error(
+def test_two_benchmarks_with_the_same_name_are_a_usage_error(
     animals: Path, config: Callable[..., Path], tmp_path: Path, crispbench: Crispbench
 ) -> None:
     twice = [{"source": "beir", "path": str(animals)}] * 2
@@ -110,7 +110,7 @@ def test_one_name_for_two_benchmarks_is_a_usage_error(
     assert "'animals' is listed twice" in answer.err
 
 
-def test_an_engine_that_cannot_be_loaded_is_named_and_the_others_go_on(
+def test_an_engine_that_cannot_be_loaded_is_named_and_the_others_are_scored(
     small: Path, moody: Any, tmp_path: Path, crispbench: Crispbench
 ) -> None:
     moody.missing_package = True
@@ -121,11 +121,11 @@ def test_an_engine_that_cannot_be_loaded_is_named_and_the_others_go_on(
     assert json.loads(answer.out)["engines"]["fake"]["benchmarks"]["animals"]["verdict"] == "complete"
     report = (tmp_path / "out/report/report.md").read_text(encoding="utf-8")
     assert "moodypackage" in report
-    moody.missing_package = False  # installed meanwhile: the same command completes the run
+    moody.missing_package = False  # once it is installed, the same command completes the run
     assert crispbench("run", small, "--out", tmp_path / "out", "--json").code == 0
 
 
-def test_a_run_in_which_no_engine_can_be_loaded_says_so(
+def test_a_run_without_a_loadable_engine_exits_5_and_can_be_reported(
     small: Path, moody: Any, tmp_path: Path, crispbench: Crispbench
 ) -> None:
     moody.missing_package = True
@@ -134,10 +134,10 @@ def test_a_run_in_which_no_engine_can_be_loaded_says_so(
     assert "no engine could score" in answer.err.splitlines()[-1]
     index = json.loads((tmp_path / "out/run.json").read_text())
     assert "moodypackage" in index["unavailable"]["moody"]
-    assert crispbench("report", tmp_path / "out").err == ""  # there is nothing to show, and that is no error
+    assert crispbench("report", tmp_path / "out").err == ""  # an empty run is not an error
 
 
-def test_an_incomplete_run_exits_5_with_its_coverage_and_an_invalid_one_without_numbers(
+def test_incomplete_and_invalid_runs_exit_5_and_only_the_incomplete_one_has_numbers(
     animals: Path, config: Callable[..., Path], tmp_path: Path, crispbench: Crispbench
 ) -> None:
     engines = {
@@ -156,7 +156,7 @@ def test_an_incomplete_run_exits_5_with_its_coverage_and_an_invalid_one_without_
         assert bool(entry["measures"]) == (engine != "constant")
 
 
-def test_a_run_interrupted_in_its_first_benchmark_can_be_reported_and_joined_by_another_engine(
+def test_a_run_interrupted_in_its_first_benchmark_can_be_reported_extended_and_resumed(
     animals: Path, config: Callable[..., Path], moody: Any, tmp_path: Path, crispbench: Crispbench
 ) -> None:
     path = config(
@@ -181,7 +181,7 @@ def test_a_run_interrupted_in_its_first_benchmark_can_be_reported_and_joined_by_
     assert crispbench(*command, "moody").code == 0
 
 
-def test_candidates_of_one_first_stage_are_compared_and_of_two_are_not(
+def test_only_engines_over_the_same_candidates_are_compared(
     small: Path, moody: Any, tmp_path: Path, crispbench: Crispbench
 ) -> None:
     def report_after(engine: str) -> str:

@@ -1,4 +1,4 @@
-"""A run over Ray ends as the run of one process does, whoever is killed on the way. Against a real local cluster."""
+"""A run over Ray gives the same result as one process, even after kills. Tested against a real local cluster."""
 
 import json
 import os
@@ -33,7 +33,7 @@ Config = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A head node with room for four workers; its address. Ended by the id of its process."""
+    """The address of a head node with room for four workers; it is ended by its process id."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -59,14 +59,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"127.0.0.1:{port}"
     finally:
         patch.undo()
-        for process_id in [head.pid, *descendants(head.pid)]:  # a polite end takes half a minute
+        for process_id in [head.pid, *descendants(head.pid)]:  # an orderly stop takes half a minute
             os.kill(process_id, signal.SIGKILL)
         head.wait()
 
 
 def answers(port: int) -> bool:
-    with socket.socket() as asked:
-        return asked.connect_ex(("127.0.0.1", port)) == 0
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
@@ -103,15 +103,15 @@ def committed(folder: Path, table: str = "samples") -> int:
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
         return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
-    except sqlite3.OperationalError:  # its first table is not there yet
+    except sqlite3.OperationalError:  # its first table does not exist yet
         return 0
     finally:
         connection.close()
 
 
 def descendants(process_id: int, name: str = "") -> list[int]:
-    """Processes of this name below a process, from /proc: the one whose scoring is killed is found by nobody else."""
-    parents, found = {process_id}, []
+    """Process ids below a process, from /proc, whose command begins with `name`."""
+    parents, process_ids = {process_id}, []
     rows = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -123,26 +123,26 @@ def descendants(process_id: int, name: str = "") -> list[int]:
     for child, _, path in rows:
         if child in parents - {process_id}:
             try:
-                found += [child] if (path / "cmdline").read_bytes().startswith(name.encode()) else []
+                process_ids += [child] if (path / "cmdline").read_bytes().startswith(name.encode()) else []
             except OSError:
                 continue
-    return found
+    return process_ids
 
 
 def workers(cluster: str) -> list[int]:
-    """Process ids of the workers of this cluster: its raylet is the one that was told its port."""
-    found = []
+    """Process ids of the workers of this cluster, whose raylet has the cluster's port on its command line."""
+    process_ids = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
             line = (path / "cmdline").read_bytes()
         except OSError:
             continue
         if b"raylet/raylet" in line and b":" + cluster.rpartition(":")[2].encode() in line:
-            found += descendants(int(path.name), "ray::Worker")
-    return found
+            process_ids += descendants(int(path.name), "ray::Worker")
+    return process_ids
 
 
-def test_two_workers_give_the_bytes_and_the_manifest_of_one_process(
+def test_two_workers_give_the_measures_and_the_manifest_of_one_process(
     cluster: str, command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     alone, shared = tmp_path / "alone", tmp_path / "shared"
@@ -155,7 +155,7 @@ def test_two_workers_give_the_bytes_and_the_manifest_of_one_process(
     assert sum(worker["queries"] for worker in record["workers"]) == QUERIES
 
 
-def test_both_workers_take_part_and_the_report_says_how_fast_each_was(
+def test_both_workers_take_part_and_the_report_names_their_number(
     cluster: str, command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     answer = ran(command(tmp_path / "run", "--ray", cluster, delay_s=0.02))
@@ -165,7 +165,7 @@ def test_both_workers_take_part_and_the_report_says_how_fast_each_was(
     assert "2 workers" in (tmp_path / "run/report/report.md").read_text()
 
 
-def test_a_worker_that_is_killed_costs_no_query_and_no_digit(
+def test_a_killed_worker_loses_no_query_and_changes_no_digit(
     cluster: str, command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     alone, shared = tmp_path / "alone", tmp_path / "shared"
@@ -175,16 +175,16 @@ def test_a_worker_that_is_killed_costs_no_query_and_no_digit(
     ) as run:
         wait_for(lambda: committed(shared) > 0, run)
         os.kill(workers(cluster)[0], signal.SIGKILL)
-        _, said = run.communicate(timeout=PATIENCE_S)
-    assert run.returncode == 0, said
-    assert "its queries are scored again" in said
+        _, errors = run.communicate(timeout=PATIENCE_S)
+    assert run.returncode == 0, errors
+    assert "its queries are scored again" in errors
     assert measures(shared) == measures(alone)
 
 
-def test_a_node_that_is_lost_costs_no_query_and_no_digit(
+def test_a_lost_node_loses_no_query_and_changes_no_digit(
     cluster: str, command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    """A worker takes three of the head's four places, so that the second one starts on the node that is lost."""
+    """A worker takes three of the head's four CPUs, so the second worker starts on the node that is lost."""
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     assert ran(command(alone, delay_s=0.2)).returncode == 0
     words = command(shared, "--ray", cluster, delay_s=0.2)
@@ -202,16 +202,16 @@ def test_a_node_that_is_lost_costs_no_query_and_no_digit(
             wait_for(lambda: bool(descendants(node.pid, "ray::Worker.score")), run)
             for process_id in [*descendants(node.pid), node.pid]:
                 os.kill(process_id, signal.SIGKILL)
-            _, said = run.communicate(timeout=PATIENCE_S)
+            _, errors = run.communicate(timeout=PATIENCE_S)
     finally:
         node.kill()
         node.wait()
-    assert run.returncode == 0, said
-    assert "its queries are scored again" in said
+    assert run.returncode == 0, errors
+    assert "its queries are scored again" in errors
     assert measures(shared) == measures(alone)
 
 
-def test_a_driver_that_is_killed_resumes_with_the_same_command(
+def test_a_killed_driver_resumes_with_the_same_command(
     cluster: str, command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     alone, shared = tmp_path / "alone", tmp_path / "shared"
@@ -229,7 +229,7 @@ def test_a_driver_that_is_killed_resumes_with_the_same_command(
     assert sum(worker.get("queries", 0) for worker in scored) == QUERIES - kept
 
 
-def test_a_query_that_kills_every_worker_is_a_failure_and_the_others_have_scores(
+def test_a_query_that_kills_every_worker_fails_and_the_others_are_scored(
     cluster: str, command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     answer = ran(command(tmp_path / "run", "--ray", cluster, die_on="word13 "))
@@ -239,7 +239,7 @@ def test_a_query_that_kills_every_worker_is_a_failure_and_the_others_have_scores
     assert "3 workers died" in (tmp_path / "run/report/report.md").read_text()
 
 
-def test_an_engine_that_cannot_score_a_query_fails_it_as_in_one_process(
+def test_a_query_that_cannot_be_scored_fails_as_in_one_process(
     cluster: str, command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     alone, shared = tmp_path / "alone", tmp_path / "shared"
@@ -248,13 +248,13 @@ def test_an_engine_that_cannot_score_a_query_fails_it_as_in_one_process(
     assert measures(shared) == measures(alone)
 
 
-def test_a_cluster_that_is_not_there_is_one_line(command: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_a_missing_cluster_is_reported_in_one_line(command: Callable[..., list[str]], tmp_path: Path) -> None:
     answer = ran(command(tmp_path / "run", "--ray", "nowhere"))
     assert answer.returncode == 5
     assert answer.stderr.count("\n") == 1 and "'nowhere' cannot be reached" in answer.stderr
 
 
-def test_shards_hold_every_candidate_once_and_no_text_twice(command: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_shards_hold_every_candidate_and_no_text_twice(command: Callable[..., list[str]], tmp_path: Path) -> None:
     path = Path(command(tmp_path / "run")[4])
     (task,) = prepare(read_config(path), Selection())
     seen: dict[str, list[str]] = {}
@@ -275,15 +275,15 @@ def test_a_shard_that_lost_its_worker_is_split_into_its_queries() -> None:
     assert (second.queries, second.documents, second.deaths) == ([shards.Query("b", "two", range(1))], ["z"], 1)
 
 
-def test_a_different_worker_is_named_with_the_first_field_that_differs() -> None:
+def test_a_different_worker_is_reported_with_the_first_differing_field() -> None:
     machine = Machine("Linux", "A", "2", "24", "none", "none")
-    one = Identity(Description(precision="bf16"), {"torch": "2.13"}, machine)
-    assert shards.differing(one, one) == ""
-    other = one._replace(machine=replace(machine, cpu="B"))
-    assert shards.differing(one, other) == "machine.cpu = 'B', the first has 'A'"
+    first = Identity(Description(precision="bf16"), {"torch": "2.13"}, machine)
+    assert shards.differing(first, first) == ""
+    second = first._replace(machine=replace(machine, cpu="B"))
+    assert shards.differing(first, second) == "machine.cpu = 'B', the first has 'A'"
 
 
-def test_ray_that_is_not_installed_says_which_extra_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(EngineUnavailable, match=r"pip install 'crispbench\[ray\]'"), shards.connected("local"):
         raise AssertionError("not reached")

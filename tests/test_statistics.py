@@ -1,4 +1,4 @@
-"""Intervals are those of scipy's bootstrap, near the closed form, and the same for the same values in any order."""
+"""Intervals equal scipy's bootstrap, are near the closed form and do not depend on the order of the values."""
 
 import math
 from itertools import combinations, product
@@ -27,7 +27,7 @@ VALUES = {f"q{number}": value for number, value in enumerate([0.0, 0.63, 1.0, 0.
 per_query = st.dictionaries(st.text(max_size=3), st.floats(0, 1), min_size=2, max_size=12)
 
 
-def test_the_interval_is_scipys_percentile_bootstrap_of_the_mean() -> None:
+def test_the_interval_equals_the_percentile_bootstrap_of_scipy() -> None:
     direct = stats.bootstrap(
         (np.array(list(VALUES.values())),),
         np.mean,
@@ -39,8 +39,8 @@ def test_the_interval_is_scipys_percentile_bootstrap_of_the_mean() -> None:
     assert mean(VALUES) == Measurement(pytest.approx(0.44), float(direct.low), float(direct.high))
 
 
-def test_the_interval_of_many_queries_is_near_the_normal_one() -> None:
-    # 400 queries, half 0 and half 1: mean 0.5, standard error sqrt(0.25 / 400) = 0.025, so 0.5 ± 1.96 * 0.025
+def test_the_interval_of_many_queries_is_near_the_normal_approximation() -> None:
+    # 400 queries, half 0 and half 1: mean 0.5, standard error sqrt(0.25 / 400) = 0.025, interval 0.5 ± 1.96 * 0.025.
     measured = mean({str(number): float(number % 2) for number in range(400)})
     assert measured.value == 0.5
     assert measured.lo == pytest.approx(0.451, abs=0.002)
@@ -48,55 +48,55 @@ def test_the_interval_of_many_queries_is_near_the_normal_one() -> None:
 
 
 def test_the_order_of_the_queries_does_not_matter() -> None:
-    turned = dict(reversed(VALUES.items()))
-    assert mean(turned) == mean(VALUES)
-    others = dict.fromkeys(VALUES, 0.5)
-    assert paired_difference(turned, others) == paired_difference(VALUES, others)
+    reordered = dict(reversed(VALUES.items()))
+    assert mean(reordered) == mean(VALUES)
+    baseline = dict.fromkeys(VALUES, 0.5)
+    assert paired_difference(reordered, baseline) == paired_difference(VALUES, baseline)
 
 
-def test_many_queries_are_resampled_in_batches_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, flips = mean(VALUES), sign_flip(one(np.linspace(-0.1, 0.2, 40)), {"b": 1.0})
+def test_resampling_in_batches_gives_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, flips = mean(VALUES), sign_flip(single(np.linspace(-0.1, 0.2, 40)), {"b": 1.0})
     monkeypatch.setattr("harness.figures.statistics.CACHED_VALUES", 100)
     assert mean(VALUES) == whole
-    assert sign_flip(one(np.linspace(-0.1, 0.2, 40)), {"b": 1.0}) == flips
+    assert sign_flip(single(np.linspace(-0.1, 0.2, 40)), {"b": 1.0}) == flips
 
 
-def test_measures_of_the_same_queries_have_the_intervals_that_each_has_alone() -> None:
-    flat, other = dict.fromkeys(VALUES, 0.5), {query_id: 1 - value**2 for query_id, value in VALUES.items()}
-    together = {"first": VALUES, "flat": flat, "other": other}
+def test_measures_have_the_same_intervals_together_and_alone() -> None:
+    flat, squared = dict.fromkeys(VALUES, 0.5), {query_id: 1 - value**2 for query_id, value in VALUES.items()}
+    together = {"first": VALUES, "flat": flat, "other": squared}
     assert means(together) == {name: mean(values) for name, values in together.items()}
     assert means({"flat": flat, "zero": dict.fromkeys(VALUES, 0.0)})["zero"] == Measurement(0.0, 0.0, 0.0)
-    assert means({"one": {"q": 0.7}, "two": {"q": 0.1}})["two"] == Measurement(0.1, None, None)
+    assert means({"first": {"q": 0.7}, "second": {"q": 0.1}})["second"] == Measurement(0.1, None, None)
 
 
 def test_one_query_has_no_interval() -> None:
     assert mean({"q": 0.7}) == Measurement(0.7, None, None)
 
 
-def test_equal_values_have_an_interval_of_no_width() -> None:
+def test_equal_values_have_an_interval_of_zero_width() -> None:
     assert mean({"q": 0.25, "r": 0.25}) == Measurement(0.25, 0.25, 0.25)
 
 
-def test_a_difference_is_of_the_same_queries_and_counts_them() -> None:
+def test_a_difference_pairs_the_queries_and_counts_them() -> None:
     a, b = {"q": 0.75, "r": 0.5}, {"r": 0.25, "q": 0.5}
     assert paired_difference(a, b) == Difference(0.25, 0.25, 0.25, 2)
 
 
-def test_pairing_removes_what_both_engines_share() -> None:
-    # queries differ a lot, the engines by 0.01 to 0.02 everywhere: unpaired this would be lost in the noise
+def test_pairing_removes_the_variation_that_engines_share() -> None:
+    # Queries differ a lot and the engines by 0.01 to 0.02 on every query; without pairing the noise would hide it.
     a = {query_id: value + 0.01 + 0.001 * number for number, (query_id, value) in enumerate(VALUES.items())}
     difference = paired_difference(a, VALUES)
     assert 0.01 < difference.lo < difference.value < difference.hi < 0.02
 
 
-def test_a_difference_over_other_queries_is_refused() -> None:
+def test_a_difference_over_different_queries_is_refused() -> None:
     with pytest.raises(ValueError, match="2 and 1 queries, 1 not in both"):
         paired_difference({"q": 0.5, "r": 0.5}, {"q": 0.5})
 
 
 @settings(max_examples=25, deadline=None)
 @given(values=per_query)
-def test_an_interval_holds_the_mean_and_stays_within_the_values(values: dict[str, float]) -> None:
+def test_an_interval_contains_the_mean_and_stays_within_the_values(values: dict[str, float]) -> None:
     measured = mean(values)
     assert measured.lo is not None and measured.hi is not None
     assert measured.value == pytest.approx(math.fsum(values.values()) / len(values))
@@ -107,104 +107,108 @@ def test_an_interval_holds_the_mean_and_stays_within_the_values(values: dict[str
 
 @settings(max_examples=25, deadline=None)
 @given(values=per_query, data=st.data())
-def test_a_difference_turns_its_sign_with_the_sides(values: dict[str, float], data: st.DataObject) -> None:
-    others = {query_id: data.draw(st.floats(0, 1)) for query_id in values}
-    one, other = paired_difference(values, others), paired_difference(others, values)
-    assert one.value == -other.value
-    assert (one.lo, one.hi) == (pytest.approx(-other.hi, abs=1e-9), pytest.approx(-other.lo, abs=1e-9))
+def test_swapped_sides_change_the_sign_of_a_difference(values: dict[str, float], data: st.DataObject) -> None:
+    baseline = {query_id: data.draw(st.floats(0, 1)) for query_id in values}
+    difference, swapped = paired_difference(values, baseline), paired_difference(baseline, values)
+    assert difference.value == -swapped.value
+    assert (difference.lo, difference.hi) == (
+        pytest.approx(-swapped.hi, abs=1e-9),
+        pytest.approx(-swapped.lo, abs=1e-9),
+    )
     assert paired_difference(values, values) == Difference(0.0, 0.0, 0.0, len(values))
 
 
-def one(values: "dict[str, float] | np.ndarray[tuple[int], np.dtype[np.float64]]") -> dict[str, dict[str, float]]:
+def single(values: "dict[str, float] | np.ndarray[tuple[int], np.dtype[np.float64]]") -> dict[str, dict[str, float]]:
     """Differences of a single benchmark."""
-    found = values if isinstance(values, dict) else {f"q{number:04}": float(v) for number, v in enumerate(values)}
-    return {"b": found}
+    by_query = values if isinstance(values, dict) else {f"q{number:04}": float(v) for number, v in enumerate(values)}
+    return {"b": by_query}
 
 
-def test_the_interval_covers_and_alarms_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    # 2,000 runs of 80 queries, half of them untouched, true difference -0.02, standard error 0.0354 / sqrt(80)
+def test_intervals_and_alarms_have_their_nominal_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 2,000 runs of 80 queries, half of them without noise; true difference -0.02, standard error 0.0354 / sqrt(80).
     monkeypatch.setattr("harness.figures.statistics.RESAMPLES", 999)
     trials, queries, truth, margin, sd = 2000, 80, -0.02, 0.005, 0.05 / math.sqrt(2)
     rng = np.random.default_rng(7)
     noise = rng.normal(0, 0.05, (trials, queries)) * (rng.random((trials, queries)) < 0.5)
-    found = [contrast(one(row), {"b": 1.0}, threshold=truth) for row in noise + truth]
-    lo, hi, p_below = (np.array([getattr(each, name) for each in found]) for name in ("lo", "hi", "p_below"))
+    contrasts = [contrast(single(row), {"b": 1.0}, threshold=truth) for row in noise + truth]
+    lo, hi, p_below = (np.array([getattr(trial, name) for trial in contrasts]) for name in ("lo", "hi", "p_below"))
     assert 0.93 <= np.mean((lo <= truth) & (truth <= hi)) <= 0.97
-    assert np.mean(hi < truth) <= 0.032  # the true difference is the threshold itself: 2.5% and the simulation's error
-    assert np.mean(hi - truth < -margin) <= 0.025  # no true difference: the interval moves with the values
-    assert np.mean((p_below < 0.025) == (hi < truth)) > 0.995  # the test and the interval say the same
-    # the share of regressions found is the power that the normal approximation computes, about 0.97
+    # The true difference equals the threshold: 2.5% plus the error of the simulation.
+    assert np.mean(hi < truth) <= 0.032
+    assert np.mean(hi - truth < -margin) <= 0.025  # shifted by the truth: the case without a difference
+    assert np.mean((p_below < 0.025) == (hi < truth)) > 0.995  # the test and the interval agree
+    # The share of detected regressions equals the power by the normal approximation, about 0.97.
     power = stats.norm.cdf((-margin - truth) / (sd / math.sqrt(queries)) - stats.norm.ppf(0.975))
     assert np.mean(hi < -margin) == pytest.approx(power, abs=0.02)
 
 
-def test_a_contrast_of_one_benchmark_is_the_reports_difference_widened_for_few_queries() -> None:
-    known = paired_difference(VALUES, dict.fromkeys(VALUES, 0.0))
-    found = contrast(one(VALUES), {"b": 1.0}, threshold=0.0)
-    assert found.lo is not None and found.hi is not None
-    assert found.value == known.value and found.lo < known.lo < known.hi < found.hi
+def test_a_contrast_of_one_benchmark_widens_the_reported_difference_for_few_queries() -> None:
+    difference = paired_difference(VALUES, dict.fromkeys(VALUES, 0.0))
+    result = contrast(single(VALUES), {"b": 1.0}, threshold=0.0)
+    assert result.lo is not None and result.hi is not None
+    assert result.value == difference.value and result.lo < difference.lo < difference.hi < result.hi
     many = {str(number): float(number % 2) for number in range(4000)}
-    narrow, wide = paired_difference(many, dict.fromkeys(many, 0.0)), contrast(one(many), {"b": 1.0}, threshold=0.0)
+    narrow, wide = paired_difference(many, dict.fromkeys(many, 0.0)), contrast(single(many), {"b": 1.0}, threshold=0.0)
     assert (wide.lo, wide.hi) == (pytest.approx(narrow.lo, abs=1e-4), pytest.approx(narrow.hi, abs=1e-4))
 
 
-def test_an_average_weighs_benchmarks_and_not_queries_and_resamples_each_on_its_own() -> None:
-    # half of the weight on 4 queries of mean 1, half on 400 of mean 0: pooled, the mean would be 0.01
+def test_an_average_weights_benchmarks_and_not_queries_and_resamples_them_separately() -> None:
+    # Half of the weight is on 4 queries of mean 1 and half on 400 of mean 0; the pooled mean would be 0.01.
     few, many = {"a": 0.9, "b": 1.1, "c": 1.0, "d": 1.0}, {f"q{number}": (-1.0) ** number for number in range(400)}
-    found = contrast({"few": few, "many": many}, {"few": 0.5, "many": 0.5}, threshold=0.0)
-    assert found.value == pytest.approx(0.5)
-    # variances of the means: (0.08165 / 2)^2 and (1.00125 / 20)^2
-    assert found.standard_error == pytest.approx(0.5 * math.hypot(0.040825, 0.050063), rel=1e-4)
+    result = contrast({"few": few, "many": many}, {"few": 0.5, "many": 0.5}, threshold=0.0)
+    assert result.value == pytest.approx(0.5)
+    # The variances of the means are (0.08165 / 2)^2 and (1.00125 / 20)^2.
+    assert result.standard_error == pytest.approx(0.5 * math.hypot(0.040825, 0.050063), rel=1e-4)
     flat = contrast({"few": few, "many": dict.fromkeys(many, 0.0)}, {"few": 0.5, "many": 0.5}, threshold=0.0)
     assert flat.standard_error == pytest.approx(0.5 * 0.040825, rel=1e-4)
 
 
-def test_a_benchmark_of_one_query_leaves_no_interval() -> None:
-    found = contrast({"one": {"q": 0.5}, "two": VALUES}, {"one": 0.5, "two": 0.5}, threshold=0.0)
-    assert found[1:] == (None, None, None, None)
+def test_a_benchmark_of_one_query_has_no_interval() -> None:
+    result = contrast({"lone": {"q": 0.5}, "full": VALUES}, {"lone": 0.5, "full": 0.5}, threshold=0.0)
+    assert result[1:] == (None, None, None, None)
 
 
 @settings(max_examples=25, deadline=None)
 @given(values=st.dictionaries(st.text(max_size=3), st.floats(-1, 1), min_size=2, max_size=12))
-def test_turned_differences_give_the_mirrored_contrast_bit_by_bit(values: dict[str, float]) -> None:
-    turned = {query_id: -value for query_id, value in reversed(values.items())}
-    forth, back = (contrast(one(each), {"b": 1.0}, threshold=0.1) for each in (values, turned))
+def test_negated_differences_give_the_mirrored_contrast_bit_for_bit(values: dict[str, float]) -> None:
+    negated = {query_id: -value for query_id, value in reversed(values.items())}
+    forth, back = (contrast(single(differences), {"b": 1.0}, threshold=0.1) for differences in (values, negated))
     assert forth.lo is not None and forth.hi is not None
     assert (back.value, back.lo, back.hi) == (-forth.value, -forth.hi, -forth.lo)
-    assert sign_flip(one(values), {"b": 1.0}) == sign_flip(one(turned), {"b": 1.0})
+    assert sign_flip(single(values), {"b": 1.0}) == sign_flip(single(negated), {"b": 1.0})
 
 
-def test_sign_flips_are_enumerated_where_that_is_possible() -> None:
+def test_sign_flips_of_few_queries_are_enumerated() -> None:
     values = {"a": 0.5, "b": -0.25, "c": 0.375, "d": 0.125, "e": 0.0}
     total = sum(values.values())
     flips = [sum(s * v for s, v in zip(signs, values.values(), strict=True)) for signs in product((1, -1), repeat=5)]
-    found = sign_flip(one(values), {"b": 1.0})
-    assert found == (sum(abs(flip) >= abs(total) for flip in flips) / len(flips), True)
+    result = sign_flip(single(values), {"b": 1.0})
+    assert result == (sum(abs(flip) >= abs(total) for flip in flips) / len(flips), True)
 
 
 def test_sign_flips_of_many_queries_are_sampled_and_near_the_t_test() -> None:
     values = np.random.default_rng(3).normal(0.02, 0.1, 200)
-    found = sign_flip(one(values), {"b": 1.0})
-    assert not found.exact
-    assert found.value == pytest.approx(stats.ttest_1samp(values, 0).pvalue, abs=0.005)
+    result = sign_flip(single(values), {"b": 1.0})
+    assert not result.exact
+    assert result.value == pytest.approx(stats.ttest_1samp(values, 0).pvalue, abs=0.005)
 
 
 @pytest.mark.parametrize("count", [13, 14, 15, 50, 301])
-def test_sampled_sign_flips_are_those_of_scipys_own_permutation_test(count: int) -> None:
+def test_sampled_sign_flips_equal_the_permutation_test_of_scipy(count: int) -> None:
     values = np.random.default_rng(count).normal(0.02, 0.1, count)
     direct = stats.permutation_test(
         (values / count,), np.sum, permutation_type="samples", n_resamples=9999, rng=np.random.default_rng(0)
     )
-    assert sign_flip(one(values), {"b": 1.0}) == (direct.pvalue, len(direct.null_distribution) == 2**count)
+    assert sign_flip(single(values), {"b": 1.0}) == (direct.pvalue, len(direct.null_distribution) == 2**count)
 
 
-def test_without_two_differences_no_p_value_is_below_one() -> None:
-    assert sign_flip(one({"a": 0.0, "b": 0.0}), {"b": 1.0}) == (1.0, True)
-    assert sign_flip(one({"a": 0.7, "b": 0.0}), {"b": 1.0}) == (1.0, True)
+def test_with_fewer_than_two_differences_the_p_value_is_one() -> None:
+    assert sign_flip(single({"a": 0.0, "b": 0.0}), {"b": 1.0}) == (1.0, True)
+    assert sign_flip(single({"a": 0.7, "b": 0.0}), {"b": 1.0}) == (1.0, True)
 
 
-def test_holm_multiplies_the_smallest_most_and_keeps_the_order() -> None:
-    # Holm 1979: 0.01 * 4, 0.02 * 3, 0.03 * 2, 0.9 * 1, none below the one before it
+def test_holm_multiplies_the_smallest_p_value_most_and_keeps_the_order() -> None:
+    # Holm 1979: 0.01 * 4, 0.02 * 3, 0.03 * 2, 0.9 * 1; no value is below the previous one.
     assert holm({"d": 0.9, "a": 0.01, "c": 0.03, "b": 0.02}) == pytest.approx(
         {"a": 0.04, "b": 0.06, "c": 0.06, "d": 0.9}
     )
@@ -216,12 +220,12 @@ def test_the_standardised_difference_is_the_mean_over_the_standard_deviation() -
     assert standardised({"a": 1.0, "b": 1.0}) is None and standardised({"a": 1.0}) is None
 
 
-def test_the_queries_that_decide_are_those_of_julious() -> None:
+def test_the_number_of_queries_needed_follows_julious() -> None:
     # (1.959964 + 0.841621)^2 = 7.848880; a standard error of 0.01 against 0.005: four times as much
     assert growth(0.01, 0.005) == pytest.approx(31.39552, abs=1e-4)
 
 
-def test_letters_join_what_cannot_be_told_apart() -> None:
+def test_engines_that_cannot_be_distinguished_share_a_letter() -> None:
     pairs = [frozenset(pair) for pair in ("ac", "ad", "bd")]
     assert letters("abcd", pairs) == {"a": "a", "b": "ab", "c": "bc", "d": "c"}
     assert letters("abc", []) == dict.fromkeys("abc", "a")
@@ -233,7 +237,7 @@ def test_letters_join_what_cannot_be_told_apart() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(pairs=st.sets(st.sampled_from([frozenset(pair) for pair in combinations("abcdef", 2)])))
-def test_two_share_a_letter_exactly_if_they_are_not_distinct(pairs: set[frozenset[str]]) -> None:
-    found = letters("abcdef", pairs)
+def test_two_engines_share_a_letter_exactly_if_they_are_not_distinct(pairs: set[frozenset[str]]) -> None:
+    result = letters("abcdef", pairs)
     for a, b in combinations("abcdef", 2):
-        assert bool(set(found[a]) & set(found[b])) == (frozenset((a, b)) not in pairs)
+        assert bool(set(result[a]) & set(result[b])) == (frozenset((a, b)) not in pairs)

@@ -1,4 +1,4 @@
-"""What a store is given it gives back, also to the next process, and it takes no other configuration's results."""
+"""A store returns exactly what was written, also to the next process, and refuses other configurations."""
 
 import sqlite3
 import threading
@@ -26,12 +26,12 @@ MANIFEST = Manifest(
     options={"seed": 1, "model": "überall"},
     description=Description(model="word overlap"),
     versions={"python": "3.11.9", "numpy": "2.0"},
-    machine=recordings.machine(cpu="one"),
+    machine=recordings.machine(cpu="A"),
     benchmarks=SETS,
 )
 SAMPLE = Sample("q", 0.25, 1, warmup=False, counts=Counts(tokens=3))
 
-# Everything that UTF-8 can hold: no halves of surrogate pairs.
+# All texts that UTF-8 can encode, that is without lone surrogates.
 texts = st.text(st.characters(codec="utf-8"), max_size=8)
 counted = st.dictionaries(st.sampled_from(COUNT_NAMES), st.integers(0))
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -52,11 +52,11 @@ def folder() -> Iterator[Path]:
     counts=st.dictionaries(st.sampled_from(COUNT_NAMES), st.integers(0)),
 )
 @example("b", {"": [0.1 + 0.2, 5e-324, 1.7976931348623157e308, -1 / 3], "\0": [0.0]}, 0.1, {})
-def test_scores_and_samples_come_back_exactly(
+def test_scores_and_samples_are_read_back_exactly(
     benchmark: str, values: dict[str, list[float]], seconds: float, counts: dict[str, int]
 ) -> None:
     scores = {
-        query_id: [Score(f"{query_id}/{place}", place, value) for place, value in enumerate(listed, start=1)]
+        query_id: [Score(f"{query_id}/{rank}", rank, value) for rank, value in enumerate(listed, start=1)]
         for query_id, listed in values.items()
     }
     samples = [
@@ -78,7 +78,7 @@ def test_scores_and_samples_come_back_exactly(
     qrels=st.dictionaries(texts, st.dictionaries(texts, st.integers(-2, 4), min_size=1, max_size=3), max_size=3),
     errors=st.dictionaries(texts, texts, max_size=3),
 )
-def test_judgements_and_failures_come_back(qrels: dict[str, dict[str, int]], errors: dict[str, str]) -> None:
+def test_judgements_and_failures_are_read_back(qrels: dict[str, dict[str, int]], errors: dict[str, str]) -> None:
     with folder() as path:
         with Store.open(path, MANIFEST) as store:
             store.save_qrels("animals", {"old": {"d": 1}})
@@ -124,27 +124,27 @@ def test_a_query_is_never_committed_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), None])
-def test_what_is_no_number_leaves_nothing_of_its_query_behind(tmp_path: Path, value: Any) -> None:
+def test_a_score_that_is_not_a_number_discards_its_whole_query(tmp_path: Path, value: Any) -> None:
     with pytest.raises(StoreError), Store.open(tmp_path, MANIFEST) as store:
         store.commit("animals", SAMPLE, [Score("d", 1, 0.5), Score("e", 2, value)])
     with Store.read(tmp_path) as store:
         assert (store.done("animals"), store.scores("animals")) == (set(), {})
 
 
-def test_what_is_odd_in_the_texts_comes_back_per_benchmark(tmp_path: Path) -> None:
-    found = {"q": Oddities(1, 2, 3), "r": Oddities(0, 0, 0)}
+def test_oddities_are_read_back_per_benchmark(tmp_path: Path) -> None:
+    oddities = {"q": Oddities(1, 2, 3), "r": Oddities(0, 0, 0)}
     with Store.open(tmp_path, MANIFEST) as store:
         assert store.oddities("animals") is None
         store.save_oddities("animals", {"gone": Oddities(9, 9, 9)})
-        store.save_oddities("animals", found)
+        store.save_oddities("animals", oddities)
         store.save_oddities("plants", {"q": Oddities(0, 0, 1)})
     with Store.read(tmp_path) as store:
-        assert store.oddities("animals") == found
+        assert store.oddities("animals") == oddities
         assert store.oddities("plants") == {"q": Oddities(0, 0, 1)}
         assert store.oddities("stones") is None
 
 
-def test_a_store_of_before_there_were_oddities_is_read_and_written(tmp_path: Path) -> None:
+def test_a_store_without_the_table_of_oddities_is_read_and_written(tmp_path: Path) -> None:
     with Store.open(tmp_path, MANIFEST) as store:
         store.commit("animals", SAMPLE, [Score("d", 1, 0.5)])
     older = sqlite3.connect(tmp_path / FILE)
@@ -174,7 +174,7 @@ def test_the_longest_preparation_is_kept(tmp_path: Path) -> None:
             replace(MANIFEST, description=Description(model="another")),
             "description.model was 'word overlap' and is 'another'",
         ),
-        (replace(MANIFEST, machine=recordings.machine(cpu="two")), "machine.cpu was 'one' and is 'two'"),
+        (replace(MANIFEST, machine=recordings.machine(cpu="B")), "machine.cpu was 'A' and is 'B'"),
         (replace(MANIFEST, kind="bm25"), "kind was 'fake' and is 'bm25'"),
         (
             replace(MANIFEST, benchmarks={"animals": replace(SETS["animals"], revision="sha256:bb")}),
@@ -186,7 +186,7 @@ def test_the_longest_preparation_is_kept(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_another_configuration_is_refused_and_the_differing_field_named(
+def test_another_configuration_is_refused_with_the_differing_field(
     tmp_path: Path, changed: Manifest, phrase: str
 ) -> None:
     with Store.open(tmp_path, MANIFEST) as store:
@@ -195,19 +195,19 @@ def test_another_configuration_is_refused_and_the_differing_field_named(
         pass
     assert phrase in str(refused.value)
     assert "--out or --fresh" in str(refused.value) and "\n" not in str(refused.value)
-    with Store.open(tmp_path, MANIFEST) as store:  # the results are as they were
+    with Store.open(tmp_path, MANIFEST) as store:  # the results are unchanged
         assert store.scores("animals") == {"q": [Score("d", 1, 0.5)]}
 
 
-def test_many_differences_are_counted_rather_than_listed(tmp_path: Path) -> None:
+def test_a_long_list_of_differences_is_shortened_to_a_count(tmp_path: Path) -> None:
     with Store.open(tmp_path, MANIFEST):
         pass
-    options = {f"option{number}": number for number in range(7)}  # and the two that are gone
+    options = {f"option{number}": number for number in range(7)}  # two more options were removed
     with pytest.raises(NotComparable, match="and 4 more"), Store.open(tmp_path, replace(MANIFEST, options=options)):
         pass
 
 
-def test_a_new_benchmark_is_added_and_the_others_stay(tmp_path: Path) -> None:
+def test_a_new_benchmark_is_added_and_the_others_are_kept(tmp_path: Path) -> None:
     with Store.open(tmp_path, MANIFEST) as store:
         store.commit("animals", SAMPLE, [Score("d", 1, 0.5)])
     with Store.open(tmp_path, replace(MANIFEST, benchmarks={"plants": SETS["animals"]})) as store:
@@ -225,12 +225,12 @@ def test_a_second_writer_is_refused_in_one_line(tmp_path: Path) -> None:
             with Store.open(tmp_path, MANIFEST):
                 pass
         assert "\n" not in str(refused.value)
-        store.commit("animals", SAMPLE, [Score("d", 1, 0.5)])  # and the first is not disturbed
-    with Store.open(tmp_path, MANIFEST) as store:  # free again
+        store.commit("animals", SAMPLE, [Score("d", 1, 0.5)])  # the first writer continues
+    with Store.open(tmp_path, MANIFEST) as store:  # the lock is free again
         assert store.done("animals") == {"q"}
 
 
-def test_a_reader_sees_what_is_committed_while_a_writer_goes_on(tmp_path: Path) -> None:
+def test_a_reader_sees_committed_queries_while_a_writer_continues(tmp_path: Path) -> None:
     seen: list[set[str]] = []
 
     def look() -> None:
@@ -253,13 +253,17 @@ def test_a_reader_cannot_write(tmp_path: Path) -> None:
         store.commit("animals", SAMPLE, [])
 
 
-def test_a_folder_without_a_store_is_said_to_hold_none(tmp_path: Path) -> None:
+def test_a_folder_without_a_store_is_refused_with_the_next_step(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=rf"holds no {FILE}.*crispbench run"), Store.read(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("content", [b"this is no database, whatever its name says " * 40, b"SQLite format 3\0cut off"])
-def test_a_file_that_is_no_database_gives_one_line_with_the_next_step(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    "content", [b"this is not a database despite its file name " * 40, b"SQLite format 3\0cut off"]
+)
+def test_a_file_that_is_not_a_database_is_refused_in_one_line_with_the_next_step(
+    tmp_path: Path, content: bytes
+) -> None:
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(StoreError, match=r"not a database.*--fresh") as refused, Store.open(tmp_path, MANIFEST):
         pass
@@ -269,7 +273,7 @@ def test_a_file_that_is_no_database_gives_one_line_with_the_next_step(tmp_path: 
     assert (tmp_path / FILE).read_bytes() == content
 
 
-def test_a_fresh_store_has_forgotten_everything_of_any_configuration(tmp_path: Path) -> None:
+def test_a_fresh_store_is_empty_after_any_configuration(tmp_path: Path) -> None:
     with Store.open(tmp_path, MANIFEST, fresh=True) as store:
         store.commit("animals", SAMPLE, [Score("d", 1, 0.5)])
     with Store.open(tmp_path, replace(MANIFEST, kind="bm25"), fresh=True) as store:
@@ -291,6 +295,6 @@ def test_a_store_that_is_being_written_cannot_be_made_fresh(tmp_path: Path) -> N
 def test_every_query_is_on_disk_as_soon_as_it_is_committed(tmp_path: Path) -> None:
     with Store.open(tmp_path, MANIFEST) as store:
         store.commit("animals", SAMPLE, [Score("d", 1, 0.5)])
-        other = sqlite3.connect(tmp_path / FILE)
-        assert other.execute("SELECT query_id, score FROM scores").fetchall() == [("q", 0.5)]
-        other.close()
+        reader = sqlite3.connect(tmp_path / FILE)
+        assert reader.execute("SELECT query_id, score FROM scores").fetchall() == [("q", 0.5)]
+        reader.close()

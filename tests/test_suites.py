@@ -1,4 +1,4 @@
-"""Suites: exact members, sizes, and how often each counts in the average."""
+"""Suites: exact members, sizes and weights in the average."""
 
 import json
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def suite(*members: Member) -> Suite:
 
 @pytest.fixture
 def own_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Writes configs/suites/mine.yaml of this test."""
+    """Writes a suite `mine` that exists only in this test."""
     monkeypatch.setattr(suites, "FOLDERS", (tmp_path / "suites",))
     (tmp_path / "suites").mkdir()
     load_suite.cache_clear()
@@ -46,27 +46,27 @@ def own_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
     return write
 
 
-def test_a_group_counts_once_however_many_members_it_has() -> None:
-    found = suite(member("a"), member("b1", group="b"), member("b2", group="b"), member("c"))
-    assert list(found.units) == ["a", "b", "c"]
-    assert found.weights == pytest.approx({"a": 1 / 3, "b1": 1 / 6, "b2": 1 / 6, "c": 1 / 3})
+def test_a_group_counts_once_for_any_number_of_members() -> None:
+    loaded = suite(member("a"), member("b1", group="b"), member("b2", group="b"), member("c"))
+    assert list(loaded.units) == ["a", "b", "c"]
+    assert loaded.weights == pytest.approx({"a": 1 / 3, "b1": 1 / 6, "b2": 1 / 6, "c": 1 / 3})
 
 
-def test_pairs_are_queries_times_k_but_never_more_than_the_documents_or_the_own_lists_hold() -> None:
-    found = suite(
+def test_the_number_of_pairs_is_limited_by_k_documents_and_native_lists() -> None:
+    loaded = suite(
         member("deep", 10, 1000), member("shallow", 10, 60), member("own", 10, 500, own_pairs=450),
         member("own but cut", 10, 5000, own_pairs=4000), member("endless", 10, None),
     )  # fmt: skip
-    assert [each.pairs(100) for each in found.members] == [1000, 600, 450, 1000, 1000]
-    assert found.pairs(100) == 4050 and found.documents is None and found.queries == 50
+    assert [member.pairs(100) for member in loaded.members] == [1000, 600, 450, 1000, 1000]
+    assert loaded.pairs(100) == 4050 and loaded.documents is None and loaded.queries == 50
 
 
-def test_what_is_not_known_of_one_member_is_not_known_of_the_whole() -> None:
-    found = suite(member("a"), member("b", None))
-    assert (found.queries, found.documents, found.pairs()) == (None, 2000, None)
+def test_a_figure_unknown_for_one_member_is_unknown_for_the_suite() -> None:
+    loaded = suite(member("a"), member("b", None))
+    assert (loaded.queries, loaded.documents, loaded.pairs()) == (None, 2000, None)
 
 
-# Those that ship
+# Shipped suites
 
 
 @pytest.mark.parametrize(
@@ -75,65 +75,65 @@ def test_what_is_not_known_of_one_member_is_not_known_of_the_whole() -> None:
         ("beir", 26, 15, 53_359, 5_335_900),
         ("nano-beir", 13, 13, 649, 64_900),
         ("mrtydi", 11, 11, 8_661, 866_100),
-        ("miracl", 18, 18, 12_523, 1_247_483),  # Korean: 21,201 candidates of 212 queries, one list of 101 is cut
+        ("miracl", 18, 18, 12_523, 1_247_483),  # Korean: 21,201 candidates of 212 queries; one list of 101 is cut
         ("chinese", 4, 4, 8_008, 397_448),  # 97,422 + 100,026 + 2 x 100,000: whole lists
         ("code", 20, 10, 115_655, 11_565_500),
     ],
 )
-def test_a_suite_has_the_members_and_the_size_that_its_source_gives(
+def test_a_suite_has_the_members_and_the_size_given_by_its_source(
     name: str, members: int, counted: int, queries: int, pairs: int
 ) -> None:
-    found = load_suite(name)
-    assert found.name == name and found.source
-    assert (len(found.members), len(found.units)) == (members, counted)
-    assert (found.queries, found.pairs()) == (queries, pairs)
-    assert sum(found.weights.values()) == pytest.approx(1)
+    loaded = load_suite(name)
+    assert loaded.name == name and loaded.source
+    assert (len(loaded.members), len(loaded.units)) == (members, counted)
+    assert (loaded.queries, loaded.pairs()) == (queries, pairs)
+    assert sum(loaded.weights.values()) == pytest.approx(1)
 
 
-def test_ms_marco_is_on_dev_and_every_other_member_of_beir_on_test() -> None:
-    splits = {each.name: each.benchmark["split"] for each in load_suite("beir").members}
+def test_ms_marco_uses_dev_and_every_other_member_of_beir_uses_test() -> None:
+    splits = {member.name: member.benchmark["split"] for member in load_suite("beir").members}
     assert splits.pop("MSMARCO") == "dev"
     assert set(splits.values()) == {"test"}
 
 
-def test_the_twelve_forums_of_cqadupstack_weigh_as_much_as_one_dataset() -> None:
-    found = load_suite("beir")
-    assert len(found.units["CQADupStack"]) == 12
-    assert found.weights["CQADupstack-Tex"] == pytest.approx(1 / 180)
-    assert found.weights["SciFact"] == pytest.approx(1 / 15)
+def test_the_twelve_forums_of_cqadupstack_have_the_weight_of_one_dataset() -> None:
+    loaded = load_suite("beir")
+    assert len(loaded.units["CQADupStack"]) == 12
+    assert loaded.weights["CQADupstack-Tex"] == pytest.approx(1 / 180)
+    assert loaded.weights["SciFact"] == pytest.approx(1 / 15)
 
 
-def test_the_code_suite_searches_code_by_its_docstring_and_never_a_summary_by_code() -> None:
-    tasks = {each.benchmark["name"] for each in load_suite("code").members}
+def test_the_code_suite_searches_code_by_its_docstring() -> None:
+    tasks = {member.benchmark["name"] for member in load_suite("code").members}
     assert "CodeSearchNetRetrieval" in tasks and "COIRCodeSearchNetRetrieval" not in tasks
-    docstrings = [each.name for each in load_suite("code").units["CodeSearchNet"]]
+    docstrings = [member.name for member in load_suite("code").units["CodeSearchNet"]]
     assert len(docstrings) == 6 and all("docstring-to-code" in name for name in docstrings)
 
 
-def test_a_size_that_the_source_has_wrong_is_null_and_no_guess() -> None:
-    japanese = next(each for each in load_suite("mrtydi").members if each.name.endswith("japanese"))
+def test_a_size_that_is_wrong_in_the_source_is_null() -> None:
+    japanese = next(member for member in load_suite("mrtydi").members if member.name.endswith("japanese"))
     assert (japanese.queries, japanese.documents) == (720, None)
 
 
-def test_no_name_is_in_two_suites() -> None:
-    names = [each.name for name in suite_names() for each in load_suite(name).members]
+def test_every_name_is_in_only_one_suite() -> None:
+    names = [member.name for name in suite_names() for member in load_suite(name).members]
     assert len(names) == len(set(names))
 
 
 # In a config
 
 
-def test_a_config_of_suites_has_their_members_by_name_before_its_own_benchmarks(
+def test_the_members_of_suites_come_before_the_benchmarks_of_the_config(
     own_suite: Callable[[str], Path], config: Callable[..., Path], animals: Path
 ) -> None:
-    own_suite(json.dumps(suite(member("one"), member("two")).model_dump()))
+    own_suite(json.dumps(suite(member("first"), member("second")).model_dump()))
     benchmarks = [{"source": "beir", "path": str(animals)}]
-    found = read_config(config(engines={"fake": {"kind": "fake"}}, suites=["mine"], benchmarks=benchmarks)).entries
-    assert [name for name, _ in found] == ["one", "two", None]
-    assert [type(entry.source) for _, entry in found] == [StandardLibrary, StandardLibrary, BeirFolder]
+    entries = read_config(config(engines={"fake": {"kind": "fake"}}, suites=["mine"], benchmarks=benchmarks)).entries
+    assert [name for name, _ in entries] == ["first", "second", None]
+    assert [type(entry.source) for _, entry in entries] == [StandardLibrary, StandardLibrary, BeirFolder]
 
 
-def test_members_run_under_the_suites_names_and_those_not_asked_for_are_not_loaded(
+def test_members_run_under_their_names_in_the_suite_and_unselected_ones_are_not_loaded(
     own_suite: Callable[[str], Path], config: Callable[..., Path], crispbench: Callable[..., Any], animals: Path,
     tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -146,19 +146,19 @@ def test_members_run_under_the_suites_names_and_those_not_asked_for_are_not_load
     assert list(json.loads(answer.out)["engines"]["fake"]["benchmarks"]) == ["here"]
 
 
-def test_a_benchmark_may_have_a_first_stage_of_its_own(
+def test_a_benchmark_may_have_its_own_first_stage(
     config: Callable[..., Path], crispbench: Callable[..., Any], animals: Path, tmp_path: Path
 ) -> None:
     entry = {"source": "beir", "path": str(animals)}
     benchmarks = [entry, {**entry, "name": "shallow", "candidates": {"k": 2}}]
     path = config(engines={"fake": {"kind": "fake"}}, benchmarks=benchmarks, candidates={"k": 4})
     answer = crispbench("run", path, "--out", tmp_path / "out", "--json")
-    found = json.loads(answer.out)["engines"]["fake"]["benchmarks"]
-    assert {name: each["candidates"]["k"] for name, each in found.items()} == {"animals": 4, "shallow": 2}
+    results = json.loads(answer.out)["engines"]["fake"]["benchmarks"]
+    assert {name: result["candidates"]["k"] for name, result in results.items()} == {"animals": 4, "shallow": 2}
 
 
 @pytest.mark.parametrize(
-    ("entries", "said"),
+    ("entries", "message"),
     [
         ({"suites": ["typo"]}, "suite 'typo' is not known; known are beir, chinese, code, miracl, mrtydi, nano-beir"),
         ({}, "nothing to measure: name at least one entry under `suites` or `benchmarks`"),
@@ -170,14 +170,14 @@ def test_a_benchmark_may_have_a_first_stage_of_its_own(
     ],
 )
 def test_a_wrong_suite_is_a_usage_error_in_one_line_before_anything_is_loaded(
-    entries: dict[str, Any], said: str, config: Callable[..., Path], crispbench: Callable[..., Any]
+    entries: dict[str, Any], message: str, config: Callable[..., Path], crispbench: Callable[..., Any]
 ) -> None:
     answer = crispbench("run", config(engines={"torch": {"kind": "torch", "model": "nowhere"}}, **entries))
-    assert answer.code == 2 and said in answer.err and answer.err.count("\n") == 1
+    assert answer.code == 2 and message in answer.err and answer.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("name: mine\ndescription: d\nsource: s\nmembers: []\n", "members"),
         ("name: mine\ndescription: d\nsource: s\nmembers:\n- {name: a, benchmark: {}, queries: 1}\n", "documents"),
@@ -186,18 +186,18 @@ def test_a_wrong_suite_is_a_usage_error_in_one_line_before_anything_is_loaded(
     ],
 )
 def test_a_suite_with_a_mistake_is_refused_with_its_path(
-    text: str, said: str, own_suite: Callable[[str], Path]
+    text: str, message: str, own_suite: Callable[[str], Path]
 ) -> None:
     path = own_suite(text)
     with pytest.raises((BenchmarkError, BadOptions)) as error:
         load_suite("mine")
-    assert str(path) in str(error.value) and said in str(error.value) and "\n" not in str(error.value)
+    assert str(path) in str(error.value) and message in str(error.value) and "\n" not in str(error.value)
 
 
-# Listed
+# The list
 
 
-def test_list_suites_tells_queries_documents_and_pairs_and_json_every_member_by_name(
+def test_list_suites_prints_sizes_and_json_holds_every_member(
     crispbench: Callable[..., Any],
 ) -> None:
     lines = crispbench("list", "suites").out.splitlines()

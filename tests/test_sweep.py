@@ -1,4 +1,4 @@
-"""A sweep and a search over real HTTP, from config to files; who cannot take them is refused before anything loads."""
+"""A sweep and a search over real HTTP, from config to files; unsuitable engines are refused before loading."""
 
 import json
 import multiprocessing
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Slots:
-    """How many requests are inside of a server at a time."""
+    """Counts the requests that are open in a server at the same time."""
 
     def __init__(self) -> None:
         self.inside = self.most = 0
@@ -65,16 +65,16 @@ def config_for(animals: Path, config: Callable[..., Path], server: Server) -> Ca
 
 
 def measure(path: Path, out: Path, options: LatencyOptions = LatencyOptions()) -> tuple[LatencyResult, list[str]]:  # noqa: B008
-    said: list[str] = []
-    return latency(path, options, out=out, say=said.append), said
+    messages: list[str] = []
+    return latency(path, options, out=out, say=messages.append), messages
 
 
-def test_a_sweep_records_each_level_with_so_many_requests_under_way(
+def test_a_sweep_keeps_the_given_number_of_requests_open_at_every_level(
     config_for: Callable[..., Path], server: Server, tmp_path: Path
 ) -> None:
     server.plan = slots = Slots()
     (tmp_path / "run/api/latency").mkdir(parents=True)
-    (tmp_path / "run/api/latency/sweep-64.jsonl").write_text("of an earlier sweep")
+    (tmp_path / "run/api/latency/sweep-64.jsonl").write_text("an earlier sweep")
     outcome, _ = measure(config_for(scenario="sweep", sweep=[1, 4, 1]), tmp_path / "run")
     folder = tmp_path / "run/api/latency"
     assert sorted(path.name for path in folder.glob("*.jsonl")) == ["sweep-1.jsonl", "sweep-4.jsonl"]
@@ -86,7 +86,7 @@ def test_a_sweep_records_each_level_with_so_many_requests_under_way(
         assert len(recorded.timings) == 40 and all(timing.error is None for timing in recorded.timings)
         assert (recorded.header.part_of, recorded.header.settings.workers) == ("sweep", level)
         overlapping = max(
-            sum(other.sent_s <= timing.sent_s < other.done_s for other in recorded.timings)
+            sum(open_one.sent_s <= timing.sent_s < open_one.done_s for open_one in recorded.timings)
             for timing in recorded.timings
         )
         assert overlapping == level
@@ -94,31 +94,31 @@ def test_a_sweep_records_each_level_with_so_many_requests_under_way(
     assert [summary.pairs_per_s for summary in outcome.summaries] == pytest.approx([3 * rate for rate in rates])
     page = (tmp_path / "run/report/latency/latency.md").read_text()
     assert "| api | 4 | 40 |" in page and "(load.png)" in page and "| api | sweep" not in page
-    assert rates[0] < 100 and rates[1] > rates[0]  # 10 ms and more for each
+    assert rates[0] < 100 and rates[1] > rates[0]  # every request takes at least 10 ms
 
 
-def test_a_search_records_every_probe_and_claims_a_rate_that_it_saw(
+def test_a_search_records_every_probe_and_claims_no_rate_without_evidence(
     config_for: Callable[..., Path], server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.latency.search.LEAST", 30)
     path = config_for(scenario="search", rate=60, workers=16, slo_ms=5000, search={"probes": 2}, queries=30)
-    outcome, said = measure(path, tmp_path / "run")
+    outcome, messages = measure(path, tmp_path / "run")
     folder = tmp_path / "run/api/latency"
     probes = [read(path) for path in sorted(folder.glob("search-*.jsonl"))]
     assert (probes[0].header.part_of, probes[0].header.scenario) == ("search", "server")
     assert probes[0].header.settings.rate == 60
-    assert len(probes[0].timings) == 36  # 1.2 times the least that can pass
-    found = outcome.rates["api"]
-    assert found.rate is None  # 36 requests cannot show a p99, whatever they took
-    assert found.outcome in ("inconclusive", "invalid") and outcome.outcome == found.outcome
+    assert len(probes[0].timings) == 36  # 1.2 times the smallest number that can pass
+    rate = outcome.rates["api"]
+    assert rate.rate is None  # 36 requests can never show a p99
+    assert rate.outcome in ("inconclusive", "invalid") and outcome.outcome == rate.outcome
     assert outcome.document()["found"]["api"]["rate"] is None
-    assert any("api: p99 within 5000 ms was met at no rate" in line for line in said)
+    assert any("api: p99 within 5000 ms was met at no rate" in line for line in messages)
     page = (tmp_path / "run/report/latency/latency.md").read_text()
     assert "api: p99 within 5000 ms was met at no rate" in page and "| api | 60 | 36 |" in page
 
 
 @pytest.mark.parametrize("scenario", ["sweep", "search"])
-def test_an_engine_that_takes_one_call_at_a_time_is_refused(
+def test_a_serial_engine_is_refused(
     config_for: Callable[..., Path], tmp_path: Path, scenario: str, crispbench: Callable[..., Any]
 ) -> None:
     path = config_for({"fake": {"kind": "fake"}}, scenario=["single-stream", scenario], slo_ms=100)
@@ -128,7 +128,7 @@ def test_an_engine_that_takes_one_call_at_a_time_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_what_a_search_or_a_sweep_lacks_is_said_before_anything_is_loaded(
+def test_missing_settings_of_a_search_or_a_sweep_are_reported_before_anything_is_loaded(
     config_for: Callable[..., Path], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"largest rate within latency\.slo_ms, which is not set"):
@@ -159,7 +159,7 @@ def test_a_wrong_setting_is_named(config_for: Callable[..., Path], settings: Map
     assert message in str(error.value)
 
 
-def test_a_measurement_whose_process_was_killed_is_invalid_and_says_so(
+def test_a_measurement_with_a_killed_process_is_invalid_and_names_it(
     config_for: Callable[..., Path], server: Server, tmp_path: Path
 ) -> None:
     def kill(call: Call) -> None:
@@ -169,36 +169,36 @@ def test_a_measurement_whose_process_was_killed_is_invalid_and_says_so(
 
     server.plan = kill
     path = config_for(scenario="server", rate=40, workers=8, processes=2, queries=4000, price_per_hour=1.5)
-    outcome, said = measure(path, tmp_path / "run")
+    outcome, messages = measure(path, tmp_path / "run")
     (summary,) = outcome.summaries
     assert outcome.outcome == "invalid" and len(summary.header.warmup) == 1
     assert summary.causes[0] == "load process 1 of 2 was killed by signal 9"
-    assert any("load process 1 of 2 was killed by signal 9" in line for line in said)
+    assert any("load process 1 of 2 was killed by signal 9" in line for line in messages)
     document = json.loads((tmp_path / "run/api/latency/server.json").read_text())
-    assert document["verdict"] == "INVALID" and 20 <= document["answered"] < 4000  # what there was is kept
+    assert document["verdict"] == "INVALID" and 20 <= document["answered"] < 4000  # the answers so far are kept
     assert (document["settings"]["processes"], document["settings"]["price_per_hour"]) == (2, 1.5)
 
 
 def swept(workers: int, seconds: float, engine: str = "api") -> Summary:
-    """40 answers, evenly spaced over so many seconds from the first to the last; neighbours differ by 2 ms."""
-    one = measured(engine, "sweep", 40, part_of="sweep", settings={"workers": workers}).summary
+    """40 answers, evenly spaced over `seconds` from the first to the last; neighbours differ by 2 ms."""
+    summary = measured(engine, "sweep", 40, part_of="sweep", settings={"workers": workers}).summary
     at_s = [n * seconds / 39 for n in range(40)]
     took_s = [0.1 * workers + (0.001 if n % 2 else -0.001) for n in range(40)]
     answers = tuple(
         Timing(f"q{n}", done - took, done - took, done, 10, None)
         for n, (done, took) in enumerate(zip(at_s, took_s, strict=True))
     )
-    return replace(one, answered=answers, response=estimates(took_s))
+    return replace(summary, answered=answers, response=estimates(took_s))
 
 
-def test_throughput_is_that_of_the_gaps_between_answers() -> None:
-    here = load_curve.level(swept(4, seconds=3.9))
-    assert here.under_way == 4
-    assert here.requests_per_s == pytest.approx(10)
-    assert here.pairs_per_s == pytest.approx(100)
+def test_throughput_is_computed_from_the_gaps_between_answers() -> None:
+    level = load_curve.level(swept(4, seconds=3.9))
+    assert level.under_way == 4
+    assert level.requests_per_s == pytest.approx(10)
+    assert level.pairs_per_s == pytest.approx(100)
 
 
-def test_the_tables_of_levels_and_of_rates() -> None:
+def test_the_tables_show_every_level_and_every_probed_rate() -> None:
     quality = {"value": 0.35124, "lo": 0.3, "hi": 0.4}
     searched = Searched(
         "api",
@@ -221,7 +221,7 @@ def test_the_tables_of_levels_and_of_rates() -> None:
     assert list(load_curve.sections([], [])) == []
 
 
-def test_the_curve_has_a_line_for_each_engine_with_its_quality() -> None:
+def test_the_load_curve_is_drawn_and_reproducible() -> None:
     quality = {"value": 0.35124, "lo": 0.3, "hi": 0.4}
     made = [
         (swept(1, 39.0), quality),
@@ -231,10 +231,10 @@ def test_the_curve_has_a_line_for_each_engine_with_its_quality() -> None:
     ]
     (plot,) = load_curve.draw(made)
     assert plot.name == "load" and b"<svg" in plot.svg and plot.png[:4] == b"\x89PNG"
-    assert load_curve.draw(made)[0].svg == plot.svg  # equal figures, equal bytes
+    assert load_curve.draw(made)[0].svg == plot.svg  # equal figures give equal bytes
     assert load_curve.draw([]) == []
 
 
-def test_levels_and_probes_are_parts_and_scenarios_are_not() -> None:
+def test_levels_are_parts_of_a_sweep_and_scenarios_are_not() -> None:
     assert load_curve.is_part(swept(1, 39.0))
     assert not load_curve.is_part(measured("api", "server", name="server").summary)

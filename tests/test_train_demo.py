@@ -46,7 +46,7 @@ def corpus(functions: list[TrainingFunction], tokenizer: Tokenizer) -> train_dem
 def trained(
     corpus: train_demo.Corpus, tokenizer: Tokenizer, folder: Path, monkeypatch: pytest.MonkeyPatch, *, stops: list[int]
 ) -> dict[str, torch.Tensor]:
-    """Weights after training to each of the stops in turn; every stop ends one run of the script."""
+    """Weights after training to all stops in turn; every stop ends one run of the script."""
     small = ["--steps", "4", "--check", "2", "--lists", "2", "--list-size", "2", "--parts", "1", "--threads", "1"]
     for stop in stops:
         command = [
@@ -68,11 +68,11 @@ def trained(
 
 
 @pytest.mark.filterwarnings("ignore:Converting a tensor")
-def test_a_resumed_training_ends_with_the_weights_of_one_that_was_not_interrupted(
+def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(
     corpus: train_demo.Corpus, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vectors = np.random.default_rng(1).normal(size=(VOCABULARY, 256)).astype(np.float32)
-    monkeypatch.setattr(train_demo, "token_vectors", lambda corpus, train: vectors)  # the fit needs more text
+    monkeypatch.setattr(train_demo, "token_vectors", lambda corpus, train: vectors)  # the fit would need more text
     for name in ("whole", "resumed"):
         (tmp_path / name).mkdir()
     whole = trained(corpus, tokenizer, tmp_path / "whole", monkeypatch, stops=[4])
@@ -82,7 +82,7 @@ def test_a_resumed_training_ends_with_the_weights_of_one_that_was_not_interrupte
     assert any(not torch.equal(value, start[name]) for name, value in whole.items())
 
 
-def test_training_lays_out_its_prompt_as_the_template_does(tokenizer: Tokenizer) -> None:
+def test_training_uses_the_prompt_of_the_template(tokenizer: Tokenizer) -> None:
     from engines.prompts.encoder import PromptEncoder
     from engines.prompts.template import load_template
 
@@ -100,9 +100,7 @@ def greet(name):
 '''
 
 
-def test_functions_of_the_standard_library_are_never_trained_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_never_uses_functions_of_the_standard_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Path(textwrap.__file__).read_text(encoding="utf-8")
     for name, text in (
         ("stdlib/textwrap.py", source),

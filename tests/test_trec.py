@@ -1,4 +1,4 @@
-"""A run file is read as written or refused by line, and evaluators keep the order of one that we write."""
+"""Run files are read exactly or refused with the line; evaluators keep the order of the files that we write."""
 
 import gzip
 from pathlib import Path
@@ -26,7 +26,7 @@ ids = st.text(st.characters(codec="ascii", categories=["L", "N", "P"]), min_size
     [RUN.encode(), gzip.compress(RUN.encode()), RUN.replace("\n", "\r\n").encode(), b"\xef\xbb\xbf" + RUN.encode()],
     ids=["plain", "gzip", "CRLF", "BOM"],
 )
-def test_a_run_is_read_however_it_is_packed(tmp_path: Path, content: bytes) -> None:
+def test_a_run_is_read_from_any_encoding_and_compression(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bm25.trec"  # gzip is recognised by its first bytes, not by the name
     path.write_bytes(content)
     assert read_run(path) == SCORES
@@ -45,7 +45,7 @@ def test_a_run_is_read_however_it_is_packed(tmp_path: Path, content: bytes) -> N
         ("q1 Q0 d2 9 0.5 tag", "document 'd2' is listed twice for query 'q1'"),
     ],
 )
-def test_a_bad_line_is_refused_by_file_and_line(tmp_path: Path, line: str, complaint: str) -> None:
+def test_a_bad_line_is_refused_with_its_file_and_number(tmp_path: Path, line: str, complaint: str) -> None:
     path = tmp_path / "bm25.trec"
     path.write_text(f"{RUN}\n{line}\n")  # after an empty line
     with pytest.raises(BenchmarkError) as refused:
@@ -53,12 +53,12 @@ def test_a_bad_line_is_refused_by_file_and_line(tmp_path: Path, line: str, compl
     assert str(refused.value).startswith(f"{path}:5: ") and complaint in str(refused.value)
 
 
-def test_a_run_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+def test_a_missing_run_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="no such file; expected a TREC run"):
         read_run(tmp_path / "bm25.trec")
 
 
-def test_a_run_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_run_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bm25.trec.gz"
     lines = "".join(f"q Q0 d{number} 0 {number} tag\n" for number in range(100))
     path.write_bytes(gzip.compress(lines.encode())[:-20])

@@ -1,4 +1,4 @@
-"""A BEIR folder is read as it is, and every mistake in it is named by file and line."""
+"""BEIR folders: content, revisions, samples of queries and warnings."""
 
 import gzip
 import json
@@ -44,7 +44,7 @@ def read(folder: Path, **options: Any) -> Benchmark:
     return load("beir", {"path": str(folder), **options})
 
 
-# --- what is read
+# Content
 
 
 def test_a_folder_becomes_queries_documents_and_judgements(folder: Path) -> None:
@@ -125,15 +125,15 @@ identifiers = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_s
     ending=st.sampled_from(["\n", "\r\n"]),
 )
 @example(documents={"d": ("a\u2028b", "c\x85d")}, queries={"q": "\u2029"}, ascii_only=False, ending="\r\n")
-def test_whatever_is_written_is_read_back(
+def test_any_content_is_read_back(
     documents: dict[str, tuple[str, str]], queries: dict[str, str], ascii_only: bool, ending: str
 ) -> None:
     def lines(rows: list[dict[str, str]]) -> str:
         return "".join(json.dumps(row, ensure_ascii=ascii_only) + ending for row in rows)
 
-    with TemporaryDirectory() as place:
+    with TemporaryDirectory() as directory:
         folder = write(
-            Path(place) / "any",
+            Path(directory) / "any",
             lines([{"_id": key, "title": title, "text": text} for key, (title, text) in documents.items()]),
             lines([{"_id": key, "text": text} for key, text in queries.items()]),
             "".join(f"{query}\t{document}\t1{ending}" for query in queries for document in documents),
@@ -144,10 +144,10 @@ def test_whatever_is_written_is_read_back(
     assert benchmark.qrels == {query: dict.fromkeys(documents, 1) for query in queries}
 
 
-# --- fewer queries
+# Samples of queries
 
 
-def test_a_sample_of_queries_is_the_same_every_time_and_carries_its_judgements(tmp_path: Path) -> None:
+def test_a_sample_of_queries_is_reproducible_and_keeps_its_judgements(tmp_path: Path) -> None:
     names = [f"q{number}" for number in range(50)]
     queries = [json.dumps({"_id": name, "text": name}) for name in names]
     qrels = [f"{name}\td1\t1" for name in names]
@@ -159,26 +159,26 @@ def test_a_sample_of_queries_is_the_same_every_time_and_carries_its_judgements(t
     assert few.revision == read(backwards, queries=7).revision != read(forwards).revision
 
 
-def test_a_sample_larger_than_the_set_is_the_set(folder: Path) -> None:
+def test_a_sample_larger_than_the_benchmark_is_the_whole_benchmark(folder: Path) -> None:
     assert read(folder, queries=100).queries == read(folder).queries
 
 
-# --- which document is dropped
+# Removal of the query itself
 
 
 @pytest.mark.parametrize("name", ["ArguAna", "quora", "QuoraRetrieval", "FiQA2018", "fever", "MSMARCO"])
-def test_sets_made_of_their_own_documents_drop_the_query_itself(folder: Path, name: str) -> None:
+def test_benchmarks_whose_queries_are_documents_remove_the_query_itself(folder: Path, name: str) -> None:
     assert read(folder, name=name).remove_self
     assert not read(folder, name=name, remove_self=False).remove_self
 
 
 @pytest.mark.parametrize("name", ["miracl", "SciFact", "arguana-like"])
-def test_other_sets_keep_the_document_with_the_id_of_the_query(folder: Path, name: str) -> None:
+def test_other_benchmarks_keep_the_document_with_the_id_of_the_query(folder: Path, name: str) -> None:
     assert not read(folder, name=name).remove_self
     assert read(folder, name=name, remove_self=True).remove_self
 
 
-def test_an_undecided_set_whose_queries_share_ids_with_documents_warns(tmp_path: Path) -> None:
+def test_queries_that_share_ids_with_documents_cause_a_warning_without_remove_self(tmp_path: Path) -> None:
     folder = write(tmp_path / "s", queries='{"_id": "d1", "text": "who sleeps?"}\n', qrels="d1\td2\t1\n")
     assert read(folder).warnings == (
         "queries that share their id with a document; set `remove_self: true` if it is the query itself: 1 (d1)",
@@ -186,7 +186,7 @@ def test_an_undecided_set_whose_queries_share_ids_with_documents_warns(tmp_path:
     assert read(folder, remove_self=False).warnings == read(folder, name="arguana").warnings == ()
 
 
-# --- odd, but it runs
+# Warnings
 
 
 def test_empty_documents_and_queries_are_kept_and_counted(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_empty_documents_and_queries_are_kept_and_counted(tmp_path: Path) -> Non
     assert benchmark.warnings == ("empty documents: 1 (d4)", "empty queries: 1 (q2)")
 
 
-def test_judgements_of_unknown_documents_stay_and_are_counted(tmp_path: Path) -> None:
+def test_judgements_of_unknown_documents_are_kept_and_counted(tmp_path: Path) -> None:
     unknown = "".join(f"q1\tx{number}\t1\n" for number in range(7))
     benchmark = read(write(tmp_path / "u", qrels=QRELS + unknown))
     assert benchmark.qrels["q1"]["x6"] == 1
@@ -205,7 +205,7 @@ def test_judgements_of_unknown_documents_stay_and_are_counted(tmp_path: Path) ->
     )
 
 
-def test_a_query_without_a_relevant_document_stays_and_is_counted(tmp_path: Path) -> None:
+def test_a_query_without_a_relevant_document_is_kept_and_counted(tmp_path: Path) -> None:
     benchmark = read(write(tmp_path / "z", qrels="q1\td1\t0\nq2\td3\t1\n"))
     assert set(benchmark.queries) == {"q1", "q2"}
     assert benchmark.warnings == ("queries without a relevant document, which can only score 0: 1 (q1)",)

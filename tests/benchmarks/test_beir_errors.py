@@ -1,4 +1,4 @@
-"""Every mistake in a BEIR folder is one line with file, line, value, expectation and next step."""
+"""Every mistake in a BEIR folder is reported in one line with file, line, value, expectation and next step."""
 
 import gzip
 from pathlib import Path
@@ -14,16 +14,16 @@ QRELS = "query-id\tcorpus-id\tscore\nq1\td1\t1\n"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    place = tmp_path / "set"
-    (place / "qrels").mkdir(parents=True)
-    (place / "corpus.jsonl").write_text(CORPUS)
-    (place / "queries.jsonl").write_text(QUERIES)
-    (place / "qrels/test.tsv").write_text(QRELS)
-    return place
+    path = tmp_path / "set"
+    (path / "qrels").mkdir(parents=True)
+    (path / "corpus.jsonl").write_text(CORPUS)
+    (path / "queries.jsonl").write_text(QUERIES)
+    (path / "qrels/test.tsv").write_text(QRELS)
+    return path
 
 
 def message(folder: Path, split: str = "test") -> str:
-    """What `load` says, without the folder's own path."""
+    """The error of `load` without the path of the folder."""
     with pytest.raises(BenchmarkError) as caught:
         load("beir", {"path": folder, "split": split})
     assert "\n" not in str(caught.value)
@@ -31,7 +31,7 @@ def message(folder: Path, split: str = "test") -> str:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "expected"),
     [
         (
             '{"_id": "d3", "text": ',
@@ -49,9 +49,9 @@ def message(folder: Path, split: str = "test") -> str:
         ('{"_id": "d3", "text": "\\ud83d"}', "the text of 'd3' has half of a surrogate pair"),
     ],
 )
-def test_a_bad_line_of_the_corpus_is_named_with_its_number(folder: Path, line: str, said: str) -> None:
+def test_a_bad_line_of_the_corpus_is_named_with_its_number(folder: Path, line: str, expected: str) -> None:
     (folder / "corpus.jsonl").write_text(CORPUS + "\n" + line + "\n")  # the blank line counts
-    assert message(folder).startswith(f"corpus.jsonl:4: {said}")
+    assert message(folder).startswith(f"corpus.jsonl:4: {expected}")
 
 
 def test_a_bad_line_of_the_queries_is_named_with_its_number(folder: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_bad_line_of_the_queries_is_named_with_its_number(folder: Path) -> Non
     assert message(folder) == "queries.jsonl:2: _id 'q1' is also in line 1; ids must be unique"
 
 
-def test_a_long_bad_line_is_shown_only_in_part(folder: Path) -> None:
+def test_a_long_bad_line_is_shortened_in_the_message(folder: Path) -> None:
     (folder / "corpus.jsonl").write_text("x" * 10_000)
     assert message(folder).startswith(f"corpus.jsonl:1: '{'x' * 60}...' is not JSON")
 
@@ -70,7 +70,7 @@ def test_a_line_that_is_not_utf8_is_named_with_its_byte(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "expected"),
     [
         ("q1\td2\t0.5", "grade '0.5' is not a whole number below a million; repair"),
         ("q1\td2\thigh", "grade 'high' is not a whole number below a million; repair"),
@@ -81,25 +81,25 @@ def test_a_line_that_is_not_utf8_is_named_with_its_byte(folder: Path) -> None:
         ("q9\td1\t1", "query 'q9' is not in queries.jsonl; add it there or remove its judgements"),
     ],
 )
-def test_a_bad_judgement_is_named_with_its_number(folder: Path, line: str, said: str) -> None:
+def test_a_bad_judgement_is_named_with_its_number(folder: Path, line: str, expected: str) -> None:
     (folder / "qrels/test.tsv").write_text(QRELS + line + "\n")
-    assert message(folder).startswith(f"qrels/test.tsv:3: {said}")
+    assert message(folder).startswith(f"qrels/test.tsv:3: {expected}")
 
 
-def test_a_first_judgement_with_a_bad_grade_is_not_taken_for_a_header(folder: Path) -> None:
+def test_a_first_judgement_with_a_bad_grade_is_not_mistaken_for_a_header(folder: Path) -> None:
     (folder / "qrels/test.tsv").write_text("q1\td1\t1.5\n")
     assert message(folder).startswith("qrels/test.tsv:1: grade '1.5' is not a whole number")
 
 
 @pytest.mark.parametrize(("qrels", "count"), [("q1\td1\t0\nq1\td2\t-1\n", 2), ("", 0)])
-def test_judgements_without_a_positive_cannot_be_measured(folder: Path, qrels: str, count: int) -> None:
+def test_judgements_without_a_positive_grade_are_refused(folder: Path, qrels: str, count: int) -> None:
     (folder / "qrels/test.tsv").write_text(qrels)
     assert message(folder) == (
         f"qrels/test.tsv: no grade above 0 in {count} judgements; nothing can be measured, check `split`"
     )
 
 
-def test_a_missing_split_is_answered_with_the_files_that_exist(folder: Path) -> None:
+def test_a_missing_split_is_reported_with_the_files_that_exist(folder: Path) -> None:
     assert message(folder, split="dev") == (
         "qrels/dev.tsv: no such file, nor with .gz; set `split` to one that exists; "
         "the folder has corpus.jsonl, qrels/test.tsv, queries.jsonl"
@@ -107,10 +107,10 @@ def test_a_missing_split_is_answered_with_the_files_that_exist(folder: Path) -> 
 
 
 @pytest.mark.parametrize("file", ["corpus.jsonl", "queries.jsonl"])
-def test_a_missing_file_is_answered_with_the_files_that_exist(folder: Path, file: str) -> None:
+def test_a_missing_file_is_reported_with_the_files_that_exist(folder: Path, file: str) -> None:
     (folder / file).unlink()
-    there = ", ".join(sorted({"corpus.jsonl", "qrels/test.tsv", "queries.jsonl"} - {file}))
-    assert message(folder) == (f"{file}: no such file, nor with .gz; BEIR folders have one; the folder has {there}")
+    present = ", ".join(sorted({"corpus.jsonl", "qrels/test.tsv", "queries.jsonl"} - {file}))
+    assert message(folder) == (f"{file}: no such file, nor with .gz; BEIR folders have one; the folder has {present}")
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
@@ -119,5 +119,5 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 def test_a_truncated_gzip_file_is_named(folder: Path) -> None:
     (folder / "corpus.jsonl").write_bytes(gzip.compress(CORPUS.encode())[:-9])
-    said = message(folder)
-    assert said.startswith("corpus.jsonl") and said.endswith("repair or download the file again")
+    error = message(folder)
+    assert error.startswith("corpus.jsonl") and error.endswith("repair or download the file again")

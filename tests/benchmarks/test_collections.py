@@ -1,4 +1,4 @@
-"""Published collections load with the sizes that their authors state. Skipped where the files are absent."""
+"""Published collections have the sizes that their authors state. Skipped where the files are missing."""
 
 import os
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_a_published_collection_has_its_published_size(name: str, expected: Size
     assert benchmark.remove_self == (name == "arguana")
 
 
-def test_the_official_arguana_judges_five_documents_that_it_lacks() -> None:
+def test_the_official_arguana_judges_five_documents_missing_from_its_corpus() -> None:
     (warning,) = collection("arguana").warnings
     assert warning.startswith("judged documents that are not in the corpus and can never be found: 5 (test-")
 

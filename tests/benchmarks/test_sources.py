@@ -1,4 +1,4 @@
-"""Sources are found by name, and their options are checked before anything is read."""
+"""Benchmark sources are loaded by name, and their options are checked before anything is read."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ def test_every_source_in_the_table_exists(name: str) -> None:
     assert issubclass(source_class(name), BenchmarkSource)
 
 
-def test_an_unknown_source_is_answered_with_the_known_ones() -> None:
+def test_an_unknown_source_is_refused_with_the_valid_ones() -> None:
     with pytest.raises(
         BenchmarkError, match=r"^benchmark source 'bier' is not known; known are beir, beir_archive, mteb, stdlib"
     ):
@@ -24,7 +24,7 @@ def test_an_unknown_source_is_answered_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "options", "said"),
+    ("source", "options", "message"),
     [
         (
             "beir",
@@ -41,10 +41,10 @@ def test_an_unknown_source_is_answered_with_the_known_ones() -> None:
         ("stdlib", {"name": "code"}, "benchmark source 'stdlib': name = 'code': "),
     ],
 )
-def test_a_wrong_option_is_an_error_before_anything_is_read(source: str, options: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadOptions) as caught:  # /none does not exist: reading would be another error
+def test_a_wrong_option_is_an_error_before_anything_is_read(source: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadOptions) as caught:  # /none does not exist, so reading it would raise a different error
         load(source, options)
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(message)
 
 
 def test_importing_the_package_imports_no_source() -> None:

@@ -1,4 +1,4 @@
-"""The embedded benchmarks are large enough, consistent and named by what they contain."""
+"""The embedded benchmarks are large enough and consistent, and their revision names their content."""
 
 import functools
 import platform
@@ -31,13 +31,13 @@ def test_every_judgement_has_its_query_and_document(benchmark_of: Benchmark) -> 
         assert max(grades.values()) > 0
 
 
-def test_no_text_occurs_twice_and_none_is_empty(benchmark_of: Benchmark) -> None:
+def test_no_text_is_empty_and_no_query_occurs_twice(benchmark_of: Benchmark) -> None:
     for texts in (benchmark_of.queries, benchmark_of.documents):
         assert all(text.strip() for text in texts.values())
     assert len(set(benchmark_of.queries.values())) == len(benchmark_of.queries)
 
 
-def test_no_id_has_blanks_that_would_break_a_run_file(benchmark_of: Benchmark) -> None:
+def test_no_id_holds_white_space(benchmark_of: Benchmark) -> None:
     assert not [key for key in (*benchmark_of.queries, *benchmark_of.documents) if key.split() != [key]]
 
 
@@ -50,7 +50,7 @@ def test_the_revision_names_the_python_and_the_content(benchmark_of: Benchmark) 
     assert re.fullmatch(rf"python-{python}\+sha256:[0-9a-f]{{16}}", benchmark_of.revision)
 
 
-def test_stdlib_code_finds_thousands_of_functions() -> None:
+def test_stdlib_code_has_thousands_of_functions() -> None:
     benchmark = whole("stdlib-code")
     assert 3000 < len(benchmark.queries) <= len(benchmark.documents) < 9000
     assert benchmark.analysis == "code"
@@ -59,7 +59,7 @@ def test_stdlib_code_finds_thousands_of_functions() -> None:
     assert benchmark.documents["bisect.py:insort_left"].startswith("if key is None:\n    lo = bisect_left(")
 
 
-def test_a_sample_is_part_of_the_whole_and_has_its_own_revision(benchmark_of: Benchmark) -> None:
+def test_a_sample_is_a_subset_with_a_different_revision(benchmark_of: Benchmark) -> None:
     few = load("stdlib", {"name": benchmark_of.name, "queries": 20})
     assert len(few.queries) == 20 and few.queries.items() <= benchmark_of.queries.items()
     assert few.documents == benchmark_of.documents
@@ -83,6 +83,6 @@ def test_equal_bodies_are_one_document_and_equal_queries_one_query(tmp_path: Pat
     }  # fmt: skip
 
 
-def test_an_installation_without_sources_is_an_error_that_says_so(tmp_path: Path) -> None:
+def test_an_installation_without_sources_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match=r"no documented functions; stdlib-code needs .* \.py files$"):
         collect_code(tmp_path)

@@ -1,4 +1,4 @@
-"""The index of `help()` becomes queries as a reader would type them, graded as pydoc refers."""
+"""Entries of the index of `help()` become queries in words, graded by the references of pydoc."""
 
 import re
 
@@ -26,12 +26,12 @@ def test_the_index_has_the_size_of_a_benchmark(topics: Benchmark) -> None:
         ("keyword:for", "for statement", {"for": 2, "while": 1, "break": 1, "continue": 1}),
         ("keyword:elif", "elif clause", {"if": 2, "truth": 1}),  # an alias of `if`
         ("topic:AUGMENTEDASSIGNMENT", "augmented assignment", {"augassign": 2, "numeric-types": 1}),
-        ("topic:NAMESPACES", "namespaces", None),  # one word, though it begins with another
+        ("topic:NAMESPACES", "namespaces", None),  # one word, although it begins with another one
         ("symbol:**", "** (asterisk)", {"power": 2, "operator-summary": 1}),
         ("symbol:(", "( ) (parenthesis)", {"typesseq": 2, "typesfunctions": 1, "calls": 1}),
     ],
 )
-def test_an_entry_is_asked_in_words_and_graded_as_pydoc_refers(
+def test_an_entry_becomes_a_query_in_words_with_the_grades_of_pydoc(
     topics: Benchmark, query_id: str, query: str, grades: dict[str, int] | None
 ) -> None:
     assert topics.queries[query_id] == query
@@ -45,7 +45,7 @@ def test_every_entry_has_exactly_one_main_text_and_a_word_to_search_for() -> Non
         assert re.search(r"\w", entry.query)
 
 
-def test_names_without_a_text_are_no_query(topics: Benchmark) -> None:
+def test_names_without_a_text_have_no_query(topics: Benchmark) -> None:
     assert not {"keyword:None", "symbol:`"} & topics.queries.keys()
 
 
@@ -54,5 +54,5 @@ def test_symbols_with_the_same_answer_are_one_query(topics: Benchmark) -> None:
     assert "symbol:-=" not in topics.queries
 
 
-def test_documents_are_the_help_texts_themselves(topics: Benchmark) -> None:
+def test_documents_are_the_unchanged_help_texts(topics: Benchmark) -> None:
     assert topics.documents == texts

@@ -1,4 +1,4 @@
-"""`import crispbench`: what each function gives, what it raises, and that the page about it is true."""
+"""`import crispbench`: results and errors of every function, and the example of docs/python.md."""
 
 import re
 import subprocess
@@ -44,7 +44,7 @@ def recorded(config: Path, tmp_path_factory: pytest.TempPathFactory) -> crispben
 # The package
 
 
-def test_every_public_name_is_there_and_documented() -> None:
+def test_every_public_name_exists_and_is_documented() -> None:
     for name in crispbench.__all__:
         assert getattr(crispbench, name).__doc__, name
         assert name in dir(crispbench)
@@ -52,7 +52,7 @@ def test_every_public_name_is_there_and_documented() -> None:
     assert [name for name in functions if f"\n## {name}\n" not in PAGE] == []
 
 
-def test_an_unknown_name_is_an_error_that_lists_the_known_ones() -> None:
+def test_an_unknown_name_is_an_error_with_the_valid_names() -> None:
     with pytest.raises(AttributeError, match=r"no attribute 'rerank'; it has .*evaluate"):
         crispbench.rerank  # noqa: B018
 
@@ -70,8 +70,8 @@ def test_every_error_is_a_crispbench_error() -> None:
     assert all(issubclass(error, crispbench.CrispbenchError) for error in errors)
 
 
-def test_the_example_of_the_page_runs_as_it_stands(tmp_path: Path) -> None:
-    """In a folder that has the demo's checkpoint and config, by a process that finds the package elsewhere."""
+def test_the_example_of_the_page_runs_unchanged(tmp_path: Path) -> None:
+    """Runs in a folder with the demo's checkpoint and config; the package itself is installed elsewhere."""
     example = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)[0]
     assert len([line for line in example.splitlines() if line.strip()]) <= 10
     for name in ("checkpoints", "configs"):
@@ -97,7 +97,7 @@ def test_scores_are_floats_in_the_order_of_the_pairs() -> None:
     assert scores[0] > scores[1] and scores[2] > scores[1]
 
 
-def test_pairs_may_be_pairs_lists_or_an_iterator() -> None:
+def test_pairs_may_be_tuples_lists_or_an_iterator() -> None:
     expected = crispbench.score(None, PAIRS, engine="fake")
     assert crispbench.score(None, [crispbench.Pair(*pair) for pair in PAIRS], engine="fake") == expected
     assert crispbench.score(None, [list(pair) for pair in PAIRS], engine="fake") == expected  # type: ignore[misc]
@@ -109,14 +109,14 @@ def test_the_documents_of_the_pairs_are_the_corpus_of_bm25() -> None:
     assert scores[0] > 0 and scores[1] == 0 and scores[2] > 0
 
 
-def test_no_pairs_give_no_scores_and_their_options_are_checked_all_the_same() -> None:
+def test_options_are_checked_even_without_pairs() -> None:
     assert crispbench.score(None, [], engine="fake") == []
     with pytest.raises(crispbench.BadOptions, match="unknown option 'colour'"):
         crispbench.score(None, [], engine="fake", colour="red")
 
 
 @pytest.mark.parametrize("pairs", [("query", "document"), [("query",)], [("query", None)], ["ab"]])
-def test_anything_but_two_strings_is_named_with_its_position(pairs: Any) -> None:
+def test_a_pair_that_is_not_two_strings_is_refused_with_its_position(pairs: Any) -> None:
     with pytest.raises(TypeError, match=r"pairs\[0\] is .*: expected \(query, document\), two strings"):
         crispbench.score(None, pairs, engine="fake")
 
@@ -130,7 +130,7 @@ def test_anything_but_two_strings_is_named_with_its_position(pairs: Any) -> None
         ({"engine": "fake", "nan_on": "sleeps"}, crispbench.ScoringFailed, "expected a finite number"),
     ],
 )
-def test_what_has_no_scores_raises(options: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_an_engine_that_cannot_score_raises(options: dict[str, Any], error: type[Exception], message: str) -> None:
     model = "checkpoints/demo" if options["engine"] == "torch" else None
     with pytest.raises(error, match=message):
         crispbench.score(model, PAIRS, **options)
@@ -147,7 +147,7 @@ def test_measures_are_means_over_every_judged_query() -> None:
     assert result.missing == ("q2",)
 
 
-def test_equal_scores_are_ordered_by_document_id_as_trec_eval_orders_them() -> None:
+def test_equal_scores_are_ordered_by_document_id_as_in_trec_eval() -> None:
     result = crispbench.evaluate({"q": {"a": 1}}, {"q": {"a": 1.0, "b": 1.0}}, ["RR@10"])
     assert result.means == {"RR@10": 0.5}
 
@@ -170,7 +170,7 @@ def test_a_ranking_that_cannot_be_evaluated_raises(
 # run and read_run
 
 
-def test_a_run_has_a_row_per_engine_with_intervals_and_is_read_back_equal(recorded: crispbench.Run) -> None:
+def test_a_run_has_one_row_per_engine_and_is_read_back_equal(recorded: crispbench.Run) -> None:
     assert recorded.name == "small" and recorded.complete
     assert [(row.engine, row.benchmark, row.queries) for row in recorded.rows] == [
         ("plain", "made", 2),
@@ -182,7 +182,7 @@ def test_a_run_has_a_row_per_engine_with_intervals_and_is_read_back_equal(record
     assert (recorded.folder / "report/index.html").is_file()
 
 
-def test_an_engine_that_cannot_be_loaded_is_named_and_the_others_go_on(
+def test_an_engine_that_cannot_be_loaded_is_logged_and_the_others_are_scored(
     config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = crispbench.run(config, out=tmp_path / "run", engines=["plain", "gone"])
@@ -192,15 +192,15 @@ def test_an_engine_that_cannot_be_loaded_is_named_and_the_others_go_on(
     assert [score.engine for score in run.scores()] == ["plain"] * len(list(run.scores()))
 
 
-def test_the_rows_are_a_table_with_units_in_the_names_of_its_columns(recorded: crispbench.Run) -> None:
+def test_the_table_of_rows_has_units_in_its_column_names(recorded: crispbench.Run) -> None:
     table = recorded.to_pandas()
     assert list(table["engine"]) == ["plain", "noisy"]
     assert {"nDCG@10", "nDCG@10 lo", "nDCG@10 hi", "p50_s", "p90_s", "pairs_per_s", "coverage"} <= set(table.columns)
     assert table["nDCG@10"][0] == recorded.rows[0].measures["nDCG@10"].value
-    assert table["p50_s"].isna().all()  # one query after the warm-up is too few to know
+    assert table["p50_s"].isna().all()  # one query after the warm-up is too few for a percentile
 
 
-def test_the_scores_are_one_long_table(recorded: crispbench.Run) -> None:
+def test_the_table_of_scores_has_one_row_per_pair(recorded: crispbench.Run) -> None:
     table = recorded.to_pandas("scores")
     assert list(table.columns) == ["engine", "benchmark", "query_id", "doc_id", "rank", "score"]
     assert len(table) == sum(row.pairs for row in recorded.rows)
@@ -209,12 +209,12 @@ def test_the_scores_are_one_long_table(recorded: crispbench.Run) -> None:
     assert query.sort_values("score").doc_id.iloc[-1] == "d1"
 
 
-def test_an_unknown_table_is_an_error_that_names_the_known_ones(recorded: crispbench.Run) -> None:
+def test_an_unknown_table_is_an_error_with_the_valid_names(recorded: crispbench.Run) -> None:
     with pytest.raises(ValueError, match="table 'latencies': expected 'rows' or 'scores'"):
         recorded.to_pandas("latencies")  # type: ignore[arg-type]
 
 
-def test_without_pandas_the_error_names_what_to_install(
+def test_without_pandas_the_error_gives_the_install_command(
     recorded: crispbench.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)

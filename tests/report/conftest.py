@@ -1,4 +1,4 @@
-"""Rows made by hand: four queries, so that every mean can be checked in the head."""
+"""Rows made by hand over four queries, so every mean can be checked by mental arithmetic."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -65,7 +65,7 @@ def row() -> MakeRow:
 
 @pytest.fixture
 def rows() -> list[Row]:
-    """Two benchmarks; an incomplete and an invalid engine on the first."""
+    """Rows of two benchmarks; the first has an incomplete and an invalid engine."""
     better = Difference(0.25, 0.125, 0.375, 4)
     return [
         make_row(),

@@ -1,4 +1,4 @@
-"""A run's report as its verbs publish it, from rows made by hand."""
+"""A run's report as the verbs publish it, built from given rows."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Any text in any field of a report stays text: it acts in no format."""
+"""Any text in any field of a report stays text and is active in no format."""
 
 import io
 import re
@@ -42,7 +42,7 @@ LATEX_COMMANDS = {
 
 
 def full(text: str = "text") -> Report:
-    """A report in which every part is used and every string is the text, apart from the names of plots."""
+    """A report with every part, in which every string except the names of plots is the text."""
     table = Table((text, text), ((Cell(text, text, best=True), Cell(text, text, tone="bad")),))
     detail = Section(text, text, table, text, (SourceLine(text, text),), (Note(text, text),), opened=True)
     section = Section(
@@ -69,7 +69,7 @@ def full(text: str = "text") -> Report:
 
 
 def used(value: Any, field: str = "") -> Iterator[str]:
-    """The fields below the value that hold a text, such as `Section.title`."""
+    """Names of all fields within the value that hold a text, such as `Section.title`."""
     if isinstance(value, str) and value:
         yield field
     elif is_dataclass(value) or hasattr(value, "_fields"):  # or a NamedTuple
@@ -81,7 +81,7 @@ def used(value: Any, field: str = "") -> Iterator[str]:
 
 
 class Structure(HTMLParser):
-    """Tags in their order, and everything that a page could load or run."""
+    """The tags of a page in order, and everything that it could load or run."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -108,12 +108,12 @@ def rendered(report: Report) -> Structure:
 
 
 def commands(report: Report) -> list[str]:
-    """The commands of the LaTeX outside of comments, apart from those that stand for a character."""
+    """LaTeX commands outside of comments, without those that stand for a character."""
     text = re.sub(r"^%.*$", "", latex.render(report), flags=re.MULTILINE)
-    found = re.findall(r"\\([A-Za-z]+)", text)
-    assert set(found) <= LATEX_COMMANDS
+    names = re.findall(r"\\([A-Za-z]+)", text)
+    assert set(names) <= LATEX_COMMANDS
     assert "^^" not in text
-    return [name for name in found if not name.startswith("text") and name != "Delta"]
+    return [name for name in names if not name.startswith("text") and name != "Delta"]
 
 
 def test_the_full_report_has_a_text_in_every_field_of_every_part() -> None:
@@ -123,7 +123,7 @@ def test_the_full_report_has_a_text_in_every_field_of_every_part() -> None:
         for name, kind in get_type_hints(part).items()
         if kind is str or str in get_args(kind)
     }
-    assert set(used(full())) == fields_of_text | {"Cell.tone"}  # a Literal, and so a text as well
+    assert set(used(full())) == fields_of_text | {"Cell.tone"}  # a Literal is a text as well
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -132,7 +132,7 @@ def test_a_hostile_text_in_every_field_changes_no_structure_in_any_format(text: 
     page, md = html.render(report, PLOTS), markdown.render(report, [(plot.name, plot.title) for plot in PLOTS])
     shown = Structure(page)
     assert shown.tags == Structure(html.render(harmless, PLOTS)).tags
-    assert all(place.startswith("#") for place in shown.loads)
+    assert all(link.startswith("#") for link in shown.loads)
     assert rendered(report).tags == rendered(harmless).tags
     assert rendered(report).loads == ["inside.png", "outside.png"]
     assert commands(report) == commands(harmless)
@@ -142,7 +142,7 @@ def test_a_hostile_text_in_every_field_changes_no_structure_in_any_format(text: 
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_what_a_terminal_shows_is_the_text_itself(text: str) -> None:
+def test_a_terminal_shows_the_text_itself(text: str) -> None:
     shown = notation.plain(text)
     assert printed(Report("", (Section("s", text),))).strip() == shown
     assert printed(Report("", conclusion=text)).strip() == shown
@@ -159,7 +159,7 @@ def test_a_log_has_110_columns_and_no_colours(capsys: pytest.CaptureFixture[str]
     assert lines[-1] == "PASS"
 
 
-def test_a_page_with_lead_notes_verdicts_and_a_conclusion_needs_nothing_else(tmp_path: Path) -> None:
+def test_a_report_without_plots_is_written_in_every_format(tmp_path: Path) -> None:
     table = Table(("metric", "change", "verdict"), ((Cell("p50"), Cell("+1.0%"), Cell("pass", tone="good")),))
     report = Report(
         "Check", (Section("check", "", table, notes=(Note("", "a note"),)),), lead=("baseline main",), conclusion="PASS"

@@ -1,4 +1,4 @@
-"""One engine under two templates: a paired difference, and only where nothing else differs."""
+"""One engine under two templates: a paired difference, only where nothing but the template differs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ MakeRow = Callable[..., Row]
 
 
 def under(template: str, precision: str = "bf16", **options: str) -> dict[str, Any]:
-    """What two entries of a config that share all but the template leave in their rows."""
+    """The fields of a row whose engine differs from its siblings only in the template."""
     description = {"model": "m", "precision": precision, "template": template, "template_sha256": f"hash of {template}"}
     return {"description": description, "options": {"model": "m", "template": template, **options}}
 
@@ -24,14 +24,14 @@ def test_two_templates_of_one_engine_give_a_paired_difference(row: MakeRow) -> N
         row("card", (0.5, 0.25, 0.5, 0.25), **under("mxbai-v2-seq")),
         row("reference", (0.75, 0.5, 0.75, 0.5), **under("mxbai-v2")),
     ]
-    said = "only the template differs: mxbai-v2 minus mxbai-v2-seq is +0.2500 [+0.2500, +0.2500] nDCG@10 over 4"
-    assert [(note.about, note.text) for note in ablations(rows)] == [("card, reference", f"{said} queries")]
+    sentence = "only the template differs: mxbai-v2 minus mxbai-v2-seq is +0.2500 [+0.2500, +0.2500] nDCG@10 over 4"
+    assert [(note.about, note.text) for note in ablations(rows)] == [("card, reference", f"{sentence} queries")]
     (section,) = content.build(rows, "").sections
-    assert section.notes[0] == ("card, reference", f"{said} queries")
+    assert section.notes[0] == ("card, reference", f"{sentence} queries")
 
 
 @pytest.mark.parametrize(
-    "other",
+    "changes",
     [
         under("mxbai-v2", precision="fp32"),
         under("mxbai-v2", max_tokens="512"),
@@ -42,13 +42,11 @@ def test_two_templates_of_one_engine_give_a_paired_difference(row: MakeRow) -> N
         {**under("mxbai-v2"), "candidates": {"sha256": "cd" * 32}},
     ],
 )
-def test_engines_that_differ_in_anything_else_or_cannot_be_compared_are_no_ablation(
-    other: dict[str, Any], row: MakeRow
-) -> None:
-    assert list(ablations([row("card", **under("mxbai-v2-seq")), row("other", **other)])) == []
+def test_engines_that_differ_in_anything_else_are_not_an_ablation(changes: dict[str, Any], row: MakeRow) -> None:
+    assert list(ablations([row("card", **under("mxbai-v2-seq")), row("other", **changes)])) == []
 
 
-def test_a_run_leaves_the_engines_description_and_options_in_its_rows(
+def test_rows_of_a_run_hold_the_options_of_the_engine(
     config: Callable[..., Any], crispbench: Callable[..., Any], animals: Any, tmp_path: Any
 ) -> None:
     from harness.run.rows import read

@@ -1,4 +1,4 @@
-"""The odd texts of the prompts stand behind a benchmark's table; on a terminal one line, and only if there was any."""
+"""Odd texts in the prompts: a table on the pages of a benchmark and at most one line on a terminal."""
 
 import io
 from collections.abc import Callable
@@ -20,7 +20,7 @@ COLUMNS = ["special-token text", "cut", "empty", "duplicate", "shared"]
 
 @pytest.fixture
 def audited(row: MakeRow) -> list[Row]:
-    """Of two engines, whose means over all four queries are 0.375 and 0.625."""
+    """Rows of two engines whose means over all four queries are 0.375 and 0.625."""
     lexical = {**dict.fromkeys(KINDS, UNKNOWN), "empty": Audit(3, 2, 2, 0.25, -0.125, ""), "duplicate": NONE}
     model = {
         "special_text": NONE,
@@ -58,17 +58,17 @@ def test_every_engine_has_a_line_with_its_template_and_every_kind(audited: list[
 
 
 def test_the_sentence_names_the_largest_change_in_either_direction(audited: list[Row]) -> None:
-    said = (
+    sentence = (
         "Odd texts: 2 of 4 queries have empty documents; without them nDCG@10 of large is 0.3750 (−0.2500), "
         "the largest change of any engine and kind."
     )
     report = content.build(audited, "")
-    assert said in html.render(report, []) and said in markdown.render(report, [])
+    assert sentence in html.render(report, []) and sentence in markdown.render(report, [])
     words = printed(audited)
-    assert said in words and "odd texts in the prompts" not in words
+    assert sentence in words and "odd texts in the prompts" not in words
 
 
-def test_the_pages_show_the_table_and_a_paper_does_not(audited: list[Row]) -> None:
+def test_the_pages_show_the_table_and_the_latex_does_not(audited: list[Row]) -> None:
     report = content.build(audited, "")
     page, text = html.render(report, []), markdown.render(report, [])
     assert (
@@ -80,27 +80,27 @@ def test_the_pages_show_the_table_and_a_paper_does_not(audited: list[Row]) -> No
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "sentence"),
     [(NONE, "No odd text was found."), (UNKNOWN, "No odd text was found, but not every kind was looked for.")],
 )
-def test_what_has_nothing_odd_says_so_on_the_pages_and_nothing_on_a_terminal(
-    kind: Audit, said: str, row: MakeRow
+def test_the_absence_of_odd_texts_is_stated_on_the_pages_and_not_on_a_terminal(
+    kind: Audit, sentence: str, row: MakeRow
 ) -> None:
     rows = [row(audit=dict.fromkeys(KINDS, NONE) | {"shared": kind})]
     report = content.build(rows, "")
     page, text = html.render(report, []), markdown.render(report, [])
-    assert said in page and said in text
+    assert sentence in page and sentence in text
     assert '<details class="detail" id="odd-texts-benchmark-nfcorpus">' in page
     assert "odd text" not in printed(rows).lower()
-    assert "no query has any" not in page + text  # a zero needs no reason
+    assert "no query has any" not in page + text  # a zero has no reason
 
 
-def test_odd_texts_in_all_queries_leave_nothing_to_compare_with(row: MakeRow) -> None:
+def test_odd_texts_in_all_queries_make_the_difference_unknown(row: MakeRow) -> None:
     rows = [row(audit=dict.fromkeys(KINDS, NONE) | {"truncated": Audit(9, 4, 0, None, None, "too few")})]
     assert "Odd texts were found, but nDCG@10 without the affected queries is not known." in printed(rows)
 
 
-def test_rows_without_an_audit_have_no_table_of_it(row: MakeRow) -> None:
+def test_rows_without_an_audit_have_no_table_of_odd_texts(row: MakeRow) -> None:
     (section,) = content.build([row()], "").sections
     assert section.details == ()
 

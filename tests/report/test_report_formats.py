@@ -1,4 +1,4 @@
-"""One content in every format, and nothing in a name that a format would act on."""
+"""Every format holds the same content, and no name is active in any format."""
 
 import io
 import re
@@ -30,7 +30,7 @@ HOSTILE = (
 
 
 class Cells(HTMLParser):
-    """The text of every body cell of the tables of figures, the tags, and all places that a page can load from."""
+    """The text of every table cell, the tags, the ids, and all addresses that a page could load from."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ def texts(rows: list[Row]) -> tuple[str, str, str]:
     return html.render(report, []), markdown.render(report, []), printed(rows)
 
 
-def test_every_format_says_the_verdict_and_the_notes(rows: list[Row]) -> None:
+def test_every_format_prints_the_verdict_and_the_notes(rows: list[Row]) -> None:
     for text in texts(rows):
         assert "large has the highest nDCG@10 (0.6250): over 4 queries it ranks better than the baseline bm25" in text
         assert "q3 has no score: the server is gone" in text
@@ -115,14 +115,14 @@ def test_every_table_names_its_candidates(rows: list[Row]) -> None:
         )
 
 
-def test_engines_over_different_candidates_are_listed_apart(row: MakeRow) -> None:
-    other = row("dense", candidates={"source": "dense", "k": 50, "sha256": "cd" * 32})
-    first, second = (each.line for each in content.build([row(), other], "").sections[0].sources)
+def test_engines_over_different_candidates_have_separate_source_lines(row: MakeRow) -> None:
+    dense = row("dense", candidates={"source": "dense", "k": 50, "sha256": "cd" * 32})
+    first, second = (source.line for source in content.build([row(), dense], "").sections[0].sources)
     assert first.startswith("bm25: 4 queries") and "candidates bm25, k = 100" in first and "sha256 abab" in first
     assert second.startswith("dense: 4 queries") and "candidates dense, k = 50" in second and "sha256 cdcd" in second
 
 
-def test_a_demonstration_model_is_called_one(row: MakeRow) -> None:
+def test_only_a_demonstration_model_causes_the_warning(row: MakeRow) -> None:
     for text in texts([row(description={"demonstration": "true"})]):
         assert "A demonstration model was scored" in text
     for text in texts([row(model="acme/democracy-reranker", description={"model": "acme/democracy-reranker"})]):
@@ -132,7 +132,7 @@ def test_a_demonstration_model_is_called_one(row: MakeRow) -> None:
 def test_an_engine_that_never_started_adds_no_candidates(row: MakeRow) -> None:
     absent = row("absent", verdict="incomplete", measures={}, candidates={}, queries=0, kind="")
     report = content.build([row(), absent], "")
-    assert [each.line.partition(",")[0] for each in report.sections[0].sources] == ["4 queries"]
+    assert [source.line.partition(",")[0] for source in report.sections[0].sources] == ["4 queries"]
     assert report.engines[1] == ("absent", "-", "-", "-")
 
 
@@ -153,7 +153,7 @@ def test_hostile_text_is_inert_in_html_and_markdown(text: str, row: MakeRow) -> 
     web = parsed(html.render(report, []))
     md = rendered(markdown.render(report, [("plot", "Plot")]))
     assert not {"script", "img"} & web.tags
-    assert all(place.startswith("#") for place in web.loads)
+    assert all(link.startswith("#") for link in web.loads)
     assert not {"script", "em", "code", "a", "s"} & md.tags
     assert md.loads == ["plot.png"]
     name = expected(hostile)[0][0]
@@ -161,7 +161,7 @@ def test_hostile_text_is_inert_in_html_and_markdown(text: str, row: MakeRow) -> 
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_text_is_printed_as_it_is_on_a_terminal(text: str, row: MakeRow) -> None:
+def test_hostile_text_is_printed_without_control_characters_on_a_terminal(text: str, row: MakeRow) -> None:
     hostile = [row(text, benchmark=text, notes=(text,)), row("x", benchmark=text)]
     words = printed(hostile)
     assert "\x1b" not in words and "\u202e" not in words
@@ -192,7 +192,7 @@ def test_markdown_keeps_intervals_readable() -> None:
     assert markdown.escape("0.3750 [0.2500, 0.5000]") == "0.3750 [0.2500, 0.5000]"
 
 
-def test_a_report_of_nothing_says_so(tmp_path: Path) -> None:
+def test_an_empty_report_states_that_there_is_no_result(tmp_path: Path) -> None:
     paths = write([], tmp_path, "title")
     assert [path.name for path in paths] == ["index.html", "report.md", "table.tex"]
     assert "There is no result yet." in (tmp_path / "index.html").read_text()

@@ -12,7 +12,7 @@ from tests.report.pages import write
 MakeRow = Callable[..., Row]
 
 
-def test_a_report_has_exactly_its_files_and_the_same_bytes_every_time(rows: list[Row], tmp_path: Path) -> None:
+def test_a_run_report_has_exactly_its_files_and_the_same_bytes_every_time(rows: list[Row], tmp_path: Path) -> None:
     paths = write(rows, tmp_path / "report", "title")
     names = ["index.html", "report.md", "table.tex"]
     names += [f"{plot}.{kind}" for plot in ("quality", "latency", "tradeoff") for kind in ("svg", "png")]
@@ -41,14 +41,14 @@ def test_an_engine_has_one_colour_in_every_plot(rows: list[Row]) -> None:
     for plot in drawn:
         assert PALETTE[0].encode() in plot.svg  # bm25
         assert PALETTE[1].encode() in plot.svg  # large
-        assert PALETTE[3].encode() not in plot.svg  # broken is invalid: no mark
+        assert PALETTE[3].encode() not in plot.svg  # broken is invalid and has no mark
 
 
-def test_an_unknown_percentile_is_no_point(row: MakeRow) -> None:
+def test_an_unknown_percentile_is_not_drawn(row: MakeRow) -> None:
     assert [plot.name for plot in plots.draw([row(p50=Percentile(None, 4, 20))])] == ["quality", "latency"]
 
 
-def test_invalid_rows_alone_are_no_plot(row: MakeRow) -> None:
+def test_invalid_rows_alone_have_no_plot(row: MakeRow) -> None:
     assert plots.draw([row(verdict="invalid")]) == []
 
 
@@ -59,13 +59,13 @@ def test_hostile_names_are_drawn_as_outlines(row: MakeRow) -> None:
         assert b"<text" not in plot.svg and b"<!--" not in plot.svg and b"script>" not in plot.svg
 
 
-def test_more_engines_than_colours_differ_in_their_marks(row: MakeRow) -> None:
+def test_engines_with_the_same_colour_have_different_marks(row: MakeRow) -> None:
     crowd = {f"engine-{number}": row(f"engine-{number}") for number in range(len(PALETTE) + 1)}
     styles = style(list(crowd))
     assert len(set(styles.values())) == len(crowd)
     assert styles["engine-0"].colour == styles[f"engine-{len(PALETTE)}"].colour
 
 
-def test_one_query_and_no_oracle_can_be_drawn(row: MakeRow) -> None:
+def test_a_row_of_one_query_without_an_oracle_can_be_drawn(row: MakeRow) -> None:
     lone = row(measures={"nDCG@10": Measurement(0.5, None, None)}, candidates={}, service_s=(0.5,))
     assert len(plots.draw([lone])) == 3

@@ -1,4 +1,4 @@
-"""Precisions of one model stand side by side: what they cost in ranking, and what they bring."""
+"""Precisions of one model side by side: their cost in ranking and their gain in speed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ MakeRow = Callable[..., Row]
 
 
 class Model(Fake):
-    """The fake engine, which says that its noise is a precision."""
+    """The fake engine, whose noise stands for a precision."""
 
     def __init__(self, options: FakeOptions) -> None:
         super().__init__(options)
@@ -47,18 +47,18 @@ def measured(
     return {row.engine: row for row in rows.read(tmp_path / "out")}
 
 
-def test_a_row_knows_how_far_it_is_from_the_same_model_in_another_precision(measured: dict[str, Row]) -> None:
+def test_a_row_holds_its_shift_from_the_same_model_in_another_precision(measured: dict[str, Row]) -> None:
     shift = measured["small"].shift
     assert shift is not None and shift.reference == "full"
     assert shift.difference.value == pytest.approx(
         measured["small"].measures["nDCG@10"].value - measured["full"].measures["nDCG@10"].value
     )
     assert 0 < shift.mean < shift.maximum
-    assert shift.top10 == 0  # fewer than ten documents: none can leave the first ten
-    assert [name for name, row in measured.items() if row.shift] == ["small"]  # `again` is in the same precision
+    assert shift.top10 == 0  # with fewer than ten documents none can leave the top 10
+    assert [name for name, row in measured.items() if row.shift] == ["small"]  # `again` has the same precision
 
 
-def test_the_report_has_a_table_of_the_precisions_behind_that_of_the_benchmark(measured: dict[str, Row]) -> None:
+def test_the_table_of_precisions_follows_that_of_the_benchmark(measured: dict[str, Row]) -> None:
     sections = content.build(list(measured.values()), "").sections
     assert [section.title for section in sections] == ["animals", "animals: precision"]
     assert len({section.anchor for section in sections}) == 2
@@ -68,8 +68,8 @@ def test_the_report_has_a_table_of_the_precisions_behind_that_of_the_benchmark(m
 
 
 def test_every_figure_of_a_precision_is_printed(row: MakeRow) -> None:
-    told = {"precision": "fp32", "weights_mb": "15.0"}
-    full = row("full", description=told, measures={"nDCG@10": Measurement(0.5, 0.4, 0.6)}, pairs_per_s=44.25)
+    description = {"precision": "fp32", "weights_mb": "15.0"}
+    full = row("full", description=description, measures={"nDCG@10": Measurement(0.5, 0.4, 0.6)}, pairs_per_s=44.25)
     shift = PrecisionShift("full", Difference(-0.0125, -0.05, 0.025, 4), 4, 3, 0.0625, 0.5)
     small = row("small", description={"precision": "int8"}, measures=full.measures, pairs_per_s=60.0, shift=shift)
     (group,) = precision.groups([row("bm25"), full, small])

@@ -1,4 +1,4 @@
-"""Published figures beside ours, the same in every format, and where each of ours comes from."""
+"""Published figures beside the measured ones, the same in every format, and the origin of every measured figure."""
 
 import io
 import json
@@ -84,20 +84,20 @@ RENDERERS: dict[str, Callable[[Report], str]] = {
 
 def section(rows: Sequence[Row], reproductions: Sequence[Reproduction], table: str = "mxbai-rerank-v2") -> Section:
     sections = content.build(rows, "", reproductions).sections
-    return next(each for each in sections if each.anchor == f"published-{table}")
+    return next(section for section in sections if section.anchor == f"published-{table}")
 
 
-def lines(found: Section) -> list[list[str]]:
-    assert found.table is not None
-    return [[cell.text for cell in line] for line in found.table.cells]
+def lines(section: Section) -> list[list[str]]:
+    assert section.table is not None
+    return [[cell.text for cell in line] for line in section.table.cells]
 
 
-def test_the_published_table_has_its_own_columns_and_four_lines_for_each_engine(
+def test_the_section_keeps_the_published_columns_and_has_four_lines_per_engine(
     rows: list[Row], reproductions: list[Reproduction]
 ) -> None:
-    found = section(rows, reproductions)
-    assert found.title == "Published and measured: mxbai-rerank-v2"
-    assert found.table is not None and found.table.columns == (
+    published_section = section(rows, reproductions)
+    assert published_section.title == "Published and measured: mxbai-rerank-v2"
+    assert published_section.table is not None and published_section.table.columns == (
         "engine",
         "",
         "BEIR",
@@ -106,9 +106,9 @@ def test_the_published_table_has_its_own_columns_and_four_lines_for_each_engine(
         "code",
         "latency",
     )
-    # NFCorpus is one of the 26 members of BEIR: an average of what was there would be another number
+    # NFCorpus is only one of the 26 members of BEIR, so BEIR has no average.
     # (0.7 + 0.5 + 0.8 + 0.9) / 4 = 0.725; sqrt(4 * (0.25 * 0.02) ** 2) = 0.01; (400 + 450 + 590) / 3 = 480
-    assert lines(found) == [
+    assert lines(published_section) == [
         ["large as mxbai-rerank-large-v2", "published", "0.5749", "0.2979", "0.8416", "0.3205", "890 ms"],
         ["", "measured", "-", "-", "0.7250 [0.7150, 0.7350]", "-", "450 ms p50, mean 480 ms"],
         ["", "difference", "-", "-", "−0.1166", "-", "−440 ms"],
@@ -116,7 +116,7 @@ def test_the_published_table_has_its_own_columns_and_four_lines_for_each_engine(
     ]
 
 
-def test_a_verdict_stands_beside_its_tolerance(rows: list[Row], reproductions: list[Reproduction]) -> None:
+def test_a_verdict_is_shown_with_its_tolerance(rows: list[Row], reproductions: list[Reproduction]) -> None:
     assert lines(section(rows, reproductions, "bm25-anserini")) == [
         ["bm25 as bm25-flat", "published", "0.3218", "0.9185", "0.6789"],
         ["", "measured", "0.3000 [0.2700, 0.3300]", "-", "0.6822 [0.6300, 0.7300]"],
@@ -125,12 +125,12 @@ def test_a_verdict_stands_beside_its_tolerance(rows: list[Row], reproductions: l
     ]
 
 
-def test_a_published_table_that_is_too_wide_has_a_line_for_each_figure(rows: list[Row]) -> None:
-    found = section(
+def test_a_wide_published_table_has_one_line_per_figure(rows: list[Row]) -> None:
+    published_section = section(
         rows, compare(PublishedComparison(table="bm25-anserini", engines={"bm25": "bm25-flat"}), rows), BM25.table
     )
-    assert found.table is not None
-    assert found.table.columns[2:] == (
+    assert published_section.table is not None
+    assert published_section.table.columns[2:] == (
         "column",
         "published",
         "measured",
@@ -138,21 +138,22 @@ def test_a_published_table_that_is_too_wide_has_a_line_for_each_figure(rows: lis
         "tolerance",
         "verdict",
     )
-    printed = {line[2]: line[3:] for line in lines(found)}
+    printed = {line[2]: line[3:] for line in lines(published_section)}
     assert len(printed) > 40
     assert printed["SciFact nDCG@10"] == ["0.6789", "0.6822 [0.6300, 0.7300]", "+0.0033", "±0.0100", "reproduced"]
     assert printed["FEVER R@100"] == ["0.9185", "-", "-", "", "not measured"]
 
 
 def test_a_figure_that_was_not_published_for_a_model_is_empty(reproductions: list[Reproduction]) -> None:
-    other = replace(reproductions[0], engine="other", model="their-other")  # of which only BEIR was published
-    table = reproduction.tabulate([*(each for each in reproductions if each.table.name == MXBAI.table), other])
+    other = replace(reproductions[0], engine="other", model="their-other")  # only its BEIR figure was published
+    published_here = [figure for figure in reproductions if figure.table.name == MXBAI.table]
+    table = reproduction.tabulate([*published_here, other])
     published, *_, verdict = [[cell.text for cell in line] for line in table.cells][4:]
     assert published == ["other as their-other", "published", "0.5749", "", "", "", ""]
     assert verdict == ["", "verdict", "incomplete", "", "", "", ""]
 
 
-def test_one_sentence_counts_the_verdicts_and_names_what_differs_or_is_incomplete(
+def test_one_sentence_counts_the_verdicts_and_names_differing_and_incomplete_figures(
     rows: list[Row], reproductions: list[Reproduction]
 ) -> None:
     assert section(rows, reproductions).sentence == (
@@ -163,11 +164,11 @@ def test_one_sentence_counts_the_verdicts_and_names_what_differs_or_is_incomplet
     )
 
 
-def test_each_figure_names_its_folder_revision_candidates_queries_and_interval(
+def test_every_figure_has_a_footnote_with_folder_revision_candidates_queries_and_interval(
     rows: list[Row], reproductions: list[Reproduction]
 ) -> None:
     sections = (section(rows, reproductions, name) for name in (MXBAI.table, BM25.table))
-    footnotes = {footnote.cell: footnote for found in sections for footnote in found.footnotes}
+    footnotes = {footnote.cell: footnote for section in sections for footnote in section.footnotes}
     assert footnotes["bm25, SciFact nDCG@10"].line == (
         "table/bm25: revision rev-s; candidates bm25, k = 100; 300 queries; nDCG@10 0.6822 [0.6300, 0.7300]"
     )
@@ -177,10 +178,10 @@ def test_each_figure_names_its_folder_revision_candidates_queries_and_interval(
     )
 
 
-def test_an_average_names_its_exact_members_and_where_each_comes_from(
+def test_the_footnote_of_an_average_names_its_members_and_their_origins(
     rows: list[Row], reproductions: list[Reproduction]
 ) -> None:
-    footnote = next(each for each in section(rows, reproductions).footnotes if each.cell == "large, Chinese")
+    footnote = next(note for note in section(rows, reproductions).footnotes if note.cell == "large, Chinese")
     assert footnote.line == (
         "table/large: mean of 4 [0.7150, 0.7350] over 8,008 queries, each once: "
         "T2Reranking, MMarcoReranking, CMedQAv1, CMedQAv2"
@@ -192,15 +193,15 @@ def test_an_average_names_its_exact_members_and_where_each_comes_from(
     )
 
 
-def test_an_average_without_a_number_names_every_member_that_it_lacks(
+def test_the_footnote_of_a_missing_average_names_every_missing_member(
     rows: list[Row], reproductions: list[Reproduction]
 ) -> None:
-    footnote = next(each for each in section(rows, reproductions).footnotes if each.cell == "large, BEIR")
+    footnote = next(note for note in section(rows, reproductions).footnotes if note.cell == "large, BEIR")
     assert footnote.line.startswith("no figure: MSMARCO is missing; TRECCOVID is missing; NQ is missing;")
     assert footnote.line.count("is missing") == 25  # all but NFCorpus
 
 
-def test_a_published_table_says_where_it_is_from_and_what_was_not_published(
+def test_the_sources_of_a_published_table_state_its_origin_and_protocol(
     rows: list[Row], reproductions: list[Reproduction]
 ) -> None:
     (mxbai,), (bm25,) = (section(rows, reproductions, name).sources for name in (MXBAI.table, BM25.table))
@@ -211,7 +212,7 @@ def test_a_published_table_says_where_it_is_from_and_what_was_not_published(
 
 
 @pytest.mark.parametrize("format", RENDERERS)
-def test_every_format_prints_the_same_cells_and_the_origin_of_each(
+def test_every_format_prints_the_same_cells_and_their_origins(
     format: str, rows: list[Row], reproductions: list[Reproduction]
 ) -> None:
     text = RENDERERS[format](content.build(rows, "", reproductions))
@@ -222,17 +223,17 @@ def test_every_format_prints_the_same_cells_and_the_origin_of_each(
     assert ("MMarcoReranking: table/large" in flat) == (format != "terminal")  # members are in the files
 
 
-def test_a_run_that_compares_with_nothing_has_no_such_section(rows: list[Row]) -> None:
-    assert [each.anchor for each in content.build(rows, "").sections if each.anchor.startswith("published")] == []
+def test_a_run_without_published_figures_has_no_such_section(rows: list[Row]) -> None:
+    assert [part.anchor for part in content.build(rows, "").sections if part.anchor.startswith("published")] == []
 
 
-def test_a_name_from_elsewhere_stays_text_in_every_format(rows: list[Row]) -> None:
+def test_a_hostile_revision_stays_text_in_every_format(rows: list[Row]) -> None:
     hostile = "a<b>\\x % \n\x1b[31m|_"
-    changed = [each for each in rows if each.engine == "bm25"]
+    changed = [row for row in rows if row.engine == "bm25"]
     comparison = PublishedComparison(table="bm25-anserini", engines={"bm25": "bm25-flat"}, columns=("SciFact nDCG@10",))
-    found = compare(comparison, [_revised(each, hostile) for each in changed])
+    figures = compare(comparison, [_revised(row, hostile) for row in changed])
     for format, render in RENDERERS.items():
-        text = render(content.build([], "", found))
+        text = render(content.build([], "", figures))
         assert "\x1b[31m" not in text, format
         assert "<b>\\x" not in text or format in ("terminal", "latex")
         if format == "latex":
@@ -246,7 +247,7 @@ def _revised(row: Row, revision: str) -> Row:
 # A whole run
 
 
-def test_a_run_prints_and_writes_the_comparison_that_its_config_names_and_report_repeats_it(
+def test_a_run_writes_the_comparison_of_its_config_and_report_repeats_it(
     config: Callable[..., Any], crispbench: Callable[..., Any], animals: Any, tmp_path: Any
 ) -> None:
     path = config(
@@ -256,10 +257,10 @@ def test_a_run_prints_and_writes_the_comparison_that_its_config_names_and_report
     )
     answer = crispbench("run", path, "--out", tmp_path / "out")
     assert answer.code == 0, answer.err
-    said = "Published figures: 1 incomplete (bm25 SciFact nDCG@10)."
-    assert said in answer.out and "SciFact has 5 queries, not 300" in " ".join(answer.out.split())
+    sentence = "Published figures: 1 incomplete (bm25 SciFact nDCG@10)."
+    assert sentence in answer.out and "SciFact has 5 queries, not 300" in " ".join(answer.out.split())
     first = (tmp_path / "out/report/report.md").read_text(encoding="utf-8")
-    assert crispbench("report", tmp_path / "out").out.count(said) == 1
+    assert crispbench("report", tmp_path / "out").out.count(sentence) == 1
     assert (tmp_path / "out/report/report.md").read_text(encoding="utf-8") == first
     (figure,) = json.loads((tmp_path / "out/published.json").read_text(encoding="utf-8"))["figures"]
     assert (figure["table"], figure["engine"], figure["verdict"]) == ("bm25-anserini", "bm25", "incomplete")
@@ -267,7 +268,7 @@ def test_a_run_prints_and_writes_the_comparison_that_its_config_names_and_report
 
 
 def test_a_figure_as_json_holds_its_interval_and_its_trace(reproductions: list[Reproduction]) -> None:
-    figure = next(each for each in reproductions if each.column == "SciFact nDCG@10").document()
+    figure = next(entry for entry in reproductions if entry.column == "SciFact nDCG@10").document()
     assert json.loads(json.dumps(figure))["measured"] == {"value": 0.6822, "lo": 0.63, "hi": 0.73}
     (trace,) = figure["trace"]
     assert (trace["folder"], trace["revision"], trace["first_stage"], trace["k"]) == (

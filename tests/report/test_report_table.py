@@ -15,7 +15,7 @@ def cell(table: Table, engine: str, column: str) -> Cell:
     return line[table.columns.index(column)]
 
 
-def test_columns_hold_the_measures_as_they_are_named_with_the_ranking_one_first(rows: list[Row]) -> None:
+def test_columns_have_the_names_of_the_measures_with_the_ranking_measure_first(rows: list[Row]) -> None:
     assert tabulate(rows[:4]).columns == (
         "engine", "nDCG@10", "Δ nDCG@10", "AP", "Judged@10", "tie rate", "p50", "p90", "pairs/s", "verdict",
     )  # fmt: skip
@@ -23,7 +23,7 @@ def test_columns_hold_the_measures_as_they_are_named_with_the_ranking_one_first(
 
 def test_a_line_prints_the_golden_figures(rows: list[Row]) -> None:
     line = tabulate(rows[:4]).cells[1]
-    assert [each.text for each in line] == [
+    assert [cell.text for cell in line] == [
         "large", "0.6250 [0.5000, 0.7500]", "+0.2500 [+0.1250, +0.3750]", "0.3125", "0.9000", "12.5%", "12.5 ms", "-",
         "617", "complete",
     ]  # fmt: skip
@@ -33,38 +33,38 @@ def test_the_baseline_has_no_difference_to_itself(rows: list[Row]) -> None:
     assert cell(tabulate(rows[:4]), "bm25", "Δ nDCG@10").text == "baseline"
 
 
-def test_an_invalid_row_is_dashes_and_never_zero(rows: list[Row]) -> None:
+def test_an_invalid_row_shows_dashes_instead_of_zeros(rows: list[Row]) -> None:
     line = tabulate(rows[:4]).cells[3]
-    assert [each.text for each in line] == ["broken", *["-"] * 8, "invalid 75.0% scored"]
+    assert [cell.text for cell in line] == ["broken", *["-"] * 8, "invalid 75.0% scored"]
 
 
-def test_an_invalid_row_hides_figures_that_it_should_not_have(row: MakeRow) -> None:
+def test_figures_of_an_invalid_row_are_hidden(row: MakeRow) -> None:
     wrong = row("broken", verdict="invalid", measures={"nDCG@10": Measurement(0.0, 0.0, 0.0)})
-    assert {each.text for each in tabulate([row(), wrong]).cells[1][1:-1]} == {"-"}
+    assert {cell.text for cell in tabulate([row(), wrong]).cells[1][1:-1]} == {"-"}
 
 
-def test_an_engine_that_never_started_is_dashes_and_never_zero(row: MakeRow) -> None:
+def test_an_engine_that_never_started_shows_dashes_instead_of_zeros(row: MakeRow) -> None:
     absent = row("absent", verdict="incomplete", measures={}, per_query={}, tie_rate=0.0, coverage=0.0, candidates={})
     line = tabulate([row(), absent]).cells[1]
-    assert [each.text for each in line] == ["absent", *["-"] * 8, "incomplete 0% scored"]
+    assert [cell.text for cell in line] == ["absent", *["-"] * 8, "incomplete 0% scored"]
 
 
-def test_an_engine_that_scored_no_query_is_dashes_although_its_mean_is_zero(row: MakeRow) -> None:
+def test_an_engine_that_scored_no_query_shows_dashes_although_its_mean_is_zero(row: MakeRow) -> None:
     failed = row("failed", (0.0, 0.0, 0.0, 0.0), verdict="incomplete", coverage=0.0)
-    assert {each.text for each in tabulate([row(), failed]).cells[1][1:-1]} == {"-"}
+    assert {cell.text for cell in tabulate([row(), failed]).cells[1][1:-1]} == {"-"}
 
 
 def test_an_incomplete_row_shows_its_coverage(rows: list[Row]) -> None:
     assert cell(tabulate(rows[:4]), "half", "verdict").text == "incomplete 75.0% scored"
 
 
-def test_a_measure_that_one_engine_lacks_is_a_dash(row: MakeRow) -> None:
+def test_a_measure_missing_for_one_engine_is_a_dash(row: MakeRow) -> None:
     table = tabulate([row(), row("other", measures={"nDCG@10": Measurement(0.5, None, None)})])
     assert cell(table, "other", "AP").text == "-"
     assert cell(table, "other", "nDCG@10").text == "0.5000"
 
 
-def test_a_measured_zero_stays_a_zero(row: MakeRow) -> None:
+def test_a_measured_zero_is_printed_as_zero(row: MakeRow) -> None:
     table = tabulate([row(quality=(0.0, 0.0), measures={"nDCG@10": Measurement(0.0, 0.0, 0.0)})])
     assert cell(table, "bm25", "nDCG@10").text == "0.0000 [0.0000, 0.0000]"
 
@@ -74,8 +74,8 @@ def test_the_best_complete_figure_is_marked(rows: list[Row]) -> None:
     best = {
         (line[0].value, name)
         for line in table.cells
-        for name, each in zip(table.columns, line, strict=True)
-        if each.best
+        for name, figure in zip(table.columns, line, strict=True)
+        if figure.best
     }
     assert best == {("large", "nDCG@10"), ("large", "AP"), ("bm25", "pairs/s")}
 
@@ -91,17 +91,17 @@ def test_the_shortest_time_is_the_best(row: MakeRow) -> None:
     assert (cell(table, "fast", "p50").text, cell(table, "fast", "p50").best) == ("1.00 ms", True)
 
 
-@pytest.mark.parametrize("other", [{"candidates": {"sha256": "cd"}}, {"quality": (0.9, 0.9)}])
-def test_rows_over_other_candidates_or_queries_win_nothing(row: MakeRow, other: dict[str, object]) -> None:
-    table = tabulate([row(), row("low", (0.1, 0.1, 0.1, 0.1)), row("else", **other)])
-    assert not any(each.best for each in table.cells[2])
+@pytest.mark.parametrize("changes", [{"candidates": {"sha256": "cd"}}, {"quality": (0.9, 0.9)}])
+def test_rows_over_other_candidates_or_queries_are_never_marked_best(row: MakeRow, changes: dict[str, object]) -> None:
+    table = tabulate([row(), row("low", (0.1, 0.1, 0.1, 0.1)), row("else", **changes)])
+    assert not any(figure.best for figure in table.cells[2])
     assert cell(table, "bm25", "nDCG@10").best
 
 
-def test_a_lone_engine_wins_nothing_and_has_no_difference_column(row: MakeRow) -> None:
+def test_a_lone_engine_is_not_marked_best_and_has_no_difference_column(row: MakeRow) -> None:
     table = tabulate([row()])
     assert "Δ nDCG@10" not in table.columns
-    assert not any(each.best for line in table.cells for each in line)
+    assert not any(figure.best for line in table.cells for figure in line)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_duration_has_three_digits_and_its_unit(seconds: float | None, text: s
     ("share", "text"),
     [(None, "-"), (0.0, "0%"), (0.0001, "<0.1%"), (0.5, "50.0%"), (0.9999, ">99.9%"), (1.0, "100%")],
 )
-def test_only_all_is_a_hundred_percent_and_only_none_is_zero(share: float | None, text: str) -> None:
+def test_only_all_prints_as_100_percent_and_only_none_as_0_percent(share: float | None, text: str) -> None:
     assert notation.percent(share) == text
 
 
