@@ -351,9 +351,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     problem = error.errors()[0]
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"unknown option {name!r}; known are {', '.join(sorted(model.model_fields))}"
+        return f"unknown option {name!r}; expected one of {', '.join(sorted(model.model_fields))}"
     if problem["type"] == "missing":
-        return f"option {name!r} is missing; known are {', '.join(sorted(model.model_fields))}"
+        return f"option {name!r} is missing; the options are {', '.join(sorted(model.model_fields))}"
     message = problem["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     return f"{name} = {problem['input']!r:.200}: {message}" if name else message

@@ -53,7 +53,7 @@ class EngineEntry:
         kind = document.get("kind")
         if not isinstance(kind, str):
             problem = "option 'kind' is missing" if kind is None else f"kind = {kind!r:.100} is not a name"
-            raise BadOptions(f"engine {name!r}: {problem}; known are {', '.join(engines.names())}")
+            raise BadOptions(f"engine {name!r}: {problem}; expected one of {', '.join(engines.names())}")
         return cls(kind, given, read_options(engines.engine_class(kind).options_type, given, f"engine {name!r}"))
 
 
@@ -74,7 +74,7 @@ class BenchmarkEntry:
         source, stage = document.get("source"), document.get("candidates")
         if not isinstance(source, str):
             problem = "option 'source' is missing" if source is None else f"source = {source!r:.100} is not a name"
-            raise BadOptions(f"benchmark {document!r:.100}: {problem}; known are {', '.join(benchmarks.names())}")
+            raise BadOptions(f"benchmark {document!r:.100}: {problem}; expected one of {', '.join(benchmarks.names())}")
         return cls(
             source=benchmarks.read_source(source, options),
             title=str(options.get("name") or source),
@@ -180,7 +180,9 @@ class Config(Options):
         prices = self.latency.price_per_hour
         unknown = sorted(prices.keys() - self.engines.keys()) if isinstance(prices, dict) else []
         if unknown:
-            raise ValueError(f"latency.price_per_hour names engine {unknown[0]!r}; known are {', '.join(self.engines)}")
+            raise ValueError(
+                f"latency.price_per_hour names engine {unknown[0]!r}; expected one of {', '.join(self.engines)}"
+            )
         return self
 
     @model_validator(mode="after")

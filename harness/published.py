@@ -292,4 +292,4 @@ def _timed(figure: Reproduction, row: Row) -> Reproduction:
 def _known(names: Collection[str], known: Collection[str], what: str) -> None:
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise BadOptions(f"{what} {unknown[0]!r} is not known; known are {', '.join(known)}")
+        raise BadOptions(f"{what} {unknown[0]!r} is not known; expected one of {', '.join(known)}")

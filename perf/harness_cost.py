@@ -279,7 +279,7 @@ def main() -> int:
     arguments = parser.parse_args()
     unknown = set(arguments.what) - MEASURED.keys()
     if unknown:
-        parser.error(f"{', '.join(sorted(unknown))}: known are {', '.join(MEASURED)}")
+        parser.error(f"{', '.join(sorted(unknown))}: expected one of {', '.join(MEASURED)}")
     from harness import machine
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -274,7 +274,7 @@ def test_margins_and_allowances_are_read_and_unknown_ones_are_refused() -> None:
         (["p50=much"], [], "from 0 to below 1, such as p50=0.05"),
         (["nDCG@10=0"], [], "above 0 and below 1"),
         (["nDCG@10=none"], [], "above 0 and below 1"),
-        ([], ["gpu"], "known are template, machine"),
+        ([], ["gpu"], "expected one of template, machine"),
     ):
         with pytest.raises(BadOptions, match=message):
             options(margins, allow)

@@ -211,7 +211,7 @@ def test_a_constant_loss_has_no_spread_and_is_still_a_regression(record: Record)
     [
         (CompareOptions(margin=0.0), "margin 0.0"),
         (CompareOptions(margin=-0.01), "margin -0.01"),
-        (CompareOptions(allow=("machine",)), "allow 'machine': known are template"),
+        (CompareOptions(allow=("machine",)), "allow 'machine': expected one of template"),
     ],
 )
 def test_meaningless_options_are_refused_before_anything_is_read(options: CompareOptions, message: str) -> None:

@@ -47,7 +47,7 @@ def test_an_incomplete_run_ends_with_one_line_and_exit_5(recorded: Path, crispbe
 
 def test_wrong_arguments_exit_2_and_name_the_valid_ones(recorded: Path, crispbench: Run) -> None:
     answer = crispbench("compare", recorded / "good", recorded / "wild", "--allow", "machine")
-    assert answer.code == 2 and "known are template" in answer.err
+    assert answer.code == 2 and "expected one of template" in answer.err
     assert crispbench("compare", recorded / "good").code == 2
 
 

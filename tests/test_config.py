@@ -89,12 +89,18 @@ def test_a_config_keeps_its_first_stage(small: Callable[..., Path]) -> None:
     ("entries", "message"),
     [
         ({"engines": {"a": "bm25"}}, "engine 'a' = 'bm25': expected a mapping such as {kind: bm25}"),
-        ({"engines": {"a": {"kind": ["bm25"]}}}, "engine 'a': kind = ['bm25'] is not a name; known are bi_encoder, "),
+        (
+            {"engines": {"a": {"kind": ["bm25"]}}},
+            "engine 'a': kind = ['bm25'] is not a name; expected one of ",
+        ),
         ({"engines": {}}, "engines = {}: dictionary should have at least 1 item"),
         ({"benchmarks": ["stdlib"]}, "benchmark 'stdlib': expected a mapping such as {source: beir, path: FOLDER}"),
-        ({"benchmarks": [{"path": "x"}]}, "option 'source' is missing; known are beir, beir_archive, mteb, stdlib"),
+        (
+            {"benchmarks": [{"path": "x"}]},
+            "option 'source' is missing; expected one of beir, beir_archive, ",
+        ),
         ({"benchmarks": "stdlib"}, "benchmarks = 'stdlib': "),
-        ({"candidates": {"source": "run"}}, "candidates: option 'path' is missing; known are k, path, source"),
+        ({"candidates": {"source": "run"}}, "candidates: option 'path' is missing; the options are k, path, source"),
     ],
 )
 def test_a_wrong_entry_is_refused_in_one_line(config: Callable[..., Path], entries: Any, message: str) -> None:

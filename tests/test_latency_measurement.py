@@ -179,7 +179,7 @@ def test_an_unknown_benchmark_or_engine_is_an_error_before_anything_is_loaded(
         ({"scenario": "multi-stream"}, "latency.scenario.0 = 'multi-stream': input should be 'single-stream'"),
         ({"scenario": []}, "latency.scenario = "),
         ({"rate": 0}, "latency.rate = 0: input should be greater than 0"),
-        ({"query": 5}, "unknown option 'latency.query'; known are arrivals, benchmark"),
+        ({"query": 5}, "unknown option 'latency.query'; expected one of arrivals, benchmark"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_the_valid_ones(

@@ -155,7 +155,7 @@ def test_a_wrong_option_of_an_installed_source_is_a_usage_error(
     path = config(engines={"bm25": {"kind": "bm25"}}, benchmarks=[{**entry, "pth": "x"}])
     answer = crispbench("run", path)
     assert answer.code == 2
-    assert "benchmark source 'faq': unknown option 'pth'; known are name, path, queries" in answer.err
+    assert "benchmark source 'faq': unknown option 'pth'; expected one of name, path, queries" in answer.err
 
 
 def test_an_entry_point_does_not_replace_a_built_in_source(install: Install) -> None:

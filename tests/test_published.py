@@ -311,14 +311,23 @@ def test_the_table_of_all_minilm_l6_v2_is_dense_retrieval_over_the_whole_corpus(
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"table": "typo", "engines": {"fake": "m"}}, "published table 'typo' is not known; known are bm25-anserini,"),
-        ({"table": "minilm", "engines": {"typo": "all-MiniLM-L6-v2"}}, "engine 'typo' is not known; known are fake"),
-        ({"table": "minilm", "engines": {"fake": "typo"}}, "model 'typo' is not known; known are all-MiniLM-L6-v2"),
+        (
+            {"table": "typo", "engines": {"fake": "m"}},
+            "published table 'typo' is not known; expected one of bm25-anserini,",
+        ),
+        (
+            {"table": "minilm", "engines": {"typo": "all-MiniLM-L6-v2"}},
+            "engine 'typo' is not known; expected one of fake",
+        ),
+        (
+            {"table": "minilm", "engines": {"fake": "typo"}},
+            "model 'typo' is not known; expected one of all-MiniLM-L6-v2",
+        ),
         (
             {"table": "minilm", "engines": {"fake": "all-MiniLM-L6-v2"}, "columns": ["typo"]},
-            "column 'typo' is not known; known are SciFact, NFCorpus",
+            "column 'typo' is not known; expected one of SciFact, NFCorpus",
         ),
-        ({"table": "minilm", "engine": {}}, "known are benchmarks, columns, engines, table"),
+        ({"table": "minilm", "engine": {}}, "the options are benchmarks, columns, engines, table"),
     ],
 )
 def test_a_wrong_name_under_published_is_a_usage_error_with_the_valid_names(
@@ -335,7 +344,7 @@ def test_a_wrong_name_under_published_is_a_usage_error_with_the_valid_names(
         (("tolerance: {value: 0.002, reason: another tokeniser}\n", ""), "needs a tolerance and its reason"),
         (("benchmark: SciFact, ", ""), "column 'SciFact' needs either a benchmark or a suite"),
         (("retrieved: 2026-11\n", ""), "option 'retrieved' is missing"),
-        (("measure: nDCG@10", "measur: nDCG@10"), "known are benchmark, machine, measure"),
+        (("measure: nDCG@10", "measur: nDCG@10"), "the options are benchmark, machine, measure"),
         (("value: 0.002", "value: 0"), "tolerance.value = 0"),
     ],
 )

@@ -160,12 +160,15 @@ def test_a_benchmark_may_have_its_own_first_stage(
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"suites": ["typo"]}, "suite 'typo' is not known; known are beir, chinese, code, miracl, mrtydi, nano-beir"),
+        (
+            {"suites": ["typo"]},
+            "suite 'typo' is not known; expected one of beir, chinese, code, miracl, ",
+        ),
         ({}, "nothing to measure: name at least one entry under `suites` or `benchmarks`"),
         ({"suites": "beir"}, "suites = 'beir'"),
         (
             {"benchmarks": [{"source": "stdlib", "name": "stdlib-code", "candidates": {"depth": 1}}]},
-            "known are b, k, k1",
+            "expected one of b, k, k1",
         ),
     ],
 )
@@ -181,7 +184,7 @@ def test_a_wrong_suite_is_a_usage_error_in_one_line_before_anything_is_loaded(
     [
         ("name: mine\ndescription: d\nsource: s\nmembers: []\n", "members"),
         ("name: mine\ndescription: d\nsource: s\nmembers:\n- {name: a, benchmark: {}, queries: 1}\n", "documents"),
-        ("name: mine\nmember: []\n", "known are description, members, name, source"),
+        ("name: mine\nmember: []\n", "the options are description, members, name, source"),
         (json.dumps({"name": "mine", "description": "d", "source": "s", "members": [member("a"), member("a")]}), "'a'"),
     ],
 )

@@ -62,7 +62,7 @@ def analyzer(analysis: str) -> Analyzer:
     if analysis in _snowball():
         return _stemmed(analysis)
     raise BadOptions(
-        f"analysis {analysis!r} is not known to BM25; known are {', '.join(names())}: "
+        f"analysis {analysis!r} is not known to BM25; expected one of {', '.join(names())}: "
         "take simple for any other language with spaces"
     )
 

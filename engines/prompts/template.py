@@ -98,7 +98,9 @@ def load_template(name: str) -> Template:
     shipped = [folder / f"{name}.yaml" for folder in FOLDERS]
     path = next((path for path in [*shipped, resolve(name)] if path.is_file()), None)
     if path is None:
-        raise BadOptions(f"template {name!r} is not known; known are {', '.join(template_names())}, or a YAML file")
+        raise BadOptions(
+            f"template {name!r} is not known; expected one of {', '.join(template_names())}, or a YAML file"
+        )
     try:
         return Template.model_validate(read_yaml(path))
     except ValidationError as error:

@@ -93,7 +93,7 @@ def load_suite(name: str) -> Suite:
     """A shipped suite by name. Raises BenchmarkError, which names the known suites."""
     path = next((path for folder in FOLDERS if (path := folder / f"{name}.yaml").is_file()), None)
     if path is None or name not in suite_names():
-        raise BenchmarkError(f"suite {name!r} is not known; known are {', '.join(suite_names())}")
+        raise BenchmarkError(f"suite {name!r} is not known; expected one of {', '.join(suite_names())}")
     try:
         return Suite.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:

@@ -88,5 +88,5 @@ def read_stage(document: object) -> FirstStage:
         raise BadOptions(f"candidates = {document!r:.200}: expected a mapping such as {{source: bm25, k: 100}}")
     source = document.get("source", "bm25")
     if not isinstance(source, str) or source not in STAGES:
-        raise BadOptions(f"candidates: source {source!r:.100} is not known; known are {', '.join(STAGES)}")
+        raise BadOptions(f"candidates: source {source!r:.100} is not known; expected one of {', '.join(STAGES)}")
     return read_options(STAGES[source], document, "candidates")

@@ -142,7 +142,7 @@ def history(store: Path, name: str) -> list[BaselineEntry]:
     _require_name(name)
     saved = entries(store, name)
     if not saved:
-        raise BadOptions(f"{store} has no baseline {name!r}; known are {', '.join(names(store)) or 'none'}")
+        raise BadOptions(f"{store} has no baseline {name!r}; expected one of {', '.join(names(store)) or 'none'}")
     return saved
 
 

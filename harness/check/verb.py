@@ -41,7 +41,7 @@ def read_options(margins: Sequence[str], allow: Sequence[str], *, store: Path, l
     """The default terms, changed by texts such as `nDCG@10=0.01`, `p50=0.05` or `p99=none`. Raises BadOptions."""
     for name in allow:
         if name not in ALLOWANCES:
-            raise BadOptions(f"allow {name!r}: known are {', '.join(ALLOWANCES)}")
+            raise BadOptions(f"allow {name!r}: expected one of {', '.join(ALLOWANCES)}")
     shares = read_margins(margins, dict([(HEADLINE, noninferiority.MARGIN), *MARGINS.items()]))
     loss = shares.get(HEADLINE)
     if not loss:

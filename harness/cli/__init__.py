@@ -60,10 +60,10 @@ def _usage(error: TyperException) -> str:
     message = getattr(error, "format_message", error.__str__)().rstrip(".")
     command = getattr(getattr(error, "ctx", None), "command", None)
     if isinstance(command, TyperGroup) and "No such command" in message:
-        return f"{message}; known are {', '.join(command.commands)}"
+        return f"{message}; expected one of {', '.join(command.commands)}"
     if command is not None and "No such option" in message:
         known = [name for parameter in command.params for name in parameter.opts if name.startswith("--")]
-        return f"{message}; known are {', '.join(known)}"
+        return f"{message}; expected one of {', '.join(known)}"
     return str(message)
 
 

@@ -78,7 +78,7 @@ class ListResult:
 def list(catalogue: str) -> ListResult:  # named as its verb; this module writes no list type
     """The entries of a catalogue of CATALOGUES. Raises BadOptions for another name."""
     if catalogue not in CATALOGUES:
-        raise BadOptions(f"{catalogue!r} cannot be listed; known are {', '.join(CATALOGUES)}")
+        raise BadOptions(f"{catalogue!r} cannot be listed; expected one of {', '.join(CATALOGUES)}")
     details = suite_documents() if catalogue == "suites" else {}
     return ListResult(catalogue, CATALOGUES[catalogue](), details)
 

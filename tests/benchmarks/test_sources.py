@@ -18,7 +18,7 @@ def test_every_source_in_the_table_exists(name: str) -> None:
 
 def test_an_unknown_source_is_refused_with_the_valid_ones() -> None:
     with pytest.raises(
-        BenchmarkError, match=r"^benchmark source 'bier' is not known; known are beir, beir_archive, mteb, stdlib"
+        BenchmarkError, match=r"^benchmark source 'bier' is not known; expected one of beir, beir_archive, mteb, stdlib"
     ):
         load("bier", {})
 
@@ -29,14 +29,14 @@ def test_an_unknown_source_is_refused_with_the_valid_ones() -> None:
         (
             "beir",
             {"path": "/none", "splt": "dev"},
-            "benchmark source 'beir': unknown option 'splt'; known are analysis, name, path, queries,",
+            "benchmark source 'beir': unknown option 'splt'; expected one of analysis, name, path, queries,",
         ),
-        ("beir", {}, "benchmark source 'beir': option 'path' is missing; known are "),
+        ("beir", {}, "benchmark source 'beir': option 'path' is missing; the options are "),
         ("beir", {"path": "/none", "queries": 0}, "benchmark source 'beir': queries = 0: "),
         (
             "stdlib",
             {"name": "stdlib-code", "k": 1},
-            "benchmark source 'stdlib': unknown option 'k'; known are name, ",
+            "benchmark source 'stdlib': unknown option 'k'; expected one of name, ",
         ),
         ("stdlib", {"name": "code"}, "benchmark source 'stdlib': name = 'code': "),
     ],

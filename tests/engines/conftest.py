@@ -284,7 +284,7 @@ def an_unknown_option_is_an_error_that_lists_the_options(subject: Subject) -> No
     with pytest.raises(Exception, match="unknown option 'colour'") as raised:
         load(subject.kind, {**subject.options, "colour": "red"})
     assert type(raised.value).__name__ == "BadOptions"
-    assert str(raised.value).endswith(f"known are {', '.join(names)}")
+    assert str(raised.value).endswith(f"expected one of {', '.join(names)}")
 
 
 PROMISES: list[Promise] = [

@@ -125,7 +125,7 @@ def test_the_analysis_option_overrides_that_of_the_collection() -> None:
 
 
 def test_an_analysis_that_bm25_does_not_know_is_refused() -> None:
-    with pytest.raises(BadOptions, match="analysis 'klingon' is not known to BM25; known are english, code, "):
+    with pytest.raises(BadOptions, match="analysis 'klingon' is not known to BM25; expected one of english, code, "):
         bm25(CORPUS, "klingon")
 
 

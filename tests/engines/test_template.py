@@ -294,7 +294,7 @@ def test_the_published_templates_ship() -> None:
 
 def test_an_unknown_template_names_the_known_ones() -> None:
     with pytest.raises(
-        BadOptions, match=r"template 'mxbai' is not known; known are .*mxbai-v2, mxbai-v2-seq, or a YAML"
+        BadOptions, match=r"template 'mxbai' is not known; expected one of .*mxbai-v2, mxbai-v2-seq, or a YAML"
     ):
         load_template("mxbai")
 
@@ -311,7 +311,7 @@ def test_an_unknown_template_names_the_known_ones() -> None:
         ({"labels": {"positive": 1, "negative": 0}}, "labels.positive = 1: input should be a valid string"),
         (
             {"colour": "red"},
-            "unknown option 'colour'; known are description, instruction, labels, name, pieces, source",
+            "unknown option 'colour'; expected one of description, instruction, labels, name, pieces, source",
         ),
         ({"labels": None}, "labels = None"),
     ],

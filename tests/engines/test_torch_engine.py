@@ -497,14 +497,14 @@ def test_a_missing_device_is_refused_by_name(classifier: str, open_engine: Open)
     [
         (
             {"precison": "fp32"},
-            "unknown option 'precison'; known are allow_slow, cache_tokens, cuda_graphs, device, fast_accumulation",
+            "unknown option 'precison'; expected one of allow_slow, cache_tokens, cuda_graphs, device, ",
         ),
         (
             {"precision": "fp4"},
             "precision = 'fp4': input should be 'auto', 'fp32', 'bf16', 'fp16', 'int8', 'fp8' or 'fp8-sim'",
         ),
         ({"token_budget": 0}, "token_budget = 0: input should be greater than 0"),
-        ({"template": "nowhere"}, "template 'nowhere' is not known; known are "),
+        ({"template": "nowhere"}, "template 'nowhere' is not known; expected one of "),
         ({"template": "mxbai-v2", "instruction": "a\nb"}, r"instruction 'a\nb' holds a newline; it must be one line"),
         ({"instruction": "be kind"}, "template tiny has no place for the instruction 'be kind'"),
     ],

@@ -44,6 +44,6 @@ def install(name: str) -> None:
 if __name__ == "__main__":
     known = sorted(path.stem.removeprefix("requirements-") for path in HERE.glob("requirements-*.txt"))
     if not sys.argv[1:] or set(sys.argv[1:]) - set(known):
-        sys.exit(f"usage: python -m tests.servers.environment NAME..., known are {', '.join(known)}")
+        sys.exit(f"usage: python -m tests.servers.environment NAME..., with NAME one of {', '.join(known)}")
     for asked in sys.argv[1:]:
         install(asked)
