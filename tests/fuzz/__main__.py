@@ -1,6 +1,6 @@
-"""The long run, guided by coverage, of every target or of one.  python -m tests.fuzz [TARGET] [SECONDS each]
+"""Long coverage-guided runs of some targets or all.  python -m tests.fuzz [TARGET...] [SECONDS per target]
 
-Needs atheris. A failure is written to build/fuzz/TARGET/ and belongs, once it is mended, to tests/fuzz/seeds/TARGET/.
+Needs atheris. A failing input is written to build/fuzz/TARGET/; after the fix, move it to tests/fuzz/seeds/TARGET/.
 """
 
 import subprocess
@@ -13,7 +13,7 @@ WORK = Path("build/fuzz")
 
 
 def main(names: list[str], seconds: int) -> int:
-    """Fuzz one target after the other, each in a process of its own, as libFuzzer ends it. 1 if one failed."""
+    """Fuzz the targets in turn, each in its own process because libFuzzer ends it; the exit code is 1 if one failed."""
     from tests.fuzz.targets import TARGETS
 
     failed = []
@@ -22,8 +22,8 @@ def main(names: list[str], seconds: int) -> int:
         corpus.mkdir(parents=True, exist_ok=True)
         print(f"== {name}: {seconds} s", flush=True)
         limits = [f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=2048", "-max_len=8192", "-verbosity=0"]
-        places = [f"-artifact_prefix={WORK / name}/", str(corpus), str(SEEDS / name)]
-        command = [sys.executable, "-m", "tests.fuzz", "--within", name, *limits, *places]
+        folders = [f"-artifact_prefix={WORK / name}/", str(corpus), str(SEEDS / name)]
+        command = [sys.executable, "-m", "tests.fuzz", "--within", name, *limits, *folders]
         if subprocess.run(command).returncode:
             failed.append(name)
     print(f"failed: {', '.join(failed)}; the inputs are below {WORK}" if failed else "no target failed")
@@ -31,7 +31,7 @@ def main(names: list[str], seconds: int) -> int:
 
 
 def within(name: str, arguments: list[str]) -> None:
-    """This process is the fuzzer; it never returns."""
+    """Run the fuzzer in this process; it never returns."""
     import atheris
 
     with atheris.instrument_imports(include=["engines", "harness", "yaml"]):

@@ -1,6 +1,6 @@
-"""What is fuzzed: each target takes any bytes, and ends with a valid object or with its documented error in one line.
+"""Targets of fuzzing: each takes any bytes and ends with a valid object or with its documented one-line error.
 
-`pytest tests/fuzz` feeds it for seconds, `python -m tests.fuzz TARGET` for as long as one likes.
+`pytest tests/fuzz` feeds them for seconds; `python -m tests.fuzz TARGET SECONDS` feeds one for longer.
 """
 
 import json
@@ -21,9 +21,9 @@ from harness.candidates.trec import read_run_file
 from harness.config import ConfigError, read_config
 
 Target = Callable[[bytes, Path], None]
-BETWEEN = b"\n----\n"  # the files of a BEIR folder
+BETWEEN = b"\n----\n"  # separates the files of a BEIR folder in one input
 FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
-LONGEST_LINE = 2_000  # characters of an error, wherever the file lies
+LONGEST_LINE = 2_000  # characters of an error, including the path of the file
 
 
 def written(data: bytes, path: Path) -> Path:
@@ -33,7 +33,7 @@ def written(data: bytes, path: Path) -> Path:
 
 
 def one_line(error: Exception) -> None:
-    """Holds an error to what errors are: a line that can be printed, and that a large input does not make large."""
+    """Asserts that an error is one printable line whose length does not grow with the input."""
     text = str(error)
     assert len(text.splitlines()) == 1, text
     assert len(text) < LONGEST_LINE, f"{len(text)} characters: {text[:300]}"
@@ -57,21 +57,21 @@ def template(data: bytes, folder: Path) -> None:
 
 def run(data: bytes, folder: Path) -> None:
     try:
-        found = read_run_file(written(data, folder / "run.trec"))
+        trec_run = read_run_file(written(data, folder / "run.trec"))
     except BenchmarkError as error:
         one_line(error)
     else:
-        assert all(math.isfinite(score) for scores in found.scores.values() for score in scores.values())
+        assert all(math.isfinite(score) for scores in trec_run.scores.values() for score in scores.values())
 
 
 def qrels(data: bytes, folder: Path) -> None:
     try:
-        judged = read_qrels(written(data, folder / "qrels.tsv"))
+        qrels_file = read_qrels(written(data, folder / "qrels.tsv"))
     except BenchmarkError as error:
         one_line(error)
     else:
-        assert all(abs(grade) < 1_000_000 for grades in judged.grades.values() for grade in grades.values())
-        assert "\0" not in "".join(judged.grades)
+        assert all(abs(grade) < 1_000_000 for grades in qrels_file.grades.values() for grade in grades.values())
+        assert "\0" not in "".join(qrels_file.grades)
 
 
 def beir(data: bytes, folder: Path) -> None:
@@ -97,7 +97,7 @@ def archive(data: bytes, folder: Path) -> None:
 def answer(data: bytes, folder: Path) -> None:
     try:
         document = json.loads(data)
-    except (ValueError, RecursionError):  # the transport's, which says so
+    except (ValueError, RecursionError):  # the transport reports this error
         return
     for dialect in map(dialects.find, dialects.names()):
         try:
@@ -107,17 +107,17 @@ def answer(data: bytes, folder: Path) -> None:
             one_line(error)
         else:
             assert all(math.isfinite(score.value) for score in scores)
-    told = usage(HttpAnswer(200, {}, document, first_byte_s=0.0))
-    assert all(type(count) is int and count >= 0 for count in told.values())
+    counts = usage(HttpAnswer(200, {}, document, first_byte_s=0.0))
+    assert all(type(count) is int and count >= 0 for count in counts.values())
 
 
 def header(data: bytes, folder: Path) -> None:
     text = data.decode("latin-1")
     assert retry_after_s(text, datetime(2026, 11, 25, tzinfo=UTC)) >= 0
-    told = usage(HttpAnswer(200, {"x-queue-time": text, "x-compute-tokens": text}, None, first_byte_s=0.0))
-    assert all(type(count) is int and count >= 0 for count in told.values())
+    counts = usage(HttpAnswer(200, {"x-queue-time": text, "x-compute-tokens": text}, None, first_byte_s=0.0))
+    assert all(type(count) is int and count >= 0 for count in counts.values())
 
 
 TARGETS: dict[str, Target] = {
-    each.__name__: each for each in (config, template, run, qrels, beir, archive, answer, header)
+    target.__name__: target for target in (config, template, run, qrels, beir, archive, answer, header)
 }

@@ -1,4 +1,4 @@
-"""Any bytes give a valid object or one documented line, never another exception: a short run, and what once failed."""
+"""Any bytes give a valid object or one documented line, never another exception: short runs and earlier failures."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.fuzz.targets import BETWEEN, TARGETS
 SEEDS = Path(__file__).parent / "seeds"
 STARTS = {name: sorted(path for path in (SEEDS / name).iterdir()) for name in TARGETS}
 
-# What each format acts on. Between pieces of it any bytes may stand.
+# Pieces that each format acts on; arbitrary bytes come between them.
 PIECES = {
     "config": (
         *("name: x\n", "engines: ", "{e: {kind: fake, ", "seed: ", "benchmarks: [{source: stdlib}]\n", "candidates: "),
@@ -52,12 +52,12 @@ answers = st.recursive(
 
 
 def near(name: str) -> st.SearchStrategy[bytes]:
-    """Pieces of the format, or a good file with some of its bytes put elsewhere."""
+    """Pieces of the format, or a valid file in which pieces replace some bytes."""
     pieces = [piece.encode() for piece in PIECES.get(name, ())] or [b"PK\x01\x02", b"PK\x05\x06", b"\xff\xff\xff\xff"]
     some = st.lists(st.sampled_from(pieces) | st.binary(max_size=4), max_size=12).map(b"".join)
     starts = st.sampled_from([path.read_bytes() for path in STARTS[name]])
-    places = st.floats(0, 1)
-    return some | st.builds(_spliced, starts, places, places, some)
+    shares = st.floats(0, 1)
+    return some | st.builds(_spliced, starts, shares, shares, some)
 
 
 def _spliced(start: bytes, first: float, second: float, piece: bytes) -> bytes:
@@ -73,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("name", "path"), [pytest.param(name, path, id=f"{name}/{path.name}") for name in TARGETS for path in STARTS[name]]
 )
-def test_what_once_failed_gives_a_valid_object_or_one_line(name: str, path: Path, folder: Path) -> None:
+def test_earlier_failures_give_a_valid_object_or_one_line(name: str, path: Path, folder: Path) -> None:
     TARGETS[name](path.read_bytes(), folder)
 
 

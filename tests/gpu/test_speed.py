@@ -1,7 +1,7 @@
-"""The forward for a GPU on a GPU: the same scores however it is launched, and no wait for the device inside a pack.
+"""The forward for a GPU, run on a GPU: every launcher gives the same scores, and no pack waits for the device.
 
-Needs no more than torch, transformers and pytest: `pytest -m gpu tests/gpu/test_speed.py --noconftest` runs on a bare
-image. Speed is no test's business: perf/gpu.py measures it.
+It needs only torch, transformers and pytest: `pytest -m gpu tests/gpu/test_speed.py --noconftest` runs on a bare image.
+perf/gpu.py measures speed.
 """
 
 import json
@@ -42,7 +42,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.filterwarnings("default"),  # those of a compiler are not ours
+    pytest.mark.filterwarnings("default"),  # warnings of the compiler are not ours
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
 ]
 Open = Callable[..., TorchEngine]
@@ -63,16 +63,16 @@ def open_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
 
 
 def apart(first: list[float], second: list[float]) -> float:
-    """How far two lists of scores are apart, as a share of their spread."""
+    """The distance of two lists of scores, as a share of their spread."""
     a, b = torch.tensor(first), torch.tensor(second)
     return float((a - b).norm() / (b - b.mean()).norm())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_scores_are_those_of_the_packed_forward_however_they_are_launched(layout: str, open_engine: Open) -> None:
+def test_every_launcher_gives_the_scores_of_the_packed_forward(layout: str, open_engine: Open) -> None:
     expected = open_engine(precision="bf16", kernels="packed").score(PAIRS)
     engine = open_engine(precision="bf16", **LAYOUTS[layout])
-    assert engine.describe().details["kernels"] == LAYOUTS[layout]["kernels"]  # compiled, and not fallen back
+    assert engine.describe().details["kernels"] == LAYOUTS[layout]["kernels"]  # no fallback
     assert apart(engine.score(PAIRS), expected) < 0.1
     assert apart(engine.score(PAIRS[::-1])[::-1], expected) < 0.1
 
@@ -89,17 +89,17 @@ def test_fp8_gives_the_scores_of_its_simulation(fast: bool, open_engine: Open) -
 def test_nothing_waits_for_the_device_inside_a_pack(precision: str, layout: str, open_engine: Open) -> None:
     engine = open_engine(precision=precision, **LAYOUTS[layout])
     prompt = engine._encoder.encode("a search", [pair.document for pair in PAIRS])
-    expected, _ = engine._launcher.score(prompt, budget=engine._budget)  # captures what is to be captured
+    expected, _ = engine._launcher.score(prompt, budget=engine._budget)  # captures graphs
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        found, _ = engine._launcher.score(prompt, budget=engine._budget)
+        scores, _ = engine._launcher.score(prompt, budget=engine._budget)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert torch.equal(found, expected)
+    assert torch.equal(scores, expected)
 
 
-def test_a_replay_leaves_the_scores_of_the_one_before_it_alone(open_engine: Open) -> None:
+def test_a_replay_does_not_change_the_scores_of_the_previous_one(open_engine: Open) -> None:
     engine = open_engine(precision="bf16", **LAYOUTS["graphs"])
     alone = [engine.score(PAIRS[:24]), engine.score(PAIRS[24:])]
     assert engine.score(PAIRS) == [*alone[0], *alone[1]]

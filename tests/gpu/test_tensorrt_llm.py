@@ -1,7 +1,7 @@
-"""From a checkpoint to FP8, to scores, to a verdict, on the hardware: docs/tensorrt-llm.md has the command.
+"""From a checkpoint to an FP8 export, scores and a verdict, on a GPU: docs/tensorrt-llm.md has the command.
 
-CRISPBENCH_MODEL  a causal checkpoint, else mixedbread-ai/mxbai-rerank-base-v2
-CRISPBENCH_FP8    its FP8 export, else `crispbench quantize` makes one
+CRISPBENCH_MODEL  a causal checkpoint; default mixedbread-ai/mxbai-rerank-base-v2
+CRISPBENCH_FP8    its FP8 export; default: `crispbench quantize` makes one
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ from engines import Engine, Pair, load
 
 BASE = "mixedbread-ai/mxbai-rerank-base-v2"
 MODEL = os.environ.get("CRISPBENCH_MODEL", BASE)
-# README of mixedbread-ai/mxbai-rerank; scores in bf16 from its pull request 8, the sigmoid undone
+# Source: README of mixedbread-ai/mxbai-rerank; bf16 scores of its pull request 8, with the sigmoid undone.
 QUERY = "Who wrote 'To Kill a Mockingbird'?"
 GOLDEN = {
     "'To Kill a Mockingbird' is a novel by Harper Lee published in 1960.": 9.1875,
@@ -28,12 +28,12 @@ GOLDEN = {
     "Harper Lee was born in 1926 in Monroeville, Alabama.": 4.0,
 }
 PAIRS = [Pair(QUERY, document) for document in GOLDEN]
-# The head's logits are rounded to bf16 before they are subtracted: 0.125 apart from 16 on, and two of them
+# Two logits of the head are rounded to bf16 before the subtraction; from 16 on, bf16 values are 0.125 apart.
 BF16_TOLERANCE = 0.3
 
 
 def missing() -> str:
-    """What this machine lacks; empty if nothing."""
+    """The requirement that this machine lacks; empty if it lacks none."""
     if importlib.util.find_spec("tensorrt_llm") is None:
         return "needs tensorrt_llm, see docs/tensorrt-llm.md"
     import torch
@@ -49,13 +49,13 @@ LACKS = missing()
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.tensorrt_llm,
-    pytest.mark.filterwarnings("default"),  # those of tensorrt_llm are not ours
+    pytest.mark.filterwarnings("default"),  # warnings of tensorrt_llm are not ours
     pytest.mark.skipif(bool(LACKS), reason=LACKS),
 ]
 
 
 def crispbench(*arguments: object, codes: tuple[int, ...] = (0,)) -> Any:
-    """The one JSON document on stdout. Fails on any other exit code."""
+    """Run a command and return the JSON document on its stdout. Fails on an exit code outside `codes`."""
     command = [sys.executable, "-m", "harness", *map(str, arguments)]
     ran = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert ran.returncode in codes, f"exit {ran.returncode}: {ran.stderr[-3000:]}"
@@ -64,7 +64,7 @@ def crispbench(*arguments: object, codes: tuple[int, ...] = (0,)) -> Any:
 
 @pytest.fixture(scope="module")
 def fp8(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folder of the FP8 checkpoint."""
+    """The folder of the FP8 checkpoint."""
     if given := os.environ.get("CRISPBENCH_FP8"):
         return given
     folder = tmp_path_factory.mktemp("checkpoints") / "fp8"
@@ -74,7 +74,7 @@ def fp8(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def run(fp8: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of torch in fp32 and TensorRT-LLM in bf16 and FP8 over the same candidates."""
+    """The folder of a run with torch in fp32 and TensorRT-LLM in bf16 and FP8 over the same candidates."""
     folder = tmp_path_factory.mktemp("run")
     config = {
         "name": "tensorrt",
@@ -99,13 +99,13 @@ def bf16() -> Iterator[Engine]:
 
 
 def measured(run: Path, engine: str) -> Mapping[str, Any]:
-    found = json.loads((run / engine / "measures.json").read_text())["benchmarks"]["stdlib-code"]
-    assert isinstance(found, dict)
-    return found
+    benchmark = json.loads((run / engine / "measures.json").read_text())["benchmarks"]["stdlib-code"]
+    assert isinstance(benchmark, dict)
+    return benchmark
 
 
 @pytest.mark.skipif(MODEL != BASE, reason="the published scores are those of the base model")
-def test_bf16_gives_the_scores_that_were_published(bf16: Engine) -> None:
+def test_bf16_gives_the_published_scores(bf16: Engine) -> None:
     assert bf16.score(PAIRS) == pytest.approx(list(GOLDEN.values()), abs=BF16_TOLERANCE)
 
 
@@ -123,15 +123,15 @@ def test_every_pair_has_a_score(engine: str, run: Path) -> None:
     assert measured(run, engine)["coverage"] == 1
 
 
-def test_the_engine_that_ran_in_fp8_says_so(run: Path) -> None:
+def test_the_manifest_of_the_fp8_engine_names_its_precision(run: Path) -> None:
     description = json.loads((run / "fp8" / "manifest.json").read_text())["description"]
     assert (description["precision"], description["kv_cache"]) == ("fp8", "16 bit, no block reuse")
 
 
-def test_bf16_here_ranks_as_fp32_in_torch(run: Path) -> None:
+def test_bf16_has_the_ndcg_of_fp32_in_torch(run: Path) -> None:
     values = [measured(run, engine)["measures"]["nDCG@10"]["value"] for engine in ("torch-fp32", "bf16")]
     assert values[0] == pytest.approx(values[1], abs=0.01)
 
 
-def test_fp8_is_no_worse_than_bf16_or_the_queries_are_too_few_to_say(run: Path) -> None:
-    crispbench("compare", run / "bf16", run / "fp8", "--json", codes=(0, 3))  # 1 would be a regression
+def test_compare_finds_no_regression_from_bf16_to_fp8(run: Path) -> None:
+    crispbench("compare", run / "bf16", run / "fp8", "--json", codes=(0, 3))  # 1 is a regression

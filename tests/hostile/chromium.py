@@ -1,4 +1,4 @@
-"""Pages in a real browser without a screen: what they write to its console, and what they ask any host for."""
+"""Pages in a headless browser: the lines of their console and the requests that they send to any host."""
 
 import contextlib
 import shutil
@@ -12,7 +12,7 @@ from typing import NamedTuple
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
-PATIENCE_S = 60  # loading takes 2; an open dialog stops the clock of the page
+PATIENCE_S = 60  # loading takes 2 s; an open dialog stops the clock of the page
 SWITCHES = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-default-apps"),
@@ -21,13 +21,13 @@ SWITCHES = (
 )
 
 
-class Seen(NamedTuple):
-    console: list[str]  # lines that pages wrote, a refusal by a page's own policy among them
-    requests: list[str]  # host and path of all that was asked for, but the pages
+class Activity(NamedTuple):
+    console: list[str]  # lines of the pages, including refusals by their own policy
+    requests: list[str]  # host and path of every request other than for the pages
 
 
-def visit(pages: Mapping[str, tuple[str, bytes]], profile: Path) -> Seen:
-    """Load every page (path -> type and content), each in a frame of its own."""
+def visit(pages: Mapping[str, tuple[str, bytes]], profile: Path) -> Activity:
+    """Load every page (path -> type and content) in its own frame."""
     assert BROWSER is not None
     frames = "".join(f'<iframe src="{path}" width=900 height=900></iframe>' for path in pages)
     answers = {"/": ("text/html", f"<!doctype html><title>all</title>{frames}".encode()), **pages}
@@ -43,17 +43,16 @@ def visit(pages: Mapping[str, tuple[str, bytes]], profile: Path) -> Seen:
         )
     console = [line for line in errors.splitlines() if ":CONSOLE" in line]
     if not ended:
-        console.append(f"the pages are not done after {PATIENCE_S} s: a dialog waits")
-    asked = [
-        place for place in requests if place.removeprefix(f"pages.example:{port}") not in {*answers, "/favicon.ico"}
-    ]
+        console.append(f"the pages did not finish within {PATIENCE_S} s: a dialog is open")
+    known = {*answers, "/favicon.ico"}
+    foreign = [request for request in requests if request.removeprefix(f"pages.example:{port}") not in known]
     missing = [path for path in pages if f"pages.example:{port}{path}" not in requests]
     assert not missing or not ended, f"not loaded: {missing}"
-    return Seen(console, asked)
+    return Activity(console, foreign)
 
 
 def _run(command: Sequence[str]) -> tuple[str, bool]:
-    """What the browser logged, and whether it ended by itself."""
+    """The log of the browser, and whether it ended by itself."""
     try:
         done = subprocess.run(command, capture_output=True, timeout=PATIENCE_S)
         errors, ended = done.stderr, True

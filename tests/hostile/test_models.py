@@ -1,4 +1,4 @@
-"""Models are numbers and settings: nothing that a checkpoint brings is executed, and only safetensors are read."""
+"""A checkpoint is weights and settings: its code never runs, and only safetensors are read."""
 
 import json
 import pickle
@@ -16,7 +16,7 @@ KINDS = ("torch", "cross_encoder", "bi_encoder")
 
 
 class Payload:
-    """Unpickled, it writes a file."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,20 +47,20 @@ def test_a_checkpoint_of_pickles_is_refused_and_not_opened(kind: str, name: str,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_code_that_a_checkpoint_brings_does_not_run(
-    kind: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []  # transformers takes an exception of `input` for a no
-    monkeypatch.setattr("builtins.input", lambda question="": asked.append(question) or "y")
+def test_code_in_a_checkpoint_does_not_run(kind: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    questions: list[str] = []  # transformers takes an exception from `input` as a no
+    monkeypatch.setattr("builtins.input", lambda question="": questions.append(question) or "y")
     code = f"from pathlib import Path\nPath({str(checkpoint / 'ran')!r}).write_text('ran')\n"
     (checkpoint / "evil.py").write_text(code + "class Config: ...\nclass Model: ...\n")
     settings = json.loads((checkpoint / "config.json").read_text())
-    mapped = dict.fromkeys(("AutoModel", "AutoModelForSequenceClassification", "AutoModelForCausalLM"), "evil.Model")
-    settings |= {"auto_map": {"AutoConfig": "evil.Config", **mapped}, "model_type": "evil"}
+    auto_models = dict.fromkeys(
+        ("AutoModel", "AutoModelForSequenceClassification", "AutoModelForCausalLM"), "evil.Model"
+    )
+    settings |= {"auto_map": {"AutoConfig": "evil.Config", **auto_models}, "model_type": "evil"}
     (checkpoint / "config.json").write_text(json.dumps(settings))
     with pytest.raises(EngineUnavailable):
         load(kind, checkpoint)
-    assert asked == [] and not (checkpoint / "ran").exists()
+    assert questions == [] and not (checkpoint / "ran").exists()
 
 
 @pytest.mark.parametrize("kind", ["cross_encoder", "bi_encoder"])
@@ -73,6 +73,6 @@ def test_a_module_that_a_checkpoint_names_does_not_run(kind: str, checkpoint: Pa
     assert not (checkpoint / "ran").exists()
 
 
-def test_no_engine_has_an_option_to_run_the_code_of_others() -> None:
+def test_no_engine_has_an_option_that_trusts_remote_code() -> None:
     for name in engines.ENGINES:
         assert "trust_remote_code" not in engines.engine_class(name).options_type.model_fields

@@ -1,4 +1,4 @@
-"""Whatever stands in queries, ids and names, no report acts on it: seen in a browser, in Markdown and on a terminal."""
+"""No report executes text from queries, ids or names, in a browser, in Markdown, in LaTeX or on a terminal."""
 
 import re
 from collections.abc import Callable
@@ -17,7 +17,7 @@ NO_BROWSER = "no chromium, chromium-browser or google-chrome on the path: apt-ge
 
 
 class Hostile(Fake):
-    """Says of itself what a server may say, and fails at one query with such a text."""
+    """An engine whose description holds hostile texts; its errors repeat hostile queries."""
 
     def describe(self) -> Description:
         return Description(
@@ -35,7 +35,7 @@ def run(
     crispbench: Callable[..., Any],
     tmp_path: Path,
 ) -> Path:
-    """A folder in which a run, a comparison and a latency measurement have left their reports."""
+    """A folder with the reports of a run, a comparison, an A/B test and a latency measurement."""
     register("hostile", Hostile)
     ids = [" ".join(text.split()) for text in texts.ALL]
     documents = {f"{key} d{number}": f"animal {key}" for number, key in enumerate(ids)}
@@ -46,7 +46,7 @@ def run(
     written = config(
         engines={
             "fake": {"kind": "fake"},
-            "odd": {"kind": "fake", "nan_on": " ".join(texts.HTML + texts.MARKDOWN)},  # an option that ab.md repeats
+            "odd": {"kind": "fake", "nan_on": " ".join(texts.HTML + texts.MARKDOWN)},  # ab.md repeats this option
             "hostile": {"kind": "hostile", "noise": 3.0},
             "failing": {"kind": "hostile", "fail_on": "<script>"},
         },
@@ -70,23 +70,23 @@ def run(
 
 
 def pages(folder: Path) -> dict[str, tuple[str, bytes]]:
-    """Every report as a browser shows it; Markdown by a renderer that lets HTML through."""
-    found = {}
+    """Every report as a page for a browser; the renderer of Markdown lets HTML through."""
+    shown = {}
     for path in sorted(folder.rglob("*")):
         name = f"/{path.relative_to(folder).as_posix()}"
         if path.suffix == ".html":
-            found[name] = ("text/html", path.read_bytes())
+            shown[name] = ("text/html", path.read_bytes())
         elif path.suffix == ".svg":
-            found[name] = ("image/svg+xml", path.read_bytes())
+            shown[name] = ("image/svg+xml", path.read_bytes())
         elif path.suffix == ".md":
             body = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(path.read_text())
-            body = re.sub(r'<img src="[a-z]+\.png"', "<img ", body)  # the plots, which are not served
-            found[f"{name}.html"] = ("text/html", f"<!doctype html><title>md</title>{body}".encode())
-    return found
+            body = re.sub(r'<img src="[a-z]+\.png"', "<img ", body)  # plots are not served
+            shown[f"{name}.html"] = ("text/html", f"<!doctype html><title>md</title>{body}".encode())
+    return shown
 
 
 def check_latex(run: Path) -> None:
-    """No command of a name is left."""
+    """Asserts that the LaTeX files hold only our own commands."""
     for path in run.rglob("*.tex"):
         text = re.sub(r"^%.*$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
         commands = set(re.findall(r"\\([A-Za-z]+)", text))
@@ -95,10 +95,10 @@ def check_latex(run: Path) -> None:
             *("caption", "label", "textbf", "textbackslash", "textasciitilde", "textasciicircum", "textless"),
             *("textgreater", "textbar", "Delta"),
         }
-        assert "^^" not in text  # TeX reads ^^5c as a backslash before anything else
+        assert "^^" not in text  # TeX first reads ^^5c as a backslash
 
 
-def test_no_report_runs_anything_opens_a_dialog_or_asks_for_anything(run: Path, tmp_path: Path) -> None:
+def test_no_report_runs_code_opens_a_dialog_or_sends_a_request(run: Path, tmp_path: Path) -> None:
     check_latex(run)
     if chromium.BROWSER is None:
         pytest.skip(NO_BROWSER)
@@ -110,28 +110,28 @@ def test_no_report_runs_anything_opens_a_dialog_or_asks_for_anything(run: Path, 
         "latency.md.html",
         "ab.md.html",
     }
-    seen = chromium.visit(shown, tmp_path / "profile")
-    assert (seen.console, seen.requests) == ([], [])
+    activity = chromium.visit(shown, tmp_path / "profile")
+    assert (activity.console, activity.requests) == ([], [])
 
 
 @pytest.mark.skipif(chromium.BROWSER is None, reason=NO_BROWSER)
-def test_the_browser_tells_of_each_kind_of_harm(tmp_path: Path) -> None:
-    """What the test above relies on: text that is not escaped is noticed, also where a policy stops its script."""
+def test_the_browser_detects_every_kind_of_attack(tmp_path: Path) -> None:
+    """The test above relies on this: unescaped text is detected, even if a policy blocks its script."""
     policy = "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'\">"
-    harm = [*texts.HTML[:7], f"{policy}{texts.HTML[0]}"]
-    quiet = [text.replace("alert('ran');", "").replace("'ran'", f"'ran {n}'") for n, text in enumerate(harm)]
-    numbered = [text.replace(texts.LEAK, f"{texts.LEAK}/{n}") for n, text in enumerate(quiet)]
-    found = {f"/{n}.html": ("text/html", f"<p>{text}".encode()) for n, text in enumerate(numbered)}
-    seen = chromium.visit(found, tmp_path / "profile")
+    attacks = [*texts.HTML[:7], f"{policy}{texts.HTML[0]}"]
+    logged = [text.replace("alert('ran');", "").replace("'ran'", f"'ran {n}'") for n, text in enumerate(attacks)]
+    numbered = [text.replace(texts.LEAK, f"{texts.LEAK}/{n}") for n, text in enumerate(logged)]
+    shown = {f"/{n}.html": ("text/html", f"<p>{text}".encode()) for n, text in enumerate(numbered)}
+    activity = chromium.visit(shown, tmp_path / "profile")
     for number, page in enumerate(numbered[:-1]):
-        said = any(f"ran {number}" in line for line in seen.console)
-        asked = any(place.endswith(f"/leak/{number}") for place in seen.requests)
-        assert said or asked, page
-    assert any("Content Security Policy" in line for line in seen.console)
+        ran = any(f"ran {number}" in line for line in activity.console)
+        leaked = any(request.endswith(f"/leak/{number}") for request in activity.requests)
+        assert ran or leaked, page
+    assert any("Content Security Policy" in line for line in activity.console)
 
 
 @pytest.mark.parametrize("text", texts.ALL)
-def test_a_terminal_is_not_spoken_to_by_an_error_or_a_name(
+def test_no_error_sends_control_characters_to_a_terminal(
     text: str, crispbench: Callable[..., Any], tmp_path: Path
 ) -> None:
     run = tmp_path / "x.trec"
@@ -150,5 +150,5 @@ def test_a_terminal_is_not_spoken_to_by_an_error_or_a_name(
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", answer.err), answer.err
 
 
-def test_latex_escapes_every_character_that_tex_acts_on() -> None:
+def test_latex_escapes_carets_of_character_codes() -> None:
     assert latex.escape("^^5cinput") == r"\textasciicircum{}\textasciicircum{}5cinput"

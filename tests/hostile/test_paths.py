@@ -1,4 +1,4 @@
-"""No name that a config, a data set, an archive or a recorded run brings leads out of its folder."""
+"""No name in a config, a data set, an archive or a recorded run leads out of its folder."""
 
 import io
 import json
@@ -21,7 +21,7 @@ def files(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", texts.PATHS)
-def test_a_benchmark_whose_name_is_a_path_writes_inside_of_its_run(
+def test_a_benchmark_whose_name_is_a_path_writes_inside_its_run(
     name: str, animals: Path, config: Callable[..., Path], crispbench: Callable[..., Any], tmp_path: Path
 ) -> None:
     written = config(
@@ -36,13 +36,13 @@ def test_a_benchmark_whose_name_is_a_path_writes_inside_of_its_run(
 
 
 @pytest.mark.parametrize("name", texts.PATHS)
-@pytest.mark.parametrize("place", ["run", "engine"])
+@pytest.mark.parametrize("kind", ["run", "engine"])
 def test_a_run_or_an_engine_whose_name_is_a_path_is_refused(
-    place: str, name: str, animals: Path, tmp_path: Path, crispbench: Callable[..., Any]
+    kind: str, name: str, animals: Path, tmp_path: Path, crispbench: Callable[..., Any]
 ) -> None:
     document = {
-        "name": name if place == "run" else "x",
-        "engines": {name if place == "engine" else "e": {"kind": "fake"}},
+        "name": name if kind == "run" else "x",
+        "engines": {name if kind == "engine" else "e": {"kind": "fake"}},
         "benchmarks": [{"source": "beir", "path": str(animals)}],
     }
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(document))
@@ -100,7 +100,7 @@ def test_an_archive_that_would_leave_its_folder_is_refused(name: str, tmp_path: 
         check(packed(tmp_path / "a.zip", {name: b"x"}), "url", None)
 
 
-def test_an_archive_that_unpacks_to_very_much_more_is_refused(tmp_path: Path) -> None:
+def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="no dataset is like that"):
         check(packed(tmp_path / "a.zip", {"tiny/corpus.jsonl": bytes(1_000_000)}), "url", None)
     with pytest.raises(BenchmarkError, match="10,001 members"):

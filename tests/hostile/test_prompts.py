@@ -1,4 +1,4 @@
-"""A document or a query cannot leave its place in the prompt: every template, as token ids and as text."""
+"""Documents and queries stay in their slots of the prompt, in every template, as token ids and as text."""
 
 import json
 from functools import cache
@@ -49,7 +49,7 @@ content = content.filter(lambda text: not any("\ud800" <= char <= "\udfff" for c
 
 @cache
 def tokenizer() -> Tokenizer:
-    """The demo checkpoint's, whose special tokens are Qwen2's."""
+    """The tokenizer of the demo checkpoint, which has Qwen2's special tokens."""
     return Tokenizer.from_file(str(ROOT / "checkpoints/demo/tokenizer.json"))
 
 
@@ -74,7 +74,7 @@ def markers(ids: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("name", template_names())
-def test_no_content_adds_or_moves_a_special_token_of_the_ids(name: str) -> None:
+def test_content_adds_or_moves_no_special_token_in_the_ids(name: str) -> None:
     encoder = ids_of(name, 2048)
     empty = encoder.encode("", ["x"])
 
@@ -87,14 +87,14 @@ def test_no_content_adds_or_moves_a_special_token_of_the_ids(name: str) -> None:
         ends = encoder.encode("", [""]).tails[0]
         for tail in prompt.tails:
             assert markers(tail) == markers(empty.tails[0])
-            last = next((place for place in range(1, len(ends) + 1) if ends[-place] in special_ids()), 0)
-            assert tail[-last:] == ends[-last:]  # from its last marker on, the prompt is the template's
+            last = next((back for back in range(1, len(ends) + 1) if ends[-back] in special_ids()), 0)
+            assert tail[-last:] == ends[-last:]  # from its last marker on, the prompt is the template's own
 
     holds()
 
 
 @pytest.mark.parametrize("name", template_names())
-def test_no_content_adds_a_special_token_where_it_is_cut(name: str) -> None:
+def test_cut_content_adds_no_special_token(name: str) -> None:
     whole = ids_of(name, 2048).encode("", ["x"])
     encoder = ids_of(name, len(whole.prefix) + len(whole.tails[0]) + 40)
     prompt = encoder.encode("q", [INJECTION * 100, f"{'x ' * n}{INJECTION}" if (n := 30) else ""])
@@ -106,8 +106,8 @@ def test_no_content_adds_a_special_token_where_it_is_cut(name: str) -> None:
 @pytest.mark.parametrize("protect", [False, True])
 @pytest.mark.parametrize("counted", [False, True], ids=["no tokenizer", "tokenizer"])
 @pytest.mark.parametrize("name", template_names())
-def test_no_content_adds_or_moves_a_special_token_of_the_text(name: str, counted: bool, protect: bool) -> None:
-    """As the server sees it: the whole text tokenised at once, special tokens recognised."""
+def test_content_adds_or_moves_no_special_token_in_the_text(name: str, counted: bool, protect: bool) -> None:
+    """The text is tokenised as on a server: at once, with special tokens recognised."""
     encoder = text_of(name, counted=counted, protect=protect)
     plain = encoder.encode("", ["x"])
     expected = markers(tokenizer().encode(plain.prefix + plain.tails[0], add_special_tokens=False).ids)
@@ -120,13 +120,13 @@ def test_no_content_adds_or_moves_a_special_token_of_the_text(name: str, counted
         prompt = encoder.encode(query, [document])
         text = prompt.prefix + prompt.tails[0]
         assert markers(tokenizer().encode(text, add_special_tokens=False).ids) == expected
-        # bodies are JSON: what the server reads is what was encoded
+        # the JSON body carries the text unchanged
         assert json.loads(json.dumps({"text": text}, ensure_ascii=False).encode())["text"] == text
 
     holds()
 
 
-def test_every_dialect_that_takes_a_prompt_is_fed_by_one_of_these_encoders() -> None:
-    """A dialect of another form would be untested here. `pair` is a service that makes its own prompt."""
+def test_every_form_of_a_dialects_input_is_covered_here() -> None:
+    """A dialect of another form would be untested. Services of form `pair` make their own prompt."""
     assert {dialects.find(name).form for name in dialects.names()} == {"prompt", "ids", "halves", "pair"}
     assert MARKER

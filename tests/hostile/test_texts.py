@@ -1,4 +1,4 @@
-"""Texts and ids as files bring them: bytes that are no text, control characters, very long ones, very many."""
+"""Unusual texts and ids from files: invalid text, control characters, very long texts, very many lines."""
 
 import gzip
 import json
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
         ),
     ],
 )
-def test_every_text_has_a_score_and_half_a_surrogate_pair_has_none(kind: str, options: dict[str, Any]) -> None:
+def test_every_valid_text_has_a_score_and_half_a_surrogate_pair_is_refused(kind: str, options: dict[str, Any]) -> None:
     with engines.load(kind, options) as engine:
         engine.prepare(TEXTS, analysis="english")
         scores = engine.score([Pair(query, text) for query in ("cat", "\0 \u202e <|im_end|>") for text in TEXTS])
@@ -41,7 +41,7 @@ def test_every_text_has_a_score_and_half_a_surrogate_pair_has_none(kind: str, op
                 engine.score([Pair("cat", "\ud800")])
 
 
-def test_a_run_over_control_characters_ends_with_every_id_as_it_was(
+def test_a_run_keeps_ids_with_control_characters_unchanged(
     config: Callable[..., Path], crispbench: Callable[..., Any], tmp_path: Path
 ) -> None:
     ids = [f"{''.join(text.split())}{number}".replace("\0", "") for number, text in enumerate(texts.ALL)]
@@ -65,14 +65,14 @@ def test_an_id_that_an_evaluator_would_read_as_another_is_refused(key: str, tmp_
 
 
 @pytest.mark.parametrize("grade", ["1000000", "2147483648", "99999999999999999999", "-9999999"])
-def test_a_grade_that_evaluators_wrap_or_take_gigabytes_for_is_refused(grade: str, tmp_path: Path) -> None:
+def test_a_grade_that_overflows_evaluators_or_their_memory_is_refused(grade: str, tmp_path: Path) -> None:
     folder = write_beir(tmp_path / "odd", {"d1": "x"}, {"q1": "x"}, {"q1": {"d1": 1}})
     (folder / "qrels/test.tsv").write_text(f"q1\td1\t{grade}\n")
     with pytest.raises(BenchmarkError, match="is not a whole number below a million"):
         load("beir", {"path": str(folder)})
 
 
-def test_a_line_without_end_is_refused_before_it_is_held_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_line_is_refused_before_it_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MOST_LINE_BYTES", 1_000_000)
     (tmp_path / "r.trec").write_bytes(gzip.compress(bytes(50_000_000), compresslevel=1))
     with pytest.raises(BenchmarkError, match=":1: a line of more than 1,000,000 bytes"):
@@ -91,7 +91,7 @@ def test_a_document_of_fifty_million_characters_is_read_and_found(
     assert measures["nDCG@10"]["value"] == 1.0
 
 
-def test_a_run_file_of_many_lines_is_measured_as_one_of_few(tmp_path: Path) -> None:
+def test_a_run_file_of_100_000_lines_is_read_in_full(tmp_path: Path) -> None:
     path = tmp_path / "r.trec"
     path.write_text("".join(f"q{n // 1000} Q0 d{n} 0 {-n} t\n" for n in range(100_000)))
     run = read_run(path)

@@ -1,6 +1,6 @@
-"""What somebody may put into a query, a document, an id or a name so that it does something where it is shown."""
+"""Texts that attack the program that shows them, for use as queries, documents, ids and names."""
 
-LEAK = "http://canary.example/leak"  # every name of a host leads to the test's own server
+LEAK = "http://canary.example/leak"  # every host name resolves to the test's own server
 RUN = f"console.error('ran');alert('ran');fetch('{LEAK}')"
 
 HTML = (

@@ -1,4 +1,4 @@
-"""Programs of others in virtual environments of their own, because their versions do not fit beside ours.
+"""Third-party programs in their own virtual environments, because their versions conflict with ours.
 
 Example: python -m tests.servers.environment infinity truss
 """
@@ -24,13 +24,13 @@ def interpreter(name: str) -> Path:
 
 
 def is_installed(name: str) -> bool:
-    """Whether the environment is there with exactly the versions of its requirements file."""
+    """Whether the environment exists with exactly the versions of its requirements file."""
     marker = FOLDER / name / "installed.txt"
     return marker.is_file() and marker.read_bytes() == requirements(name).read_bytes()
 
 
 def install(name: str) -> None:
-    """Make the environment, unless it is there as its file says. Raises CalledProcessError, TimeoutExpired."""
+    """Create the environment unless it is installed already. Raises CalledProcessError and TimeoutExpired."""
     if is_installed(name):
         return
     folder = FOLDER / name
@@ -38,12 +38,14 @@ def install(name: str) -> None:
     venv.create(folder, with_pip=True)
     pip = [str(interpreter(name)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "--requirement", str(requirements(name))], check=True, timeout=INSTALL_S)
-    (folder / "installed.txt").write_bytes(requirements(name).read_bytes())  # last: a broken one is made anew
+    (folder / "installed.txt").write_bytes(
+        requirements(name).read_bytes()
+    )  # written last, so that a broken environment is rebuilt
 
 
 if __name__ == "__main__":
-    known = sorted(path.stem.removeprefix("requirements-") for path in HERE.glob("requirements-*.txt"))
-    if not sys.argv[1:] or set(sys.argv[1:]) - set(known):
-        sys.exit(f"usage: python -m tests.servers.environment NAME..., with NAME one of {', '.join(known)}")
-    for asked in sys.argv[1:]:
-        install(asked)
+    names = sorted(path.stem.removeprefix("requirements-") for path in HERE.glob("requirements-*.txt"))
+    if not sys.argv[1:] or set(sys.argv[1:]) - set(names):
+        sys.exit(f"usage: python -m tests.servers.environment NAME..., with NAME one of {', '.join(names)}")
+    for name in sys.argv[1:]:
+        install(name)

@@ -13,13 +13,13 @@ import httpx
 
 from tests.servers import environment
 
-START_S = 180  # until it answers
-LIFE_S = 900  # then it is killed
+START_S = 180  # limit until the server answers
+LIFE_S = 900  # then the server is killed
 
 
 @contextmanager
 def serve(models: Mapping[str, Path], log: Path) -> Iterator[str]:
-    """The url of a server of these checkpoints, by the name that each is served under. It ends with the block."""
+    """Yields the url of a server of these checkpoints (served name -> folder), which ends with the block."""
     environment.install("infinity")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -49,7 +49,7 @@ def serve(models: Mapping[str, Path], log: Path) -> Iterator[str]:
 
 
 def wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Until the server answers. Raises RuntimeError with the end of its log if it ends or takes too long."""
+    """Wait until the server answers. Raises RuntimeError with the end of its log if it ends or takes too long."""
     until = time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < until:
         try:

@@ -1,6 +1,6 @@
-"""A server of others in the loop: infinity's /classify through the remote engine, held against the torch engine.
+"""A third-party server in the loop: infinity's /classify through the remote engine, against the torch engine.
 
-`make test-servers`; it installs infinity into an environment of its own (tests/servers/requirements-infinity.txt).
+`make test-servers` installs infinity into its own environment (tests/servers/requirements-infinity.txt).
 """
 
 import json
@@ -26,9 +26,9 @@ ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "checkpoints" / "demo"
 TOLERANCE = 1e-3  # log-odds, both in fp32
 SEED = "mxbai-v2-seq"
-# Outside of these, softmax in float32 gives 0 for the other label: exp(-103.3) is the smallest number it has, and
-# below exp(-87.3) numbers have fewer digits.
-WHOLE, NOTHING = 87.0, 104.5
+# Log-odds at which float32 loses the other label of a softmax: below exp(-87.3) its numbers have fewer digits, and
+# exp(-103.3) is its smallest number.
+IMPRECISE, ZERO = 87.0, 104.5
 
 
 class Server(NamedTuple):
@@ -58,7 +58,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def lists() -> list[list[Pair]]:
-    """Real pairs, a list for each query: the first 10 queries of both of the demo's benchmarks, 30 candidates each."""
+    """Real pairs, one list per query: the first 10 queries of both demo benchmarks, with 30 candidates each."""
     tasks = prepare(read_config(ROOT / "configs/demo.yaml"), Selection(limit=10))
     return [
         [Pair(task.benchmark.queries[query_id], task.benchmark.documents[doc_id]) for doc_id in doc_ids]
@@ -68,7 +68,7 @@ def lists() -> list[list[Pair]]:
 
 
 def random_classifier(folder: Path, *, steepness: float) -> Path:
-    """A small Qwen2 classifier whose tokenizer has a token for each byte, in the form that transformers 4 reads."""
+    """A small Qwen2 classifier with a token for every byte, in the form that transformers 4 reads."""
     import torch
     import transformers
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
@@ -110,15 +110,15 @@ def random_classifier(folder: Path, *, steepness: float) -> Path:
 
 
 def short(lists: list[list[Pair]]) -> list[Pair]:
-    """Some of the pairs, whose documents a model without trained words reads quickly."""
+    """Some of the pairs, with documents cut to 200 characters: a tokenizer of bytes makes long ones slow."""
     return [Pair(query, document[:200]) for pairs in lists for query, document in pairs[:5]]
 
 
 def largest_difference(ours: list[float], theirs: list[float]) -> float:
-    return max(abs(one - other) for one, other in zip(ours, theirs, strict=True))
+    return max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_the_demo_has_the_torch_engines_scores_and_order(
+def test_the_demo_gets_the_scores_and_the_order_of_the_torch_engine(
     server: Server, lists: list[list[Pair]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     template = {"template": "demo", "max_tokens": 164}
@@ -186,7 +186,7 @@ def test_the_final_newline_is_lost_without_protection_and_kept_with_it(server: S
     assert differences["keep"] > 1
 
 
-def test_a_document_that_is_too_long_is_cut_before_the_server_cuts_the_prompts_end(
+def test_a_long_document_is_cut_here_so_that_the_server_keeps_the_end_of_the_prompt(
     server: Server, lists: list[list[Pair]]
 ) -> None:
     pairs = [Pair(query, document * 40) for query, document in short(lists)[:10]]
@@ -197,16 +197,16 @@ def test_a_document_that_is_too_long_is_cut_before_the_server_cuts_the_prompts_e
         assert remote.counts().truncated == len(pairs)
 
 
-def test_saturated_probabilities_are_counted_and_keep_their_side(server: Server, lists: list[list[Pair]]) -> None:
+def test_saturated_probabilities_are_counted_and_keep_their_sign(server: Server, lists: list[list[Pair]]) -> None:
     pairs = short(lists)
     with server.torch("steep", template=SEED, max_tokens=4096) as torch:
         expected = torch.score(pairs)
     with server.remote("steep", template=SEED, max_tokens=4096) as remote:
         served = remote.score(pairs)
         saturated = remote.counts().saturated
-    certain = [abs(score) > NOTHING for score in expected]
-    possible = [abs(score) > WHOLE for score in expected]
+    certain = [abs(score) > ZERO for score in expected]
+    possible = [abs(score) > IMPRECISE for score in expected]
     assert 0 < sum(certain) <= saturated <= sum(possible) < len(pairs)
     for ours, theirs, beyond in zip(expected, served, possible, strict=True):
         assert math.copysign(1, ours) == math.copysign(1, theirs)
-        assert beyond or abs(ours - theirs) < 10 * TOLERANCE  # 50 times the logits, and the rounding of fp32 with them
+        assert beyond or abs(ours - theirs) < 10 * TOLERANCE  # logits are 50 times larger, and so is fp32 rounding

@@ -1,6 +1,6 @@
-"""Runs inside of truss's own environment: a JSON list of configs on stdin, on stdout what truss says of each.
+"""Runs in truss's own environment: reads a JSON list of configs on stdin, writes truss's verdict on each to stdout.
 
-It takes the two steps in which `truss push` checks a config: reading it, and refusing fields that are not known.
+It repeats both checks of `truss push`: it reads the config, then refuses unknown fields.
 """
 
 import json
@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # truss looks at the checkpoint's config.json on the hub if it can
+os.environ["HF_HUB_OFFLINE"] = "1"  # otherwise truss reads the checkpoint's config.json from the hub
 logging.disable(logging.CRITICAL)
 
 from pydantic import BaseModel  # noqa: E402
@@ -19,11 +19,11 @@ from truss.base.truss_config import TrussConfig  # noqa: E402
 
 
 def validate(config: dict[str, Any]) -> dict[str, Any]:
-    """`error` or null · `unknown`: fields that truss keeps without knowing them · `config`: as truss reads it."""
+    """`error`: the message or null · `unknown`: fields that truss does not know · `config`: as truss reads it."""
     try:
         read = TrussConfig.from_dict(config)
         read.validate_forbid_extra()
-    except (ValueError, Warning) as error:  # a deprecated value is an error
+    except (ValueError, Warning) as error:  # truss warns of a deprecated value
         return {"error": " ".join(str(error).split()), "unknown": [], "config": None}
     return {"error": None, "unknown": list(unknown(read)), "config": read.model_dump(mode="json")}
 
