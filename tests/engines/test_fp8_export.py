@@ -107,9 +107,8 @@ def test_the_head_of_a_half_precision_checkpoint_keeps_its_bytes(make_checkpoint
 def test_input_scales_are_the_largest_activations_of_the_calibration(
     classifier: str, export: Export, tiny_template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "engines.torch.forward.packed.fits", lambda backbone: False
-    )  # every token goes through every layer
+    # every token goes through every layer
+    monkeypatch.setattr("engines.torch.forward.packed.fits", lambda backbone: False)
     largest: dict[str, float] = {}
     engine: Any = load("torch", {"model": classifier, "template": tiny_template, "precision": "fp32", "device": "cpu"})
     for name, module in engine._backbone.named_modules():

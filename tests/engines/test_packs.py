@@ -53,9 +53,8 @@ def test_sums_of_even_packs_differ_by_one_document_at_most(costs: list[int], bud
 
 
 def test_a_query_with_many_documents_gives_every_thread_the_same_number_of_packs() -> None:
-    plan = packs.spread(
-        [400] * 24, 40, 2048, 2
-    )  # 9,600 tokens: five packs would leave one thread idle for a sixth of the time
+    # 9,600 tokens: five packs would leave one thread idle for a sixth of the time
+    plan = packs.spread([400] * 24, 40, 2048, 2)
     assert plan.threads == 2
     assert [len(pack) for pack in plan.packs] == [4] * 6
 

@@ -64,11 +64,11 @@ def tokenised(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def reopened() -> dict[str, list[int]]:
     """The ids that a newly opened cache finds; it then stores the missing ones, as a run does."""
     cache = TokenCache(IDENTITY)
-    ids = cache.find(TEXTS)
-    cache.keep({text: ids for text, known in IDS.items() if text not in ids})
+    stored = cache.find(TEXTS)
+    cache.keep({text: ids for text, ids in IDS.items() if text not in stored})
     cache.close()
-    assert ids.items() <= IDS.items()
-    return ids
+    assert stored.items() <= IDS.items()
+    return stored
 
 
 # Ids
