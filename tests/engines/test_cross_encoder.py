@@ -90,9 +90,8 @@ def test_every_batch_is_padded_to_its_longest_pair_and_the_counts_include_the_pa
     matrices = 2 * (4 * 32 * 32 + 2 * 32 * 48)  # 2 layers, without the pooler and the head
     assert counts.flops == 2 * matrices * 30 + 4 * 2 * 32 * (25 + 100 + 36 + 81)
     assert counts.computed_flops == 2 * matrices * 32 + 4 * 2 * 32 * (2 * 100 + 2 * 36)
-    assert counts.computed_bytes == 4 * (
-        2 * matrices + 32 * 2 * (4 * 64 + 2 * 80)
-    )  # fp32; both batches read the weights
+    # fp32; both batches read the weights
+    assert counts.computed_bytes == 4 * (2 * matrices + 32 * 2 * (4 * 64 + 2 * 80))
 
 
 def test_the_ceiling_is_measured_in_the_engines_precision(bert: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,9 +38,8 @@ def install(name: str) -> None:
     venv.create(folder, with_pip=True)
     pip = [str(interpreter(name)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "--requirement", str(requirements(name))], check=True, timeout=INSTALL_S)
-    (folder / "installed.txt").write_bytes(
-        requirements(name).read_bytes()
-    )  # written last, so that a broken environment is rebuilt
+    # written last, so that a broken environment is rebuilt
+    (folder / "installed.txt").write_bytes(requirements(name).read_bytes())
 
 
 if __name__ == "__main__":
