@@ -147,7 +147,7 @@ def test_another_machine_is_not_comparable_unless_allowed_with_doubled_margins(t
         ({"description": {"template": "u"}}, "template t -> u (--allow template)"),
     ],
 )
-def test_times_of_other_work_are_not_comparable(tmp_path: Path, header: dict[str, object], message: str) -> None:
+def test_times_of_different_work_are_not_comparable(tmp_path: Path, header: dict[str, object], message: str) -> None:
     result = gate(record_launches(tmp_path / "a", STEADY), record_launches(tmp_path / "b", STEADY, **header))
     assert result.outcome == "not comparable"
     assert rows(result)["single-stream"].reason == f"other work: {message}"

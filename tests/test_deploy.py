@@ -120,7 +120,7 @@ def test_a_misspelt_field_of_build_is_reported_as_unknown(validated: Callable[..
 
 
 def broken_rules(name: str, config: Mapping[str, Any]) -> list[str]:
-    """Rules that truss does not check and this config breaks: it matches its folder's name and fits the model."""
+    """Rules that the config breaks and truss does not check: it must match its folder's name and fit the model."""
     size, accelerator = name.split("-")
     build, runtime = config["trt_llm"]["build"], config["trt_llm"].get("runtime", {})
     rules = {

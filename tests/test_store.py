@@ -106,7 +106,7 @@ def test_scores_read_one_by_one_are_those_read_at_once_and_only_of_committed_que
             assert query_id not in scored
 
 
-def test_a_query_that_is_scored_after_all_is_no_failure_any_more(tmp_path: Path) -> None:
+def test_a_query_that_is_scored_later_is_no_longer_a_failure(tmp_path: Path) -> None:
     with Store.open(tmp_path, MANIFEST) as store:
         store.fail("animals", Failure("q", "no answer"))
         store.fail("animals", Failure("r", "no answer"))

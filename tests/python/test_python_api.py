@@ -80,8 +80,8 @@ def test_the_example_of_the_page_runs_unchanged(tmp_path: Path) -> None:
     ran = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     lines = ran.stdout.splitlines()
-    relevant, other = map(float, lines[0].strip("[]").split(","))
-    assert relevant > other
+    relevant, irrelevant = map(float, lines[0].strip("[]").split(","))
+    assert relevant > irrelevant
     assert [line.split()[1:3] for line in lines[2:4]] == [["bm25", "stdlib-code"], ["demo-fp32", "stdlib-code"]]
     assert lines[4] == "inconclusive"  # 5 queries decide nothing
     assert lines[5] == "{'RR@10': 0.5}"

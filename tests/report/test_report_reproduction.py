@@ -145,9 +145,9 @@ def test_a_wide_published_table_has_one_line_per_figure(rows: list[Row]) -> None
 
 
 def test_a_figure_that_was_not_published_for_a_model_is_empty(reproductions: list[Reproduction]) -> None:
-    other = replace(reproductions[0], engine="other", model="their-other")  # only its BEIR figure was published
+    unpublished = replace(reproductions[0], engine="other", model="their-other")  # only its BEIR figure was published
     published_here = [figure for figure in reproductions if figure.table.name == MXBAI.table]
-    table = reproduction.tabulate([*published_here, other])
+    table = reproduction.tabulate([*published_here, unpublished])
     published, *_, verdict = [[cell.text for cell in line] for line in table.cells][4:]
     assert published == ["other as their-other", "published", "0.5749", "", "", "", ""]
     assert verdict == ["", "verdict", "incomplete", "", "", "", ""]
