@@ -48,7 +48,7 @@ class ExportResult:
         return [str(path) for path in self.files]
 
 
-class MtebPlace(NamedTuple):
+class MtebTarget(NamedTuple):
     """The position of one of our benchmarks among mteb's results."""
 
     task: str
@@ -103,14 +103,18 @@ def export_mteb(run_dir: Path, out: Path) -> ExportResult:
             continue
         manifest = store.manifest()
         assert manifest is not None  # a store with scores has one
-        place = _place(row, manifest.benchmarks[row.benchmark].split, source, mteb)
+        target = _target(row, manifest.benchmarks[row.benchmark].split, source, mteb)
         scores = mteb_scores(store.qrels(row.benchmark), _ranked(store, row.benchmark))
-        if place.main_score not in scores:
-            exported.problems.append(f"{where}: left out, its main score {place.main_score} is not known here")
+        if target.main_score not in scores:
+            exported.problems.append(f"{where}: left out, its main score {target.main_score} is not known here")
             continue
-        file = collected.setdefault((row.engine, place.task, place.revision), Collected(_meta(manifest)))
-        entry = {"main_score": scores[place.main_score], "hf_subset": place.subset, "languages": list(place.languages)}
-        file.scores.setdefault(place.split, []).append({**scores, **entry})
+        file = collected.setdefault((row.engine, target.task, target.revision), Collected(_meta(manifest)))
+        entry = {
+            "main_score": scores[target.main_score],
+            "hf_subset": target.subset,
+            "languages": list(target.languages),
+        }
+        file.scores.setdefault(target.split, []).append({**scores, **entry})
         file.seconds += sum(sample.service_s for sample in store.samples(row.benchmark))
     for (_, task, revision), file in collected.items():
         result = mteb.TaskResult(
@@ -169,17 +173,17 @@ def _ranked(store: Store, benchmark: str) -> dict[str, list[str]]:
     return {query_id: rank(scored) for query_id, scored in sorted(store.scores(benchmark).items())}
 
 
-def _place(row: Row, split: str, source: Provenance | None, mteb: Any) -> MtebPlace:
+def _target(row: Row, split: str, source: Provenance | None, mteb: Any) -> MtebTarget:
     if source is None:
-        return MtebPlace(row.benchmark, row.revision, split, "default", UNKNOWN_LANGUAGE, "ndcg_at_10")
+        return MtebTarget(row.benchmark, row.revision, split, "default", UNKNOWN_LANGUAGE, "ndcg_at_10")
     try:
         metadata = mteb.get_task(source.task).metadata
     except KeyError:  # the run was made with another version of mteb
         subset = source.subset or "default"
-        return MtebPlace(source.task, source.revision, split, subset, UNKNOWN_LANGUAGE, "ndcg_at_10")
+        return MtebTarget(source.task, source.revision, split, subset, UNKNOWN_LANGUAGE, "ndcg_at_10")
     languages = metadata.hf_subsets_to_langscripts
     subset = source.subset or next(iter(languages))
-    return MtebPlace(source.task, source.revision, split, subset, languages[subset], metadata.main_score)
+    return MtebTarget(source.task, source.revision, split, subset, languages[subset], metadata.main_score)
 
 
 def _meta(manifest: Manifest) -> Any:
