@@ -202,7 +202,7 @@ def test_two_launch_pairs_decide_nothing_and_the_report_names_the_number_needed(
     text = printed(ran.report())
     assert "2 launch pairs cannot show a regression on one of 2 metrics: at least 6 are needed" in text
     assert max(map(len, text.splitlines())) <= 110
-    assert text.splitlines()[-1] == "INCONCLUSIVE: p50, throughput not decided"
+    assert text.splitlines()[-1] == "INCONCLUSIVE: no decision on p50, throughput"
 
 
 def test_an_earlier_run_is_kept_without_fresh(ran: AbResult) -> None:
@@ -331,7 +331,7 @@ def sets(monkeypatch: pytest.MonkeyPatch) -> Sets:
     ("slower", "confirmed", "sentence"),
     [
         ((0.2, 0.2), True, "REGRESSION: B is slower than the margin allows (p50, p95, throughput), in both sets"),
-        ((0.2, 0.0), False, "INCONCLUSIVE: the first set of launches showed a regression (p50, p95, throughput), the"),
+        ((0.2, 0.0), False, "INCONCLUSIVE: the first set of launches showed a regression (p50, p95, throughput), but"),
         ((0.0, 0.2), None, "PASS: B is not slower than the margins allow (p50, p95, throughput)"),
     ],
 )
@@ -373,7 +373,7 @@ def test_a_noise_floor_above_a_margin_is_noted_in_either_direction(tmp_path: Pat
     config = trimmed(config_in(tmp_path))
     ab(config, "quick", plan=LaunchPlan(launch_pairs=6), canary=True)
     notes = ab(config, "quick", "slow", plan=LaunchPlan(launch_pairs=6)).notes
-    assert any(note.startswith("the noise floor of p50, throughput is above its margin") for note in notes)
+    assert any(note.startswith("the noise floor exceeds the margin of p50, throughput") for note in notes)
 
 
 def test_a_noise_floor_of_another_engine_is_not_used(tmp_path: Path, sets: Sets) -> None:
@@ -381,7 +381,7 @@ def test_a_noise_floor_of_another_engine_is_not_used(tmp_path: Path, sets: Sets)
     config = trimmed(config_in(tmp_path))
     ab(config, "bm25", canary=True)
     ran = ab(config, "quick", "slow")
-    assert any("is from engine 'bm25' or another machine: not used" in note for note in ran.notes)
+    assert any("is not used: engine 'bm25', its options or machine differ" in note for note in ran.notes)
 
 
 @pytest.mark.parametrize(
@@ -414,7 +414,7 @@ def test_a_margin_that_cannot_be_read_is_refused(text: str) -> None:
 
 
 def test_margins_that_leave_no_metric_are_refused() -> None:
-    with pytest.raises(BadOptions, match="no metric is left"):
+    with pytest.raises(BadOptions, match="every metric is left out"):
         read_margins([f"{name}=none" for name in METRICS], MARGINS)
 
 

@@ -121,8 +121,8 @@ def turn(
         ([turn(0.1), turn(0.5)], ["other processes kept 0.3 of 2 cores busy"]),
         ([turn(None), turn(None)], []),
         ([turn(cpu=2600.0), turn(cpu=2500.0)], []),
-        ([turn(cpu=2600.0), turn(cpu=2400.0)], ["the CPU clock went from 2,400 to 2,600 MHz"]),
-        ([turn(gpu=1980.0), turn(gpu=1200.0)], ["the GPU clock went from 1,200 to 1,980 MHz"]),
+        ([turn(cpu=2600.0), turn(cpu=2400.0)], ["the CPU clock ranged from 2,400 to 2,600 MHz"]),
+        ([turn(gpu=1980.0), turn(gpu=1200.0)], ["the GPU clock ranged from 1,200 to 1,980 MHz"]),
         ([turn(cpu=None), turn(cpu=None)], []),
     ],
 )

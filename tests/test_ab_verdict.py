@@ -92,7 +92,7 @@ def test_percentiles_are_nearest_ranks(metric: Metric, rank: int) -> None:
 def test_a_percentile_without_enough_queries_is_not_measured_and_states_the_number_needed() -> None:
     finding = judge(launch_pairs(0.0), MARGINS)["p99"]
     assert (finding.outcome, finding.shift, finding.p_holm) == (None, None, None)
-    assert finding.reason == "needs 299 queries per launch, and there are 100"
+    assert finding.reason == "needs 299 queries per launch; there are 100"
 
 
 def test_with_enough_queries_p99_is_measured() -> None:

@@ -1,4 +1,4 @@
-"""The noise floor: the difference that this machine shows where there is none, from a run of A against A."""
+"""The noise floor of a machine: the difference that it shows between an engine and itself, from a canary run."""
 
 import math
 from pathlib import Path
@@ -11,7 +11,7 @@ FOLDER = "canary"
 
 
 def read(folder: Path) -> NoiseFloor | None:
-    """The noise floor from the complete canary run beside an A/B run; None if there is no such run."""
+    """The noise floor from the complete canary run beside an A/B run; None without one."""
     try:
         canary = result.read(folder / FOLDER)
     except StoreError:
@@ -22,7 +22,7 @@ def read(folder: Path) -> NoiseFloor | None:
 
 
 def reach(metric: MetricResult) -> float | None:
-    """Distance of an interval's further end from no change, as a share: 0.01 for [0.995, 1.01]; None without one."""
+    """Distance of an interval's farther end from 1, as a share: 0.01 for [0.995, 1.01]; None without an interval."""
     if metric.lo is None or metric.hi is None:
         return None
     return math.expm1(max(abs(math.log(metric.lo)), abs(math.log(metric.hi))))

@@ -1,6 +1,6 @@
-"""What else the machine did while an engine was timed, and when that makes a launch suspect.
+"""Conditions of the machine while an engine was timed, and the marks that make a launch suspect.
 
-Marks explain and exclude nothing: to drop launches for what was seen afterwards is to choose a result.
+Marks explain a result and exclude nothing: dropping launches after seeing their conditions would choose the result.
 """
 
 import time
@@ -13,8 +13,8 @@ from harness.latency.telemetry import read_gpus
 from harness.machine import cores
 from harness.nvml import open_nvml
 
-MOST_OTHERS = 0.1  # share of our cores that other processes may keep busy: on two cores, a fifth of one
-MOST_CLOCK_CHANGE = 0.05
+MOST_OTHERS = 0.1  # share of our cores that other processes may keep busy; with two cores, a fifth of one core
+MOST_CLOCK_CHANGE = 0.05  # share by which a clock may change within a launch
 
 
 class Start(NamedTuple):
@@ -29,7 +29,7 @@ def start() -> Start:
 
 
 def since(begun: Start) -> TurnConditions:
-    """The conditions from `begun` until now; the clocks are those of this moment."""
+    """The conditions from `begun` until now; the clocks are read now."""
     now = start()
     wall_s = now.at_s - begun.at_s
     clocks_mhz = [gpu.sm_mhz for gpu in read_gpus(*open_nvml()) if gpu.sm_mhz is not None]
@@ -44,22 +44,22 @@ def since(begun: Start) -> TurnConditions:
 
 
 def marks(turns: Sequence[TurnConditions]) -> list[str]:
-    """Reasons to suspect a launch, from its turns; empty where there are none."""
+    """Reasons to suspect a launch, from its turns; empty for an undisturbed launch."""
     clocks = {"CPU": [turn.cpu_mhz for turn in turns], "GPU": [turn.gpu_mhz for turn in turns]}
     return [*_load_mark(turns), *(mark for name, clock in clocks.items() for mark in _clock_mark(name, clock))]
 
 
 def _load_mark(turns: Sequence[TurnConditions]) -> list[str]:
-    known = [(turn.wall_s, turn.others_cores) for turn in turns if turn.others_cores is not None]
-    total_s = sum(wall_s for wall_s, _ in known)
+    loads = [(turn.wall_s, turn.others_cores) for turn in turns if turn.others_cores is not None]
+    total_s = sum(wall_s for wall_s, _ in loads)
     if not total_s:
         return []
-    others, cores = sum(wall_s * busy for wall_s, busy in known) / total_s, turns[0].cores
-    return [f"other processes kept {others:.1f} of {cores} cores busy"] if others > MOST_OTHERS * cores else []
+    busy, cores = sum(wall_s * others_cores for wall_s, others_cores in loads) / total_s, turns[0].cores
+    return [f"other processes kept {busy:.1f} of {cores} cores busy"] if busy > MOST_OTHERS * cores else []
 
 
 def _clock_mark(name: str, clocks_mhz: Sequence[float | None]) -> list[str]:
-    known = [clock for clock in clocks_mhz if clock]
-    if not known or max(known) <= min(known) * (1 + MOST_CLOCK_CHANGE):
+    readings = [clock for clock in clocks_mhz if clock]
+    if not readings or max(readings) <= min(readings) * (1 + MOST_CLOCK_CHANGE):
         return []
-    return [f"the {name} clock went from {min(known):,.0f} to {max(known):,.0f} MHz"]
+    return [f"the {name} clock ranged from {min(readings):,.0f} to {max(readings):,.0f} MHz"]

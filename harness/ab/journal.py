@@ -1,7 +1,7 @@
 """The raw record of an A/B run, samples.jsonl: JSON lines, written as they come, never edited.
 
-First line `plan`, then `launch`, `turn` and `sample` lines, last line `end`. A killed run leaves a file without its
-last line; what such a file holds is kept.
+The first line is `plan`, followed by `launch`, `turn` and `sample` lines; the last line is `end`. A killed run leaves a
+file without its last line, and the content of such a file is kept.
 """
 
 import json
@@ -40,7 +40,7 @@ class Journal:
     @classmethod
     @contextmanager
     def open(cls, folder: Path, plan: LaunchPlan) -> Iterator["Journal"]:
-        """A new journal in this folder; without errors, it ends with its last line."""
+        """A new journal in this folder. Its last line, `end`, is written only if no error occurs."""
         with (folder / FILE).open("w", encoding="utf-8") as file:
             journal = cls(file)
             journal._write({"event": "plan", "format": FORMAT, **asdict(plan)})
@@ -73,7 +73,7 @@ class Samples:
     plan: LaunchPlan
     launches: tuple[LoadedLaunch, ...]
     turns: tuple[Turn, ...]
-    complete: bool  # False: the run was killed or failed
+    complete: bool  # False if the run was killed or failed
 
     def first_set(self, arm: Arm) -> list[Launch]:
         """The complete launches of one engine in the first set, as `verdict.judge` takes them."""
@@ -107,7 +107,7 @@ def read(folder: Path) -> Samples:
 
 
 def _turn_lines(turn: Turn) -> Iterator[dict[str, Any]]:
-    """One line for the turn, one for every query."""
+    """One line for the turn, then one for every query."""
     position = {"set": turn.set, "launch_pair": turn.launch_pair, "arm": turn.arm, "round": turn.round}
     yield {"event": "turn", **position, **turn.conditions._asdict()}
     samples = zip(turn.query_ids, turn.pairs, turn.service_s, strict=True)

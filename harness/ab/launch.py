@@ -1,8 +1,8 @@
 """One launch: a fresh process that loads one engine and scores on command.  python -m harness.ab.launch
 
 JSON lines in, JSON lines out. The first line is a LaunchSetup, which holds the texts; each further line is a turn: the
-numbers of the queries to score. The process ends with its input. Whatever a library prints goes to standard error,
-because standard output is for the replies.
+numbers of the queries to score. The process ends with its input. Everything that a library prints goes to
+standard error, because standard output is for the replies.
 """
 
 import gc
@@ -25,7 +25,7 @@ Reply = Callable[[dict[str, Any]], None]
 
 
 def main() -> int:
-    """Serve until the input ends; return 1 after an error, which is the last reply."""
+    """Serve until the input ends. After an error, which is the last reply, return 1."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -67,7 +67,7 @@ def serve(commands: Iterator[str], reply: Reply) -> None:
 
 
 def take(engine: Engine, queries: Sequence[Sequence[Pair]]) -> dict[str, Any]:
-    """Score one query after the other; seconds around each call of `score`. Raises EngineError."""
+    """Score one query after the other, and time each call of `score` in seconds. Raises EngineError."""
     service_s = []
     with _no_collection():
         start = conditions.start()
@@ -82,7 +82,7 @@ def take(engine: Engine, queries: Sequence[Sequence[Pair]]) -> dict[str, Any]:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Collect garbage before and after, never within: a full collection of torch's objects takes 100 ms."""
+    """Collect garbage before and after a turn, never within it: a full collection of torch's objects takes 100 ms."""
     gc.collect()
     gc.freeze()
     gc.disable()

@@ -1,4 +1,4 @@
-"""The parent's side of a launch: start a process, give it turns, notice that it died."""
+"""The parent's side of a launch: it starts a process, gives it turns, and notices when it dies."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from harness.ab.records import Arm, LaunchPair, LaunchPlan, LoadedLaunch, Round,
 from harness.ab.schedule import order, steps
 from harness.ab.sides import AbSide
 
-PATIENCE_S = 10.0  # for a process to free its memory and end
+PATIENCE_S = 10.0  # time for a process to free its memory and end
 
 
 class LaunchFailed(EngineError):
@@ -31,7 +31,7 @@ class EngineProcess:
     @classmethod
     @contextmanager
     def start(cls, side: AbSide, launch_pair: int, log: Path) -> Iterator["EngineProcess"]:
-        """What it prints goes to `log`; a Ctrl-C reaches it as the end of its input."""
+        """Start the process. Its output goes to `log`, and Ctrl-C reaches it as the end of its input."""
         with log.open("w", encoding="utf-8") as stderr:
             child = subprocess.Popen(
                 [sys.executable, "-m", "harness.ab.launch"],
@@ -54,29 +54,29 @@ class EngineProcess:
             self._child.stdin.write(json.dumps(command) + "\n")
             self._child.stdin.flush()
         except BrokenPipeError:
-            pass  # its last reply may say why
+            pass  # the last reply of the process may give the reason
         line = self._child.stdout.readline()
         reply: dict[str, Any] = json.loads(line) if line.endswith("\n") else {"error": self._death()}
         if "error" in reply:
             side = self._side
             raise LaunchFailed(
                 f"engine {side.name!r} ({side.arm}), launch pair {self._launch_pair}: {reply['error']}; "
-                f"the run is incomplete, its log is {self._log}"
+                f"the run is incomplete, and its log is {self._log}"
             )
         return reply
 
     def _death(self) -> str:
         code = self._child.wait()
         lines = self._log.read_text(encoding="utf-8", errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         ending = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        return f"its process {ending}; it last printed {last[:200]!r}"
+        return f"its process {ending}; it {f'last printed {last[:200]!r}' if last else 'printed nothing'}"
 
 
 def run_launch_pair(
     sides: Sequence[AbSide], plan: LaunchPlan, journal: Journal, *, number: tuple[int, int], logs: Path
 ) -> LaunchPair:
-    """Start both processes, let them take turns, end them. `number` is the set and the launch pair within it.
+    """Start both processes, let them take turns, and end them. `number` is the set and the launch pair within it.
 
     Each turn is in the journal before the next begins. Raises LaunchFailed.
     """
@@ -113,7 +113,7 @@ def run_launch_pair(
 
 
 def _end(child: subprocess.Popen[str]) -> None:
-    """Close its input and wait; a process that does not end by itself is killed."""
+    """Close the input of the process and wait; kill the process if it does not end by itself."""
     assert child.stdin is not None and child.stdout is not None
     try:
         child.stdin.close()

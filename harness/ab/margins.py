@@ -13,17 +13,17 @@ Name = TypeVar("Name", bound=str)
 
 def read_margins(texts: Sequence[str], defaults: Mapping[Name, float]) -> dict[Name, float]:
     """The defaults, changed by texts such as `p50=0.02`; `p50=none` leaves a metric out. Raises BadOptions."""
-    margins, known = dict(defaults), {str(name): name for name in defaults}
+    margins, names = dict(defaults), {str(name): name for name in defaults}
     for text in texts:
         written, _, value = text.partition("=")
-        if written not in known:
-            raise BadOptions(f"margin {text!r}: expected NAME=SHARE with a name from {', '.join(known)}")
+        if written not in names:
+            raise BadOptions(f"margin {text!r}: expected NAME=SHARE with a name from {', '.join(names)}")
         if value == "none":
-            margins.pop(known[written], None)
+            margins.pop(names[written], None)
         else:
-            margins[known[written]] = _share(text, written, value)
+            margins[names[written]] = _share(text, written, value)
     if not margins:
-        raise BadOptions(f"no metric is left: at least one of {', '.join(known)} needs a margin")
+        raise BadOptions(f"every metric is left out: at least one of {', '.join(names)} needs a margin")
     return {name: margins[name] for name in defaults if name in margins}
 
 

@@ -1,4 +1,4 @@
-"""The sentences that a reader of an A/B run has to know beside its figures."""
+"""Notes for the reader of an A/B run: the power of its design, its machine, and the noise floor."""
 
 from harness.ab.result import AbRecord, NoiseFloor
 from harness.figures.shifts import fewest_launch_pairs
@@ -9,7 +9,7 @@ def notes(result: AbRecord) -> list[str]:
 
 
 def _power_notes(result: AbRecord) -> list[str]:
-    """The confidence of the intervals, and whether there are enough launches for a regression at all."""
+    """The confidence of the intervals, and a warning if there are too few launches to show a regression."""
     measured = [metric for metric in result.metrics.values() if metric.outcome is not None]
     level = next((metric.level for metric in measured if metric.level is not None), None)
     sentences = [] if level is None else [f"each end of an interval holds with {level:.1%} confidence"]
@@ -36,15 +36,15 @@ def _noise_notes(result: AbRecord) -> list[str]:
     if result.setup.canary:
         return []
     if floor is None:
-        return ["the noise floor of this machine is not known: run the same command with --canary"]
+        return ["the noise floor of this machine is unknown: run the same command with --canary"]
     if not _fits(floor, result):
-        return [f"the noise floor beside this run is from engine {floor.engine!r} or another machine: not used"]
+        return [f"the noise floor beside this run is not used: engine {floor.engine!r}, its options or machine differ"]
     reached = {name: share for name, share in floor.metrics.items() if share is not None}
     sentences = [f"noise floor, A against A: {', '.join(f'{name} {share:.1%}' for name, share in reached.items())}"]
     loud = [name for name, share in reached.items() if share > result.setup.margins.get(name, 1)]
     if loud:
         names = ", ".join(loud)
-        sentences.append(f"the noise floor of {names} is above its margin: a verdict there needs more launches")
+        sentences.append(f"the noise floor exceeds the margin of {names}: a verdict on it needs more launches")
     return sentences
 
 

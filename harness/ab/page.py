@@ -1,4 +1,4 @@
-"""The report of `crispbench ab`: one line per metric, what to know about the figures, and the verdict."""
+"""The report of `crispbench ab`: one line per metric, notes on the figures, and the verdict."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -22,16 +22,21 @@ TONES: Mapping[Outcome | None, Tone] = {
     None: "muted",
 }
 LEGEND = (
-    Term("B slower by", "Hodges-Lehmann estimate over the launch pairs, as a share of A's time; below 0: B is faster"),
+    Term(
+        "B slower by", "Hodges-Lehmann estimate over the launch pairs, as a share of A's time; below 0 if B is faster"
+    ),
     Term("throughput", "time per (query, document) pair, so that a positive share means that B is slower there too"),
     Term("interval", "exact signed-rank interval over the launch pairs"),
-    Term("margin", "the share by which B may be slower"),
-    Term("p (Holm)", "one-sided p that B is slower than the margin, adjusted over the metrics that were measured"),
+    Term("margin", "share by which B may be slower"),
+    Term(
+        "p (Holm)",
+        "one-sided p against a slowdown of at most the margin, adjusted over the measured metrics",
+    ),
     Term(
         "pass, regression, inconclusive",
         "the interval lies below the margin; B is slower than the margin after Holm's adjustment; neither is shown",
     ),
-    Term(notation.MISSING, "not known; never zero"),
+    Term(notation.MISSING, "unknown; never zero"),
 )
 
 
@@ -52,7 +57,7 @@ def build(result: AbRecord) -> Report:
 
 
 def write(result: AbRecord) -> list[Path]:
-    """index.html, ab.md, table.tex and the plot, into the folder of the run."""
+    """Write index.html, ab.md, table.tex and the plot into the folder of the run; return their paths."""
     from harness.ab import plot
 
     return press.write(build(result), result.folder, name=NAME, plots=[plot.draw(result)])
@@ -74,11 +79,11 @@ def conclusion(result: AbRecord) -> str:
         names = [name for name, metric in second.items() if metric.outcome is Outcome.REGRESSION]
         return f"{verdict}: B is slower than the margin allows ({', '.join(names)}), in both sets of launches"
     if second is not None:
-        return f"{verdict}: the first set of launches showed a regression ({', '.join(second)}), the second did not"
+        return f"{verdict}: the first set of launches showed a regression ({', '.join(second)}), but the second did not"
     if result.outcome is Outcome.PASS:
         return f"{verdict}: B is not slower than the margins allow ({', '.join(measured)})"
-    open_metrics = [name for name, metric in measured.items() if metric.outcome is not Outcome.PASS]
-    return f"{verdict}: {', '.join(open_metrics)} not decided" if measured else f"{verdict}: no metric was measured"
+    undecided = [name for name, metric in measured.items() if metric.outcome is not Outcome.PASS]
+    return f"{verdict}: no decision on {', '.join(undecided)}" if measured else f"{verdict}: no metric was measured"
 
 
 def floor(metrics: MetricResults) -> str:
@@ -108,15 +113,15 @@ def _section(anchor: str, title: str, metrics: MetricResults) -> Section:
         anchor=anchor,
         title=title,
         table=Table(COLUMNS, tuple(tuple(_cells(name, metric)) for name, metric in metrics.items())),
-        notes=tuple(Note(", ".join(own), reason) for reason, own in names.items()),
+        notes=tuple(Note(", ".join(affected), reason) for reason, affected in names.items()),
     )
 
 
 def _cells(name: str, metric: MetricResult) -> Iterator[Cell]:
-    known = metric.slowdown is not None
+    is_measured = metric.slowdown is not None
     yield Cell(name)
     yield Cell(_share(metric.slowdown))
-    yield Cell(f"[{_share(metric.lo)}, {_share(metric.hi)}]" if known else notation.MISSING)
+    yield Cell(f"[{_share(metric.lo)}, {_share(metric.hi)}]" if is_measured else notation.MISSING)
     yield Cell(f"{metric.margin:.1%}")
     yield Cell(notation.MISSING if metric.p_holm is None else f"{metric.p_holm:.4f}")
     yield Cell(metric.outcome or NOT_MEASURED, tone=TONES.get(metric.outcome, "plain"))
@@ -137,5 +142,5 @@ def _engine(result: AbRecord, arm: Arm) -> EngineLine:
 
 
 def _facts(fields: Mapping[str, object]) -> str:
-    """The fields in the order of their names, which is that of ab.json."""
+    """The fields in alphabetical order, as in ab.json."""
     return ", ".join(f"{name} {value}" for name, value in sorted(fields.items())) or notation.MISSING

@@ -1,4 +1,4 @@
-"""The slowdown of every launch pair, with estimate, interval and margin. Equal runs give equal SVG bytes."""
+"""A plot of every launch pair's slowdown, with estimate, interval and margin. Equal runs give equal SVG bytes."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -19,16 +19,17 @@ class RatioLine(NamedTuple):
     name: Metric
     metric: MetricResult
     slowdown: float
-    confirms: bool  # it belongs to the second set
+    confirms: bool  # whether it belongs to the second set
 
 
 def draw(result: AbRecord) -> plots.Plot:
-    """One panel: a line per metric and set, a dot per launch pair, a bar for the interval, a tick for the margin."""
+    """One panel: a line per metric and set, a dot per launch pair, a bar for the interval, a dash for the margin."""
     plot = plots.Plot(
         name="ratios",
         title="Slowdown of every launch pair",
-        caption="How much slower B is than A: small dots are launch pairs, the large one their Hodges-Lehmann estimate "
-        "with its interval, the dashed mark the margin. Hollow: the set that was launched to confirm.",
+        caption="The share by which B is slower than A. Small dots are launch pairs, the large dot is their "
+        "Hodges-Lehmann estimate with its interval, and the dashed line is the margin. Hollow dots belong to the "
+        "confirming set.",
     )
     with plots.drawing():
         return plots.saved(plot, _paint(result))

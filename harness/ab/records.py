@@ -17,12 +17,12 @@ METRICS: tuple[Metric, ...] = ("p50", "p95", "p99", "throughput")
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """How much is measured. A launch is one fresh process of one engine; two of them are a launch pair."""
+    """The size of an A/B run. A launch is one fresh process of one engine; a launch of each engine is a launch pair."""
 
     launch_pairs: int = 10
-    rounds: int = 4  # of each engine in every launch pair
-    queries: int = 25  # per round
-    warmup: int = 10  # queries of every launch before its first round
+    rounds: int = 4  # rounds per engine in a launch pair
+    queries: int = 25  # queries per round
+    warmup: int = 10  # queries per launch before its first round
 
     @property
     def queries_of_a_launch(self) -> int:
@@ -34,7 +34,7 @@ QUICK = LaunchPlan(launch_pairs=6)
 
 
 class Round(NamedTuple):
-    """Queries that one launch scored in one turn, in order."""
+    """The queries that one launch scored in one turn, in order."""
 
     service_s: Sequence[float]
     pairs: Sequence[int]  # (query, document) pairs per query
@@ -52,15 +52,15 @@ class LaunchPair(NamedTuple):
 
 @dataclass(frozen=True)
 class MetricFinding:
-    """One metric and how it stands to its margin. `outcome` is None where it was not measured."""
+    """One metric and its outcome against the margin. `outcome` is None if the metric was not measured."""
 
     metric: Metric
     margin: float  # share by which B may be slower
     outcome: Outcome | None
-    slowdowns: Sequence[float] = ()  # one per launch pair, as logarithms
+    slowdowns: Sequence[float] = ()  # one per launch pair, as logarithms of the ratio
     shift: Shift | None = None
     p_holm: float | None = None
-    reason: str = ""  # why it is not measured or not decided
+    reason: str = ""  # reason if it is not measured or not decided
 
 
 @dataclass(frozen=True)
@@ -69,23 +69,23 @@ class AbVerdict:
 
     outcome: Outcome
     findings: Mapping[Metric, MetricFinding]
-    confirmation: Mapping[Metric, MetricFinding] | None = None  # of the metrics that were red
+    confirmation: Mapping[Metric, MetricFinding] | None = None  # second set, for the metrics that were red
 
 
 class TurnConditions(NamedTuple):
-    """What else the machine did during a turn; None where this system does not say."""
+    """Conditions of the machine during a turn; a value is None if the system does not report it."""
 
     wall_s: float
     others_cores: float | None  # cores that other processes kept busy
     cores: int
-    load_average: float | None  # 1 minute, own processes included
-    cpu_mhz: float | None  # fastest core, at the end
-    gpu_mhz: float | None  # SM clock of the fastest GPU, at the end
+    load_average: float | None  # over 1 minute, own processes included
+    cpu_mhz: float | None  # clock of the fastest core at the end of the turn
+    gpu_mhz: float | None  # SM clock of the fastest GPU at the end of the turn
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What one launch did in one turn; round 0 is its warm-up."""
+    """The queries and times of one launch in one turn; round 0 is its warm-up."""
 
     set: int  # 1, or 2 for the confirmation
     launch_pair: int  # from 1
@@ -105,14 +105,14 @@ class Turn:
 
 @dataclass(frozen=True)
 class LaunchSetup:
-    """What a process needs to load its engine and to take turns: its first line of input."""
+    """Everything that a process needs to load its engine and to take turns: its first line of input."""
 
     kind: str
     options: Mapping[str, Any]
     query_ids: Sequence[str]
-    questions: Sequence[tuple[str, Sequence[str]]]  # per query: its text, its candidates' texts
-    documents: Sequence[str]  # to prepare; empty where the engine prepares nothing
-    analysis: str  # of the benchmark's language, for BM25
+    questions: Sequence[tuple[str, Sequence[str]]]  # per query: its text, and the texts of its candidates
+    documents: Sequence[str]  # documents to prepare; empty if the engine prepares nothing
+    analysis: str  # text analysis for the benchmark's language, which BM25 uses
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ class ArmEngine:
 
 @dataclass(frozen=True)
 class AbSetup:
-    """What is known of an A/B run before its first launch."""
+    """The facts of an A/B run before its first launch."""
 
-    name: str  # of the config
+    name: str  # name of the config
     canary: bool  # A against A
     plan: LaunchPlan
     margins: Mapping[Metric, float]
@@ -37,7 +37,7 @@ class AbSetup:
     arms: Mapping[Arm, ArmEngine]
 
     def document(self) -> dict[str, Any]:
-        """The content of ab.json until the run is complete."""
+        """The content of ab.json while the run is incomplete."""
         return {
             "format": FORMAT,
             "complete": False,
@@ -63,10 +63,10 @@ class AbSetup:
 
 @dataclass(frozen=True)
 class MetricResult:
-    """One metric over one set of launches. Slowdowns are ratios of times, 1.05 where B takes 5% longer.
+    """One metric over one set of launches. Slowdowns are ratios of times: 1.05 if B takes 5% longer.
 
-    None where a figure is not known: everything if the metric was not measured, the ends of the interval if there
-    were too few launches.
+    Unknown figures are None: all of them if the metric was not measured, and the ends of the interval if there were
+    too few launches.
     """
 
     outcome: Outcome | None
@@ -78,7 +78,7 @@ class MetricResult:
     p_slower: float | None  # one-sided, under the hypothesis that the slowdown is the margin or less
     p_holm: float | None  # adjusted over the metrics that were measured
     launch_slowdowns: Sequence[float]  # one per launch pair
-    reason: str  # why it is not measured or not decided
+    reason: str  # reason if it is not measured or not decided
 
     @classmethod
     def of(cls, finding: MetricFinding) -> "MetricResult":
@@ -107,12 +107,12 @@ MetricResults = Mapping[Metric, MetricResult]
 
 @dataclass(frozen=True)
 class ArmRecord:
-    """What the launches of one arm report about themselves."""
+    """The engine, versions and machine that the launches of one arm report, and their loading times."""
 
     description: Description
     versions: Mapping[str, str]
     machine: Mapping[str, Any]
-    load_s: Sequence[float]  # one per launch
+    load_s: Sequence[float]  # seconds, one per launch
 
     def document(self) -> dict[str, Any]:
         return {**vars(self), "description": self.description.document()}
@@ -124,12 +124,12 @@ class ArmRecord:
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """The difference that this machine shows where there is none, from a run of A against A."""
+    """The difference that a machine shows between an engine and itself."""
 
     engine: str
     options: Mapping[str, Any]
     machine: Mapping[str, Any]
-    metrics: Mapping[Metric, float | None]  # distance of the interval's further end from no change, as a share
+    metrics: Mapping[Metric, float | None]  # distance of the interval's farther end from 1, as a share
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class AbRecord:
     setup: AbSetup
     outcome: Outcome
     metrics: MetricResults
-    confirmation: MetricResults | None  # the second set, over the metrics that were red in the first
+    confirmation: MetricResults | None  # second set, for the metrics that were red in the first
     launches: int
     marked: Sequence[MarkedLaunch]
     records: Mapping[Arm, ArmRecord]
@@ -149,7 +149,7 @@ class AbRecord:
 
     @property
     def confirmed(self) -> bool | None:
-        """Whether the second set was red again; None where nothing was to be confirmed."""
+        """Whether the second set was red again; None without a second set."""
         return None if self.confirmation is None else self.outcome is Outcome.REGRESSION
 
     def document(self) -> dict[str, Any]:
@@ -170,7 +170,7 @@ class AbRecord:
 
 
 def read(folder: Path) -> AbRecord:
-    """The result in a folder. Raises StoreError where there is none, or the run was killed or failed."""
+    """The result in a folder. Raises StoreError if there is no result, or if the run was killed or failed."""
     path = folder / FILE
     try:
         document = json.loads(path.read_text(encoding="utf-8"))

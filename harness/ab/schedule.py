@@ -1,4 +1,4 @@
-"""The order of an A/B run: which engine scores which queries, and when. Pure: equal plans give equal schedules."""
+"""The schedule of an A/B run: the queries of each engine in each turn. Pure: equal plans give equal schedules."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -18,15 +18,15 @@ class TurnStep(NamedTuple):
 
 
 def order(launch_pair: int) -> tuple[Arm, Arm]:
-    """Which process starts first and opens the first round: A, then B, then A, ..."""
+    """The arms in the order in which they start and open the first round; A is first in odd launch pairs, else B."""
     return ORDERS[(launch_pair - 1) % 2]
 
 
 def steps(plan: LaunchPlan, launch_pair: int, queries: int) -> Iterator[TurnStep]:
-    """The turns of a launch pair: both warm up, then rounds in the order ABBA ABBA (every second pair: BAAB BAAB).
+    """The turns of a launch pair: both warm up, then rounds follow in the order ABBA ABBA (BAAB BAAB in even pairs).
 
     Linear drift of the machine cancels within two rounds. Both engines score the same queries in the same order. The
-    measured queries come first in the list, the warm-up queries follow; a list that is too short starts again. Each
+    measured queries come first in the list, and the warm-up queries follow; a list that is too short starts again. Each
     turn begins with one query that does not count, because the other process has just used the caches.
     """
     first, second = order(launch_pair)
@@ -42,5 +42,5 @@ def steps(plan: LaunchPlan, launch_pair: int, queries: int) -> Iterator[TurnStep
 
 
 def queries_wanted(plan: LaunchPlan) -> int:
-    """The number of queries with which no launch scores a query twice."""
+    """The fewest queries with which no launch scores a query twice."""
     return plan.queries_of_a_launch + plan.warmup + plan.rounds

@@ -1,4 +1,4 @@
-"""The two sides of an A/B run: which engines, over which benchmark, and what their processes are given."""
+"""The two sides of an A/B run: their engines, their benchmark, and the setup of their processes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class AbSide:
 
 
 def choose_pair(config: Config, names: Sequence[str], *, canary: bool) -> tuple[str, str]:
-    """The two engines; a canary compares the first one with itself. Raises ConfigError."""
+    """The names of the two engines; a canary compares the first engine with itself. Raises ConfigError."""
     choose(config, names)  # raises for an unknown name
     if canary and names:
         return names[0], names[0]

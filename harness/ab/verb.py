@@ -24,7 +24,7 @@ from harness.run.tasks import Task
 
 @dataclass(frozen=True)
 class AbOptions:
-    """How much is measured, and on which terms it is judged."""
+    """The size of the measurement, and the margins of its verdict."""
 
     plan: LaunchPlan = STANDARD
     margins: Mapping[Metric, float] = field(default_factory=lambda: dict(MARGINS))
@@ -34,7 +34,7 @@ class AbOptions:
 
 @dataclass(frozen=True)
 class AbResult(AbRecord):
-    """The record of the run, and the page that shows it."""
+    """The record of the run, and its page."""
 
     @property
     def page(self) -> Path:
@@ -51,21 +51,21 @@ def ab(
 
     Everything is written below `out`, which is results/NAME-ab by default. Raises ConfigError before anything is
     launched, LaunchFailed or another EngineError if an engine cannot score. In that case, and after a kill, ab.json
-    says that the run is incomplete, and samples.jsonl keeps what was measured.
+    records that the run is incomplete, and samples.jsonl keeps what was measured.
     """
-    whole = read_config(config)
-    chosen = sides.choose_pair(whole, names, canary=options.canary)
-    folder = out or RESULTS / f"{whole.name}-ab"
+    settings = read_config(config)
+    chosen = sides.choose_pair(settings, names, canary=options.canary)
+    folder = out or RESULTS / f"{settings.name}-ab"
     floor = None if options.canary else canary.read(folder)
     folder = folder / canary.FOLDER if options.canary else folder
     if (folder / journal.FILE).exists() and not options.fresh:
         raise ConfigError(f"{folder} holds an earlier run: --fresh replaces it, --out names another folder")
-    task = sides.first_task(whole, queries_wanted(options.plan))
-    both = sides.both(whole, chosen, task)
+    task = sides.first_task(settings, queries_wanted(options.plan))
+    both = sides.both(settings, chosen, task)
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     for name in page.FILES:
         (folder / name).unlink(missing_ok=True)  # from an earlier run
-    setup = _setup(whole, both, task, options)
+    setup = _setup(settings, both, task, options)
     write_json(folder / result.FILE, setup.document())
     try:
         with Journal.open(folder, options.plan) as written:
@@ -109,25 +109,25 @@ def _measure(
     reds = red(first)
     if not reds:
         return conclude(first)
-    say(f"crispbench: B is slower by {', '.join(reds)}; a second set of launches has to confirm it")
+    say(f"crispbench: B is slower in {', '.join(reds)}; a second set of launches has to confirm it")
     return conclude(first, judge(launch(2), {metric: options.margins[metric] for metric in reds}))
 
 
 def _require_one_description(launches: Sequence[LoadedLaunch]) -> None:
-    """An engine that changes between two launches, such as a server that was replaced, cannot be compared."""
+    """Raise LaunchFailed if an engine changed between two launches, such as a server that was replaced."""
     for arm in ARMS:
-        first, *others = (_described(launch) for launch in launches if launch.arm == arm)
-        for other in others:
-            for name in first | other:
-                if first.get(name) != other.get(name):
+        first, *following = (_described(launch) for launch in launches if launch.arm == arm)
+        for later in following:
+            for name in first | later:
+                if first.get(name) != later.get(name):
                     raise LaunchFailed(
-                        f"engine {arm}: {name} was {first.get(name)} and later {other.get(name)}; "
+                        f"engine {arm}: {name} was {first.get(name)} and later {later.get(name)}; "
                         "expected the same at every launch"
                     )
 
 
 def _described(launch: LoadedLaunch) -> dict[str, str]:
-    """Everything that must not change: `description 'revision'` -> its value."""
+    """Every field that must not change between launches: `description 'revision'` -> its value."""
     records = {"description": launch.description.document(), "versions": launch.versions, "machine": launch.machine}
     return {f"{record} {name!r}": repr(value) for record, fields in records.items() for name, value in fields.items()}
 

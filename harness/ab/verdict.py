@@ -1,4 +1,4 @@
-"""From launches to a verdict: is B slower than A by more than the margin? Pure. docs/ab.md gives the reasons."""
+"""The verdict over launches: whether B is slower than A by more than the margin. Pure; docs/ab.md gives the reasons."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,13 +16,13 @@ Findings = Mapping[Metric, MetricFinding]
 
 
 def judge(launch_pairs: Sequence[LaunchPair], margins: Mapping[Metric, float]) -> dict[Metric, MetricFinding]:
-    """Every metric that has a margin, from the launch pairs of one set; Holm over those that are measured."""
+    """The finding for every metric with a margin, from one set of launch pairs; Holm covers the measured metrics."""
     slowdowns: dict[Metric, list[float]] = {}
     reasons: dict[Metric, str] = {}
     for metric in margins:
-        reasons[metric] = shortage(metric, [launch for both in launch_pairs for launch in both])
+        reasons[metric] = shortage(metric, [launch for launch_pair in launch_pairs for launch in launch_pair])
         if not reasons[metric]:
-            slowdowns[metric] = [_slowdown(metric, both) for both in launch_pairs]
+            slowdowns[metric] = [_slowdown(metric, launch_pair) for launch_pair in launch_pairs]
     shifts = {metric: paired(values, math.log1p(margins[metric])) for metric, values in slowdowns.items()}
     p_holm = holm({metric: shift.p_slower for metric, shift in shifts.items()})
     findings = {}
@@ -43,31 +43,31 @@ def red(findings: Findings) -> list[Metric]:
 
 
 def conclude(first: Findings, second: Findings | None = None) -> AbVerdict:
-    """The verdict of a first set and, if that was red, of the set that was launched to confirm it.
+    """The verdict over a first set and, if it was red, over the set that was launched to confirm it.
 
     Red in both sets: regression. Red in the first only: inconclusive. Not red: pass if every measured metric passes.
     """
     if second is not None:
         return AbVerdict(Outcome.REGRESSION if red(second) else Outcome.INCONCLUSIVE, first, second)
     if red(first):
-        raise ValueError("a red set is no verdict: launch a second one")
+        raise ValueError("a red set alone gives no verdict: launch a second set")
     measured = [finding.outcome for finding in first.values() if finding.outcome is not None]
     passed = bool(measured) and all(outcome is Outcome.PASS for outcome in measured)
     return AbVerdict(Outcome.PASS if passed else Outcome.INCONCLUSIVE, first)
 
 
 def shortage(metric: Metric, launches: Sequence[Launch]) -> str:
-    """Why so few queries do not determine the metric; empty if they do."""
+    """The reason why there are too few queries for the metric; empty if there are enough."""
     if metric == "throughput":
         return ""
     blocks = [len(block.service_s) for launch in launches for block in _blocks(metric, launch)]
     needed, fewest = samples_needed(QUANTILES[metric]), min(blocks, default=0)
     unit = "round" if metric == "p50" else "launch"
-    return f"needs {needed} queries per {unit}, and there are {fewest}" if fewest < needed else ""
+    return f"needs {needed} queries per {unit}; there are {fewest}" if fewest < needed else ""
 
 
-def _slowdown(metric: Metric, both: LaunchPair) -> float:
-    return float(np.median(_logs(metric, both.b) - _logs(metric, both.a)))
+def _slowdown(metric: Metric, launch_pair: LaunchPair) -> float:
+    return float(np.median(_logs(metric, launch_pair.b) - _logs(metric, launch_pair.a)))
 
 
 def _logs(metric: Metric, launch: Launch) -> Values:
@@ -76,7 +76,7 @@ def _logs(metric: Metric, launch: Launch) -> Values:
 
 
 def _blocks(metric: Metric, launch: Launch) -> Sequence[Round]:
-    """p50 is taken from every round, so that a disturbance of one turn is outvoted; the others need all queries."""
+    """p50 has a value per round, so that a disturbance of one turn is outvoted; other metrics need all queries."""
     if metric == "p50":
         return launch
     service_s = [seconds for block in launch for seconds in block.service_s]
@@ -91,7 +91,7 @@ def _seconds(metric: Metric, block: Round) -> float:
 
 
 def _outcome(shift: Shift, margin: float, p_holm: float, tests: int) -> tuple[Outcome, str]:
-    """The outcome of one metric, and the reason where it is not decided."""
+    """The outcome of one metric, and the reason if it is undecided."""
     bound = math.log1p(margin)
     if p_holm <= ALPHA:
         return Outcome.REGRESSION, ""
