@@ -1,1 +1,1 @@
-"""The harness: a benchmark and an engine in, evidence out. Importing it imports no torch."""
+"""The harness measures engines on benchmarks and reports the evidence. Importing it does not import torch."""

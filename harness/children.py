@@ -15,23 +15,23 @@ SAFE_PATH = "PYTHONSAFEPATH"
 
 
 def own_path() -> list[str]:
-    """The folder of this project, unless every Python process of this installation finds it by itself.
+    """The folder of this project; empty if every Python process of this installation finds the project by itself.
 
-    `python -m harness` in a checkout that is not installed has it only as its working directory.
+    A checkout that is not installed is found by `python -m harness` only because it is the working directory.
     """
     return [] if str(ROOT) in sys.path[1:] else [str(ROOT)]
 
 
 def environment() -> dict[str, str]:
-    """Environment of a Python process that is started by its command line."""
-    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    path = [folder for folder in (*known, *own_path()) if folder]
+    """The environment for a Python process that is started by a command line."""
+    inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    path = [folder for folder in (*inherited, *own_path()) if folder]
     return {**os.environ, SAFE_PATH: "1", **({"PYTHONPATH": os.pathsep.join(path)} if path else {})}
 
 
 @contextmanager
 def safe_path() -> Iterator[None]:
-    """Processes that `multiprocessing` starts within leave the working directory out; they are given our `sys.path`."""
+    """Processes that `multiprocessing` starts in this block get our `sys.path`, without the working directory."""
     before = os.environ.get(SAFE_PATH)
     os.environ[SAFE_PATH] = "1"
     try:

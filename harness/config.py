@@ -33,7 +33,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
 
 
 class ConfigError(CrispbenchError):
-    """The config cannot be used; the message is one line for the user."""
+    """The config cannot be used. The message is one line for the user."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class EngineEntry:
     """An engine of the config."""
 
     kind: str
-    given: Mapping[str, Any]  # its options as the config has them: results record these
-    options: Options  # the same, validated: `engines.load` takes these
+    given: Mapping[str, Any]  # options as the config has them, which results record
+    options: Options  # the same options, validated for `engines.load`
 
     @classmethod
     def read(cls, name: str, document: object) -> Self:
-        """The entry of this name. Raises BadOptions, EngineUnavailable for a kind that cannot be imported."""
+        """Read the entry with this name. Raises BadOptions, or EngineUnavailable if its kind cannot be imported."""
         if not isinstance(document, Mapping):
             raise BadOptions(f"engine {name!r} = {document!r:.200}: expected a mapping such as {{kind: bm25}}")
         given = {option: value for option, value in document.items() if option != "kind"}
@@ -61,13 +61,13 @@ class EngineEntry:
 class BenchmarkEntry:
     """A benchmark of the config or of a suite."""
 
-    source: BenchmarkSource  # validated, nothing is loaded yet
-    title: str  # what messages call it until it is loaded and its name is known
-    candidates: FirstStage | None = None  # its own first stage; None: the config's
+    source: BenchmarkSource  # validated, but not loaded yet
+    title: str  # name in messages until the benchmark is loaded
+    candidates: FirstStage | None = None  # first stage of this benchmark; None: the config's first stage
 
     @classmethod
     def read(cls, document: object) -> Self:
-        """Raises BadOptions, BenchmarkError."""
+        """Read an entry of `benchmarks`. Raises BadOptions, BenchmarkError."""
         if not isinstance(document, Mapping):
             raise BadOptions(f"benchmark {document!r:.200}: expected a mapping such as {{source: beir, path: FOLDER}}")
         options = {name: value for name, value in document.items() if name not in ("source", "candidates")}
@@ -83,14 +83,14 @@ class BenchmarkEntry:
 
 
 class NamedEntry(NamedTuple):
-    """A benchmark to load, and its name in the results; None leaves the name to the source."""
+    """A benchmark to load, and its name in the results; None: the name that the source gives it."""
 
     name: str | None
     benchmark: BenchmarkEntry
 
 
 def _read_engines(document: object) -> object:
-    """Entries that know their names, so that a mistake in an option is reported with the engine's name."""
+    """Read each entry together with its name, so that a wrong option is reported with the engine's name."""
     if not isinstance(document, Mapping):
         return document
     return {name: EngineEntry.read(str(name), entry) for name, entry in document.items()}
@@ -108,30 +108,30 @@ Scenario = Literal["single-stream", "server", "offline", "sweep", "search"]
 class Search(Options):
     """How long `search` looks for the largest rate that stays within `slo_ms`."""
 
-    width: float = Field(default=0.05, gt=0, le=1)  # relative gap between a passing and a failing rate that ends it
+    width: float = Field(default=0.05, gt=0, le=1)  # the search ends at this relative gap between pass and fail
     probes: int = Field(default=20, gt=0)  # maximum number of measurements
-    seconds: float = Field(default=1800.0, gt=0)  # no measurement begins later than this
+    seconds: float = Field(default=1800.0, gt=0)  # time after which no new measurement begins
     longest: int = Field(default=8, gt=0)  # an undecided rate is measured again with up to this many times the requests
 
 
 class Latency(Options):
-    """What `crispbench latency` measures: requests are queries of one benchmark with all their candidates."""
+    """What `crispbench latency` measures. A request is a query of the benchmark with all its candidates."""
 
-    benchmark: str | None = None  # name of the benchmark; None: the config's first
+    benchmark: str | None = None  # name of the benchmark; None: the config's first benchmark
     scenario: Annotated[
         tuple[Scenario, ...],
         Field(min_length=1),
         BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
-    ] = ("single-stream",)  # one, or a list
-    queries: int | None = Field(default=None, gt=0)  # number of requests, in turn; None: each query once
+    ] = ("single-stream",)  # one name, or a list of names
+    queries: int | None = Field(default=None, gt=0)  # number of requests; queries repeat if needed; None: each once
     warmup: int = Field(default=10, ge=0)  # requests that are sent before the first measured one
     seed: int = 0  # decides the order of the queries and the arrival times
     rate: float = Field(default=1.0, gt=0)  # server: requests per second
     arrivals: Literal["poisson", "constant"] = "poisson"  # server
-    workers: int = Field(default=16, gt=0, le=1024)  # server: maximum requests in flight, to a concurrent engine
+    workers: int = Field(default=16, gt=0, le=1024)  # server: most requests under way, to a concurrent engine
     processes: int = Field(default=1, gt=0, le=64)  # processes that share the requests to a concurrent engine
     slo_ms: float | None = Field(default=None, gt=0)  # server and search: limit of the p99 response time
-    sweep: Annotated[tuple[Level, ...], Field(min_length=1)] = (1, 2, 4, 8, 16, 32)  # requests in flight, per level
+    sweep: Annotated[tuple[Level, ...], Field(min_length=1)] = (1, 2, 4, 8, 16, 32)  # requests under way, per level
     search: Search = Search()
     price_per_hour: Price | dict[Name, Price] | None = None  # US dollars for the machine that an engine runs on
     min_duration_s: float = Field(default=10.0, ge=0)  # a shorter measurement is invalid
@@ -146,24 +146,24 @@ class Cluster(Options):
 
 
 class Config(Options):
-    """What a run is made of. `suites` and `benchmarks` add up; at least one of the two must name something."""
+    """The whole config. A run has the benchmarks of `suites` and `benchmarks`, of which one may be empty."""
 
     name: Name
     engines: Annotated[dict[Name, EngineEntry], BeforeValidator(_read_engines)] = Field(min_length=1)
-    suites: tuple[str, ...] = ()  # names from configs/suites, taken in full
+    suites: tuple[str, ...] = ()  # names from configs/suites; every member is measured
     benchmarks: Annotated[tuple[BenchmarkEntry, ...], BeforeValidator(_read_benchmarks)] = ()
     candidates: Annotated[FirstStage, BeforeValidator(read_stage)] = BM25Stage()
-    measures: Annotated[tuple[str, ...], Field(min_length=1)] | None = None  # None: the standard ones
+    measures: Annotated[tuple[str, ...], Field(min_length=1)] | None = None  # None: the standard measures
     latency: Latency = Latency()
     ray: Cluster = Cluster()  # for `run --ray`
-    published: tuple[PublishedComparison, ...] = ()  # tables of results/published whose numbers stand beside ours
+    published: tuple[PublishedComparison, ...] = ()  # tables of results/published to show beside our results
 
     _entries: tuple[NamedEntry, ...] = PrivateAttr(default=())
 
     @field_validator("measures")
     @classmethod
     def _are_known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        """Names as ir_measures writes them, each once, with nDCG@10 among them: verdicts rest on it."""
+        """Unique names as ir_measures writes them. nDCG@10 is always included, because verdicts depend on it."""
         if names is None:
             return None
         written = [str(parse(name)) for name in names]
@@ -207,7 +207,7 @@ class Config(Options):
 
 
 def read_config(path: Path) -> Config:
-    """A config in which every name and option is known. Raises ConfigError, EngineUnavailable."""
+    """Read a config and check every name and option in it. Raises ConfigError, EngineUnavailable."""
     try:
         document = read_yaml(path)
         if not isinstance(document, dict):
@@ -226,7 +226,7 @@ def read_config(path: Path) -> Config:
 
 
 def _part(error: ValidationError) -> type[BaseModel]:
-    """The model of the part in which the first problem lies: its fields are the known options."""
+    """The model of the section that has the first problem; its fields are the known options."""
     location = error.errors()[0]["loc"]
     if location[:2] == ("latency", "search"):
         return Search
@@ -235,7 +235,7 @@ def _part(error: ValidationError) -> type[BaseModel]:
 
 
 def choose(config: Config, names: Sequence[str]) -> list[str]:
-    """The engines of these names (none: all) in the config's order. Raises ConfigError for an unknown name."""
+    """These engines, or all engines for no names, in the config's order. Raises ConfigError for an unknown name."""
     unknown = [name for name in names if name not in config.engines]
     if unknown:
         raise ConfigError(f"engine {unknown[0]!r} is not in the config; it has {', '.join(config.engines)}")

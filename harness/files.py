@@ -1,4 +1,4 @@
-"""Where results are written, and two ways to replace a file as a whole: by JSON and by bytes."""
+"""The default folder of results, and writing a file as a whole, from JSON data or from bytes."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> Path:
-    """Readers see the old file or the new one, never a part."""
+    """Replace a file as a whole: readers see the old file or the new one, never a part."""
     with replacing(path) as draft:
         draft.write_bytes(data)
     return path

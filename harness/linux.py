@@ -1,6 +1,6 @@
-"""Files of Linux that psutil does not read: control groups, waiting for them, heat, the governor, the CPU's name.
+"""Linux files that psutil does not read: limits of control groups, thermal throttling, the CPU's governor and model.
 
-Every reader answers None where its file is missing: on another system, or where a container hides it.
+Every function returns None if its file is missing, on another system or because a container hides it.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -11,7 +11,7 @@ ROOT = Path("/")
 
 
 class ContainerLimits(NamedTuple):
-    """What the container may use at most; None without a limit."""
+    """The container's limits; None if a resource has no limit."""
 
     cpu_limit_cores: float | None
     memory_limit_gib: float | None
@@ -33,7 +33,7 @@ def limits(root: Path = ROOT) -> ContainerLimits:
 
 
 def _control_groups(root: Path) -> Iterator[Path]:
-    """Folders of this process's control groups. A container often sees its own as the root."""
+    """Folders of this process's control groups. A container often sees its own group as the root."""
     mounted = root / "sys/fs/cgroup"
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
@@ -43,7 +43,10 @@ def _control_groups(root: Path) -> Iterator[Path]:
 
 
 def cpu_limited_s(root: Path = ROOT) -> float | None:
-    """Time in which the container's CPU limit made it wait: microseconds in version 2, nanoseconds in version 1."""
+    """Seconds that the container has waited because of its CPU limit.
+
+    The files hold microseconds in version 2 and nanoseconds in version 1.
+    """
     for file in ("sys/fs/cgroup/cpu.stat", "sys/fs/cgroup/cpu/cpu.stat"):
         values = dict(line.split() for line in _lines(root / file) if len(line.split()) == 2)
         if "throttled_usec" in values:
@@ -54,15 +57,15 @@ def cpu_limited_s(root: Path = ROOT) -> float | None:
 
 
 def heat_events(cores: Collection[int], root: Path = ROOT) -> int | None:
-    """How often these cores were slowed down against heat, since the machine started."""
+    """How many times heat has slowed these cores down since the machine started."""
     file = "sys/devices/system/cpu/cpu{}/thermal_throttle/core_throttle_count"
     counts = [_text(root / file.format(core)) for core in cores]
-    known = [int(count) for count in counts if count]
-    return sum(known) if known else None
+    readings = [int(count) for count in counts if count]
+    return sum(readings) if readings else None
 
 
 def governor(root: Path = ROOT) -> str | None:
-    """Who sets the CPU's clock, such as "performance" or "powersave"."""
+    """The policy that sets the CPU's clock, such as "performance" or "powersave"."""
     return _text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 

@@ -1,4 +1,4 @@
-"""The machine and the versions behind a result: everything that can change a score or a time."""
+"""The machine and the package versions behind a result: everything that can change a score or a time."""
 
 import os
 import platform
@@ -67,7 +67,7 @@ def cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-# Fields of a record on which a time depends. The commit is left out: it is what one compares.
+# Fields of a record that can change a time. The commit is left out, because comparisons are made between commits.
 DECISIVE = (
     "system",
     "cpu",
@@ -87,17 +87,17 @@ NEUTRAL_VERSIONS = {"crispbench", "ir-measures", "pytrec-eval-terrier", "mteb", 
 
 
 class Differing(NamedTuple):
-    """A field on which a time depends and in which two machine records differ; None where a record lacks it."""
+    """A decisive field in which two machine records differ; None if a record lacks the field."""
 
     field: str
-    one: Any
-    other: Any
+    first: Any
+    second: Any
 
 
 def record() -> dict[str, Any]:
-    """What a time depends on while the machine stays the same: hardware, limits, versions, the project's commit.
+    """Everything about this machine that can change a time: hardware, limits, versions, the project's commit.
 
-    None for what cannot be read. A store's fingerprint holds the fields of `machine` only.
+    A field that cannot be read is None. A store's fingerprint holds only the fields of `machine`.
     """
     return {
         **machine().document(),
@@ -110,13 +110,11 @@ def record() -> dict[str, Any]:
     }
 
 
-def comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[Differing, ...]:
-    """The deciding fields in which two records differ. Their times may be compared only if the result is empty."""
-    left, right = _decisive(one), _decisive(other)
-    names = sorted(left.keys() | right.keys())
-    return tuple(
-        Differing(name, left.get(name), right.get(name)) for name in names if left.get(name) != right.get(name)
-    )
+def comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[Differing, ...]:
+    """The decisive fields in which two records differ. Their times may be compared only if the result is empty."""
+    before, after = _decisive(first), _decisive(second)
+    pairs = [Differing(name, before.get(name), after.get(name)) for name in sorted(before.keys() | after.keys())]
+    return tuple(pair for pair in pairs if pair.first != pair.second)
 
 
 def _decisive(record: Mapping[str, Any]) -> dict[str, Any]:

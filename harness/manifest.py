@@ -1,6 +1,6 @@
-"""The manifest of a RUN/ENGINE folder: which configuration made the scores of one engine, as frozen records.
+"""The manifest of a RUN/ENGINE folder: the configuration that made the scores of one engine, as frozen records.
 
-A leaf: it imports the engines' contract and nothing of the harness. `read` is the one place that knows how older
+This module imports the engines' contract and nothing of the harness. Only `read` and `read_description` know how older
 versions wrote a manifest.
 """
 
@@ -20,7 +20,7 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class Machine:
-    """What the scores were made on. In a merged run a field holds all its values: `NVIDIA H100 | NVIDIA H200`."""
+    """The machine that made the scores. In a merged run, a field holds all values: `NVIDIA H100 | NVIDIA H200`."""
 
     system: str
     cpu: str
@@ -34,41 +34,40 @@ class Machine:
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
-        """Raises KeyError for a field that is missing; fields of a larger record are left out."""
-        return cls(**{each.name: document[each.name] for each in fields(cls)})
+        """Read the fields of a record, which may hold more. Raises KeyError for a missing field."""
+        return cls(**{field.name: document[field.name] for field in fields(cls)})
 
     @classmethod
     def joined(cls, machines: Sequence["Machine"]) -> Self:
-        """One record of several machines, each field with all of its values."""
+        """One record for several machines, in which every field holds all values."""
         documents = [machine.document() for machine in machines]
-        return cls(
-            **{each.name: " | ".join(dict.fromkeys(one[each.name] for one in documents)) for each in fields(cls)}
-        )
+        values = {field.name: dict.fromkeys(document[field.name] for document in documents) for field in fields(cls)}
+        return cls(**{name: " | ".join(distinct) for name, distinct in values.items()})
 
 
 @dataclass(frozen=True)
 class CandidatesRecord:
-    """Where a benchmark's candidates come from, and what they allow at best."""
+    """The origin of a benchmark's candidates, and the bounds that they set for any reranker."""
 
     source: str  # bm25, run, native, dense
-    k: int
+    k: int  # largest number of candidates per query
     parameters: Mapping[str, Any]
-    sha256: str  # of the lists
+    sha256: str  # hash of the lists
     recall: float  # R@k
     oracle: float  # nDCG@10 in the best possible order
-    random: float  # nDCG@10 to expect in random order
+    random: float  # expected nDCG@10 in random order
 
     def document(self) -> dict[str, Any]:
         return {**vars(self), "parameters": dict(self.parameters)}
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
-        return cls(**{each.name: document[each.name] for each in fields(cls)})
+        return cls(**{field.name: document[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True)
 class BenchmarkRecord:
-    """What was scored: data, rules and candidates of one benchmark."""
+    """The data, rules and candidates of a benchmark that was scored."""
 
     revision: str
     split: str
@@ -84,7 +83,7 @@ class BenchmarkRecord:
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
-        values = {each.name: document[each.name] for each in fields(cls)}
+        values = {field.name: document[field.name] for field in fields(cls)}
         return cls(
             **{
                 **values,
@@ -95,7 +94,7 @@ class BenchmarkRecord:
 
     @property
     def decisive(self) -> dict[str, Any]:
-        """What decides which numbers could come out at all, by its path in the document."""
+        """The values that decide which results are possible, by their paths in the document."""
         return {
             "revision": self.revision,
             "split": self.split,
@@ -106,16 +105,16 @@ class BenchmarkRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Which configuration made the scores of one engine. Two manifests that differ never share a store."""
+    """The configuration that made the scores of one engine. Different configurations never share a store."""
 
-    engine: str  # its name in the config
+    engine: str  # name in the config
     kind: str
     options: Mapping[str, Any]
     description: Description
     versions: Mapping[str, str]
     machine: Machine
     benchmarks: Mapping[str, BenchmarkRecord]  # by name
-    machines: Sequence[Machine] = ()  # of a run that was merged from different machines: all of them
+    machines: Sequence[Machine] = ()  # all machines of a run that was merged from different ones
 
     def document(self) -> dict[str, Any]:
         """The manifest as plain JSON data."""
@@ -133,7 +132,7 @@ class Manifest:
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
-        """The manifest that any version wrote. Raises KeyError, TypeError or ValueError for anything else."""
+        """Read a manifest of any version. Raises KeyError, TypeError or ValueError for another document."""
         written = document["format"]
         if written not in (1, FORMAT):
             raise ValueError(f"its format is {written!r}, this version reads 1 and {FORMAT}")
@@ -153,13 +152,13 @@ class Manifest:
         return hashlib.sha256(json.dumps(self.document(), sort_keys=True).encode()).hexdigest()
 
 
-# Kinds whose descriptions said nothing of their scores before format 2, which were log-odds.
+# Kinds whose descriptions had no score kind before format 2. Their scores were log-odds.
 _LOG_ODDS_BEFORE_2 = ("torch", "tensorrt_llm")
 _DEMONSTRATION_BEFORE_2 = "demo"  # name of the folder that held the one demonstration model, checkpoints/demo
 
 
 def read_description(record: Mapping[str, Any], *, typed: bool) -> Description:
-    """The description in a manifest or in the header of a recording; not `typed`: of a version that lacked fields."""
+    """The description in a manifest or in a recording's header; without `typed`, of a version that lacked fields."""
     description = Description.read(record["description"])
     if typed or record["kind"] not in _LOG_ODDS_BEFORE_2:
         return description

@@ -1,10 +1,10 @@
-"""NVML, NVIDIA's interface to its GPUs: opening it, and calling its functions, which may be unsupported."""
+"""Access to NVML, NVIDIA's management library. A GPU or a driver may not support some of its functions."""
 
 from typing import Any
 
 
 def open_nvml() -> tuple[Any, list[Any]]:
-    """NVML and its GPUs; None without the package, without a driver, or if the driver does not answer."""
+    """NVML and the handles of its GPUs; None and no handles if the package or a working driver is missing."""
     try:
         import pynvml
     except ImportError:
@@ -17,7 +17,7 @@ def open_nvml() -> tuple[Any, list[Any]]:
 
 
 def answer(nvml: Any, function: str, *arguments: Any) -> Any:
-    """What a function of NVML returns; None when this GPU or this driver does not support it."""
+    """The result of a function of NVML; None if this GPU or this driver does not support it."""
     try:
         return getattr(nvml, function)(*arguments)
     except nvml.NVMLError:

@@ -1,13 +1,13 @@
-"""What a verb concludes, with the exit code that says so. The only table of exit codes in the project.
+"""The outcome of a verb, and its exit code. This is the only table of exit codes in the project.
 
 Every verb has the same form, which `harness.cli` relies on and mypy checks there:
 
     VERB(subject, VerbOptions(...), *, out=..., say=...) -> VerbResult
 
-The function is named as the verb. Its subject comes first, then one frozen record of options, each with its default.
-`out` is the folder or file to write and `say` takes one line of progress; a verb has them only where it needs them.
-The result is a frozen record with the properties of `VerbResult`; a verb with a page also has `report()`, the page's
-content, and `page`, the file.
+The function has the name of the verb. Its subject comes first, then one frozen record of options with their defaults.
+`out` is the folder or file to write, and `say` takes one line of progress; a verb has them only if it needs them.
+The result is a frozen record with the properties of `VerbResult`. The result of a verb with a page also has `report()`,
+the page's content, and `page`, the file.
 """
 
 from collections.abc import Iterable
@@ -16,17 +16,17 @@ from typing import Any, Literal, Protocol
 
 
 class Outcome(StrEnum):
-    """A verdict as it is written in reports and JSON. The members stand in the order in which they decide a whole.
+    """A verdict as reports and JSON write it. The members are in order of precedence: the first one decides a whole.
 
-    A regression comes first, since it is a fact that nothing else takes back.
+    A regression comes first, because no other outcome changes the fact.
     """
 
     REGRESSION = "regression"  # worse than the margin allows
     FAIL = "fail"  # an objective or a check was not met
-    INVALID = "invalid"  # the figures cannot be believed
-    INCOMPLETE = "incomplete"  # a part of what was requested is missing
-    NOT_COMPARABLE = "not comparable"  # the sides differ in what decides their figures
-    INCONCLUSIVE = "inconclusive"  # the data do not decide
+    INVALID = "invalid"  # the figures cannot be trusted
+    INCOMPLETE = "incomplete"  # some of the requested results are missing
+    NOT_COMPARABLE = "not comparable"  # the sides differ in something that decides their figures
+    INCONCLUSIVE = "inconclusive"  # the data are not sufficient for a decision
     PASS = "pass"
 
     @property
@@ -55,17 +55,17 @@ INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells count
 
 
 def worst(outcomes: Iterable[Outcome | None]) -> Outcome | None:
-    """The outcome that decides a whole; None where every part is None."""
-    known = set(outcomes)
-    return next((outcome for outcome in Outcome if outcome in known), None)
+    """The outcome that decides a whole; None if every part is None."""
+    present = set(outcomes)
+    return next((outcome for outcome in Outcome if outcome in present), None)
 
 
 class VerbResult(Protocol):
-    """What every verb returns."""
+    """The result of a verb."""
 
     @property
     def outcome(self) -> Outcome:
-        """The verdict on the whole; its exit code is the command's."""
+        """The verdict on the whole, whose exit code the command returns."""
 
     def document(self) -> dict[str, Any]:
-        """What `--json` prints: JSON data in the documented format of the verb."""
+        """The JSON data that `--json` prints, in the documented format of the verb."""

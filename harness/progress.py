@@ -30,7 +30,7 @@ class _Speed(ProgressColumn):
 
 
 class _Read(Collection[str]):
-    """Texts that advance a bar while they are read; a second reading starts the bar again."""
+    """Texts that advance a bar while they are read; reading them again restarts the bar."""
 
     def __init__(self, texts: Collection[str], progress: Progress, task: TaskID) -> None:
         self._texts, self._progress, self._task = texts, progress, task
@@ -57,7 +57,7 @@ def reading(description: str, documents: Collection[str]) -> Iterator[Collection
 
 @contextmanager
 def bar(description: str, total: int, unit: str) -> Iterator[Advance]:
-    """Yields a function to call with the number of further items done."""
+    """Yields a function that takes the number of items done since the last call."""
     with _progress(unit) as progress:
         task = progress.add_task(description, total=total)
         yield lambda done: progress.advance(task, done)

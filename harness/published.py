@@ -1,4 +1,4 @@
-"""Figures that others published, read from results/published/*.yaml, and how our rows compare with each of them.
+"""Published figures from results/published/*.yaml, and their comparison with our rows.
 
 A published figure gets a verdict only if its protocol is known. An average gets a value only if every member has one.
 """
@@ -30,9 +30,9 @@ class Protocol(Options):
 
     status: Literal["stated", "unspecified"]
     note: str  # how it was measured, or what was not published
-    first_stage: str | None = None  # source of the candidates, which decides the figure; None: any
-    engine: str | None = None  # kind of the measured engine; None: any
-    parameters: Mapping[str, Any] = Field(default_factory=dict)  # options of first stage and engine
+    first_stage: str | None = None  # source of the candidates; None: any source
+    engine: str | None = None  # kind of the measured engine; None: any kind
+    parameters: Mapping[str, Any] = Field(default_factory=dict)  # options of the first stage and of the engine
 
 
 class Tolerance(Options):
@@ -50,12 +50,12 @@ class PublishedColumn(Options):
     values: Mapping[str, float]  # model -> figure as published
     benchmark: str | None = None
     suite: str | None = None
-    queries: int | None = None  # size of the benchmark; a sample of it has another figure
+    queries: int | None = None  # number of queries in the benchmark; a sample of them has a different figure
     scale: float = 1  # published figure divided by ours, such as 100 for percent
     machine: str = ""  # where a latency was measured
 
     @model_validator(mode="after")
-    def _is_of_one_thing(self) -> Self:
+    def _has_one_subject(self) -> Self:
         if (self.benchmark is None) == (self.suite is None):
             raise ValueError(f"column {self.name!r} needs either a benchmark or a suite")
         return self
@@ -84,11 +84,11 @@ class PublishedTable(Options):
 
 
 class PublishedComparison(Options):
-    """An entry under `published` in a config: which of our engines is which model of a published table."""
+    """An entry under `published` in a config, which maps our engines to the models of a published table."""
 
     table: str  # name of a file in results/published
     engines: dict[str, str] = Field(min_length=1)  # our engine -> published model
-    columns: tuple[str, ...] | None = None  # names of columns; None: all
+    columns: tuple[str, ...] | None = None  # names of columns; None: all columns
     benchmarks: dict[str, str] = Field(default_factory=dict)  # published name -> our name, if they differ
 
     def check(self, engines: Collection[str]) -> None:
@@ -115,7 +115,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A published figure and ours, in our units: a measure from 0 to 1, or seconds."""
+    """A published figure and our figure, both in our units: a measure from 0 to 1, or seconds."""
 
     table: PublishedTable
     engine: str
@@ -127,8 +127,8 @@ class Reproduction:
     tolerance: float | None = None
     verdict: Verdict = "not measured"
     trace: tuple[Trace, ...] = ()
-    reasons: tuple[str, ...] = ()  # reasons why there is no measured figure
-    mean_s: float | None = None  # mean of a latency; `measured` is its median
+    reasons: tuple[str, ...] = ()  # reasons for a missing measured figure
+    mean_s: float | None = None  # mean of our latency, of which `measured` is the median
     machine: str = ""  # where our latency was measured
 
     @property
@@ -136,7 +136,7 @@ class Reproduction:
         return next(column for column in self.table.columns if column.name == self.column)
 
     def document(self) -> dict[str, Any]:
-        """As plain JSON data, with the name of the table."""
+        """The comparison as plain JSON data, with the name of the table."""
         fields = {field: value for field, value in vars(self).items() if field not in ("table", "measured", "trace")}
         measured = self.measured and self.measured._asdict()
         trace = [vars(member) | {"measured": member.measured._asdict()} for member in self.trace]
@@ -177,27 +177,27 @@ def _compare(
     comparison: PublishedComparison, column: PublishedColumn, engine: str, rows: Sequence[Row]
 ) -> Reproduction:
     table, model = load_table(comparison.table), comparison.engines[engine]
-    own = {row.benchmark: row for row in rows if row.engine == engine and row.candidates}
+    scored = {row.benchmark: row for row in rows if row.engine == engine and row.candidates}
     members = {comparison.benchmarks.get(name, name): queries for name, queries in _members(column).items()}
-    problems = {name: _problem(own.get(name), column, queries, table.protocol) for name, queries in members.items()}
+    problems = {name: _problem(scored.get(name), column, queries, table.protocol) for name, queries in members.items()}
     reasons = tuple(f"{name} {problem}" for name, problem in problems.items() if problem)
-    if len(members) > 1 and not own.keys() & members.keys():
+    if len(members) > 1 and not scored.keys() & members.keys():
         reasons = (f"none of its {len(members)} benchmarks was run",)
     figure = Reproduction(
         table, engine, model, column.name, published=column.values[model] / column.scale, reasons=reasons
     )
     if reasons:
-        return replace(figure, verdict="incomplete" if own.keys() & members.keys() else "not measured")
+        return replace(figure, verdict="incomplete" if scored.keys() & members.keys() else "not measured")
     if column.measure == LATENCY:
-        return _timed(figure, own[next(iter(members))])
-    trace = tuple(_trace(own[name], own[name].measures[column.measure]) for name in members)
+        return _timed(figure, scored[next(iter(members))])
+    trace = tuple(_trace(scored[name], scored[name].measures[column.measure]) for name in members)
     weights = list(load_suite(column.suite).weights.values()) if column.suite else [1.0]
     measured = average([member.measured for member in trace], weights)
     return _judged(replace(figure, trace=trace, measured=measured))
 
 
 def _members(column: PublishedColumn) -> dict[str, int | None]:
-    """Benchmark -> number of queries behind the published figure; None if it is not known."""
+    """Benchmark -> number of queries behind the published figure; None if the number is not known."""
     if column.suite is None:
         assert column.benchmark is not None  # the column's own validator
         return {column.benchmark: column.queries}
@@ -220,22 +220,22 @@ def _problem(row: Row | None, column: PublishedColumn, queries: int | None, prot
 
 
 def _other_candidates(row: Row, measure: str, protocol: Protocol) -> str | None:
-    """The reason why the row's candidates or engine give another figure than the protocol's; None if they do not."""
-    assert row.candidates is not None  # `_compare` leaves out the rows without
+    """The reason why the row's candidates or engine do not match the protocol; None if they do."""
+    assert row.candidates is not None  # `_compare` leaves out rows without candidates
     source, k = row.candidates.source, row.candidates.k
     if protocol.engine not in (None, row.kind):
-        return f"is of an engine of kind {row.kind}, the published figure is of {protocol.engine}"
+        return f"was scored by an engine of kind {row.kind}; the published figure is for kind {protocol.engine}"
     for name, value in protocol.parameters.items():
         for used in (row.candidates.parameters.get(name, value), row.options.get(name, value)):
             if str(used) != str(value):
-                return f"has {name} = {used}, the published figure {value}"
+                return f"has {name} = {used}; the published figure has {value}"
     if protocol.first_stage not in (None, source):
-        return f"has candidates of {source}, the published figure is of {protocol.first_stage}"
+        return f"has candidates from {source}; the published figure is for {protocol.first_stage}"
     if protocol.first_stage == "dense" and row.candidates.parameters.get("model") != row.description.model:
-        return "has the candidates of another model than its own"
+        return "has candidates from a different model than the engine's"
     depth = re.search(r"@(\d+)$", measure)
     if depth and k < int(depth[1]):
-        return f"has {k} candidates a query, too few for {measure}"
+        return f"has {k} candidates per query, too few for {measure}"
     return None
 
 
@@ -246,10 +246,10 @@ def _trace(row: Row, measured: Measurement) -> Trace:
 
 
 def average(members: Sequence[Measurement], weights: Sequence[float]) -> Measurement:
-    """Weighted mean of independent means; its interval from theirs.
+    """The weighted mean of independent means, with an interval that follows from theirs.
 
     The squared distances of each side are weighted by the squared weights and added (MOVER: Zou and Donner 2008, Stat.
-    Med. 27). Queries are drawn within each benchmark, never from all of them together.
+    Med. 27). Queries are resampled within each benchmark, never across benchmarks.
     """
     value = sum(weight * member.value for weight, member in zip(weights, members, strict=True))
     below = above = 0.0
@@ -275,7 +275,7 @@ def _judged(figure: Reproduction) -> Reproduction:
 
 
 def _timed(figure: Reproduction, row: Row) -> Reproduction:
-    """A latency beside the published one. It never has a verdict: the machines differ."""
+    """A latency beside the published one. It never has a verdict, because the machines differ."""
     assert row.p50.value is not None
     median = Measurement(row.p50.value, None, None)
     return replace(

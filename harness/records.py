@@ -1,4 +1,4 @@
-"""The frozen records that carry everything between the stages. A leaf: it imports the other records only."""
+"""The frozen records that the stages pass to each other. This module imports only other records."""
 
 import hashlib
 import json
@@ -14,10 +14,10 @@ Qrels = Mapping[str, Mapping[str, int]]  # query_id -> doc_id -> grade; a grade 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Queries, documents and judgements, with the rules that this set is evaluated by.
+    """Queries, documents and judgements, and the rules by which they are evaluated.
 
-    The queries are exactly those that the qrels judge. `documents` holds title and text as one
-    string, `(title + " " + text).strip()`, as BEIR and mteb join them.
+    The queries are exactly those that have judgements. A document is its title and text as one string,
+    `(title + " " + text).strip()`, as BEIR and mteb join them.
     """
 
     name: str
@@ -26,21 +26,21 @@ class Benchmark:
     documents: Mapping[str, str]  # doc_id -> text
     qrels: Qrels
     split: str = "test"
-    analysis: str = "english"  # how a lexical first stage cuts text into terms; see engines/bm25/analysis.py
-    remove_self: bool = False  # drop the document whose id is the query's, before the cut at k (ArguAna)
-    warnings: tuple[str, ...] = ()  # what was odd in the data, one line each
+    analysis: str = "english"  # how a lexical first stage splits text into terms; see engines/bm25/analysis.py
+    remove_self: bool = False  # drop the document that has the query's id, before the cut at k (ArguAna)
+    warnings: tuple[str, ...] = ()  # oddities of the data, one line each
     candidates: Mapping[str, Sequence[str]] | None = None  # query_id -> doc_ids that come with the data, best first
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The first stage's answer: for each query the documents to rerank, best first."""
+    """The documents to rerank for each query, as the first stage ranks them."""
 
     source: str  # bm25, run, native, dense
     k: int
     parameters: Mapping[str, Any]
-    lists: Mapping[str, tuple[str, ...]]  # query_id -> doc_ids; empty where the first stage found none
-    warnings: tuple[str, ...] = ()  # what was odd in it, one line each
+    lists: Mapping[str, tuple[str, ...]]  # query_id -> doc_ids, best first; empty if the first stage found no document
+    warnings: tuple[str, ...] = ()  # oddities of the first stage, one line each
 
     @property
     def sha256(self) -> str:
@@ -51,31 +51,31 @@ class Candidates:
 
 class Score(NamedTuple):
     doc_id: str
-    rank: int  # the first stage's, from 1
+    rank: int  # rank in the first stage, from 1
     value: float
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One query's scoring as the clock saw it."""
+    """The time and the counts of scoring one query."""
 
     query_id: str
     service_s: float  # wall clock around the one call that scored the query's candidates
     pairs: int
-    warmup: bool  # the first query after an engine starts; kept, but outside percentiles
-    counts: Counts = field(default_factory=Counts)  # what the engine counted meanwhile
+    warmup: bool  # the first query after an engine starts; kept, but excluded from percentiles
+    counts: Counts = field(default_factory=Counts)  # increase of the engine's counts during the call
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A query whose candidates have no score, and why. It counts 0 and makes the run incomplete."""
+    """A query whose candidates could not be scored, and the error. It counts 0 and makes the run incomplete."""
 
     query_id: str
     error: str
 
 
 class Measurement(NamedTuple):
-    """A mean over queries with its 95% bootstrap interval; `lo` and `hi` are None for one query."""
+    """A mean over queries with its 95% bootstrap interval; a single query has no interval."""
 
     value: float
     lo: float | None
@@ -92,41 +92,41 @@ class Difference(NamedTuple):
 
 
 class PrecisionShift(NamedTuple):
-    """How far an engine's scores are from those of the same model and template in another precision."""
+    """The difference between an engine's scores and those of the same model and template in another precision."""
 
-    reference: str  # the engine of that precision
-    difference: Difference  # nDCG@10 minus the reference's
-    queries: int  # that have candidates
-    top10: int  # of these, with other documents among the first ten
-    mean: float  # absolute drift of a pair's score
-    maximum: float
+    reference: str  # name of the engine with the other precision
+    difference: Difference  # nDCG@10 minus the reference's nDCG@10
+    queries: int  # queries with candidates
+    top10: int  # queries whose top 10 contains different documents
+    mean: float  # mean absolute drift of a pair's score
+    maximum: float  # largest absolute drift of a pair's score
 
 
 class Oddities(NamedTuple):
-    """How many of one query's candidates are odd in their text, whichever engine scores them."""
+    """Numbers of candidates of one query whose text is odd. They do not depend on the engine."""
 
-    empty: int  # no text, or white space alone
-    duplicate: int  # another candidate of the query has the same text under another id
-    shared: int  # a candidate of any query of the benchmark has it
+    empty: int  # candidates without text, or with white space alone
+    duplicate: int  # candidates with the text of another candidate of the query
+    shared: int  # candidates with the text of another candidate of any query of the benchmark
 
 
 class Audit(NamedTuple):
-    """What one kind of odd text touched on a benchmark, and nDCG@10 without the queries that it touched."""
+    """The texts and queries of a benchmark with one kind of oddity, and nDCG@10 without these queries."""
 
-    texts: int | None  # documents, each once per query; special-token strings are looked for in queries as well
-    queries: int | None  # that have at least one
-    left: int | None  # the other judged queries
-    without: float | None  # mean nDCG@10 over these
-    difference: float | None  # `without` minus the mean over all
-    reason: str  # of what is None
+    texts: int | None  # odd documents, counted once per query, and odd queries if special-token strings are counted
+    queries: int | None  # queries with at least one such text
+    left: int | None  # judged queries without such a text
+    without: float | None  # mean nDCG@10 over the queries without such a text
+    difference: float | None  # `without` minus the mean over all queries
+    reason: str  # reason for the fields that are None
 
 
 class Percentile(NamedTuple):
-    """A latency percentile in seconds; `value` is None where there are too few samples to know."""
+    """A latency percentile in seconds; `value` is None if there are too few samples for it."""
 
     value: float | None
     samples: int
-    needed: int  # the number of samples from which on it is shown
+    needed: int  # smallest number of samples for which the value is shown
 
 
 Completeness = Literal["complete", "incomplete", "invalid"]
@@ -134,7 +134,7 @@ Completeness = Literal["complete", "incomplete", "invalid"]
 
 @dataclass(frozen=True)
 class Row:
-    """One engine on one benchmark: what every table, plot and page of a report is made of."""
+    """The results of one engine on one benchmark, from which every table, plot and page of a report is made."""
 
     engine: str
     kind: str
@@ -147,19 +147,19 @@ class Row:
     coverage: float  # share of the queries that were scored
     tie_rate: float
     truncated: int  # documents cut to fit
-    candidates: CandidatesRecord | None  # None: an engine that never started
+    candidates: CandidatesRecord | None  # None: the engine never started
     p50: Percentile
     p90: Percentile
     pairs_per_s: float | None
     service_s: Sequence[float]  # samples without warm-up, in order of scoring
-    against_baseline: Difference | None  # nDCG@10 minus that of the table's first engine on the same queries
+    against_baseline: Difference | None  # nDCG@10 minus nDCG@10 of the table's first engine on the same queries
     audit: Mapping[str, Audit] = field(default_factory=dict)  # "special_text", "truncated", "empty", ... -> ...
-    shift: PrecisionShift | None = None  # where an earlier engine of the table differs in nothing but the precision
+    shift: PrecisionShift | None = None  # from an earlier engine of the table that differs only in its precision
     model: str = ""  # one line from the engine's description
     description: Description = field(default_factory=Description)
-    options: Mapping[str, Any] = field(default_factory=dict)  # the engine's, as the config has them
-    folder: str = ""  # RUN/ENGINE, where its raw results are
-    revision: str = ""  # of the benchmark
-    machine: str = ""  # what it was measured on, in one line
-    missing: tuple[str, ...] = ()  # ids of the queries that have no scores
+    options: Mapping[str, Any] = field(default_factory=dict)  # the engine's options as the config has them
+    folder: str = ""  # RUN/ENGINE, which holds the raw results
+    revision: str = ""  # the benchmark's revision
+    machine: str = ""  # the machine of the measurement in one line
+    missing: tuple[str, ...] = ()  # ids of the queries without scores
     notes: tuple[str, ...] = ()  # failures, warnings: one line each

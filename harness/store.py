@@ -16,8 +16,8 @@ from engines.base import Counts, CrispbenchError
 from harness.manifest import Manifest
 from harness.records import Failure, Oddities, Qrels, Sample, Score
 
-# Tables are only added, so that a newer version resumes an older store: `oddities` was added on 2026-11-25, and older
-# stores have unknown oddities.
+# A new version may only add tables, so that it can resume an older store. `oddities` was added on 2026-11-25; the
+# oddities of older stores are not known.
 SCHEMA = """
 PRAGMA journal_mode=WAL;
 PRAGMA synchronous=NORMAL;
@@ -44,7 +44,7 @@ FILE = "scores.sqlite"
 
 
 class StoreError(CrispbenchError):
-    """A store cannot be opened or read; the message is one line for the user."""
+    """A store cannot be opened or read. The message is one line for the user."""
 
 
 class NotComparable(StoreError):
@@ -60,10 +60,10 @@ class Store:
     @classmethod
     @contextmanager
     def open(cls, folder: Path, manifest: Manifest, *, fresh: bool = False) -> Iterator["Store"]:
-        """A store for results of this manifest; created if it does not exist, emptied first if `fresh`.
+        """Open a store for results of this manifest. It is created if it does not exist, and emptied first if `fresh`.
 
-        Raises NotComparable with the differing fields if it holds results of another configuration, and StoreError if
-        another process is writing to it. New benchmarks are added to the store.
+        New benchmarks are added to the store. Raises NotComparable with the differing fields if the store holds results
+        of another configuration, and StoreError if another process is writing to it.
         """
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("w") as lock:
@@ -82,7 +82,7 @@ class Store:
     @classmethod
     @contextmanager
     def read(cls, folder: Path) -> Iterator["Store"]:
-        """A store to read, also while another process writes to it. Raises StoreError if there is no store."""
+        """Open a store for reading, even while another process writes to it. Raises StoreError if it does not exist."""
         if not (folder / FILE).is_file():
             raise StoreError(f"{folder} holds no {FILE}: expected a RUN/ENGINE folder that `crispbench run` wrote")
         with cls._connect(folder / FILE, "ro") as store:
@@ -98,13 +98,13 @@ class Store:
             finally:
                 connection.close()
         except sqlite3.OperationalError as error:  # a full disk, a folder without permission
-            raise StoreError(f"{path}: {error}; committed scores are kept: solve this and repeat the command") from None
+            raise StoreError(f"{path}: {error}; committed scores are kept: fix this and repeat the command") from None
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{path}: {error}; move the file away, or repeat the run with --fresh") from None
 
     def _leave_one_file(self) -> None:
         """Fold the write-ahead log into the store, so that a recorded run is one file and reading adds none."""
-        with suppress(sqlite3.OperationalError):  # someone is reading; the next writer tries again
+        with suppress(sqlite3.OperationalError):  # another process is reading; the next writer tries again
             self._connection.execute("PRAGMA journal_mode=DELETE")
 
     def _accept(self, manifest: Manifest, folder: Path) -> None:
@@ -123,7 +123,7 @@ class Store:
             self._connection.execute("INSERT INTO manifest VALUES (?)", (json.dumps(current),))
 
     def manifest(self) -> Manifest | None:
-        """The manifest, with every benchmark of any run so far; None in a new store. Raises StoreError."""
+        """The manifest with the benchmarks of all runs so far; None in a new store. Raises StoreError."""
         row = self._connection.execute("SELECT document FROM manifest").fetchone() if self._has("manifest") else None
         try:
             return Manifest.read(json.loads(row[0])) if row else None
@@ -150,13 +150,13 @@ class Store:
         return qrels
 
     def save_oddities(self, benchmark: str, oddities: Mapping[str, Oddities]) -> None:
-        rows = [(benchmark, query_id, *found) for query_id, found in oddities.items()]
+        rows = [(benchmark, query_id, *counts) for query_id, counts in oddities.items()]
         with self._transaction():
             self._connection.execute("DELETE FROM oddities WHERE benchmark = ?", (benchmark,))
             self._connection.executemany("INSERT INTO oddities VALUES (?, ?, ?, ?, ?)", rows)
 
     def oddities(self, benchmark: str) -> dict[str, Oddities] | None:
-        """Of every query; None if the benchmark's candidates were not examined, as in stores of before 2026-11-25."""
+        """The oddities of every query; None if they were not examined, as in stores from before 2026-11-25."""
         if not self._has("oddities"):
             return None
         rows = self._connection.execute(
@@ -170,7 +170,7 @@ class Store:
         return {query_id for (query_id,) in rows}
 
     def commit(self, benchmark: str, sample: Sample, scores: Sequence[Score]) -> None:
-        """Write one query's scores and its sample in one transaction, and forget an earlier failure."""
+        """Write one query's scores and its sample in one transaction, and delete an earlier failure."""
         rows = [(benchmark, sample.query_id, score.rank, score.doc_id, score.value) for score in scores]
         counts = json.dumps(sample.counts.document())
         with self._transaction():
@@ -184,11 +184,11 @@ class Store:
             )
 
     def prepared(self, benchmark: str, seconds: float) -> None:
-        """Record how long the engine took to prepare the documents, which no query's time includes."""
+        """Record how long the engine took to prepare the documents. The time of a query does not include this."""
         self._connection.execute("INSERT INTO preparations VALUES (?, ?)", (benchmark, seconds))
 
     def preparation_s(self, benchmark: str) -> float | None:
-        """Seconds of the longest preparation; a resumed run prepares again. None if there was none."""
+        """Seconds of the longest preparation, since a resumed run prepares again; None without a preparation."""
         row = self._connection.execute(
             "SELECT max(seconds) FROM preparations WHERE benchmark = ?", (benchmark,)
         ).fetchone()
@@ -205,7 +205,10 @@ class Store:
         return dict(self.scored(benchmark))
 
     def scored(self, benchmark: str) -> "Scored":
-        """The same as a mapping that reads each query on access while the store is open, so millions need no memory."""
+        """The same scores as a mapping that reads a query on access, so that millions of them need not fit in memory.
+
+        It works while the store is open.
+        """
         return Scored(self._connection, benchmark)
 
     def samples(self, benchmark: str) -> list[Sample]:
@@ -271,13 +274,13 @@ def _delete(folder: Path) -> None:
 
 def differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     """One phrase for every difference between two manifests. A benchmark in only one of them does not count."""
-    left, right = _flat(stored), _flat(current)
+    old, new = _flat(stored), _flat(current)
     shared = stored["benchmarks"].keys() & current["benchmarks"].keys()
     phrases = []
-    for name in sorted(left.keys() | right.keys()):
+    for name in sorted(old.keys() | new.keys()):
         if name[0] == "benchmarks" and name[1] not in shared:
             continue
-        before, now = left.get(name, "nothing"), right.get(name, "nothing")
+        before, now = old.get(name, "nothing"), new.get(name, "nothing")
         if before != now:
             phrases.append(f"{'.'.join(name)} was {before!r} and is {now!r}")
     return phrases

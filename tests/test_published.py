@@ -133,18 +133,21 @@ def test_a_figure_has_a_trace_of_folder_revision_candidates_queries_and_interval
         ({"measures": {}}, "SciFact has no nDCG@10"),
         (
             {"candidates": {"source": "dense", "k": 100, "parameters": {}}},
-            "SciFact has candidates of dense, the published figure is of bm25",
+            "SciFact has candidates from dense; the published figure is for bm25",
         ),
         (
             {"candidates": {"source": "bm25", "k": 9, "parameters": {}}},
-            "SciFact has 9 candidates a query, too few for nDCG@10",
+            "SciFact has 9 candidates per query, too few for nDCG@10",
         ),
-        ({"kind": "torch"}, "SciFact is of an engine of kind torch, the published figure is of fake"),
+        (
+            {"kind": "torch"},
+            "SciFact was scored by an engine of kind torch; the published figure is for kind fake",
+        ),
         (
             {"candidates": {"source": "bm25", "k": 100, "parameters": {"k1": 1.2}}},
-            "SciFact has k1 = 1.2, the published figure 0.9",
+            "SciFact has k1 = 1.2; the published figure has 0.9",
         ),
-        ({"options": {"k1": 1.5}}, "SciFact has k1 = 1.5, the published figure 0.9"),
+        ({"options": {"k1": 1.5}}, "SciFact has k1 = 1.5; the published figure has 0.9"),
     ],
 )
 @pytest.mark.usefixtures("tables")
@@ -175,7 +178,7 @@ def test_dense_retrieval_must_use_the_model_of_the_engine(tables: Callable[..., 
     candidates = {"source": "dense", "k": 100, "parameters": {"model": "minilm"}}
     assert only([row(candidates=candidates, description=Description(model="minilm"))]).verdict == "reproduced"
     figure = only([row(candidates=candidates, description=Description(model="another"))])
-    assert figure.reasons == ("SciFact has the candidates of another model than its own",)
+    assert figure.reasons == ("SciFact has candidates from a different model than the engine's",)
 
 
 # Unspecified protocols

@@ -137,7 +137,7 @@ def described(one: Header | Manifest, other: Header | Manifest) -> list[str]:
 
 
 def differing(field: machine.Differing) -> str:
-    return f"{field.field} {field.one} -> {field.other}"
+    return f"{field.field} {field.first} -> {field.second}"
 
 
 def _short(value: Any) -> str:
