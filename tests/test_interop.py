@@ -22,7 +22,7 @@ from harness.benchmarks.mteb import Provenance
 from harness.candidates.trec import read_run, write_run
 from harness.cli import main
 from harness.interop.beir_model import BeirModel
-from harness.interop.export import _place, export_mteb, export_trec, mteb_scores
+from harness.interop.export import _target, export_mteb, export_trec, mteb_scores
 from harness.outcome import Outcome
 from tests.conftest import write_beir
 
@@ -190,7 +190,7 @@ def test_an_mteb_benchmark_keeps_its_task_revision_and_subset(
     revision = Provenance(*source).with_hash("0123abcd")
     assert Provenance.read(revision) == Provenance(*source)
     row: Any = SimpleNamespace(benchmark="shown name", revision=revision)
-    target = _place(row, "dev", Provenance.read(revision), mteb)
+    target = _target(row, "dev", Provenance.read(revision), mteb)
     assert (target.task, target.revision, target.subset, list(target.languages)) == expected
     assert (target.split, target.main_score) == ("dev", "ndcg_at_10")
 
@@ -201,7 +201,7 @@ def test_the_main_score_is_the_one_of_the_mteb_task() -> None:
 
     row: Any = SimpleNamespace(benchmark="T2Reranking", revision="")
     source = Provenance("mteb/T2Reranking", "a34fe6", "T2Reranking", "", "")
-    assert _place(row, "dev", source, mteb).main_score == "map_at_1000"
+    assert _target(row, "dev", source, mteb).main_score == "map_at_1000"
 
 
 @pytest.mark.parametrize("revision", ["sha256:0123", "python-3.11.9+sha256:0123", ""])
