@@ -218,7 +218,7 @@ def test_points_of_different_machines_or_different_work_are_never_joined(tmp_pat
     assert history.machines == ("EPYC, 2 cores", "Xeon, 2 cores")
     assert (
         printed(trend.build(history)).splitlines()[-1]
-        == "no change points: at most 5 entries of one machine, 10 are needed"
+        == "no change points: one machine has at most 5 entries, and 10 are needed"
     )
 
 

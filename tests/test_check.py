@@ -74,7 +74,7 @@ def test_one_recording_per_side_never_decides_about_times(tmp_path: Path) -> Non
         assert result.outcome == "inconclusive"
         row = rows(result)["single-stream p50"]
         assert row.change is not None and (row.change.lo, row.change.hi) == (None, None)
-        assert row.reason.startswith("1 and 1 launches: one process says nothing about others; 4 of each can decide")
+        assert row.reason.startswith("1 and 1 launches are too few for an interval; 4 of each can decide")
 
 
 def test_one_launch_against_nineteen_decides_and_against_eighteen_does_not() -> None:
@@ -125,11 +125,14 @@ def test_another_machine_is_not_comparable_unless_allowed_with_doubled_margins(t
     )
     result = gate(baseline, current)
     assert result.outcome == "not comparable"
-    assert "other machine: cpu EPYC -> Xeon" in rows(result)["single-stream"].reason
+    assert "different machine: cpu EPYC -> Xeon" in rows(result)["single-stream"].reason
     allowed = gate(baseline, current, CheckOptions(allow=("machine",)))
     assert (allowed.outcome, rows(allowed)["single-stream p50"].margin) == ("pass", 2 * MARGINS["p50"])
-    assert any(note.startswith("times of another machine, margins doubled: cpu EPYC -> Xeon") for note in allowed.notes)
-    assert "margins doubled" in printed(allowed.report())
+    assert any(
+        note.startswith("the times are of another machine, so the margins are doubled: cpu EPYC -> Xeon")
+        for note in allowed.notes
+    )
+    assert "the margins are doubled" in printed(allowed.report())
     slow = record_launches(tmp_path / "c", SLOW, machine=changed(MACHINE, cpu="Xeon"))
     assert gate(baseline, slow, CheckOptions(allow=("machine",))).outcome == "regression"
 
@@ -150,7 +153,7 @@ def test_another_machine_is_not_comparable_unless_allowed_with_doubled_margins(t
 def test_times_of_different_work_are_not_comparable(tmp_path: Path, header: dict[str, object], message: str) -> None:
     result = gate(record_launches(tmp_path / "a", STEADY), record_launches(tmp_path / "b", STEADY, **header))
     assert result.outcome == "not comparable"
-    assert rows(result)["single-stream"].reason == f"other work: {message}"
+    assert rows(result)["single-stream"].reason == f"different work: {message}"
 
 
 def test_another_rate_is_not_comparable_in_the_open_loop_and_another_objective_always_is(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """The baseline store: named baselines with their history, copied from recorded folders. Nothing is ever overwritten.
 
 STORE/NAME/0001/ is one save: `entry.json`, and a folder per launch (`1`, `2`, ...) with what a check reads. An entry is
-written as a draft and renamed, behind a lock: a killed save leaves a draft that the next one removes, and two writers
-wait for each other.
+written as a draft and then renamed, under a lock: a killed save leaves a draft, which the next save removes, and two
+writers wait for each other.
 """
 
 import fcntl
@@ -31,7 +31,7 @@ STORE = RESULTS / "baselines"
 FORMAT = 1  # 1: first version, 2026-11
 ENTRY = "entry.json"
 DRAFT = ".draft"
-COPIED = ("manifest.json", "measures.json")  # beside the scores and the recordings
+COPIED = ("manifest.json", "measures.json")  # copied beside the scores and the recordings
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class BaselineEntry:
     number: int  # from 1
     folder: Path
     saved: str  # ISO 8601, UTC
-    commit: str | None  # "+" at its end: files were changed; None: not known
+    commit: str | None  # ends with "+" if files were changed; None if unknown
     engine: str
-    machine: Mapping[str, Any]  # as harness.machine.record gives it
+    machine: Mapping[str, Any]  # as `harness.machine.record` returns it
     launches: int
     sources: tuple[str, ...]  # the folders that were copied
 
@@ -91,7 +91,7 @@ class BaselineEntry:
 
 @dataclass(frozen=True)
 class StoredLaunches:
-    """What a name of the store stands for in a check: the launches of its last entries, the newest first."""
+    """The launches that a name of the store stands for in a check: those of its last entries, newest first."""
 
     folders: list[Path]
     saved: str
@@ -114,7 +114,7 @@ def save(store: Path, name: str, folders: Sequence[Path]) -> BaselineEntry:
     history_folder = store / name
     history_folder.mkdir(parents=True, exist_ok=True)
     with _lock(history_folder):
-        for draft in history_folder.glob(f"{DRAFT}*"):  # from a killed save, since the lock is ours
+        for draft in history_folder.glob(f"{DRAFT}*"):  # left by a killed save, because the lock is ours
             shutil.rmtree(draft)
         number = max((entry.number for entry in entries(store, name)), default=0) + 1
         draft = history_folder / f"{DRAFT}-{number:04}"
@@ -127,7 +127,7 @@ def save(store: Path, name: str, folders: Sequence[Path]) -> BaselineEntry:
 
 
 def entries(store: Path, name: str) -> list[BaselineEntry]:
-    """The history of a baseline, oldest first; empty if there is none. Raises StoreError."""
+    """The entries of a baseline, oldest first; empty if the name has no entries. Raises StoreError."""
     folders = [path for path in (store / name).glob("[0-9]*") if path.name.isdigit()]
     return [BaselineEntry.read(path) for path in sorted(folders, key=lambda path: int(path.name))]
 
@@ -138,7 +138,7 @@ def names(store: Path) -> list[str]:
 
 
 def history(store: Path, name: str) -> list[BaselineEntry]:
-    """The entries of a name, oldest first. Raises BadOptions, naming the known names, where there are none."""
+    """The entries of a name, oldest first. Raises BadOptions, which lists the known names, if it has no entries."""
     _require_name(name)
     saved = entries(store, name)
     if not saved:
@@ -149,7 +149,7 @@ def history(store: Path, name: str) -> list[BaselineEntry]:
 def find(store: Path, text: str, last: int = 1) -> StoredLaunches | None:
     """The baseline that `NAME` or `NAME@NUMBER` stands for; None if the store has no such name.
 
-    Raises BadOptions for a number that it does not have, StoreError for an entry that cannot be read.
+    Raises BadOptions for a number that the baseline does not have, StoreError for an entry that cannot be read.
     """
     name, _, number = text.partition("@")
     try:
@@ -181,7 +181,7 @@ def _require_sound(side: CheckSide) -> None:
     for scenario, launches in side.launches.items():
         cause = sides.invalid(launches)
         if cause:
-            raise StoreError(f"{side.folders[0]}: {scenario}: {cause}; a baseline has to be valid, measure again")
+            raise StoreError(f"{side.folders[0]}: {scenario}: {cause}; a baseline has to be valid, so measure again")
     for row in side.recorded.rows.values() if side.recorded else ():
         if row.verdict != "complete":
             raise StoreError(
@@ -209,14 +209,14 @@ def _copy(folder: Path, target: Path) -> None:
 
 
 def _copy_scores(source: Path, target: Path) -> None:
-    """SQLite's own copy, which includes what a killed run left in the write-ahead log."""
+    """Copy with SQLite's backup, which includes everything that a killed run left in the write-ahead log."""
     try:
         with (
-            closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as one,
-            closing(sqlite3.connect(target)) as other,
+            closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as original,
+            closing(sqlite3.connect(target)) as copy,
         ):
-            one.backup(other)
-            other.execute("PRAGMA journal_mode=DELETE")
+            original.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")
     except sqlite3.Error as error:
         raise StoreError(f"{source}: {error}; nothing was saved") from None
 

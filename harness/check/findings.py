@@ -11,17 +11,17 @@ FORMAT = 1  # 1: first version, 2026-11
 
 
 class Change(NamedTuple):
-    """Current against baseline: a difference of nDCG, or a share of the baseline's time or throughput."""
+    """Current against baseline: a difference of nDCG, or a change as a share of the baseline's time or throughput."""
 
     value: float
-    lo: float | None  # None: too few launches for an interval
+    lo: float | None  # None if there are too few launches for an interval
     hi: float | None
     level: float | None  # confidence of each end on its own
 
 
 @dataclass(frozen=True)
 class CheckRow:
-    """One figure of both sides. `outcome` is None where there is nothing to judge; the reason says why."""
+    """One figure of both sides. `outcome` is None if there is nothing to judge, and `reason` explains it."""
 
     subject: str  # a benchmark, an average of benchmarks, or a scenario
     metric: str
@@ -29,21 +29,21 @@ class CheckRow:
     baseline: float | None = None
     current: float | None = None
     change: Change | None = None
-    margin: float | None = None  # the change that is just accepted, signed as the change is
-    p: float | None = None  # times only: one-sided, under the hypothesis that the change is the margin or less
+    margin: float | None = None  # the largest accepted change, with the sign of `change`
+    p: float | None = None  # for times only: one-sided, under the hypothesis that the slowdown is the margin or less
     p_holm: float | None = None  # adjusted over all times that were tested
     outcome: Outcome | None = None
     reason: str = ""
 
     @property
     def recorded(self) -> bool:
-        """Whether both sides recorded the scenario: a row without a metric and a verdict says which side did not."""
+        """Whether both sides recorded the scenario: a row without metric and verdict names the side that did not."""
         return bool(self.metric) or self.outcome is not None
 
 
 @dataclass(frozen=True)
 class CheckPart:
-    """The verdict on quality, or on latency. `outcome` is None where nothing could be judged."""
+    """The verdict on quality, or on latency. `outcome` is None if nothing could be judged."""
 
     name: Literal["quality", "latency"]
     rows: tuple[CheckRow, ...]
@@ -57,14 +57,14 @@ class CheckSubject:
 
     name: str  # as the user wrote it
     folders: tuple[str, ...]
-    launches: int  # most recordings of one scenario
+    launches: int  # largest number of recordings of a scenario
     saved: str | None = None  # time at which a stored baseline was saved
     commit: str | None = None
 
 
 @dataclass(frozen=True)
 class CheckFindings:
-    """Whether what is recorded now is worse than what was recorded before."""
+    """The findings of a check: whether the current recordings are worse than the baseline."""
 
     baseline: CheckSubject
     current: CheckSubject
@@ -78,12 +78,12 @@ class CheckFindings:
         return worst(part.outcome for part in (self.quality, self.latency)) or Outcome.NOT_COMPARABLE
 
     def document(self) -> dict[str, Any]:
-        """What `--json` prints and check.json holds."""
+        """The content of check.json, which `--json` prints."""
         return {"format": FORMAT, "outcome": self.outcome, "exit": self.outcome.exit_code, **_plain(asdict(self))}
 
 
 def _plain(value: Any) -> Any:
-    """Named tuples as objects: json would write them as lists."""
+    """The value with named tuples as objects; json would write them as lists."""
     if isinstance(value, Change):
         return value._asdict()
     if isinstance(value, dict):

@@ -33,7 +33,7 @@ class Track:
 
     machine: int  # index in History.machines
     points: tuple[HistoryPoint, ...]
-    levels: tuple[Level, ...]  # of indices in points; empty where there are too few points
+    levels: tuple[Level, ...]  # as indices in `points`; empty if there are too few points
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,11 @@ class History:
 
     @property
     def outcome(self) -> Outcome:
-        """A history is described, not judged."""
+        """A history is described and not judged, so it always passes."""
         return Outcome.PASS
 
     def document(self) -> dict[str, Any]:
-        """What `--json` prints."""
+        """The content that `--json` prints."""
         return {
             "format": FORMAT,
             "name": self.name,
@@ -94,23 +94,23 @@ def read(name: str, entries: Sequence[BaselineEntry]) -> History:
             point = HistoryPoint(entry.number, float(np.median(values)), tuple(values))
             tracks.setdefault(key, {}).setdefault((index, work), []).append(point)
     series = (
-        Series(*key, tuple(_track(index, points, key.unit) for (index, _), points in own.items()))
-        for key, own in tracks.items()
+        Series(*key, tuple(_track(index, points, key.unit) for (index, _), points in by_work.items()))
+        for key, by_work in tracks.items()
     )
     return History(name, tuple(saved), tuple(map(_machine_name, machines)), tuple(series))
 
 
 def _machine_index(machines: list[Mapping[str, Any]], record: Mapping[str, Any]) -> int:
-    """Index of the machine among those seen so far; a new one is appended."""
-    for index, known in enumerate(machines):
-        if not machine.comparable(known, record):
+    """Index of the machine among those seen so far; a new machine is appended."""
+    for index, earlier in enumerate(machines):
+        if not machine.comparable(earlier, record):
             return index
     machines.append(record)
     return len(machines) - 1
 
 
 class FigureKey(NamedTuple):
-    """Which figure a point belongs to."""
+    """The figure that a point belongs to."""
 
     subject: str
     metric: str
@@ -120,23 +120,23 @@ class FigureKey(NamedTuple):
 def _figures(side: CheckSide) -> Iterator[tuple[FigureKey, str, list[float]]]:
     """Key, the work that was done, and the value of every launch: nDCG@10, then p50 and throughput."""
     for name, row in (side.recorded.rows if side.recorded else {}).items():
-        measured = row.measures.get(HEADLINE)
-        if measured is not None:
+        quality = row.measures.get(HEADLINE)
+        if quality is not None:
             lists = "" if row.candidates is None else row.candidates.sha256
-            yield FigureKey(name, HEADLINE, "nDCG"), f"{row.revision} {lists}", [measured.value]
+            yield FigureKey(name, HEADLINE, "nDCG"), f"{row.revision} {lists}", [quality.value]
     for scenario, launches in side.launches.items():
         work = repr(sides.work(launches[0].header))
         p50 = [launch.response["p50"].estimate for launch in launches if "p50" in launch.response]
         rates = [launch.pairs_per_s for launch in launches if scenario != "server"]
         keys = (FigureKey(scenario, "p50", "s"), FigureKey(scenario, "throughput", "pairs/s"))
         for key, values in zip(keys, (p50, rates), strict=True):
-            known = [value for value in values if value is not None]
-            if known:
-                yield key, work, known
+            measured = [value for value in values if value is not None]
+            if measured:
+                yield key, work, measured
 
 
 def _track(machine_index: int, points: Sequence[HistoryPoint], unit: Unit) -> Track:
-    """Times change by shares, so their levels are fitted to logarithms."""
+    """A track with its levels. Times change by shares, so their levels are fitted to logarithms."""
     values = [point.value for point in points]
     if unit == "nDCG":
         return Track(machine_index, tuple(points), tuple(levels(values)))

@@ -17,13 +17,12 @@ NOT_JUDGED, NOT_RECORDED = "not judged", "not recorded"
 SHOWN = 2  # rows that the verdict names
 TONES: Mapping[Outcome | None, Tone] = {Outcome.PASS: "good", Outcome.REGRESSION: "bad", Outcome.INVALID: "bad"}
 LEGEND = (
-    Term("change", "current minus baseline for nDCG@10; else a share of the baseline. More time or a lower throughput "
-         "is slower"),
+    Term("change", "current minus baseline for nDCG@10; a share of the baseline for times and throughput"),
     Term("interval", "quality: 95% bootstrap interval over queries; times: exact Mann-Whitney interval over launches"),
-    Term("margin", "the change that is just accepted"),
+    Term("margin", "the largest accepted change for the worse"),
     Term("pass, regression, inconclusive", "not worse than the margin; worse than the margin; neither is shown"),
-    Term(f"{NOT_JUDGED}, {NOT_RECORDED}", "too few samples for the metric; one side has no recording"),
-    Term(notation.MISSING, "not known; never zero"),
+    Term(f"{NOT_JUDGED}, {NOT_RECORDED}", "there are too few samples for the metric; one side has no recording"),
+    Term(notation.MISSING, "unknown; never zero"),
 )  # fmt: skip
 
 
@@ -45,7 +44,7 @@ def build(check: CheckFindings) -> Report:
 
 
 def write(check: CheckFindings, folder: Path) -> list[Path]:
-    """index.html, check.md, table.tex and check.json, into the folder."""
+    """Write index.html, check.md, table.tex and check.json into the folder; return their paths."""
     document = json.dumps(check.document(), indent=1, ensure_ascii=False) + "\n"
     return press.write(build(check), folder, name=NAME, data={"check.json": document.encode()})
 
@@ -63,7 +62,7 @@ def _name(subject: CheckSubject) -> str:
 def _side(subject: CheckSubject) -> str:
     facts = [subject.folders[0] if len(subject.folders) == 1 else f"{len(subject.folders)} folders"]
     if subject.saved is not None:
-        commit = "commit not known" if subject.commit is None else f"commit {subject.commit[:12]}"
+        commit = "commit unknown" if subject.commit is None else f"commit {subject.commit[:12]}"
         facts = [f"{subject.name}, saved {subject.saved[:16].replace('T', ' ')} UTC, {commit}"]
     if subject.launches:
         facts.append(f"{subject.launches} launch{'es' if subject.launches > 1 else ''}")
@@ -80,7 +79,7 @@ def _part(part: CheckPart, *, deciding: bool) -> str:
 
 
 def _reasons(check: CheckFindings) -> Iterator[Note]:
-    """Reasons for every result that is not a pass, each once."""
+    """The reasons for every result that is not a pass; each reason appears once."""
     for part in (check.quality, check.latency):
         if part.reason:
             yield Note(part.name, part.reason)
@@ -109,7 +108,7 @@ def _cells(row: CheckRow) -> Iterator[Cell]:
 
 
 def figure(value: float | None, unit: Unit) -> str:
-    """A figure as every report writes it."""
+    """A figure in its unit."""
     if unit == "nDCG":
         return notation.decimal(value)
     return notation.duration(value) if unit == "s" else notation.significant(value)
@@ -129,6 +128,6 @@ def _interval(difference: Change | None, unit: Unit) -> str:
 
 
 def short(name: str) -> str:
-    """A benchmark's name that a column has room for."""
+    """A benchmark's name, shortened to fit into a column."""
     name = notation.plain(name)
     return name if len(name) <= LONGEST else f"{name[: LONGEST // 2 - 2]}...{name[-LONGEST // 2 + 1 :]}"

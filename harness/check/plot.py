@@ -1,7 +1,7 @@
 """The plot of a baseline's history, a panel per figure. Equal histories give equal SVG bytes.
 
-Change points are dashed. Points from different machines, or of different work, have marks of their own and no line
-between them.
+Change points are dashed. Points of different machines have different marks; points of different machines or different
+work are not joined.
 """
 
 import math
@@ -21,12 +21,12 @@ TICKS = 7
 
 
 def draw(history: History) -> plots.Plot:
-    """A panel for each figure; small dots are launches, large ones entries, bars the levels."""
+    """A panel for each figure: small dots are launches, large marks are entries, and bars are levels."""
     plot = plots.Plot(
         name=NAME,
         title=f"History of {history.name}",
-        caption="Each entry of the baseline: small dots are launches, the large one their median. Bars: levels between "
-        "change points, which are dashed. Other marks: another machine or other work, never joined.",
+        caption="The entries of the baseline. Small dots are launches, large marks are their median, bars are levels, "
+        "and dashed lines are change points. Entries of different machines or different work are not joined.",
     )
     with plots.drawing():
         return plots.saved(plot, _paint(history))

@@ -1,4 +1,4 @@
-"""Did nDCG@10 fall? The rule of `crispbench compare`, for the two sides of a check."""
+"""The verdict of a check on quality, by the rule of `crispbench compare`."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,18 +19,18 @@ class QualityPart(NamedTuple):
 
 def judge(baseline: CheckSide, current: CheckSide, margin: float, allow: Sequence[str]) -> QualityPart:
     """A row for every average and benchmark; `margin` is the accepted loss of nDCG@10."""
-    one, other = baseline.recorded, current.recorded
-    if one is None or other is None:
-        lacking = "either side" if one is None and other is None else "the baseline" if one is None else "CURRENT"
+    before, now = baseline.recorded, current.recorded
+    if before is None or now is None:
+        lacking = "either side" if before is None and now is None else "the baseline" if before is None else "CURRENT"
         return _refused(None, f"not recorded by {lacking}")
     try:
-        ground = comparability.ground(one, other, [name for name in allow if name == "template"])
+        ground = comparability.ground(before, now, [name for name in allow if name == "template"])
     except NotComparable as error:
         return _refused(Outcome.NOT_COMPARABLE, str(error))
     except StoreError as error:
         return _refused(Outcome.INVALID, str(error))
     averaging = noninferiority.layout(ground.benchmarks)
-    reference, candidate = ({name: side.rows[name].per_query for name in ground.benchmarks} for side in (one, other))
+    reference, candidate = ({name: side.rows[name].per_query for name in ground.benchmarks} for side in (before, now))
     effects = noninferiority.effects(reference, candidate, averaging, margin)
     outcome = noninferiority.verdict(effects, averaging, margin).outcome
     part = CheckPart("quality", tuple(_row(effect, margin) for effect in effects), outcome)

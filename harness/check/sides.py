@@ -1,4 +1,4 @@
-"""What one side of a check has recorded: scores, and launches of every scenario. It judges nothing."""
+"""One side of a check: its scores, and its launches of every scenario. This module judges nothing."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from harness.store import FILE, NotComparable, StoreError
 
 LATENCY = "latency"
 SCENARIOS = ("single-stream", "server", "offline")
-SHORT = 24  # characters of a value in a message
+SHORT = 24  # characters of a value that a message shows
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def read(folders: Sequence[Path]) -> CheckSide:
     resolved = [folder.resolve() for folder in folders]
     for folder, path in zip(folders, resolved, strict=True):
         if resolved.count(path) > 1:
-            raise BadOptions(f"{folder} is given twice: every folder is one launch, name different ones")
+            raise BadOptions(f"{folder} is given twice: every folder is one launch, so name different folders")
     recorded, launches = None, dict[str, tuple[Summary, ...]]()
     for folder in folders:
         paths = recordings(folder)
@@ -68,7 +68,7 @@ def recordings(folder: Path) -> list[Path]:
 
 
 def invalid(launches: Sequence[Summary]) -> str:
-    """Why one of the recordings cannot be believed; empty if all can."""
+    """The reason why one of the recordings is not valid; empty if all are."""
     for launch in launches:
         if launch.verdict != "VALID":
             return f"a recording is {launch.verdict}: {'; '.join(launch.causes)}"
@@ -81,7 +81,7 @@ def require_one_engine(side: CheckSide) -> None:
         first = launches[0].header
         for launch in launches[1:]:
             phrases = [
-                *obstacles(first, launch.header, allow=("template",)),  # it is part of the description
+                *obstacles(first, launch.header, allow=("template",)),  # the template is part of the description
                 *described(first, launch.header),
                 *map(differing, machine.comparable(first.machine, launch.header.machine)),
             ]
@@ -90,15 +90,15 @@ def require_one_engine(side: CheckSide) -> None:
                 raise NotComparable(f"{where} are not launches of one engine on one machine: {'; '.join(phrases)}")
 
 
-def obstacles(one: Header, other: Header, allow: Sequence[str]) -> list[str]:
-    """How the work of two recordings of a scenario differs, from their headers, one phrase per difference."""
-    before, now = work(one), work(other)
+def obstacles(baseline: Header, current: Header, allow: Sequence[str]) -> list[str]:
+    """Differences in the work of two recordings of a scenario, from their headers; one phrase per difference."""
+    before, now = work(baseline), work(current)
     if before["benchmark"] != now["benchmark"]:
         return [f"benchmark {before['benchmark']} -> {now['benchmark']}"]
     changed = [
         f"{name} {_short(value)} -> {_short(now.get(name))}" for name, value in before.items() if value != now.get(name)
     ]
-    return [*changed, *([] if "template" in allow else _templates(one.description, other.description))]
+    return [*changed, *([] if "template" in allow else _templates(baseline.description, current.description))]
 
 
 def work(header: Header) -> dict[str, Any]:
@@ -115,24 +115,24 @@ def work(header: Header) -> dict[str, Any]:
     }
 
 
-def _templates(one: Description, other: Description) -> Iterator[str]:
-    difference = template_difference(one, other)
+def _templates(before: Description, now: Description) -> Iterator[str]:
+    difference = template_difference(before, now)
     if difference is not None:
         yield f"{difference.field} {_short(difference.before)} -> {_short(difference.now)} (--allow template)"
 
 
-def described(one: Header | Manifest, other: Header | Manifest) -> list[str]:
-    """How the engines of two manifests or headers differ, one phrase per difference."""
-    left, right = (
+def described(baseline: Header | Manifest, current: Header | Manifest) -> list[str]:
+    """Differences between the engines of two manifests or headers; one phrase per difference."""
+    before, now = (
         {"kind": source.kind, **{f"option {name}": value for name, value in source.options.items()}}
         | source.description.document()
-        for source in (one, other)
+        for source in (baseline, current)
     )
-    names = [*left, *(name for name in right if name not in left)]
+    names = [*before, *(name for name in now if name not in before)]
     return [
-        f"{name} {_short(left.get(name))} -> {_short(right.get(name))}"
+        f"{name} {_short(before.get(name))} -> {_short(now.get(name))}"
         for name in names
-        if left.get(name) != right.get(name)
+        if before.get(name) != now.get(name)
     ]
 
 

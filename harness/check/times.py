@@ -1,6 +1,6 @@
-"""Is the engine slower than it was? Launches recorded at two times, unpaired, one test per scenario and metric.
+"""The verdict of a check on latency: unpaired launches, with one test per scenario and metric.
 
-The unit is the launch: one recording gives one number per metric, however many requests it holds. docs/check.md has
+The unit is the launch: one recording gives one number per metric, however many requests it holds. docs/check.md gives
 the reasons.
 """
 
@@ -20,17 +20,17 @@ from harness.figures.statistics import holm
 from harness.latency.summary import Summary
 from harness.outcome import Outcome, worst
 
-# In `server` the schedule sets the throughput; in `offline`, which is one call, no query has a time of its own.
+# In `server`, the schedule sets the throughput; `offline` is one call, so its queries have no single times.
 METRICS: Mapping[str, tuple[Metric, ...]] = {
     "single-stream": ("p50", "p95", "p99", "throughput"),
     "server": ("p50", "p95", "p99"),
     "offline": ("throughput",),
 }
-OTHER_MACHINE = 2  # factor on the margins where another machine was allowed
+OTHER_MACHINE = 2  # factor on the margins if another machine is allowed
 
 
 class TimeTerms(NamedTuple):
-    """The terms on which times are compared."""
+    """The margins of the times, and the differences that are allowed."""
 
     margins: Mapping[Metric, float]  # share by which a metric may be slower
     allow: Sequence[str]
@@ -44,7 +44,7 @@ class Logs(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """A row before Holm's adjustment; `shift` is None where there is nothing to test."""
+    """A row before Holm's adjustment; `shift` is None if there is nothing to test."""
 
     row: CheckRow
     shift: Shift | None = None
@@ -52,7 +52,7 @@ class Trial(NamedTuple):
 
 
 def judge(baseline: CheckSide, current: CheckSide, terms: TimeTerms) -> CheckPart:
-    """A row for every scenario and metric; Holm over all that can be tested."""
+    """A row for every scenario and metric; Holm's adjustment covers everything that can be tested."""
     trials: list[Trial] = []
     for scenario in METRICS:
         before, now = (side.launches.get(scenario, ()) for side in (baseline, current))
@@ -93,22 +93,22 @@ def _scenario(
 def _refused(
     baseline: Sequence[Summary], current: Sequence[Summary], allow: Sequence[str]
 ) -> tuple[Outcome, str] | None:
-    """Why a scenario is not judged: a recording that cannot be believed, other work, another machine."""
+    """The reason why a scenario is not judged: an invalid recording, different work or another machine."""
     for name, side in (("baseline", baseline), ("current", current)):
         cause = invalid(side)
         if cause:
             return Outcome.INVALID, f"{name}: {cause}"
     phrases = obstacles(baseline[0].header, current[0].header, allow)
     if phrases:
-        return Outcome.NOT_COMPARABLE, f"other work: {'; '.join(phrases)}"
+        return Outcome.NOT_COMPARABLE, f"different work: {'; '.join(phrases)}"
     fields = other_machine([*baseline, *current])
     if fields and "machine" not in allow:
-        return Outcome.NOT_COMPARABLE, f"other machine: {'; '.join(fields)} (--allow machine doubles the margins)"
+        return Outcome.NOT_COMPARABLE, f"different machine: {'; '.join(fields)} (--allow machine doubles the margins)"
     return None
 
 
 def other_machine(launches: Sequence[Summary]) -> list[str]:
-    """Fields that decide a time and differ between the first launch's machine and another's."""
+    """Fields that decide a time and differ between the machine of the first launch and that of a later one."""
     first = launches[0].header.machine
     fields = [field for launch in launches for field in machine.comparable(first, launch.header.machine)]
     return list(dict.fromkeys(map(differing, fields)))
@@ -136,9 +136,10 @@ def trial(scenario: str, metric: Metric, logs: Logs, margin: float) -> Trial:
 
 def adjusted(trials: Sequence[Trial]) -> list[CheckRow]:
     """The rows, with outcomes after Holm's adjustment over all tests."""
-    p_holm = holm({index: one.shift.p_slower for index, one in enumerate(trials) if one.shift is not None})
+    p_holm = holm({index: tested.shift.p_slower for index, tested in enumerate(trials) if tested.shift is not None})
     return [
-        _judged(one, p_holm[index], len(p_holm)) if index in p_holm else one.row for index, one in enumerate(trials)
+        _judged(tested, p_holm[index], len(p_holm)) if index in p_holm else tested.row
+        for index, tested in enumerate(trials)
     ]
 
 
@@ -148,14 +149,14 @@ def _judged(tested: Trial, p_holm: float, tests: int) -> CheckRow:
 
 
 def _outcome(tested: Trial, p_holm: float, tests: int) -> tuple[Outcome, str]:
-    """The rules of `crispbench ab`, for launches without pairs."""
+    """The outcome by the rules of `crispbench ab`, for launches without pairs, and the reason."""
     shift = tested.shift
     assert shift is not None
     if p_holm <= ALPHA:
         return Outcome.REGRESSION, ""
     if shift.lo is None or shift.hi is None:
         return Outcome.INCONCLUSIVE, (
-            f"{tested.row.reason}: one process says nothing about others; {fewest_launches(tests)} of each can decide"
+            f"{tested.row.reason} are too few for an interval; {fewest_launches(tests)} of each can decide"
         )
     if shift.hi < tested.bound:
         return Outcome.PASS, ""
@@ -168,7 +169,7 @@ def _outcome(tested: Trial, p_holm: float, tests: int) -> tuple[Outcome, str]:
 
 
 def fewest_launches(tests: int) -> int:
-    """Launches per side with which one of `tests` can be red after Holm: tests / C(2n, n) <= 5%."""
+    """Fewest launches n per side with which one of `tests` can be red after Holm: tests / C(2n, n) <= 5%."""
     launches = 1
     while tests / math.comb(2 * launches, launches) > ALPHA:
         launches += 1
@@ -176,7 +177,7 @@ def fewest_launches(tests: int) -> int:
 
 
 def _change(shift: Shift, metric: Metric) -> Change:
-    """The shift of logarithms as a share of the baseline. The ratio of throughputs is the inverse of that of times."""
+    """The shift of logarithms as a share of the baseline. A ratio of throughputs is the inverse of a ratio of times."""
     ends = (shift.value, shift.lo, shift.hi)
     if metric == "throughput":
         ends = (-shift.value, None if shift.hi is None else -shift.hi, None if shift.lo is None else -shift.lo)

@@ -14,7 +14,7 @@ NAME = "trend"
 COLUMNS = ("entry", "saved (UTC)", "commit", "machine", "launches")
 LEGEND = (
     Term("entry", "number of the save; `check NAME@NUMBER` takes it"),
-    Term("machine", "a letter per machine; figures of different machines are never joined"),
+    Term("machine", "a letter per machine; figures of different machines are not joined"),
     Term("figures", "median over the launches of an entry"),
     Term("change of level", f"the cheapest piecewise constant fit has a step there; {LEAST_POINTS} entries are needed"),
     Term(notation.MISSING, "not recorded; never zero"),
@@ -45,7 +45,7 @@ def build(history: History) -> Report:
 
 
 def write(history: History, folder: Path) -> list[Path]:
-    """index.html, trend.md, table.tex, trend.svg and trend.png in the folder."""
+    """Write index.html, trend.md, table.tex, trend.svg and trend.png into the folder; return their paths."""
     from harness.check import plot
 
     return press.write(build(history), folder, name=NAME, plots=[plot.draw(history)])
@@ -57,8 +57,8 @@ def _cells(entry: SavedEntry, series: Sequence[Series]) -> Iterator[Cell]:
     yield Cell((entry.commit or notation.MISSING)[:12])
     yield Cell(machine_letter(entry.machine))
     yield Cell(str(entry.launches))
-    for one in series:
-        yield Cell(figure(_value(one, entry.entry), one.unit))
+    for line in series:
+        yield Cell(figure(_value(line, entry.entry), line.unit))
 
 
 def _steps(history: History) -> Iterator[tuple[Series, ChangePoint]]:
@@ -74,10 +74,10 @@ def _step(series: Series, change: ChangePoint) -> str:
 
 
 def _conclusion(history: History, steps: int) -> str:
-    """How many changes there are, or that there are too few points to look for any."""
+    """The number of changes, or the reason why there are too few points to look for any."""
     longest = max((len(track.points) for series in history.series for track in series.tracks), default=0)
     if longest < LEAST_POINTS:
-        return f"no change points: at most {longest} entries of one machine, {LEAST_POINTS} are needed"
+        return f"no change points: one machine has at most {longest} entries, and {LEAST_POINTS} are needed"
     return f"{steps} change{'s' if steps > 1 else ''} of level" if steps else "no change of level"
 
 

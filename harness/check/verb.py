@@ -21,7 +21,7 @@ ALLOWANCES = ("template", "machine")
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """The terms on which the sides are compared, and where baselines are."""
+    """The margins of the verdict, the allowed differences, and the store of the baselines."""
 
     quality: float = noninferiority.MARGIN  # accepted loss of nDCG@10
     slower: Mapping[Metric, float] = field(default_factory=lambda: dict(MARGINS))  # accepted slowdown, as a share
@@ -31,14 +31,14 @@ class CheckOptions:
 
 
 class CheckResult(CheckFindings):
-    """The findings, and the report that shows them."""
+    """The findings of a check, with their report."""
 
     def report(self) -> Report:
         return page.build(self)
 
 
 def read_options(margins: Sequence[str], allow: Sequence[str], *, store: Path, last: int) -> CheckOptions:
-    """The default terms, changed by texts such as `nDCG@10=0.01`, `p50=0.05` or `p99=none`. Raises BadOptions."""
+    """The default options, changed by texts such as `nDCG@10=0.01`, `p50=0.05` or `p99=none`. Raises BadOptions."""
     for name in allow:
         if name not in ALLOWANCES:
             raise BadOptions(f"allow {name!r}: expected one of {', '.join(ALLOWANCES)}")
@@ -53,35 +53,35 @@ def read_options(margins: Sequence[str], allow: Sequence[str], *, store: Path, l
 def check(baseline: str, current: Sequence[str], options: CheckOptions, *, out: Path | None = None) -> CheckResult:
     """The recorded folders `current` against `baseline`: a folder, or the newest entries of a name in the store.
 
-    A report is written to the folder `out`, if there is one. Raises BadOptions for arguments that contradict each
-    other, StoreError for a folder that holds nothing, NotComparable where the folders of one side are not launches of
-    one engine on one machine.
+    A report is written to the folder `out` if it is given. Raises BadOptions for arguments that contradict each other,
+    StoreError for a folder without recordings, NotComparable if the folders of one side are not launches of one engine
+    on one machine.
     """
     if not current:
         raise BadOptions("no CURRENT folder: expected at least one RUN/ENGINE folder")
     stored = find(options.store, baseline, options.last)
     if stored is None and not Path(baseline).is_dir():
-        known = ", ".join(names(options.store)) or "none"
+        saved = ", ".join(names(options.store)) or "none"
         raise BadOptions(
-            f"{baseline!r} is neither a folder nor a baseline of {options.store}, whose names are: {known}"
+            f"{baseline!r} is neither a folder nor a baseline of {options.store}, whose names are: {saved}"
         )
-    before, now = stored.folders if stored else [Path(baseline)], [Path(folder) for folder in current]
-    shared = {folder.resolve() for folder in before} & {folder.resolve() for folder in now}
+    sources, targets = stored.folders if stored else [Path(baseline)], [Path(folder) for folder in current]
+    shared = {folder.resolve() for folder in sources} & {folder.resolve() for folder in targets}
     if shared:
-        raise BadOptions(f"{shared.pop()} is on both sides: expected two recordings")
+        raise BadOptions(f"{shared.pop()} is on both sides: expected different folders")
     with progress.waiting("reading the folders"):
-        one, other = sides.read(before), sides.read(now)
-    sides.require_one_engine(one)
-    sides.require_one_engine(other)
+        before, now = sides.read(sources), sides.read(targets)
+    sides.require_one_engine(before)
+    sides.require_one_engine(now)
     with progress.waiting("comparing"):
-        judged = quality.judge(one, other, options.quality, options.allow)
-        latency = times.judge(one, other, times.TimeTerms(options.slower, options.allow))
+        judged = quality.judge(before, now, options.quality, options.allow)
+        latency = times.judge(before, now, times.TimeTerms(options.slower, options.allow))
     result = CheckResult(
-        _subject(baseline, one, stored),
-        _subject(" ".join(current), other, None),
+        _subject(baseline, before, stored),
+        _subject(" ".join(current), now, None),
         judged.part,
         latency,
-        (*judged.left_out, *_notes(one, other, options)),
+        (*judged.left_out, *_notes(before, now, options)),
     )
     if out is not None:
         page.write(result, out)
@@ -96,12 +96,12 @@ def _subject(name: str, side: CheckSide, stored: StoredLaunches | None) -> Check
 
 
 def _notes(baseline: CheckSide, current: CheckSide, options: CheckOptions) -> list[str]:
-    """How the engines differ, and how the machines do where that was allowed."""
+    """The differences between the engines and, if they are allowed, between the machines."""
     changes = sides.described(baseline.source, current.source)
     notes = [f"the engine changed: {'; '.join(changes)}"] if changes else []
     for scenario, launches in baseline.launches.items():
         fields = times.other_machine([*launches, *current.launches.get(scenario, ())])
         if fields and "machine" in options.allow:
-            notes.append(f"times of another machine, margins doubled: {'; '.join(fields)}")
+            notes.append(f"the times are of another machine, so the margins are doubled: {'; '.join(fields)}")
             break
     return notes
