@@ -280,7 +280,7 @@ def test_saturated_probabilities_fail_and_similarities_in_that_range_do_not() ->
 def test_swapped_labels_and_random_weights_are_distinguished() -> None:
     swapped, chance = seen(probe(SwappedLabels()), "relevance"), seen(probe(RandomWeights()), "relevance")
     assert swapped.startswith("relevant above irrelevant in 0 of 14 queries") and swapped.endswith("wrong way round")
-    assert chance.endswith("does not tell relevant from irrelevant")
+    assert chance.endswith("does not distinguish relevant from irrelevant documents")
     assert "p 0.00012" in swapped  # 2 / 2**14, by hand
 
 

@@ -12,7 +12,7 @@ from engines.base import Pair
 
 
 class Canary(NamedTuple):
-    """A query with one relevant document and others that are obviously irrelevant."""
+    """A query with one relevant document and documents that are obviously irrelevant."""
 
     query: str
     relevant: str
@@ -20,7 +20,7 @@ class Canary(NamedTuple):
 
     @property
     def pairs(self) -> list[Pair]:
-        """The pair of the relevant document first, then the others."""
+        """The pair of the relevant document, then the pairs of the irrelevant ones."""
         return [Pair(self.query, document) for document in (self.relevant, *self.irrelevant)]
 
 
@@ -122,13 +122,13 @@ FILLER = (
     "talked about the excursion in March, which will go to the museum of clocks if at least twenty people sign up. "
     "It was agreed to ask the neighbours about the noise. The chair thanked all helpers and closed the session."
 )
-LONG_CANARIES = 4  # canaries with long versions
+LONG_CANARIES = 4  # number of canaries with long versions
 WITHIN, BEYOND = 0.4, 1.25  # words of filler per token of the limit; a word is at least 1 token, about 1.3 on average
 GROWING = (128, 512, 2048, 8192)  # words of filler where the limit is unknown
 
 
 def filler_words(limit_tokens: int | None) -> tuple[int, ...]:
-    """Lengths of filler in words: one that fits into a prompt of `limit_tokens`, then longer ones."""
+    """Lengths of filler in words: the first fits into a prompt of `limit_tokens`, the rest are longer."""
     return GROWING if limit_tokens is None else (int(WITHIN * limit_tokens), int(BEYOND * limit_tokens))
 
 
@@ -143,8 +143,8 @@ def long_pairs(canaries: Sequence[Canary], words: int) -> list[Pair]:
 
 
 # Log-odds of the two published checkpoints, computed in bf16 by their reference implementation. They are the outputs
-# that pull request 8 of mixedbread-ai/mxbai-rerank prints with normalize=True, with the inverse of sigmoid(x - 4.5) for
-# base and of sigmoid(x - 6) for large applied. Query and documents come from the quick start in its README. The scores
+# that pull request 8 of mixedbread-ai/mxbai-rerank prints with normalize=True, after the inverse of sigmoid(x - 4.5)
+# for base and of sigmoid(x - 6) for large. Query and documents come from the quick start in its README. The scores
 # hold for GOLDEN_TEMPLATE.
 GOLDEN_PAIRS = tuple(
     Pair("Who wrote 'To Kill a Mockingbird'?", document)

@@ -1,6 +1,6 @@
-"""The faults of an engine that claims to be a model: one check per fault, each known from a real server or conversion.
+"""One check per fault of an engine that claims to be a model. Every fault is known from a real server or conversion.
 
-Checks see only scores, so that an endpoint is examined in the same way as a local model.
+The checks see only scores, so that an endpoint is examined in the same way as a local model.
 """
 
 import random
@@ -22,10 +22,10 @@ from harness.probe.subject import ProbedEngine, max_tokens
 
 CheckVerdict = Literal["pass", "fail", "skipped", "unknown"]
 
-TAU = 0.98  # Kendall's, against a reference: 1% of the pairs of scores may be in the opposite order
+TAU = 0.98  # Kendall's tau against a reference: 1% of the pairs of scores may be in the opposite order
 SIGNIFICANT = 0.05  # two-sided
 SATURATED = 1e-7  # distance from 0 or 1; two float32 numbers lie between 1 - 1e-7 and 1
-SMALLEST_LIMIT = 128  # tokens; below, prompt and canary leave no room for filler
+SMALLEST_LIMIT = 128  # tokens; with fewer, prompt and canary leave no room for filler
 KEPT = 1 / 3  # share of the lead of relevant documents that must remain beyond the limit
 NEAR = 1 / 3  # share of the distance between the scores with and without a newline
 JUMP = 0.5  # share of the score range of short documents; a larger jump means that another token is read
@@ -36,19 +36,19 @@ class ProbeCheck(NamedTuple):
 
     name: str
     verdict: CheckVerdict
-    seen: str  # one line with the numbers
-    meaning: str  # one line: the likely cause of a failure
+    seen: str  # the numbers, in one line
+    meaning: str  # the likely cause of a failure, in one line
 
 
 class Finding(NamedTuple):
-    """What a check returns."""
+    """The verdict of a check, and the numbers behind it."""
 
     verdict: CheckVerdict
     seen: str
 
 
 def examine(subject: ProbedEngine) -> list[ProbeCheck]:
-    """Every check, in the order to read them. Checks that a fault makes meaningless are skipped."""
+    """Run every check, in the order to read them. Checks that a fault makes meaningless are skipped."""
     checks: list[ProbeCheck] = []
     meaningless = ""
     for name, (look, meaning) in CHECKS.items():
@@ -93,8 +93,8 @@ def twins(subject: ProbedEngine) -> Finding:
     The first prompt must therefore be new: a query with the document of the next query.
     """
     first, last = {}, {}
-    for canary, other in zip(subject.canaries, [*subject.canaries[1:], subject.canaries[0]], strict=True):
-        pair = Pair(canary.query, other.relevant)
+    for canary, following in zip(subject.canaries, [*subject.canaries[1:], subject.canaries[0]], strict=True):
+        pair = Pair(canary.query, following.relevant)
         scores = [*subject.score([pair, pair]), *subject.score([pair])]
         first[pair], last[pair] = min(scores), max(scores)
     return _same(subject, first, last, "a new document twice in a call and once more")
@@ -125,7 +125,7 @@ def scale(subject: ProbedEngine) -> Finding:
         return Finding("fail", f"{seen}, {saturated} of them within {SATURATED:g} of 0 or 1")
     if lowest < 0.01 and highest > 0.99:
         return Finding("fail", f"{seen}: within 0 and 1 and close to both, as a sigmoid's")
-    return Finding("unknown", f"{seen}: probabilities that do not saturate here, or another measure with this range")
+    return Finding("unknown", f"{seen}: probabilities that do not saturate here, or another scale with this range")
 
 
 def relevance(subject: ProbedEngine) -> Finding:
@@ -133,7 +133,7 @@ def relevance(subject: ProbedEngine) -> Finding:
     won = f"{signs.wins} of {signs.wins + signs.losses}"
     seen = f"relevant above irrelevant in {won} queries, by {signs.mean:.3g} on average, p {signs.p:.2g}"
     if signs.p >= SIGNIFICANT:
-        return Finding("fail", f"{seen}: does not tell relevant from irrelevant")
+        return Finding("fail", f"{seen}: does not distinguish relevant from irrelevant documents")
     return Finding("pass", seen) if signs.wins > signs.losses else Finding("fail", f"{seen}: the wrong way round")
 
 
@@ -212,10 +212,10 @@ CHECKS: dict[str, tuple[Callable[[ProbedEngine], Finding], str]] = {
     "finite": (finite, "NaN, infinity, an error or too few numbers where every pair needs one number"),
     "constant": (constant, "the input is ignored, or the score head is broken by low precision"),
     "repeat": (repeat, "scores change from call to call by more than rounding does"),
-    "twins": (twins, "equal documents of a call score differently: the state of an earlier prompt is used again"),
+    "twins": (twins, "equal documents in one call have different scores: the state of an earlier prompt is reused"),
     "order": (order, "scores are given to the wrong pairs"),
     "alone": (alone, "a score depends on the rest of its batch: wrong padding, or wrong pairs if `order` fails too"),
-    "scale": (scale, "probabilities, which round to the same number for strong candidates; ask for raw scores"),
+    "scale": (scale, "probabilities, which round to the same number for strong candidates; use raw scores"),
     "relevance": (relevance, "labels are swapped, weights are random or the prompt template is missing"),
     "long document": (long_document, "a prompt over the limit is refused or loses its end, where the score is read"),
     "newline": (newline, "the last newline of the prompt is stripped, so the score of another token is read"),
@@ -239,20 +239,20 @@ def _gaps(ours: Mapping[Pair, float], theirs: Mapping[Pair, float]) -> list[floa
 class _Signs(NamedTuple):
     """A sign test of relevant against irrelevant documents."""
 
-    wins: int  # queries whose relevant document scores above the mean of the others
+    wins: int  # queries whose relevant document scores above the mean of the irrelevant ones
     losses: int
     mean: float  # mean lead of the relevant document
     p: float
 
 
 def _signs(subject: ProbedEngine) -> _Signs:
-    """Exact sign test over the queries; equal scores are left out."""
+    """The exact sign test over the queries; equal scores are left out."""
     from scipy.stats import binomtest
 
     leads = []
     for canary in subject.canaries:
-        relevant, *others = (subject.alone[pair] for pair in canary.pairs)
-        leads.append(relevant - fmean(others))
+        relevant, *irrelevant = (subject.alone[pair] for pair in canary.pairs)
+        leads.append(relevant - fmean(irrelevant))
     wins, losses = sum(lead > 0 for lead in leads), sum(lead < 0 for lead in leads)
     p = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
     return _Signs(wins, losses, fmean(leads), p)

@@ -1,4 +1,4 @@
-"""An engine under examination: its scores of the canaries, each computed once, and its reference."""
+"""An engine under examination: its scores of the canaries, all computed once, and its reference."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from engines.base import Engine, Pair, ScoringFailed
 from harness.probe.canaries import CANARIES, Canary
 from harness.run.loop import checked
 
-SHARE_OF_SPREAD = 0.05  # share of the score range that limits the tolerance: a cosine's whole range is about 1
+SHARE_OF_SPREAD = 0.05  # largest tolerance as a share of the score range; the range of a cosine is about 1
 
 
 class Reference(NamedTuple):
@@ -17,20 +17,20 @@ class Reference(NamedTuple):
 
     name: str
     scores: Mapping[Pair, float]
-    long: Mapping[Pair, float]  # documents longer than its limit
+    long: Mapping[Pair, float]  # scores of documents longer than the engine's limit
     max_tokens: int | None
-    stripped: Mapping[Pair, float] | None  # with the prompt without its last newline
-    no_stripped: str = ""  # reason why there are none
+    stripped: Mapping[Pair, float] | None  # scores with a prompt without its last newline
+    no_stripped: str = ""  # reason why `stripped` is None
 
 
 @dataclass(frozen=True)
 class ProbedEngine:
-    """The engine, its terms, and its scores, computed on first use."""
+    """The engine, the terms of its checks, and its scores, which are computed on first use."""
 
     engine: Engine
     tolerance: float  # largest accepted difference between two scores of a pair, in log-odds
     reference: Reference | None = None
-    golden: str | None = None  # the published checkpoint that it claims to be: base or large
+    golden: str | None = None  # published checkpoint that the engine claims to be: base or large
     instructed: bool = False  # the prompt contains an instruction
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
@@ -43,7 +43,7 @@ class ProbedEngine:
 
     @cached_property
     def failures(self) -> dict[Canary, str]:
-        """Canaries without scores, each with the reason."""
+        """Canaries without scores, and the reason for each."""
         failures = {}
         for canary in CANARIES:
             try:
@@ -68,7 +68,7 @@ class ProbedEngine:
 
     @cached_property
     def alone(self) -> dict[Pair, float]:
-        """Scores of every pair in a call of its own."""
+        """Scores of all pairs, one call per pair."""
         return self.score_alone(self.pairs)
 
     @property
@@ -82,5 +82,5 @@ class ProbedEngine:
 
 
 def max_tokens(engine: Engine) -> int | None:
-    """The length at which it cuts a prompt, if it says so."""
+    """The length in tokens at which the engine cuts a prompt; None if its description gives no limit."""
     return engine.describe().max_tokens

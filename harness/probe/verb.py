@@ -1,4 +1,4 @@
-"""`crispbench probe`: load the engines of a config and look for every known fault in each."""
+"""`crispbench probe`: load the engines of a config and check them for every known fault."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,15 +23,15 @@ from harness.run.loop import checked
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """The engines to probe, and what they are compared with."""
+    """The engines to probe, and the terms of their checks."""
 
-    engines: Sequence[str] = ()  # none: all engines of the config
-    reference: str | None = None  # an engine of the config that is trusted
-    golden: str | None = None  # published checkpoint of engines whose model name does not say it: base or large
+    engines: Sequence[str] = ()  # empty: all engines of the config
+    reference: str | None = None  # trusted engine of the config
+    golden: str | None = None  # published checkpoint of engines whose model name does not identify it: base or large
     tolerance: float = 0.2  # log-odds between two scores of a pair; bf16 sums depend on the batch, steps of 0.0625
 
     def __post_init__(self) -> None:
-        if not self.tolerance >= 0:  # also true for NaN, which no difference would ever exceed
+        if not self.tolerance >= 0:  # also true for NaN, which no difference exceeds
             raise BadOptions(f"tolerance {self.tolerance!r}: expected 0 or more log-odds, such as 0.2")
 
 
@@ -67,7 +67,7 @@ class EngineProbe:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Every probed engine by its name."""
+    """The probed engines by name."""
 
     engines: Mapping[str, EngineProbe]
 
@@ -85,10 +85,10 @@ class ProbeResult:
 
 
 def probe(config: Path, options: ProbeOptions, *, say: Callable[[str], None]) -> ProbeResult:
-    """Probe engines of a config. Those that cannot be loaded are named through `say`, and the others go on.
+    """Probe engines of a config. An engine that cannot be loaded is reported through `say`, and the rest are probed.
 
     Raises ConfigError or BadOptions before an engine is loaded, EngineUnavailable if the reference or every engine
-    is, ScoringFailed if the reference has no scores.
+    is unavailable, ScoringFailed if the reference has no scores.
     """
     settings = read_config(config)
     chosen = choose(settings, options.engines)
@@ -98,9 +98,9 @@ def probe(config: Path, options: ProbeOptions, *, say: Callable[[str], None]) ->
         reference = trust(trusted, settings.engines[trusted])
     probes: dict[str, EngineProbe] = {}
     for name in chosen:
-        other = reference if name != options.reference else None  # the reference is not compared with itself
+        trusted_scores = reference if name != options.reference else None  # the reference is not compared with itself
         try:
-            probes[name] = EngineProbe(_examine(name, settings.engines[name], other, options))
+            probes[name] = EngineProbe(_examine(name, settings.engines[name], trusted_scores, options))
         except EngineUnavailable as error:
             say(f"crispbench: engine {name}: {error}")
             probes[name] = EngineProbe(unavailable=str(error))
@@ -152,7 +152,7 @@ def _score(engine: Engine, pairs: Sequence[Pair]) -> dict[Pair, float]:
 
 
 def _stripped(name: str, entry: EngineEntry, folder: Path) -> EngineEntry | str:
-    """The same engine with a template without its last newline, or the reason why there is no such template."""
+    """The same engine without the last newline of its template, or the reason why that is impossible."""
     prompt = entry.options.prompt
     if prompt is None or not prompt.exact:
         return f"a reference of kind {entry.kind} does not show what another prompt would score; torch does"

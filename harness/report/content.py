@@ -1,4 +1,4 @@
-"""The parts of a report. A builder fills them with raw text; each format makes the text harmless at its own door."""
+"""The parts of a report. A builder fills them with raw text; each format escapes the text at its own door."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,7 +25,7 @@ class Note(NamedTuple):
 
 
 class SourceLine(NamedTuple):
-    """Where the figures of a table come from."""
+    """The origin of the figures of a table."""
 
     line: str
     short: str = ""  # shown on a terminal instead of the line, which may be long
@@ -36,7 +36,7 @@ class SourceLine(NamedTuple):
 
 
 class Footnote(NamedTuple):
-    """Where one cell comes from; an average has a line for every member."""
+    """The origin of one cell; an average has a line for every member."""
 
     cell: str
     line: str
@@ -44,7 +44,7 @@ class Footnote(NamedTuple):
 
 
 class EngineLine(NamedTuple):
-    """What an engine is and where it ran."""
+    """The kind, the model and the machine of an engine."""
 
     engine: str
     kind: str
@@ -69,13 +69,13 @@ class Section:
     footnotes: tuple[Footnote, ...] = ()
     details: "tuple[Section, ...]" = ()
     plots: tuple[str, ...] = ()  # names of the plots that are shown in this section
-    opened: bool = False  # only of a detail
+    opened: bool = False  # for a detail only
     printed: bool = True  # whether table.tex holds the table
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that one page says, from top to bottom."""
+    """Everything on one page, from top to bottom."""
 
     title: str
     sections: tuple[Section, ...] = ()

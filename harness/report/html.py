@@ -38,20 +38,20 @@ def _template() -> Template:
 
 
 def _finalize(value: object) -> object:
-    """The one door: every text that a template prints comes through here, and jinja escapes it afterwards."""
+    """The one door: every text that a template prints passes through here, and jinja escapes it afterwards."""
     return notation.plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def inline(plot: "Plot") -> Markup:
-    """The plot as an element of the page: its ids made unique, its neutral colours those of the page."""
+    """The plot as an element of the page, with unique ids and with the neutral colours of the page."""
     from harness.report.plots import INK, MUTED, PAPER, RULE
 
     svg = plot.svg.decode()
     svg = re.sub(r"<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{plot.name}-', svg)
     svg = re.sub(r'(href="|url\()#', rf"\1#{plot.name}-", svg)
-    # The neutral colours follow the page, so that the plots are readable on a dark one too.
+    # The neutral colours follow the page, so that plots are readable on a dark page too.
     for colour, variable in {INK: "ink", MUTED: "muted", RULE: "rule", PAPER: "paper"}.items():
         svg = svg.replace(colour, f"var(--{variable})")
-    # Safe: drawn by us, and all text in it is outlines of glyphs.
+    # This is safe: we drew the plot, and all text in it consists of outlines of glyphs.
     return Markup(svg.replace("<svg ", '<svg role="presentation" ', 1))

@@ -1,4 +1,4 @@
-"""Names beside points, each at the first position where it covers nothing; if one fits nowhere, none is shown."""
+"""Names beside points, at the first position where they cover nothing. If a name fits nowhere, no names are shown."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-_POSITIONS = (  # the height that a name stands at, then points to the right of it and above it
+_POSITIONS = (  # the height of a name, then its offset to the right and upwards in points
     ("y", 8, 0), ("y", -8, 0), ("hi", 0, 7), ("lo", 0, -7), ("y", 6, 8), ("y", 6, -8), ("y", -6, 8), ("y", -6, -8),
     ("hi", 5, 4), ("hi", -5, 4), ("lo", 5, -4), ("lo", -5, -4),
 )  # fmt: skip
@@ -26,8 +26,8 @@ class LabelPoint(NamedTuple):
 
 
 def place(figure: Figure, panels: Sequence[tuple[Axes, Sequence[LabelPoint]]]) -> bool:
-    """Write all names, or none and return False where they do not all fit."""
-    figure.draw_without_rendering()  # settles the layout that the boxes are measured in
+    """Write all names and return True; if they do not all fit, write none and return False."""
+    figure.draw_without_rendering()  # settles the layout in which the boxes are measured
     written: list[Annotation] = []
     for axes, points in panels:
         taken = [box for point in points for box in _boxes(axes, point)]
@@ -66,7 +66,7 @@ def _write(axes: Axes, point: LabelPoint, taken: Sequence[Bbox]) -> Annotation |
         label.set_in_layout(False)
         box = label.get_window_extent()
         inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
-        if inside and not any(box.overlaps(other) for other in taken):
+        if inside and not any(box.overlaps(covered) for covered in taken):
             return label
         label.remove()
     return None

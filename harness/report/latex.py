@@ -24,7 +24,7 @@ def render(report: Report) -> str:
 
 
 def escape(text: str) -> str:
-    """The one door: the text as TeX sets it, without a command in it."""
+    """The one door: the text as TeX sets it, without any command in it."""
     escaped = "".join(_COMMANDS.get(char, char) for char in notation.plain(text))
     return re.sub(r"([-'`])(?=\1)", r"\1{}", escaped)  # no ligatures: "--" stays two hyphens
 
@@ -41,7 +41,7 @@ def _table(section: Section, table: Table) -> Iterator[str]:
         yield " & ".join(map(_cell, line)) + r" \\"
     yield r"\bottomrule"
     yield r"\end{tabular}"
-    sources = " ".join(f"{escape(each.line)}." for each in section.sources)
+    sources = " ".join(f"{escape(source.line)}." for source in section.sources)
     yield rf"\caption{{{f'{escape(section.title)}. {sources}'.rstrip()}}}"
     yield rf"\label{{tab:{re.sub(r'[^A-Za-z0-9-]', '-', section.anchor)}}}"
     yield r"\end{table}"

@@ -9,7 +9,7 @@ from harness.report.table import Cell, Table
 
 _MARKS = str.maketrans({char: f"\\{char}" for char in "\\`*_{}#|~$"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
 _LIST_OR_RULE = re.compile(r"^(\d{1,9})?(?=[-+=.)])")
-_DEEPEST = 6  # levels of headings that Markdown knows
+_DEEPEST = 6  # levels of headings in Markdown
 
 
 def render(report: Report, plots: Sequence[tuple[str, str]] = ()) -> str:
@@ -34,7 +34,7 @@ def render(report: Report, plots: Sequence[tuple[str, str]] = ()) -> str:
 
 
 def escape(text: str) -> str:
-    """The one door: the text as a reader of the rendered page sees it, without a mark that Markdown or HTML acts on."""
+    """The one door: the text as a reader of the rendered page sees it, without marks that Markdown or HTML acts on."""
     # A bracket is harmless unless what follows makes it a link, so that intervals stay readable.
     return re.sub(r"\](?=[(\[:])", r"\\]", notation.plain(text).translate(_MARKS))
 

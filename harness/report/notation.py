@@ -16,7 +16,7 @@ def decimal(value: float | None) -> str:
 
 
 def signed(value: float | None) -> str:
-    """A difference with its sign; a difference that rounds to zero has none."""
+    """A difference with its sign; a difference that rounds to zero has no sign."""
     if value is None or not math.isfinite(value):
         return MISSING
     text = f"{value:+.4f}"
@@ -24,13 +24,13 @@ def signed(value: float | None) -> str:
 
 
 def interval(lo: float | None, hi: float | None) -> str:
-    """`[lo, hi]`, or an empty text where an end is unknown."""
-    known = lo is not None and hi is not None and math.isfinite(lo) and math.isfinite(hi)
-    return f"[{decimal(lo)}, {decimal(hi)}]" if known else ""
+    """`[lo, hi]`, or an empty text if an end is unknown."""
+    is_known = lo is not None and hi is not None and math.isfinite(lo) and math.isfinite(hi)
+    return f"[{decimal(lo)}, {decimal(hi)}]" if is_known else ""
 
 
 def signed_interval(lo: float, hi: float) -> str:
-    """`[lo, hi]` of a difference, or an empty text where an end is unknown."""
+    """`[lo, hi]` of a difference, or an empty text if an end is unknown."""
     return f"[{signed(lo)}, {signed(hi)}]" if math.isfinite(lo) and math.isfinite(hi) else ""
 
 
@@ -55,7 +55,7 @@ def significant(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share with one decimal; only a share of one is "100%" and only zero is "0%"."""
+    """A share with one decimal; only a share of exactly 1 is "100%", and only 0 is "0%"."""
     if share is None or not math.isfinite(share):
         return MISSING
     if share in (0, 1):

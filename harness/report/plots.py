@@ -1,4 +1,4 @@
-"""What all plots share: looks, panels, axes and legends. Equal figures give equal SVG bytes."""
+"""The parts that all plots share: looks, panels, axes and legends. Equal figures give equal SVG bytes."""
 
 import io
 import math
@@ -24,14 +24,14 @@ LineStyle = Literal["-", ":", "-."]
 
 # Okabe and Ito, "Color Universal Design" (2008), with grey for black and without yellow: seen on white and on black.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#858585")
-# Mark and line of the first seven engines, of the next seven and of the seven after them.
+# Mark and line of the first seven engines, of the next seven, and of the seven after them.
 TURNS: tuple[tuple[str, LineStyle], ...] = (("o", "-"), ("s", ":"), ("D", "-."))
 LONGEST = 30  # characters of a name that fit into a plot
 
 SETTINGS: "dict[RcKeyType, object]" = {
-    "svg.hashsalt": "crispbench",  # ids would be random
-    "svg.fonttype": "path",  # looks alike without our fonts
-    "text.parse_math": False,  # a "$" in a name is a "$"
+    "svg.hashsalt": "crispbench",  # without it, ids would be random
+    "svg.fonttype": "path",  # looks the same without our fonts
+    "text.parse_math": False,  # a "$" in a name stays a "$"
     "font.family": ["DejaVu Sans"],
     "font.size": 9,
     "text.color": INK,
@@ -66,7 +66,7 @@ class Plot(NamedTuple):
 
 
 class Style(NamedTuple):
-    """How one engine is drawn."""
+    """The colour, mark and line of one engine."""
 
     colour: str
     marker: str
@@ -82,7 +82,7 @@ class Panels(NamedTuple):
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Give every figure that is made in this context the project's looks."""
+    """Give the project's looks to every figure that is made in this context."""
     with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name outside the font's scripts
         yield
@@ -109,7 +109,7 @@ def style(engines: Sequence[str]) -> dict[str, Style]:
 def short(name: str) -> str:
     """A foreign name as a plot shows it: the one door for text into a figure."""
     name = notation.plain(name)
-    half = LONGEST // 2  # the names of variants differ at their ends, so the middle goes
+    half = LONGEST // 2  # names of variants differ at their ends, so the middle is cut
     return name if len(name) <= LONGEST else f"{name[: half - 1]}…{name[-half:]}"
 
 

@@ -1,4 +1,4 @@
-"""The one way to publish a report: as files in every format, or on a terminal.
+"""The press: it publishes a report as files in every format, or on a terminal.
 
 matplotlib, jinja2 and rich are imported on use.
 """
@@ -21,7 +21,7 @@ def write(
 ) -> list[Path]:
     """Write index.html, NAME.md, table.tex and each plot as .svg and .png; return the paths in that order.
 
-    `data` holds further files by name. Each file is replaced as a whole: a reader sees the old one or the new one.
+    `data` holds further files by name. Each file is replaced as a whole: a reader sees either the old or the new file.
     """
     from harness.report import html, latex, markdown
 

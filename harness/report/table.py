@@ -1,11 +1,11 @@
-"""The cells of a table as text, so that no two formats can disagree about a figure."""
+"""The cells of a table as text, so that all formats show the same figures."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from harness.report import notation
 
-Tone = Literal["plain", "good", "bad", "muted"]  # the colour of a cell, where a format has colours
+Tone = Literal["plain", "good", "bad", "muted"]  # the colour of a cell, in formats with colours
 
 
 class Cell(NamedTuple):
@@ -27,7 +27,7 @@ class Table:
 
     columns: tuple[str, ...]
     cells: tuple[tuple[Cell, ...], ...]
-    words: int = 1  # leading columns of words: aligned to the left, figures to the right
+    words: int = 1  # number of leading columns that hold words, which are aligned to the left
     judged: bool = True  # the last column is a verdict in words
     joined: frozenset[int] = frozenset()  # numbers of the lines that continue the line above them
 

@@ -13,7 +13,7 @@ from harness.report.content import Report, Section
 from harness.report.table import Cell, Table, Tone
 
 FOOTNOTES_SHOWN = 10  # the files hold all of them
-LOG_WIDTH = 110  # columns of a log, which has no width of its own
+LOG_WIDTH = 110  # columns of a log, whose width is not defined
 STYLES: dict[Tone, str] = {"plain": "", "good": "green", "bad": "red", "muted": "dim"}
 
 
@@ -35,7 +35,7 @@ def show(report: Report, console: Console) -> None:
     if report.hint:
         console.print(_text(report.hint, "dim"))
     if report.conclusion:
-        console.print(_text(report.conclusion, "bold"), soft_wrap=True)  # one line, which a script can take with `tail`
+        console.print(_text(report.conclusion, "bold"), soft_wrap=True)  # one line, for scripts that use `tail`
 
 
 def _text(text: str, style: str = "") -> Text:
@@ -72,7 +72,7 @@ def _below(section: Section) -> Iterator[Text]:
 
 
 def _grids(table: Table, console: Console) -> Iterator[Grid]:
-    """One line per engine; where that is too wide, one column per engine, as many beside each other as fit."""
+    """One line per engine; if that is too wide, one column per engine, with as many side by side as fit."""
     header = [_text(name) for name in table.columns]
     body = [[_cell(cell) for cell in line] for line in table.cells]
     wide = _grid([header, *body], [table.is_text(column) for column in range(len(header))])
@@ -94,8 +94,8 @@ def _turned(header: Sequence[Text], body: Sequence[Sequence[Text]]) -> Grid:
 def _grid(lines: Sequence[Sequence[Text]], is_text: Sequence[bool]) -> Grid:
     header, *body = lines
     grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    for name, left in zip(header, is_text, strict=True):
-        grid.add_column(name, justify="left" if left else "right", overflow="fold")
+    for name, holds_words in zip(header, is_text, strict=True):
+        grid.add_column(name, justify="left" if holds_words else "right", overflow="fold")
     for line in body:
         grid.add_row(*line)
     return grid

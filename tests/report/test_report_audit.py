@@ -81,7 +81,7 @@ def test_the_pages_show_the_table_and_the_latex_does_not(audited: list[Row]) -> 
 
 @pytest.mark.parametrize(
     ("kind", "sentence"),
-    [(NONE, "No odd text was found."), (UNKNOWN, "No odd text was found, but not every kind was looked for.")],
+    [(NONE, "No odd text was found."), (UNKNOWN, "No odd text was found, but not every kind was examined.")],
 )
 def test_the_absence_of_odd_texts_is_stated_on_the_pages_and_not_on_a_terminal(
     kind: Audit, sentence: str, row: MakeRow
@@ -97,7 +97,7 @@ def test_the_absence_of_odd_texts_is_stated_on_the_pages_and_not_on_a_terminal(
 
 def test_odd_texts_in_all_queries_make_the_difference_unknown(row: MakeRow) -> None:
     rows = [row(audit=dict.fromkeys(KINDS, NONE) | {"truncated": Audit(9, 4, 0, None, None, "too few")})]
-    assert "Odd texts were found, but nDCG@10 without the affected queries is not known." in printed(rows)
+    assert "Odd texts were found, but nDCG@10 without the affected queries is unknown." in printed(rows)
 
 
 def test_rows_without_an_audit_have_no_table_of_odd_texts(row: MakeRow) -> None:

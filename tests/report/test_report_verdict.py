@@ -41,7 +41,7 @@ def test_incomplete_and_invalid_engines_are_named_and_not_ranked(rows: list[Row]
 
 def test_engines_over_other_candidates_are_not_compared(row: MakeRow) -> None:
     text = sentence([row(), row("large"), row("dense", (1, 1, 1, 1), candidates={"sha256": "cd"})])
-    assert text.endswith("Left out: dense (other candidates or queries).")
+    assert text.endswith("Left out: dense (different candidates or queries).")
 
 
 def test_a_lone_complete_engine_is_not_ranked(rows: list[Row]) -> None:

@@ -1,4 +1,4 @@
-"""Engines of a run that differ only in the template: what the prompt is worth, as a paired difference."""
+"""Engines of a run that differ only in the template: the effect of the prompt, as a paired difference."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ from harness.run.page.table import contenders
 
 
 def ablations(rows: Sequence[Row]) -> Iterator[Note]:
-    """A note for each such pair among the rows of one benchmark: the later engine minus the earlier one."""
+    """A note for every such pair of rows of one benchmark: the later engine minus the earlier engine."""
     for earlier, later in combinations(contenders(rows), 2):
         if _only_the_template_differs(earlier, later) and len(later.per_query) > 1:
             difference = paired_difference(later.per_query, earlier.per_query)
@@ -35,6 +35,6 @@ def _only_the_template_differs(a: Row, b: Row) -> bool:
 
 
 def _without_template(row: Row) -> tuple[Description, dict[str, Any]]:
-    """Description and options of the row's engine."""
+    """Description and options of the row's engine, without the template."""
     described = replace(row.description, template="", template_sha256="")
     return described, {name: value for name, value in row.options.items() if name != "template"}

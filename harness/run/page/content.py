@@ -1,4 +1,4 @@
-"""The content of a run's report, built once from its rows for every format."""
+"""The content of a run's report, built from its rows once for all formats."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -17,23 +17,23 @@ NAME = "report"  # stem of the Markdown file
 DEMO = "A demonstration model was scored: these numbers show that the pipeline works, not how well a model ranks."
 HINT = "Best in bold; [95% interval]; '-' means unknown, never zero. index.html explains every column."
 
-# How to read the tables, in words that every format uses.
+# The legend of the tables, in every format.
 LEGEND = (
     Term(
         "nDCG@10",
         "rates the first ten documents of a ranking by their judged relevance; earlier ranks count more. "
         "1 is the best order that the judgements allow, and a query without scores counts 0",
     ),
-    Term("[lo, hi]", "95% interval: how far the mean would move if other queries of the same kind had been drawn"),
+    Term("[lo, hi]", "95% interval: how far the mean could move if different queries of the same kind had been drawn"),
     Term(
         "Δ",
         "paired difference to the baseline, the first engine of the table, on the same queries; "
         "if the interval includes zero, the two cannot be told apart",
     ),
     Term("oracle", "nDCG@10 of the candidates in their best order, which no reranker can exceed"),
-    Term("R@k", "share of a query's relevant documents among its k candidates; a reranker cannot find the others"),
-    Term("random order", "expected nDCG@10 of the candidates in random order; an engine near it knows nothing"),
-    Term("p50, p90", "time within which all candidates of one query are scored, for 50% and for 90% of the queries"),
+    Term("R@k", "share of a query's relevant documents among its k candidates; a reranker cannot find the rest"),
+    Term("random order", "expected nDCG@10 of the candidates in random order; an engine near it ranks by chance"),
+    Term("p50, p90", "time within which 50% and 90% of the queries have all their candidates scored"),
     Term(
         "other top 10, drift",
         "queries whose first ten documents differ from those of the same model in the reference precision, and how far "
@@ -47,16 +47,16 @@ LEGEND = (
     ),
     Term(
         "reproduced, differs",
-        "whether a figure lies within the tolerance of the published one. unspecified: the way it was measured was not "
-        "published, so it neither passes nor fails. incomplete: a part of it has no complete run",
+        "whether a figure lies within the tolerance of the published one. unspecified: it was not published how the "
+        "figure was measured, so it neither passes nor fails. incomplete: a part of it has no complete run",
     ),
     Term("bold", "the best figure among the complete runs"),
-    Term(notation.MISSING, "not known: not measured, too few samples or an invalid run; never zero"),
+    Term(notation.MISSING, "unknown: not measured, too few samples or an invalid run; never zero"),
 )
 
 
 def build(rows: Sequence[Row], title: str, reproductions: Sequence[Reproduction] = ()) -> Report:
-    """The report of a run. Tables of published figures, if there are any, come first."""
+    """The report of a run. Tables of published figures come first."""
     engines = {row.engine: _engine(row) for row in reversed(rows)}
     warnings = (*(() if rows else ("There is no result yet.",)), *((DEMO,) if _has_demo(rows) else ()))
     return Report(

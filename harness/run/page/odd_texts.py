@@ -9,7 +9,7 @@ from harness.report.content import Note, Section
 from harness.report.table import Cell, Table
 from harness.run.page.table import is_measured
 
-# Kind of oddity -> the name of its column, and what an affected query has.
+# Kind of oddity -> the name of its column, and the texts that an affected query has.
 KINDS = {
     "special_text": ("special-token text", "special-token text"),
     "truncated": ("cut", "cut documents"),
@@ -21,7 +21,7 @@ COLUMNS = ("engine", "template", HEADLINE, "pairs", "queries", *(column for colu
 
 
 def details(anchor: str, rows: Sequence[Row]) -> Iterator[Section]:
-    """The section of one benchmark; nothing if no engine was audited. It is opened where an odd text was found."""
+    """The section of one benchmark; nothing if no engine was audited. It is open if an odd text was found."""
     audited = [row for row in rows if row.audit]
     if audited:
         yield Section(
@@ -39,7 +39,7 @@ def has_odd_texts(rows: Sequence[Row]) -> bool:
 
 
 def sentence(rows: Sequence[Row]) -> str:
-    """Where leaving out the affected queries moves nDCG@10 the most."""
+    """The engine and kind of text for which leaving out the affected queries moves nDCG@10 the most."""
     changes = [
         (abs(entry.difference), row, kind, entry)
         for row in rows
@@ -54,13 +54,13 @@ def sentence(rows: Sequence[Row]) -> str:
             "the largest change of any engine and kind."
         )
     if has_odd_texts(rows):
-        return f"Odd texts were found, but {HEADLINE} without the affected queries is not known."
+        return f"Odd texts were found, but {HEADLINE} without the affected queries is unknown."
     unknown = any(entry.queries is None for row in rows for entry in row.audit.values())
-    return f"No odd text was found{', but not every kind was looked for' if unknown else ''}."
+    return f"No odd text was found{', but not every kind was examined' if unknown else ''}."
 
 
 def reasons(rows: Sequence[Row]) -> Iterator[Note]:
-    """Why figures are missing; a reason that holds for several engines appears once."""
+    """The reasons for missing figures; a reason that holds for several engines appears once."""
     engines: dict[str, list[str]] = {}
     for row in rows:
         missing: dict[str, list[str]] = {}

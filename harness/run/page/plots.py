@@ -18,18 +18,18 @@ Painter = Callable[[Mapping[str, list[Row]], Mapping[str, Style]], Figure]
 _QUALITY = Plot(
     "quality",
     "Ranking quality of each engine",
-    "nDCG@10 with its 95% interval. The thin line is the candidates in their best order, the dotted one in random "
-    "order. Hollow marks are incomplete runs.",
+    "nDCG@10 with its 95% interval. The thin line marks the candidates in their best order, the dotted line in "
+    "random order. Hollow marks are incomplete runs.",
 )
 _LATENCY = Plot(
     "latency",
     "Time that each engine takes per query",
-    "Share of the queries that are scored within a time; further left is faster. Dashed lines are incomplete runs.",
+    "Share of queries that are scored within a time; a curve further left is faster. Dashed lines are incomplete runs.",
 )
 _TRADEOFF = Plot(
     "tradeoff",
     "Ranking quality against time per query",
-    "nDCG@10 with its 95% interval over the p50 of the time per query; up and left is better. Hollow marks are "
+    "nDCG@10 with its 95% interval against the p50 of the time per query; up and left is better. Hollow marks are "
     "incomplete runs.",
 )
 

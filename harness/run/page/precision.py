@@ -1,4 +1,4 @@
-"""What a lower precision of a model costs and gains: a table with one line per precision, the reference first."""
+"""Cost and gain of a model's lower precisions: a table with one line per precision, the reference first."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ def section(anchor: str, group: Sequence[Row]) -> Section:
 
 
 def sentence(group: Sequence[Row]) -> str:
-    """How many queries have other documents in their top 10."""
+    """The number of queries whose top 10 contains different documents."""
     counts = [
         f"in {row.shift.top10:,} of {row.shift.queries:,} queries with {row.engine}"
         for row in group

@@ -1,4 +1,4 @@
-"""Published figures beside ours, and for every cell where it comes from."""
+"""Published figures beside the measured ones, with the origin of every cell."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from harness.report import notation
 from harness.report.content import Footnote
 from harness.report.table import Cell, Table, Tone
 
-FIGURES_ACROSS = 6  # a published table with more columns gets a line per figure
+FIGURES_ACROSS = 6  # a published table with more columns has a line per figure
 TONES: Mapping[str, Tone] = {"differs": "bad", "reproduced": "good"}
 LINES = ("published", "measured", "difference", "verdict")
 COLUMNS = ("engine", "published as", "column", "published", "measured", "difference", "tolerance", "verdict")
@@ -24,27 +24,27 @@ def by_table(reproductions: Sequence[Reproduction]) -> list[list[Reproduction]]:
 
 
 def tabulate(reproductions: Sequence[Reproduction]) -> Table:
-    """The figures of one published table: with its own columns if they are few, else with a line per figure."""
+    """The figures of one published table: in its own columns if they are few, else with a line per figure."""
     columns = list(dict.fromkeys(figure.column for figure in reproductions))
     if len(columns) > FIGURES_ACROSS:
         return Table(COLUMNS, tuple(tuple(_cells(figure)) for figure in reproductions), words=3)
     models: dict[tuple[str, str], dict[str, Reproduction]] = {}
     for figure in reproductions:
         models.setdefault((figure.engine, figure.model), {})[figure.column] = figure
-    lines = tuple(line for (engine, model), own in models.items() for line in _block(engine, model, own, columns))
+    lines = tuple(line for names, figures in models.items() for line in _block(*names, figures, columns))
     joined = frozenset(number for number in range(len(lines)) if number % len(LINES))
     return Table(("engine", "", *columns), lines, words=2, judged=False, joined=joined)
 
 
 def sentence(reproductions: Sequence[Reproduction]) -> str:
-    """How many figures have each verdict; those that differ or are incomplete are named."""
+    """The number of figures per verdict; figures that differ or are incomplete are named."""
     counts = Counter(figure.verdict for figure in reproductions)
     clauses = (f"{count} {verdict}{_names(reproductions, verdict)}" for verdict, count in counts.items())
     return f"Published figures: {', '.join(clauses)}."
 
 
 def source(table: PublishedTable) -> str:
-    """What a published table is, how it was measured, and its tolerance with the reason."""
+    """The title of a published table, its protocol, and its tolerance with the reason."""
     reason = f": {table.tolerance.reason}" if table.tolerance else ""
     protocol = f"protocol {table.protocol.status}: {table.protocol.note}"
     line = f"{_title(table)}; read {table.retrieved}; {protocol} {_judged(table)}{reason}"
@@ -57,7 +57,7 @@ def brief(table: PublishedTable) -> str:
 
 
 def footnotes(reproductions: Sequence[Reproduction]) -> tuple[Footnote, ...]:
-    """Where each measured figure comes from."""
+    """The origin of every measured figure."""
     return tuple(map(_footnote, reproductions))
 
 
@@ -69,11 +69,11 @@ def _names(reproductions: Sequence[Reproduction], verdict: str) -> str:
 
 
 def _block(
-    engine: str, model: str, own: Mapping[str, Reproduction], columns: Sequence[str]
+    engine: str, model: str, figures: Mapping[str, Reproduction], columns: Sequence[str]
 ) -> Iterator[tuple[Cell, ...]]:
     """The lines of one engine; a figure that was not published for its model stays empty."""
     name = engine if engine == model else f"{engine} as {model}"
-    cells = {column: _stacked(own[column]) if column in own else (Cell(""),) * len(LINES) for column in columns}
+    cells = {column: _stacked(figures[column]) if column in figures else (Cell(""),) * len(LINES) for column in columns}
     for number, line in enumerate(LINES):
         yield (
             Cell(name if number == 0 else ""),
@@ -144,7 +144,7 @@ def _footnote(figure: Reproduction) -> Footnote:
 
 
 def _average(figure: Reproduction, suite: str) -> str:
-    """The exact members of an average: over other members it would be another figure."""
+    """The exact members of an average: it would be a different figure over different members."""
     units = load_suite(suite).units
     names = [name if len(unit) == 1 else f"{name} (mean of {len(unit)})" for name, unit in units.items()]
     assert figure.measured is not None

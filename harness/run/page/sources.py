@@ -1,4 +1,4 @@
-"""Which queries and candidates the figures of a table rest on: enough to find the same ones again."""
+"""The queries and candidates behind a table, in enough detail to find the same ones again."""
 
 from collections.abc import Iterator, Sequence
 

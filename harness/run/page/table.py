@@ -11,11 +11,11 @@ from harness.report.table import Cell, Table
 
 
 class Column(NamedTuple):
-    """How a column is filled, and which of its figures is the best."""
+    """The cells of a column, and the merit that decides which of them is the best."""
 
     name: str
     cell: Callable[[Row], Cell]
-    merit: Callable[[Row], float | None] | None = None  # the highest is the best; None if no figure is better
+    merit: Callable[[Row], float | None] | None = None  # the highest is the best; None if no figure is best
 
 
 def by_benchmark(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -125,5 +125,5 @@ def _best(column: Column, rivals: Sequence[Row]) -> str | None:
     if column.merit is None:
         return None
     merits = [(column.merit(row), column.cell(row).value) for row in rivals]
-    known = [(merit, text) for merit, text in merits if merit is not None and math.isfinite(merit)]
-    return max(known)[1] if len({text for _, text in known}) > 1 else None
+    finite = [(merit, text) for merit, text in merits if merit is not None and math.isfinite(merit)]
+    return max(finite)[1] if len({text for _, text in finite}) > 1 else None

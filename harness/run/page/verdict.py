@@ -10,7 +10,7 @@ from harness.run.page.table import contenders
 
 
 def sentence(rows: Sequence[Row]) -> str:
-    """What the rows of one benchmark show; the first is the baseline. Engines left out are named with the reason."""
+    """The sentence on the rows of one benchmark, the first of which is the baseline; it names engines left out."""
     rivals = sorted(contenders(rows), key=lambda row: -row.measures[HEADLINE].value)
     ranking = _ranking(rivals, rows[0].engine)
     compared = {row.engine for row in rivals}
@@ -21,25 +21,25 @@ def sentence(rows: Sequence[Row]) -> str:
 def _ranking(rivals: Sequence[Row], baseline: str) -> str:
     if not rivals:
         return "No engine has a complete run, so nothing is ranked."
-    best, *others = rivals
+    best, *rest = rivals
     quality = notation.decimal(best.measures[HEADLINE].value)
-    if not others:
+    if not rest:
         return f"{best.engine} is the only engine with a complete run ({HEADLINE} {quality}), so nothing is ranked."
     lead = f"{best.engine} has the highest {HEADLINE} ({quality})"
     if len(best.per_query) < 2:
         return f"{lead}, but one query cannot tell engines apart."
-    second = others[0]
-    compared = [second, *(row for row in others[1:] if row.engine == baseline)]
-    clauses = " and ".join(_comparison(best, other, baseline) for other in compared)
+    second = rest[0]
+    compared = [second, *(row for row in rest[1:] if row.engine == baseline)]
+    clauses = " and ".join(_comparison(best, rival, baseline) for rival in compared)
     return f"{lead}: over {len(best.per_query)} queries it {clauses}{_speed(best, second)}."
 
 
-def _comparison(best: Row, other: Row, baseline: str) -> str:
-    difference = paired_difference(best.per_query, other.per_query)
-    role = "the baseline " if other.engine == baseline else ""
+def _comparison(best: Row, rival: Row, baseline: str) -> str:
+    difference = paired_difference(best.per_query, rival.per_query)
+    role = "the baseline " if rival.engine == baseline else ""
     verb = "ranks better than" if _excludes_zero(difference) else "cannot be told apart from"
     interval = notation.signed_interval(difference.lo, difference.hi)
-    return f"{verb} {role}{other.engine} ({f'{notation.signed(difference.value)} {interval}'.rstrip()})"
+    return f"{verb} {role}{rival.engine} ({f'{notation.signed(difference.value)} {interval}'.rstrip()})"
 
 
 def _excludes_zero(difference: Difference) -> bool:
@@ -61,4 +61,4 @@ def _reason(row: Row) -> str:
         return f"incomplete, {notation.percent(row.coverage)} of the queries scored"
     if row.verdict == "invalid":
         return "invalid"
-    return "other candidates or queries" if HEADLINE in row.measures else f"no {HEADLINE}"
+    return "different candidates or queries" if HEADLINE in row.measures else f"no {HEADLINE}"
