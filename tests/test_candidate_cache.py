@@ -160,7 +160,7 @@ def test_a_damaged_file_is_reported_in_one_line_and_replaced(
     with caplog.at_level(logging.WARNING):
         assert search(benchmark) == first
     (message,) = (record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING)
-    assert "stored candidates for animals are searched again: " in message and "\n" not in message
+    assert "stored candidates for animals are not used: " in message and "\n" not in message
     assert len(indexed) == 2
     assert search(benchmark) == first  # the damaged file has been replaced
     assert len(indexed) == 2

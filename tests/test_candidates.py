@@ -150,9 +150,9 @@ def test_native_candidates_keep_their_order(benchmark: Benchmark) -> None:
 @pytest.mark.parametrize(
     ("native", "message"),
     [
-        (None, "animals: has no candidates of its own; set `candidates: {source: bm25}`"),
-        ({"q-cat": ["d-yeti"]}, "its own candidate 'd-yeti' of query 'q-cat' is not in its corpus"),
-        ({"q-cat": ["d-cat", "d-dog", "d-cat"]}, "query 'q-cat' lists its own candidate 'd-cat' twice"),
+        (None, "animals: the data has no candidates; set `candidates: {source: bm25}`"),
+        ({"q-cat": ["d-yeti"]}, "candidate 'd-yeti' of query 'q-cat' is not in the corpus"),
+        ({"q-cat": ["d-cat", "d-dog", "d-cat"]}, "query 'q-cat' lists candidate 'd-cat' twice"),
         ({}, "native found no candidate for any of 5 queries"),
     ],
 )

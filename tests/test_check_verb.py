@@ -67,7 +67,7 @@ def test_json_prints_one_document_and_files_are_written_only_with_out(
 
 
 def test_a_baseline_is_listed_and_its_history_shown(main: Path, crispbench: Run, tmp_path: Path) -> None:
-    assert crispbench("baseline", "list", "--store", main).out.startswith("main  entries 1, the last saved 20")
+    assert crispbench("baseline", "list", "--store", main).out.startswith("main  entries: 1, last saved 20")
     assert (
         json.loads(crispbench("baseline", "list", "--store", main, "--json").out)["baselines"]["main"]["entries"] == 1
     )

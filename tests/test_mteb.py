@@ -236,7 +236,7 @@ def test_candidates_of_a_task_keep_their_order(task: Callable[..., None]) -> Non
     task(top_ranked={"q1": ["d3", "d1", "d3"]})
     made = load("mteb", {"name": "Made"})
     assert made.candidates == {"q1": ("d3", "d1"), "q2": ()}
-    assert made.warnings == ("queries with a candidate that is there twice, counted once: 1 (q1)",)
+    assert made.warnings == ("queries that list a candidate twice; it is used once: 1 (q1)",)
     assert load("mteb", {"name": "Made", "queries": 1}).candidates in ({"q1": ("d3", "d1")}, {"q2": ()})
 
 
@@ -273,7 +273,7 @@ def test_a_document_that_occurs_twice_with_one_text_counts_once(task: Callable[.
     task(corpus=[*CORPUS, CORPUS[0]])
     made = load("mteb", {"name": "Made"})
     assert len(made.documents) == 3
-    assert made.warnings == ("documents that are in the corpus twice: 1 (d1)",)
+    assert made.warnings == ("documents that occur in the corpus twice: 1 (d1)",)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What all sources of benchmarks share: the contract, the error, the seeded sample and the content hash."""
+"""The parts that all sources of benchmarks share: the contract, the error, the seeded sample and the content hash."""
 
 import hashlib
 import json
@@ -19,13 +19,13 @@ NO_ID = re.compile("[\0\ud800-\udfff]")
 
 
 class BenchmarkError(CrispbenchError):
-    """A benchmark cannot be used; one line with file and line, the value, what was expected and the next step."""
+    """A benchmark cannot be used. One line names file and line, the value, what was expected and the next step."""
 
 
 class BenchmarkSource(Options, ABC):
-    """Where a benchmark comes from. Its fields are the options that a config may set beside `source`."""
+    """The origin of a benchmark. Its fields are the options that a config may set in addition to `source`."""
 
-    queries: int | None = Field(default=None, gt=0)  # size of a sample that is the same every time; None: all queries
+    queries: int | None = Field(default=None, gt=0)  # size of a reproducible sample; None: all queries
 
     @abstractmethod
     def load(self) -> Benchmark:
@@ -76,7 +76,7 @@ def count_warning(ids: Sequence[str], what: str, *, shown: int = 5) -> tuple[str
 
 
 def oddities(queries: Mapping[str, str], documents: Mapping[str, str], qrels: Qrels) -> tuple[str, ...]:
-    """Problems of the data that do not stop a run but that its reader should know, one line each."""
+    """Problems of the data that do not stop a run but that a reader should know about, one line each."""
     unknown = sorted({doc_id for grades in qrels.values() for doc_id in grades if doc_id not in documents})
     unanswered = [query_id for query_id, grades in qrels.items() if max(grades.values()) <= 0]
     return (

@@ -77,7 +77,7 @@ class BeirFolder(BenchmarkSource):
 
 
 class JudgedFolder(NamedTuple):
-    """The judgements of a file, and where each query is first judged."""
+    """The judgements of a file, and the line that first judges each query."""
 
     path: Path
     grades: dict[str, dict[str, int]]
@@ -103,8 +103,7 @@ def read_qrels(path: Path) -> JudgedFolder:
         if grades.setdefault(doc_id, int(grade_text)) != int(grade_text):
             raise BenchmarkError(
                 f"{path}:{line.number}: query {beginning(query_id)}, document {beginning(doc_id)} has grade "
-                f"{grade_text}, but "
-                f"{grades[doc_id]} in line {first}; keep one of them"
+                f"{grade_text}, but {grades[doc_id]} in line {first}; keep one of them"
             )
         judged.first_lines.setdefault(query_id, line.number)
     if not any(grade > 0 for grades in judged.grades.values() for grade in grades.values()):
@@ -179,8 +178,8 @@ def _shown(value: object) -> str:
     """A JSON value as the file has it, shortened to a part of a line."""
     try:
         text = json.dumps(value)
-    except RecursionError:  # json reads slightly deeper levels than it writes
-        return "a value with very many levels"
+    except RecursionError:  # json reads slightly deeper nesting than it writes
+        return "a deeply nested value"
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 

@@ -1,7 +1,7 @@
 """BEIR's public datasets by name: fetched by beir's own downloader, then read like any folder in BEIR's format.
 
-The downloader keeps whatever it gets: an error page as scifact.zip, half of a file, half of an extraction. It therefore
-works in a separate folder; the archive is checked before extraction, and the complete result is moved into place.
+The downloader keeps an error page as scifact.zip, half of a file or half of an extraction. It therefore works in a
+separate folder; the archive is checked before extraction, and the complete result is moved into place.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ BROKEN = (
 )
 MOST_MEMBERS = 10_000
 MOST_TIMES = 50  # limit of unpacked to packed size: text has 3 to 10, a zip bomb 1,000 and more
-EVALUATED_ON = {"msmarco": "dev"}  # the test split is TREC Deep Learning: 43 queries, another figure (beir issue 143)
+EVALUATED_ON = {"msmarco": "dev"}  # the test split has the 43 queries of TREC Deep Learning (beir issue 143)
 
 
 class BeirArchive(BenchmarkSource):
@@ -57,9 +57,9 @@ class BeirArchive(BenchmarkSource):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9][A-Za-z0-9_-]*)?$")  # cqadupstack/android
     split: str | None = None  # None: the split of BEIR's table
-    folder: Path | None = None  # where datasets are kept; None: the cache folder
+    folder: Path | None = None  # folder of the datasets; None: the cache folder
     url: str = URL  # folder that holds NAME.zip
-    md5: str | None = None  # checksum of the archive; None: the known one if the url is BEIR's
+    md5: str | None = None  # checksum of the archive; None: the checksum in MD5 if the url is BEIR's
     remove_self: bool | None = None  # None: true for the names in beir.REMOVE_SELF
     analysis: str = "english"
 
@@ -121,14 +121,12 @@ def check(packed: Path, url: str, md5: str | None) -> None:
         if _leaves_its_folder(member.filename):
             name = beginning(member.filename)
             raise BenchmarkError(f"{url}: member {name} would leave the folder; nothing was extracted")
-    unpacked, size = (
-        sum(member.file_size for member in members),
-        packed.stat().st_size,
-    )  # zipfile never unpacks more than file_size
+    unpacked = sum(member.file_size for member in members)  # zipfile never unpacks more than file_size
+    size = packed.stat().st_size
     if len(members) > MOST_MEMBERS or unpacked > MOST_TIMES * size:
         raise BenchmarkError(
-            f"{url}: {len(members):,} members of {unpacked:,} bytes in an archive of {size:,}: no dataset is like "
-            "that; nothing was extracted"
+            f"{url}: {len(members):,} members of {unpacked:,} bytes in an archive of {size:,} bytes; expected at most "
+            f"{MOST_MEMBERS:,} members and {MOST_TIMES} times the archive's size; nothing was extracted"
         )
 
 

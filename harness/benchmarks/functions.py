@@ -1,4 +1,4 @@
-"""Documented functions of Python source trees: the promise of a docstring, and the code that keeps it.
+"""Documented functions of Python source trees: the docstring is a query, and the body is its answer.
 
 Sources are parsed and never imported, so any tree works: the standard library is a benchmark, and installed packages
 are training data.
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-# Packages of others, and tests, whose docstrings describe a case and not what the code does.
+# Third-party packages, and tests, whose docstrings describe a case instead of what the code does.
 SKIPPED_FOLDERS = {
     "__pycache__", "dist-packages", "idle_test", "idlelib", "lib2to3", "site-packages", "test", "tests", "turtledemo",
 }  # fmt: skip
@@ -86,11 +86,11 @@ def _document(node: Node, lines: list[str]) -> str:
     docstring, first = node.body[0], node.body[1]
     if first.lineno == docstring.end_lineno:  # def f(): "..."; return 1
         before = lines[first.lineno - 1].encode()[: first.col_offset].decode()
-        own = [" " * len(before) + lines[first.lineno - 1][len(before) :]]
+        same_line = [" " * len(before) + lines[first.lineno - 1][len(before) :]]
     else:
-        own = []
+        same_line = []
     rest = lines[docstring.end_lineno : node.end_lineno]
-    return textwrap.dedent("\n".join([*own, *rest])).strip()
+    return textwrap.dedent("\n".join([*same_line, *rest])).strip()
 
 
 def _is_abstract(node: Node) -> bool:

@@ -37,7 +37,7 @@ def find(folder: Path, name: str, purpose: str) -> Path:
     names = sorted(file.relative_to(folder).as_posix() for file in files)
     listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     raise BenchmarkError(
-        f"{folder / name}: no such file, nor with .gz; {purpose}; the folder has {listed or 'no files'}"
+        f"{folder / name}: no such file, with or without .gz; {purpose}; the folder has {listed or 'no files'}"
     )
 
 
@@ -83,7 +83,7 @@ def _open(path: Path) -> BinaryIO | gzip.GzipFile:
 
 
 def _decode(raw: bytes, path: Path, number: int) -> str:
-    """The line as text without NUL, which would end an id in the evaluators, as they are written in C."""
+    """The line as text. A NUL is an error, because it would end an id in the evaluators, which are written in C."""
     if b"\0" in raw:
         raise BenchmarkError(f"{path}:{number}: a NUL byte at column {raw.index(0) + 1}; expected text, without NUL")
     try:

@@ -36,7 +36,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Provenance(NamedTuple):
-    """The data of the hub that a benchmark is made of, as its revision records it."""
+    """The data on the hub from which a benchmark is made, as its revision records it."""
 
     path: str
     revision: str
@@ -51,7 +51,7 @@ class Provenance(NamedTuple):
 
     @classmethod
     def read(cls, revision: str) -> "Provenance | None":
-        """What `with_hash` wrote; None for a benchmark that is not a task of mteb."""
+        """Read a revision that `with_hash` wrote; None for a benchmark that is not a task of mteb."""
         match = PROVENANCE.fullmatch(revision)
         return cls(**match.groupdict("")) if match else None
 
@@ -62,9 +62,9 @@ class MtebTask(BenchmarkSource):
     name: str  # mteb's name, such as NFCorpus
     split: str | None = None  # None: the only split that mteb evaluates the task on
     subset: str | None = None  # None: the only subset; languages are subsets in mteb
-    label: str | None = None  # name in reports; None: the name, and the subset if there are several
+    label: str | None = None  # name in reports; None: `name`, followed by the subset if there are several
     remove_self: bool | None = None  # None: mteb's `ignore_identical_ids`
-    analysis: str | None = None  # None: that of the language that mteb states
+    analysis: str | None = None  # None: the analysis for the language that mteb states
 
     def load(self) -> Benchmark:
         task, subset, split = self._choose()
@@ -80,7 +80,7 @@ class MtebTask(BenchmarkSource):
         kept = sample(judged.queries, self.queries)
         queries = {query_id: text for query_id, text in judged.queries.items() if query_id in kept}
         qrels = {query_id: judged.qrels[query_id] for query_id in queries}
-        own = _own_candidates(part["top_ranked"], queries, documents, self.name)
+        native = _native_candidates(part["top_ranked"], queries, documents, self.name)
         languages = metadata.hf_subsets_to_langscripts
         several = len(languages) > 1
         source = Provenance(
@@ -99,12 +99,12 @@ class MtebTask(BenchmarkSource):
             split=split,
             analysis=self.analysis or analysis_of(languages[subset]),
             remove_self=bool(task.ignore_identical_ids) if self.remove_self is None else self.remove_self,
-            warnings=(*warnings, *oddities(queries, documents, qrels), *own.warnings),
-            candidates=own.lists,
+            warnings=(*warnings, *oddities(queries, documents, qrels), *native.warnings),
+            candidates=native.lists,
         )
 
     def _choose(self) -> tuple[Any, str, str]:
-        """The task, its subset and its split; no data is read. Raises BenchmarkError."""
+        """The task, its subset and its split, without reading data. Raises BenchmarkError."""
         mteb = require("mteb", extra="mteb")
         try:
             task = mteb.get_task(self.name)
@@ -112,7 +112,7 @@ class MtebTask(BenchmarkSource):
             raise BenchmarkError(f"mteb has no task {self.name!r}; {_near(self.name, mteb)}") from None
         _require_text_ranking(task)
         subset = _one(self.subset, list(task.metadata.hf_subsets_to_langscripts), "subset", self.name)
-        # only mteb's own splits: for any other, its loader takes what it finds if the data has a single split
+        # only splits that mteb names: for any other name, its loader takes the data's split if there is only one
         split = _one(self.split, list(task.metadata.eval_splits), "split", self.name)
         return mteb.get_task(self.name, hf_subsets=[subset], eval_splits=[split]), subset, split
 
@@ -154,18 +154,19 @@ def _require_text_ranking(task: Any) -> None:
         )
 
 
-def _one(wanted: str | None, known: Sequence[str], option: str, name: str) -> str:
-    if wanted is None and len(known) == 1:
-        return known[0]
-    if wanted is not None and wanted in known:
+def _one(wanted: str | None, names: Sequence[str], option: str, task: str) -> str:
+    """The wanted subset or split, or the only one if none is wanted. Raises BenchmarkError."""
+    if wanted is None and len(names) == 1:
+        return names[0]
+    if wanted is not None and wanted in names:
         return wanted
     problem = f"needs a `{option}`" if wanted is None else f"has no {option} {wanted!r}"
-    raise BenchmarkError(f"mteb task {name} {problem}; it has {', '.join(known)}")
+    raise BenchmarkError(f"mteb task {task} {problem}; it has {', '.join(names)}")
 
 
 def _load(task: Any, subset: str, split: str) -> Mapping[str, Any]:
     datasets, hub = require("datasets", extra="mteb"), require("huggingface_hub", extra="mteb")
-    datasets.utils.logging.set_verbosity_error()  # _revision_warning reports what matters of its warnings
+    datasets.utils.logging.set_verbosity_error()  # _revision_warning reports the one warning that matters
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
         hub.utils.disable_progress_bars()
@@ -194,19 +195,19 @@ def _explained(error: Exception, task: Any, hub: Any) -> str:
 
 
 def _revision_warning(task: Any, corpus: Any) -> tuple[str, ...]:
-    """Without network, `datasets` takes the latest cached copy, also of another revision than the one mteb pins."""
+    """Without a network, `datasets` takes the latest cached copy, even if mteb pins a different revision."""
     files = [Path(entry["filename"]) for entry in getattr(corpus, "cache_files", ())]
     cached = {match[0] for file in files if (match := COMMIT.fullmatch(file.parent.name))}
     if cached <= {task.metadata.revision} or not COMMIT.fullmatch(task.metadata.revision):
         return ()
-    return (f"the cached data is of revision {', '.join(sorted(cached))}, mteb pins {task.metadata.revision}",)
+    return (f"the cached data has revision {', '.join(sorted(cached))}, but mteb pins {task.metadata.revision}",)
 
 
 def _repeated_warning(documents: StoredDocuments, name: str) -> tuple[str, ...]:
     for doc_id, row in documents.repeated:
         if documents.text(row) != documents[doc_id]:
             raise BenchmarkError(f"mteb task {name}: document id {doc_id!r} has two different texts")
-    return count_warning([doc_id for doc_id, _ in documents.repeated], "documents that are in the corpus twice")
+    return count_warning([doc_id for doc_id, _ in documents.repeated], "documents that occur in the corpus twice")
 
 
 def _judged(part: Mapping[str, Any], name: str) -> JudgedTask:
@@ -232,21 +233,21 @@ def query_texts(table: Any) -> Iterable[tuple[str, str]]:
     return ((str(query_id), text or "") for query_id, text in zip(table["id"], texts, strict=True))
 
 
-class Own(NamedTuple):
-    """The candidates that a task brings; None for a retrieval task."""
+class NativeCandidates(NamedTuple):
+    """The candidates that come with a task; None for a retrieval task."""
 
     lists: dict[str, tuple[str, ...]] | None
     warnings: tuple[str, ...]
 
 
-def _own_candidates(
+def _native_candidates(
     top_ranked: Mapping[str, Sequence[str]] | None,
     queries: Mapping[str, str],
     documents: Mapping[str, str],
     name: str,
-) -> Own:
+) -> NativeCandidates:
     if top_ranked is None:
-        return Own(None, ())
+        return NativeCandidates(None, ())
     lists: dict[str, tuple[str, ...]] = {}
     repeated = []
     for query_id in queries:
@@ -257,4 +258,4 @@ def _own_candidates(
         lists[query_id] = tuple(dict.fromkeys(doc_ids))
         if len(lists[query_id]) < len(doc_ids):
             repeated.append(query_id)
-    return Own(lists, count_warning(repeated, "queries with a candidate that is there twice, counted once"))
+    return NativeCandidates(lists, count_warning(repeated, "queries that list a candidate twice; it is used once"))

@@ -1,8 +1,8 @@
-"""Two benchmarks made from files of every Python installation; nothing is downloaded or kept.
+"""Two benchmarks made from the files of this Python installation; nothing is downloaded or kept.
 
-`stdlib-code`: the query is the first paragraph of a docstring, the answer the body of its function. `stdlib-topics`:
-the query is a name from the index of `help()`, the answer its text. The texts differ between versions of Python, and
-the revision says which version they are from.
+In `stdlib-code`, the query is the first paragraph of a docstring, and the answer is the body of its function. In
+`stdlib-topics`, the query is a name from the index of `help()`, and the answer is its text. The texts differ between
+versions of Python, so the revision names the version.
 """
 
 import platform
@@ -41,7 +41,7 @@ class StandardLibrary(BenchmarkSource):
 
 
 class Collection(NamedTuple):
-    """Everything of a benchmark, before a sample of its queries is taken."""
+    """A whole benchmark, before a sample of its queries is taken."""
 
     queries: dict[str, str]
     documents: dict[str, str]
@@ -51,7 +51,7 @@ class Collection(NamedTuple):
 def collect_code(root: Path) -> Collection:
     """Functions below `root`. Equal bodies are one document; equal queries are one query with several answers.
 
-    Raises BenchmarkError if there are none.
+    Raises BenchmarkError if no function has documentation.
     """
     collection = Collection({}, {}, {})
     query_ids: dict[str, str] = {}  # text -> id
@@ -63,7 +63,7 @@ def collect_code(root: Path) -> Collection:
         unique = name if uses[name] == 1 else f"{name}#{uses[name]}"  # properties and overloads share a name
         doc_id = doc_ids.setdefault(function.document, unique)
         collection.documents[doc_id] = function.document
-        # The id of a query must differ from those of documents: tools that drop equal ids would drop the answer.
+        # The id of a query must differ from all document ids: tools that drop equal ids would drop the answer.
         query_id = query_ids.setdefault(function.query, f"{unique}?")
         collection.queries[query_id] = function.query
         collection.qrels.setdefault(query_id, {})[doc_id] = 1

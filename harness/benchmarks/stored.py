@@ -72,7 +72,7 @@ class StoredDocuments(Mapping[str, str]):
 
 
 class Picked(Collection[str]):
-    """The texts of some documents, each read when the iteration reaches it."""
+    """The texts of some documents, which are read one by one during the iteration."""
 
     def __init__(self, documents: Mapping[str, str], doc_ids: Collection[str]) -> None:
         self._documents, self._doc_ids = documents, doc_ids

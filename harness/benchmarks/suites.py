@@ -21,17 +21,17 @@ K = 100  # candidates per query for which sizes are stated
 
 
 class SuiteMember(Options):
-    """One benchmark of a suite; sizes that are not known are null."""
+    """One benchmark of a suite; a size that is not known is null."""
 
     name: str  # as tables and the command line write it
     benchmark: Mapping[str, Any]  # an entry as under `benchmarks` in a config
     queries: int | None
     documents: int | None
-    own_pairs: int | None = None  # candidates that a reranking task brings, over all queries
+    own_pairs: int | None = None  # candidates that come with a reranking task, over all queries
     group: str | None = None  # members of one group are averaged first and count as one
 
     def pairs(self, k: int = K) -> int | None:
-        """Maximum number of pairs, at k candidates per query or at the member's own k; None if it is not known."""
+        """Largest number of pairs, at k candidates per query or at the member's own k; None if it is not known."""
         if self.queries is None:
             return None
         depth: int = self.benchmark.get("candidates", {}).get("k", k)
@@ -45,7 +45,7 @@ class Suite(Options):
 
     name: str
     description: str
-    source: str  # where the list of members and their sizes come from
+    source: str  # origin of the list of members and of their sizes
     members: tuple[SuiteMember, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -58,7 +58,7 @@ class Suite(Options):
 
     @property
     def units(self) -> dict[str, tuple[SuiteMember, ...]]:
-        """The members by what counts once in the average: a group, or a member without a group."""
+        """The members by unit. A unit counts once in the average: it is a group, or a member without a group."""
         units: dict[str, tuple[SuiteMember, ...]] = {}
         for member in self.members:
             unit = member.group or member.name
@@ -102,5 +102,5 @@ def load_suite(name: str) -> Suite:
 
 
 def _total(numbers: Iterable[int | None]) -> int | None:
-    known = list(numbers)
-    return None if None in known else sum(number for number in known if number is not None)
+    sizes = list(numbers)
+    return None if None in sizes else sum(size for size in sizes if size is not None)

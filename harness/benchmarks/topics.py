@@ -1,13 +1,13 @@
-"""The help index of Python as queries with graded answers: the text that `help("for")` shows, and those it refers to.
+"""The help index of Python as queries with graded answers: the text that `help("for")` shows, and related texts.
 
 pydoc keeps three tables of names, which all point to the texts of `pydoc_data.topics`. The main text of a name has
-grade 2, a text under "Related help topics" grade 1. People do not type names as the index spells them, so
+grade 2, and a text under "Related help topics" has grade 1. People do not type names as the index spells them, so
 
-- a keyword says what it is: `for statement`, `and operator` (a third of the keywords alone are stop words);
+- a keyword is followed by its kind: `for statement`, `and operator` (a third of the bare keywords are stop words);
 - the name of a topic is split into words: `augmented assignment` for AUGMENTEDASSIGNMENT;
-- symbols with the same entry are one query, or 12 assignments would count 12 times. It has the symbols and their names,
-  because `**` alone has no word that a lexical first stage could find. Its answers are those that the entry itself
-  names: with those of the table of operators, every operator would have all 18 related texts.
+- symbols with the same entry are one query, because 12 assignments would count 12 times. The query has the symbols and
+  their names, because `**` alone has no word that a lexical first stage could find. Its answers are only those that the
+  entry names: with the related texts of the table of operators, every operator would have all 18 of them.
 """
 
 import pydoc

@@ -1,1 +1,1 @@
-"""Candidates: the documents that a first stage finds for each query, and how they are stored."""
+"""Candidates: the documents that a first stage retrieves for each query, and how they are stored."""

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 def key(benchmark: Benchmark, stage: Mapping[str, Any], retriever: Engine) -> str:
     """64 hex digits over the benchmark, the stage's parameters, the retriever's description and its code.
 
-    The order of the ids is part of it: it decides ties, and the benchmark's revision does not depend on it.
+    The key includes the order of the ids, which decides ties and does not change the benchmark's revision.
     """
     versions = machine.versions()
     parts = {
@@ -50,7 +50,7 @@ def key(benchmark: Benchmark, stage: Mapping[str, Any], retriever: Engine) -> st
 
 
 def read(name: str, benchmark: Benchmark) -> dict[str, tuple[str, ...]] | None:
-    """The lists stored under a key; None if there are none, or, with a warning, if they are damaged."""
+    """The lists stored under a key; None if nothing is stored, or, with a warning, if the lists are damaged."""
     manifest_path, run_path = _paths(name)
     if not manifest_path.is_file():
         return None
@@ -66,7 +66,7 @@ def read(name: str, benchmark: Benchmark) -> dict[str, tuple[str, ...]] | None:
     except (OSError, ValueError, KeyError, TypeError, BenchmarkError) as error:
         reason = f"no {error} in its manifest" if isinstance(error, KeyError) else str(error).partition(";")[0]
         prefix = "" if str(run_path) in reason else f"{run_path}: "
-        log.warning("crispbench: stored candidates for %s are searched again: %s%s", benchmark.name, prefix, reason)
+        log.warning("crispbench: stored candidates for %s are not used: %s%s", benchmark.name, prefix, reason)
         return None
     return lists
 
@@ -90,7 +90,7 @@ def write(name: str, benchmark: Benchmark, candidates: Candidates) -> None:
         run_path.parent.mkdir(parents=True, exist_ok=True)
         write_run(run_path, candidates.lists, candidates.source)
         replace_file(manifest_path, (json.dumps(manifest, indent=1) + "\n").encode())
-    except (BenchmarkError, UnicodeEncodeError):  # a run file cannot hold one of the ids
+    except (BenchmarkError, UnicodeEncodeError):  # an id that a run file cannot represent
         return
     except OSError as error:
         log.warning("crispbench: candidates for %s are not stored: %s", benchmark.name, error)
@@ -102,7 +102,7 @@ def _paths(name: str) -> tuple[Path, Path]:
 
 
 def _code(retriever: type[Engine]) -> str:
-    """Hash of every module in the retriever's folder: other code may find other candidates."""
+    """Hash of every module in the retriever's folder, because changed code may retrieve different candidates."""
     digest = hashlib.sha256()
     for path in sorted(Path(inspect.getfile(retriever)).parent.glob("*.py")):
         digest.update(path.read_bytes())

@@ -1,4 +1,4 @@
-"""The first stage at work: which documents of a benchmark are reranked for each query."""
+"""The first stage at work: it selects the documents of a benchmark that are reranked for each query."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,14 +14,14 @@ from harness.candidates.ranked import read_ranked
 from harness.candidates.stages import BM25Stage, DenseStage, FirstStage, NativeStage, RunStage
 from harness.records import Benchmark, Candidates
 
-RankedQueries = Iterable[tuple[str, Iterable[str]]]  # query_id and its documents, best first
+RankedQueries = Iterable[tuple[str, Iterable[str]]]  # query_id and doc_ids, best first
 
 
 def retrieve(benchmark: Benchmark, stage: FirstStage) -> Candidates:
     """At most k candidates for each query, best first.
 
-    The document whose id is the query's is dropped before the cut at k where the benchmark says so. A query for
-    which the first stage finds nothing has an empty list and scores 0. Raises BenchmarkError, EngineUnavailable.
+    If the benchmark has `remove_self`, the document with the query's id is dropped before the cut at k. A query for
+    which the first stage finds nothing has an empty list and counts 0. Raises BenchmarkError, EngineUnavailable.
     """
     match stage:
         case BM25Stage() | DenseStage():
@@ -51,14 +51,14 @@ def _candidates(
 
 
 def _search(benchmark: Benchmark, stage: BM25Stage | DenseStage) -> Candidates:
-    """Candidates from an engine that searches all documents; lists of an earlier search are taken from disk."""
+    """Candidates from an engine that searches all documents, or the stored lists of an earlier search."""
     with engines.load(stage.kind, stage.options) as engine:
         assert isinstance(engine, Retriever)
         parameters = _parameters(benchmark, stage, engine)
         stored = cache.key(benchmark, {"source": stage.source, "k": stage.k, **stage.given}, engine)
-        known = cache.read(stored, benchmark)
-        if known is not None:
-            return Candidates(stage.source, stage.k, parameters, known)
+        lists = cache.read(stored, benchmark)
+        if lists is not None:
+            return Candidates(stage.source, stage.k, parameters, lists)
         with progress.reading(f"documents of {benchmark.name}", benchmark.documents.values()) as shown:
             engine.prepare(shown, analysis=benchmark.analysis)
         ranked = _ranked(engine, benchmark, stage.k + benchmark.remove_self)
@@ -68,11 +68,11 @@ def _search(benchmark: Benchmark, stage: BM25Stage | DenseStage) -> Candidates:
 
 
 def _parameters(benchmark: Benchmark, stage: BM25Stage | DenseStage, engine: Retriever) -> dict[str, Any]:
-    """What results record of a search."""
+    """The parameters of a search that results record."""
     if isinstance(stage, BM25Stage):
         return {**stage.given, "analysis": benchmark.analysis, "method": "lucene"}
     parameters = {**stage.given, **engine.describe().document()}
-    # device and batch size belong to the machine, not to the stage
+    # the device and the batch size belong to the machine, not to the stage
     return {name: value for name, value in parameters.items() if name not in ("device", "batch_size")}
 
 
@@ -85,18 +85,18 @@ def _ranked(engine: Retriever, benchmark: Benchmark, k: int) -> Iterator[tuple[s
 def _native(benchmark: Benchmark) -> Iterator[tuple[str, list[str]]]:
     if benchmark.candidates is None:
         raise BenchmarkError(
-            f"{benchmark.name}: has no candidates of its own; set `candidates: {{source: bm25}}` for it"
+            f"{benchmark.name}: the data has no candidates; set `candidates: {{source: bm25}}` for this benchmark"
         )
     for query_id in benchmark.queries:
         doc_ids = list(benchmark.candidates.get(query_id, ()))
         for doc_id in doc_ids:
             if doc_id not in benchmark.documents:
                 raise BenchmarkError(
-                    f"{benchmark.name}: its own candidate {doc_id!r} of query {query_id!r} is not in its corpus"
+                    f"{benchmark.name}: candidate {doc_id!r} of query {query_id!r} is not in the corpus"
                 )
         if len(set(doc_ids)) != len(doc_ids):
             repeated = next(doc_id for doc_id in doc_ids if doc_ids.count(doc_id) > 1)
-            raise BenchmarkError(f"{benchmark.name}: query {query_id!r} lists its own candidate {repeated!r} twice")
+            raise BenchmarkError(f"{benchmark.name}: query {query_id!r} lists candidate {repeated!r} twice")
         yield query_id, doc_ids
 
 

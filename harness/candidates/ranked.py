@@ -1,4 +1,4 @@
-"""Run files as ranked lists. A large file is parsed once: its lists are kept under the hash of its bytes."""
+"""Run files as ranked lists. A large file is parsed once, and its lists are stored under the hash of its bytes."""
 
 import hashlib
 import json
@@ -11,8 +11,8 @@ from engines.storage import cache_folder
 from harness.candidates.trec import read_run_file
 from harness.files import replace_file
 
-FORMAT = 1  # of the lists on disk; 1: first version, 2026-11
-REMEMBERED_BYTES = 2**15  # files from this size on are kept; a smaller one (some 1,000 packed lines) is read in 3 ms
+FORMAT = 1  # format of the lists on disk; 1: first version, 2026-11
+REMEMBERED_BYTES = 2**15  # smallest file whose lists are stored: about 1,000 packed lines, which are read in 3 ms
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class Ranked(NamedTuple):
 
 
 def read_ranked(path: Path) -> Ranked:
-    """The lists of a run file. Those of a large file are kept as JSON, which is read 50 times as fast.
+    """The lists of a run file. Those of a large file are stored as JSON, which is read 50 times as fast.
 
     Raises BenchmarkError.
     """
@@ -39,7 +39,7 @@ def read_ranked(path: Path) -> Ranked:
             return Ranked(*json.loads(content))
         log.warning("crispbench: %s is damaged; %s is read again", kept, path)
     except OSError:
-        pass  # this file was not read before
+        pass  # the lists of this file are not stored yet
     ranked = _rank(path)
     content = json.dumps(ranked).encode()
     try:
@@ -51,7 +51,7 @@ def read_ranked(path: Path) -> Ranked:
 
 
 def _digest(path: Path) -> str | None:
-    """The sha256 of a large file; None for a small one, and for one that cannot be read: its reader says why."""
+    """The sha256 of a large file; None for a small file, or for one that cannot be read, which `_rank` reports."""
     try:
         with path.open("rb") as file:
             large = path.stat().st_size >= REMEMBERED_BYTES

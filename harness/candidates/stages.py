@@ -1,4 +1,4 @@
-"""First stages as a config names them: one record for each source, with the options of that source alone."""
+"""First stages as a config names them: one record per source, with only the options of that source."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +14,10 @@ from engines.storage import resolve
 class BM25Stage(Options):
     """BM25 over the whole corpus."""
 
-    kind: ClassVar[str] = "bm25"  # of the engine that searches
+    kind: ClassVar[str] = "bm25"  # kind of the engine that searches
 
     source: Literal["bm25"] = "bm25"
-    k: PositiveInt = 100  # candidates per query
+    k: PositiveInt = 100  # largest number of candidates per query
     k1: float = Field(default=0.9, ge=0)  # Anserini's defaults
     b: float = Field(default=0.4, ge=0, le=1)
 
@@ -33,23 +33,23 @@ class BM25Stage(Options):
 
 
 class DenseStage(Options):
-    """A bi-encoder over the whole corpus; beside `source` and `k` a config gives options of the engine bi_encoder."""
+    """A bi-encoder over the whole corpus. All options except `source` and `k` are those of the engine bi_encoder."""
 
     kind: ClassVar[str] = "bi_encoder"
 
     source: Literal["dense"] = "dense"
     k: PositiveInt = 100
     given: Mapping[str, Any]  # the engine's options as the config has them
-    options: Options  # the same, validated
+    options: Options  # the same options, validated
 
     @model_validator(mode="before")
     @classmethod
     def _split(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        own = {name: values[name] for name in ("source", "k") if name in values}
-        given = {name: value for name, value in values.items() if name not in own}
-        return {**own, "given": given, "options": engines.options(cls.kind, given)}
+        stage = {name: values[name] for name in ("source", "k") if name in values}
+        given = {name: value for name, value in values.items() if name not in stage}
+        return {**stage, "given": given, "options": engines.options(cls.kind, given)}
 
 
 class NativeStage(Options):
@@ -64,7 +64,7 @@ class RunStage(Options):
 
     source: Literal["run"] = "run"
     k: PositiveInt = 100
-    path: str = Field(min_length=1)  # {benchmark} in it becomes the benchmark's name
+    path: str = Field(min_length=1)  # the benchmark's name replaces {benchmark} in it
 
     def file(self, benchmark: str) -> Path:
         """The run file for a benchmark of this name."""
@@ -81,7 +81,7 @@ STAGES: Mapping[str, type[BM25Stage | DenseStage | NativeStage | RunStage]] = {
 
 
 def read_stage(document: object) -> FirstStage:
-    """What a config says under `candidates`; without a source it is BM25. Raises BadOptions."""
+    """The first stage under `candidates` in a config; the default source is BM25. Raises BadOptions."""
     if isinstance(document, BM25Stage | DenseStage | NativeStage | RunStage):
         return document
     if not isinstance(document, Mapping):

@@ -14,7 +14,7 @@ Run = dict[str, dict[str, float]]  # query_id -> doc_id -> score, in the order o
 
 
 class RunFile(NamedTuple):
-    """The scores of a run file, and what is odd about its ranks."""
+    """The scores of a run file, and the queries with odd ranks."""
 
     scores: Run
     odd_ranks: tuple[str, ...]  # query_ids whose rank column puts a document above one with a higher score

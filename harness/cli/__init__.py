@@ -20,7 +20,7 @@ from harness.outcome import INTERRUPTED_EXIT_CODE, USAGE_EXIT_CODE, Outcome
 
 INTERRUPTED = "interrupted: committed results are kept; for `run` the same command resumes"
 
-# Errors that a disk or its owner causes, and no mistake in the code
+# Errors that a full, broken or protected disk causes, and not a mistake in the code
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
@@ -56,14 +56,14 @@ def _explained(error: Exception) -> tuple[str, int]:
 
 
 def _usage(error: TyperException) -> str:
-    """The mistake in the arguments and the known names. Typer exports only the base class of these errors."""
+    """The mistake in the arguments, and the names that are known. Typer exports only the base class of these errors."""
     message = getattr(error, "format_message", error.__str__)().rstrip(".")
     command = getattr(getattr(error, "ctx", None), "command", None)
     if isinstance(command, TyperGroup) and "No such command" in message:
         return f"{message}; expected one of {', '.join(command.commands)}"
     if command is not None and "No such option" in message:
-        known = [name for parameter in command.params for name in parameter.opts if name.startswith("--")]
-        return f"{message}; expected one of {', '.join(known)}"
+        options = [name for parameter in command.params for name in parameter.opts if name.startswith("--")]
+        return f"{message}; expected one of {', '.join(options)}"
     return str(message)
 
 

@@ -1,4 +1,4 @@
-"""What every verb of the command line shares: the application, its options, and how a result is shown."""
+"""The parts that all verbs of the command line share: the application, its options, and how a result is shown."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceb
 def finish(
     result: VerbResult, shown: "Callable[[], Report | Iterable[str]]", *, as_json: bool, page: Path | None = None
 ) -> None:
-    """Print the result of a verb, as JSON or as a report or lines, name its page, and exit with its outcome."""
+    """Print the result of a verb as JSON, a report or lines, name its page, and exit with the outcome's code."""
     if as_json:
         print_json(result.document())
     else:
@@ -42,7 +42,7 @@ def finish(
 
 
 def show(content: "Report | Iterable[str]") -> None:
-    """Print a report, or lines of text. Control characters in text of a server or a data set have no effect."""
+    """Print a report, or lines of text. Control characters in the text of a server or a data set have no effect."""
     from harness.report import notation, press
     from harness.report.content import Report
 

@@ -26,8 +26,8 @@ def check(
     margin: Annotated[
         list[str] | None, typer.Option(help="Accepted loss, such as nDCG@10=0.01 or p50=0.05; p99=none leaves it out.")
     ] = None,
-    allow: Annotated[list[str] | None, typer.Option(help="What may differ: template, machine.")] = None,
-    last: Annotated[int, typer.Option(min=1, help="Entries of the baseline whose launches count together.")] = 1,
+    allow: Annotated[list[str] | None, typer.Option(help="Accepted difference: template or machine.")] = None,
+    last: Annotated[int, typer.Option(min=1, help="Number of latest baseline entries to pool.")] = 1,
     store: StoreDir = STORE,
     out: Annotated[Path | None, typer.Option(help="Folder to write a report and check.json to; default none.")] = None,
     as_json: AsJson = False,
@@ -69,9 +69,9 @@ def list_(store: StoreDir = STORE, as_json: AsJson = False) -> None:
         return
     for name, entry in newest.items():
         saved, commit = entry.saved[:16].replace("T", " "), (entry.commit or "not known")[:12]
-        show([f"{name}  entries {entry.number}, the last saved {saved} UTC, commit {commit}"])
+        show([f"{name}  entries: {entry.number}, last saved {saved} UTC, commit {commit}"])
     if not newest:
-        say(f"{store} holds no baseline: `crispbench baseline save NAME FOLDER` makes one")
+        say(f"{store} holds no baseline; create one with `crispbench baseline save NAME FOLDER`")
 
 
 @baseline_verbs.command(epilog="Example: crispbench baseline history main --out results/trend")
@@ -81,7 +81,7 @@ def history(
     out: Annotated[Path | None, typer.Option(help="Folder to write a report and trend.svg to; default none.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a baseline's figures over time, and the entries at which they changed their level."""
+    """Show a baseline's figures over time, and the entries at which their level changed."""
     from harness.check import baselines, trend
     from harness.check import history as histories
 

@@ -15,14 +15,14 @@ def probe(
     reference: Annotated[str | None, typer.Option(help="Compare with this engine of the config.")] = None,
     golden: Annotated[
         Literal["base", "large"] | None,
-        typer.Option(help="The mxbai-rerank-v2 of engines whose model name does not say it."),
+        typer.Option(help="Size of mxbai-rerank-v2, for engines whose model name does not state it."),
     ] = None,
     tolerance: Annotated[
         float, typer.Option(help="Largest accepted difference between two scores of a pair, in log-odds.")
     ] = 0.2,  # bf16 sums depend on the batch, and its steps are 0.0625 from 8 to 16
     as_json: AsJson = False,
 ) -> None:
-    """Check that an engine is the model it says it is: looks for known faults of servers and conversions."""
+    """Check that an engine is the model it claims to be: looks for known faults of servers and conversions."""
     from harness.probe import verb
 
     options = verb.ProbeOptions(engine or (), reference, golden, tolerance)
@@ -38,14 +38,14 @@ def quantize(
         str, typer.Option(metavar="BENCHMARK", help="stdlib-code, stdlib-topics, a BEIR folder or a task of mteb.")
     ] = "stdlib-topics",
     template: Annotated[
-        str, typer.Option(help="Name or YAML file of the prompt it will be scored with.")
+        str, typer.Option(help="Name or YAML file of the prompt with which the checkpoint will be used.")
     ] = "mxbai-v2-seq",
     queries: Annotated[int, typer.Option(min=1, help="Queries to calibrate on, four documents each.")] = 128,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Of the whole prompt; documents are cut to fit.")] = 8192,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest prompt; documents are cut to fit.")] = 8192,
     revision: Annotated[str | None, typer.Option(help="Revision of a model on the hub.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write an FP8 checkpoint (NVIDIA ModelOpt), calibrated on the prompts of a benchmark; score head left out."""
+    """Write an FP8 checkpoint (NVIDIA ModelOpt), calibrated on a benchmark's prompts; the score head stays as it is."""
     from harness.verbs import quantize as verb
 
     options = verb.QuantizeOptions(calibrate, queries, template, max_tokens, revision)

@@ -39,11 +39,11 @@ def run(
 def measure(
     run_file: Annotated[Path, typer.Argument(metavar="RUN.trec", help="TREC run file, plain or gzip.")],
     qrels: Annotated[Path, typer.Argument(help="Judgements: TREC's four columns or BEIR's three.")],
-    measure: Annotated[list[str] | None, typer.Option(help="As ir_measures writes it; may be repeated.")] = None,
+    measure: Annotated[list[str] | None, typer.Option(help="Name as ir_measures writes it; may be repeated.")] = None,
     per_query: Annotated[bool, typer.Option("--per-query", help="Also print the values of every query.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate a TREC run file as trec_eval -c does: every judged query counts, ties by document id."""
+    """Evaluate a TREC run file as trec_eval -c does: every judged query counts; document ids break ties."""
     from harness.verbs import measure as verb
 
     result = verb.measure(run_file, qrels, verb.MeasureOptions(measure or (), per_query), say=say)
@@ -55,7 +55,7 @@ def compare(
     reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="RUN/ENGINE folder to compare with.")],
     candidates: Annotated[list[Path], typer.Argument(metavar="CANDIDATE...", help="RUN/ENGINE folders to judge.")],
     margin: Annotated[float, typer.Option(help="Accepted loss of nDCG@10.")] = 0.005,
-    allow: Annotated[list[str] | None, typer.Option(help="What may differ: template.")] = None,
+    allow: Annotated[list[str] | None, typer.Option(help="Accepted difference: template.")] = None,
     noise: Annotated[Path | None, typer.Option(help="RUN/ENGINE folder with a repetition of the reference.")] = None,
     config: Annotated[Path | None, typer.Option(help="The run's config, to show the texts of queries.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write a report to; default none.")] = None,
@@ -88,7 +88,7 @@ def merge(
 
 @app.command(epilog="Example: crispbench report results/demo")
 def report(run_dir: RunDir, as_json: AsJson = False) -> None:
-    """Make the report of a run again from its raw scores and samples."""
+    """Write the report of a run again, from its raw scores and samples."""
     from harness.run import report as verb
 
     result = verb.report(run_dir)

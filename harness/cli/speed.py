@@ -19,7 +19,7 @@ def latency(
     ] = None,
     slo_ms: Annotated[
         float | None,
-        typer.Option("--slo-ms", min=0.001, help="server and search: 99% of requests within this time."),
+        typer.Option("--slo-ms", min=0.001, help="server and search: time limit for 99% of the requests."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -36,17 +36,17 @@ def latency(
 @app.command(epilog="Example: crispbench ab configs/ab.yaml --engine demo-fp32 --engine demo-bf16 --quick")
 def ab(
     config: Annotated[Path, typer.Argument(help="YAML file; its first benchmark is scored.")],
-    engine: Annotated[list[str] | None, typer.Option(help="A, and once more B: is B slower than A?")] = None,
+    engine: Annotated[list[str] | None, typer.Option(help="Give it twice: first A, then B.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="6 launch pairs instead of 10.")] = False,
-    launch_pairs: Annotated[int | None, typer.Option(min=1, help="Fresh processes of each engine.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each process.")] = 4,
-    queries: Annotated[int, typer.Option(min=1, help="Queries of each round.")] = 25,
-    warmup: Annotated[int, typer.Option(min=0, help="Warm-up queries of each process, not counted.")] = 10,
+    launch_pairs: Annotated[int | None, typer.Option(min=1, help="Number of fresh processes per engine.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of rounds per process.")] = 4,
+    queries: Annotated[int, typer.Option(min=1, help="Number of queries per round.")] = 25,
+    warmup: Annotated[int, typer.Option(min=0, help="Number of warm-up queries per process; not measured.")] = 10,
     margin: Annotated[
         list[str] | None, typer.Option(help="Accepted slowdown, such as p50=0.05; p95=none leaves it out.")
     ] = None,
-    canary: Annotated[bool, typer.Option("--canary", help="A against A: the noise floor of this machine.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Result folder; default results/NAME-ab, the config's name.")] = None,
+    canary: Annotated[bool, typer.Option("--canary", help="Compare A with itself for the noise floor.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Result folder; default results/NAME-ab.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace the results of an earlier run.")] = False,
     as_json: AsJson = False,
 ) -> None:

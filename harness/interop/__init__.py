@@ -1,1 +1,1 @@
-"""To and from other tools: our engines inside mteb and beir, our runs as their files."""
+"""Interoperation with other tools: our engines run inside mteb and beir, and our runs become their files."""

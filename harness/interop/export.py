@@ -27,12 +27,12 @@ from harness.store import Store
 
 MTEB_CUTS = (1, 3, 5, 10, 20, 100, 1000)
 MTEB_MEASURES = {"ndcg": nDCG, "map": AP, "recall": R, "precision": P, "mrr": RR, "hit_rate": Success}
-UNKNOWN_LANGUAGE = ("und-Zyyy",)  # ISO 639 and 15924: undetermined; mteb shows no score of an entry without any
+UNKNOWN_LANGUAGE = ("und-Zyyy",)  # ISO 639 and 15924: undetermined; mteb hides the scores of an entry without languages
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The files that were written, and what they could not hold."""
+    """The files that were written, and the results that they cannot represent."""
 
     files: list[Path]
     problems: list[str]  # what is missing or left out, one line each
@@ -61,7 +61,7 @@ class MtebTarget(NamedTuple):
 
 @dataclass
 class Collected:
-    """The content of one file of mteb: an engine on a task, whose subsets are benchmarks of ours."""
+    """The content of one file of mteb: an engine on a task. A subset of the task is one of our benchmarks."""
 
     meta: Any
     scores: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # split -> one entry per subset
@@ -90,7 +90,8 @@ def export_trec(run_dir: Path, out: Path) -> ExportResult:
 def export_mteb(run_dir: Path, out: Path) -> ExportResult:
     """OUT/results/MODEL/REVISION/experiments/.../TASK.json, as mteb's `ResultCache(OUT)` keeps them.
 
-    One file per task, with an entry per subset. A benchmark that is not a task of mteb keeps its own name and revision.
+    A task is one file, and a subset is an entry in it. A benchmark that is not a task of mteb keeps its own name and
+    revision.
     """
     mteb = require("mteb", extra="mteb")
     exported = ExportResult([], [])
@@ -157,7 +158,7 @@ def mteb_scores(qrels: Mapping[str, Mapping[str, int]], ranked: Mapping[str, Seq
 
 
 def _rows(run_dir: Path, problems: list[str]) -> Iterator[tuple[Row, Store]]:
-    """Every row with scores to export, and its store; the others are added to `problems`."""
+    """Every row with scores to export, and its store. The reasons for other rows are added to `problems`."""
     for row in read(run_dir):
         if not row.pairs:
             problems.append(f"{row.engine} on {row.benchmark}: left out, it has no scores")
@@ -169,7 +170,7 @@ def _rows(run_dir: Path, problems: list[str]) -> Iterator[tuple[Row, Store]]:
 
 
 def _ranked(store: Store, benchmark: str) -> dict[str, list[str]]:
-    """Documents of every query, best first."""
+    """The documents of every query, best first."""
     return {query_id: rank(scored) for query_id, scored in sorted(store.scores(benchmark).items())}
 
 

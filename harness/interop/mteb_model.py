@@ -54,7 +54,7 @@ class MtebModel:
         top_ranked: Mapping[str, Sequence[str]] | None = None,
         **_: object,
     ) -> dict[str, dict[str, float]]:
-        """Scores by query and document, the best `top_k` of each. Raises ScoringFailed if a score is missing."""
+        """The best `top_k` documents of every query with their scores. Raises ScoringFailed if a score is missing."""
         if top_ranked is None:
             raise ScoringFailed(
                 "a reranker needs candidates, and this task has none: "

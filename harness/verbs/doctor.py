@@ -32,12 +32,12 @@ PACKAGES = (
 
 
 class Diagnosis(NamedTuple):
-    """One thing that an installation may have."""
+    """The check of one part of an installation."""
 
     name: str
     ok: bool
     required: bool
-    detail: str  # what is there, or how to install it
+    detail: str  # version or contents of the part, or how to install it
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class DoctorResult:
 
     @property
     def outcome(self) -> Outcome:
-        """FAIL if something required is missing."""
+        """FAIL if a required part is missing."""
         return Outcome.PASS if all(check.ok for check in self.checks if check.required) else Outcome.FAIL
 
     def document(self) -> dict[str, Any]:

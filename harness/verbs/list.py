@@ -61,7 +61,7 @@ class ListResult:
 
     catalogue: str
     entries: Mapping[str, str]
-    details: Mapping[str, Any]  # name -> JSON data, for catalogues with more to say than a line; else empty
+    details: Mapping[str, Any]  # name -> JSON data; empty for a catalogue whose entries are only a line each
 
     @property
     def outcome(self) -> Outcome:
@@ -75,7 +75,7 @@ class ListResult:
         return [f"{name:<{width}}  {description}" for name, description in self.entries.items()]
 
 
-def list(catalogue: str) -> ListResult:  # named as its verb; this module writes no list type
+def list(catalogue: str) -> ListResult:  # has the name of its verb; this module does not use the built-in `list`
     """The entries of a catalogue of CATALOGUES. Raises BadOptions for another name."""
     if catalogue not in CATALOGUES:
         raise BadOptions(f"{catalogue!r} cannot be listed; expected one of {', '.join(CATALOGUES)}")
@@ -90,8 +90,8 @@ def _suite_line(suite: Suite) -> str:
         "documents": suite.documents,
         f"pairs at k={K}": suite.pairs(),
     }
-    known = (f"{'unknown' if number is None else format(number, ',')} {what}" for what, number in sizes.items())
-    return f"{suite.description}: {', '.join(known)}"
+    written = (f"{'unknown' if number is None else format(number, ',')} {unit}" for unit, number in sizes.items())
+    return f"{suite.description}: {', '.join(written)}"
 
 
 def _suite_document(suite: Suite) -> dict[str, Any]:

@@ -18,18 +18,18 @@ from harness.outcome import Outcome
 
 @dataclass(frozen=True)
 class MeasureOptions:
-    """What to compute."""
+    """The values to compute."""
 
-    measures: Sequence[str] = ()  # as ir_measures writes them; none: those of every report
+    measures: Sequence[str] = ()  # names as ir_measures writes them; empty: the standard measures
     per_query: bool = False  # keep the value of every query
 
 
 @dataclass(frozen=True)
 class MeanMeasure:
-    """A measure of a run file."""
+    """The mean of a measure over a run file."""
 
     value: float  # mean over all judged queries
-    queries: int  # judged queries
+    queries: int  # number of judged queries
     per_query: Mapping[str, float] = field(default_factory=dict)  # query_id -> value; empty unless requested
 
     def document(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class MeasureResult:
         return {"measures": measures, "missing": list(self.missing)}
 
     def lines(self) -> list[str]:
-        """As trec_eval prints them: measure, query id or `all`, value."""
+        """Lines as trec_eval prints them: measure, query id or `all`, value."""
         lines = []
         for name, mean in self.measures.items():
             lines += [f"{name}\t{query_id}\t{value:.4f}" for query_id, value in mean.per_query.items()]
@@ -64,7 +64,7 @@ class MeasureResult:
 def measure(run_file: Path, qrels: Path, options: MeasureOptions, *, say: Callable[[str], None]) -> MeasureResult:
     """Means over every judged query, as `trec_eval -c` computes them: a query that the run lacks counts 0.
 
-    Documents with equal scores are ordered by their id, descending, as trec_eval does. Missing queries are named
+    Documents with equal scores are ordered by their id, descending, as trec_eval orders them. Missing queries are named
     through `say`. Raises BenchmarkError.
     """
     chosen = [parse(name) for name in options.measures] or list(MEASURES)

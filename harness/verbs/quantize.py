@@ -14,19 +14,19 @@ from harness.candidates.stages import BM25Stage
 from harness.outcome import Outcome
 from harness.records import Benchmark, Candidates
 
-DOCUMENTS = 4  # of each query
+DOCUMENTS = 4  # documents per query
 FIRST_STAGE = BM25Stage(k=30)
 
 
 @dataclass(frozen=True)
 class QuantizeOptions:
-    """The prompts that a checkpoint is calibrated on."""
+    """The prompts on which a checkpoint is calibrated."""
 
     benchmark: str = "stdlib-topics"  # an embedded benchmark, a BEIR folder or a task of mteb
-    queries: int = 128  # with DOCUMENTS each: ModelOpt's own examples calibrate with 512 texts
-    template: str = "mxbai-v2-seq"  # name or YAML file of the prompt that the checkpoint will be scored with
-    max_tokens: int = 8192  # of the whole prompt; the document is cut to fit
-    revision: str | None = None  # of a model on the hub
+    queries: int = 128  # times DOCUMENTS is 512 prompts, as many as ModelOpt's own examples use
+    template: str = "mxbai-v2-seq"  # name or YAML file of the prompt with which the checkpoint will be used
+    max_tokens: int = 8192  # largest length of a whole prompt; the document is cut to fit
+    revision: str | None = None  # revision of a model on the hub
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class QuantizeResult:
 
 
 def quantize(model: str, options: QuantizeOptions, *, out: Path) -> QuantizeResult:
-    """Write the FP8 checkpoint of a model, a folder or a name on the hub, to the new folder `out`.
+    """Write the FP8 checkpoint of a model to the new folder `out`. The model is a folder or a name on the hub.
 
-    Raises BadOptions, BenchmarkError, EngineUnavailable or ScoringFailed, and then leaves nothing at `out`.
+    Raises BadOptions, BenchmarkError, EngineUnavailable or ScoringFailed; `out` does not exist after an error.
     """
     check_out(out)
     benchmark = _load(options)
@@ -75,7 +75,7 @@ def _load(options: QuantizeOptions) -> Benchmark:
 
 
 def _pairs(benchmark: Benchmark, candidates: Candidates) -> list[Pair]:
-    """The first candidate of every query, the last and some between, so that relevant and irrelevant ones occur."""
+    """The first and last candidates of every query and some between, so that relevant and irrelevant ones occur."""
     return [
         Pair(benchmark.queries[query_id], benchmark.documents[doc_id])
         for query_id, doc_ids in candidates.lists.items()
@@ -84,7 +84,7 @@ def _pairs(benchmark: Benchmark, candidates: Candidates) -> list[Pair]:
 
 
 def spread(items: Sequence[str], count: int) -> list[str]:
-    """`count` items at even distances, with the first and the last among them; all items if there are fewer."""
+    """`count` items at even distances, including the first and the last; all items if there are fewer."""
     if len(items) <= count:
         return list(items)
     return [items[round(index * (len(items) - 1) / (count - 1))] for index in range(count)]

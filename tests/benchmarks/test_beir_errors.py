@@ -101,7 +101,7 @@ def test_judgements_without_a_positive_grade_are_refused(folder: Path, qrels: st
 
 def test_a_missing_split_is_reported_with_the_files_that_exist(folder: Path) -> None:
     assert message(folder, split="dev") == (
-        "qrels/dev.tsv: no such file, nor with .gz; set `split` to one that exists; "
+        "qrels/dev.tsv: no such file, with or without .gz; set `split` to one that exists; "
         "the folder has corpus.jsonl, qrels/test.tsv, queries.jsonl"
     )
 
@@ -110,7 +110,9 @@ def test_a_missing_split_is_reported_with_the_files_that_exist(folder: Path) -> 
 def test_a_missing_file_is_reported_with_the_files_that_exist(folder: Path, file: str) -> None:
     (folder / file).unlink()
     present = ", ".join(sorted({"corpus.jsonl", "qrels/test.tsv", "queries.jsonl"} - {file}))
-    assert message(folder) == (f"{file}: no such file, nor with .gz; BEIR folders have one; the folder has {present}")
+    assert message(folder) == (
+        f"{file}: no such file, with or without .gz; BEIR folders have one; the folder has {present}"
+    )
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
