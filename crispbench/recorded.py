@@ -64,8 +64,8 @@ class Run:
 
         The rows have engine, benchmark, verdict, queries, pairs, coverage (share of the queries that have scores),
         each measure with the ends of its 95% bootstrap interval ("nDCG@10", "nDCG@10 lo", "nDCG@10 hi"), p50_s and
-        p90_s (seconds per query with all its candidates, warm-up excluded) and pairs_per_s. A figure that is not known
-        is missing, never zero. Raises ImportError without pandas, and StoreError.
+        p90_s (seconds per query with all its candidates, warm-up excluded) and pairs_per_s. An unknown figure is
+        missing, never zero. Raises ImportError without pandas, and StoreError.
         """
         try:
             import pandas

@@ -141,4 +141,7 @@ def differing(field: machine.Differing) -> str:
 
 
 def _short(value: Any) -> str:
+    """A value as a message shows it; a value that one side does not have is "not set"."""
+    if value is None:
+        return "not set"
     return f"{value[:SHORT]}..." if isinstance(value, str) and len(value) > SHORT else str(value)

@@ -68,7 +68,7 @@ def list_(store: StoreDir = STORE, as_json: AsJson = False) -> None:
         print_json({"baselines": documents})
         return
     for name, entry in newest.items():
-        saved, commit = entry.saved[:16].replace("T", " "), (entry.commit or "not known")[:12]
+        saved, commit = entry.saved[:16].replace("T", " "), (entry.commit or "unknown")[:12]
         show([f"{name}  entries: {entry.number}, last saved {saved} UTC, commit {commit}"])
     if not newest:
         say(f"{store} holds no baseline; create one with `crispbench baseline save NAME FOLDER`")
