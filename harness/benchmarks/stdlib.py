@@ -9,19 +9,22 @@ import platform
 import sysconfig
 from collections import Counter
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from harness.benchmarks.base import BenchmarkError, BenchmarkSource, content_hash, sample
 from harness.benchmarks.functions import functions
 from harness.records import Benchmark
 
-__all__ = ["StandardLibrary", "collect_code", "collect_topics", "functions"]
+__all__ = ["NAMES", "StandardLibrary", "collect_code", "collect_topics", "functions"]
+
+Name = Literal["stdlib-code", "stdlib-topics"]
+NAMES: tuple[Name, ...] = get_args(Name)
 
 
 class StandardLibrary(BenchmarkSource):
     """A benchmark of this Python installation."""
 
-    name: Literal["stdlib-code", "stdlib-topics"]
+    name: Name
 
     def load(self) -> Benchmark:
         is_code = self.name == "stdlib-code"

@@ -9,6 +9,7 @@ from engines.base import Pair
 from engines.torch.export_fp8 import Calibration, ExportOptions, check_out, export_fp8
 from harness import progress
 from harness.benchmarks import load as load_benchmark
+from harness.benchmarks import stdlib
 from harness.candidates.first_stage import retrieve
 from harness.candidates.stages import BM25Stage
 from harness.outcome import Outcome
@@ -67,7 +68,7 @@ def quantize(model: str, options: QuantizeOptions, *, out: Path) -> QuantizeResu
 
 def _load(options: QuantizeOptions) -> Benchmark:
     """An embedded benchmark by its name, a BEIR folder by its path, or a task of mteb."""
-    if options.benchmark.startswith("stdlib-"):
+    if options.benchmark in stdlib.NAMES:
         return load_benchmark("stdlib", {"name": options.benchmark, "queries": options.queries})
     if Path(options.benchmark).is_dir():
         return load_benchmark("beir", {"path": options.benchmark, "queries": options.queries})
