@@ -33,7 +33,7 @@ def bm25(documents: list[str], collection: str = "english", **options: Any) -> B
         ("Straße café", ["straße", "café"]),
     ],
 )
-def test_english_terms_are_those_of_lucenes_analyzer(text: str, terms: list[str]) -> None:
+def test_english_terms_equal_those_of_lucenes_analyzer(text: str, terms: list[str]) -> None:
     assert bm25([], "english").terms(text) == terms
 
 

@@ -274,7 +274,7 @@ def test_an_existing_folder_is_not_overwritten(classifier: str, export: Export, 
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ScoringFailed])
-def test_an_interrupted_run_leaves_nothing(
+def test_an_interrupted_export_leaves_no_folder(
     classifier: str, export: Export, tmp_path: Path, error: type[BaseException]
 ) -> None:
     def stop(count: int) -> None:

@@ -151,7 +151,7 @@ def test_calibrated_scales_of_an_export_are_used_and_must_be_shared() -> None:
     made = gpu.fuse(backbone)
     assert made is not None and made.layers[0].into.input_scale == torch.tensor(0.05)
     assert torch.allclose(score(made, prompt), expected, atol=0.02 * float(expected.abs().max()))
-    layers[0].input_scale = torch.tensor(0.06)  # of the layer of queries only
+    layers[0].input_scale = torch.tensor(0.06)  # only the layer of queries
     assert gpu.fuse(backbone) is None
 
 

@@ -421,7 +421,7 @@ def test_the_page_has_the_install_command_and_every_option_with_its_default() ->
 # The double is as strict as the package
 
 
-def test_the_double_refuses_what_the_package_refuses(causal: str) -> None:
+def test_the_double_refuses_the_same_arguments_as_the_package(causal: str) -> None:
     with pytest.raises(TypeError):
         double.SamplingParams(colour="red")  # type: ignore[call-arg]
     with pytest.raises(ValidationError):

@@ -244,7 +244,7 @@ def test_documents_are_read_once_and_encoded_a_chunk_at_a_time(
     assert list(documents) == []
 
 
-def test_another_thread_finds_what_was_prepared(encoder: PromptEncoder, tokenised: list[str]) -> None:
+def test_another_thread_finds_prepared_documents(encoder: PromptEncoder, tokenised: list[str]) -> None:
     encoder.prepare(["a document"])
     prompts: list[Prompt] = []
     thread = Thread(target=lambda: prompts.append(encoder.encode("query", ["a document"])))

@@ -44,8 +44,8 @@ def visit(pages: Mapping[str, tuple[str, bytes]], profile: Path) -> Activity:
     console = [line for line in errors.splitlines() if ":CONSOLE" in line]
     if not ended:
         console.append(f"the pages did not finish within {PATIENCE_S} s: a dialog is open")
-    known = {*answers, "/favicon.ico"}
-    foreign = [request for request in requests if request.removeprefix(f"pages.example:{port}") not in known]
+    expected = {*answers, "/favicon.ico"}
+    foreign = [request for request in requests if request.removeprefix(f"pages.example:{port}") not in expected]
     missing = [path for path in pages if f"pages.example:{port}{path}" not in requests]
     assert not missing or not ended, f"not loaded: {missing}"
     return Activity(console, foreign)

@@ -65,8 +65,8 @@ def ids_of(name: str, max_tokens: int) -> PromptEncoder:
 
 @cache
 def text_of(name: str, *, counted: bool, protect: bool) -> TextEncoder:
-    own = Tokenizer.from_file(str(ROOT / "checkpoints/demo/tokenizer.json")) if counted else None
-    return TextEncoder(load_template(name), own, max_tokens=2048, protect=protect)
+    counter = Tokenizer.from_file(str(ROOT / "checkpoints/demo/tokenizer.json")) if counted else None
+    return TextEncoder(load_template(name), counter, max_tokens=2048, protect=protect)
 
 
 def markers(ids: list[int]) -> list[int]:
