@@ -108,14 +108,14 @@ def answer(data: bytes, folder: Path) -> None:
         else:
             assert all(math.isfinite(score.value) for score in scores)
     counts = usage(HttpAnswer(200, {}, document, first_byte_s=0.0))
-    assert all(type(count) is int and count >= 0 for count in counts.values())
+    assert all(type(count) is int and count >= 0 for count in counts.document().values())
 
 
 def header(data: bytes, folder: Path) -> None:
     text = data.decode("latin-1")
     assert retry_after_s(text, datetime(2026, 11, 25, tzinfo=UTC)) >= 0
     counts = usage(HttpAnswer(200, {"x-queue-time": text, "x-compute-tokens": text}, None, first_byte_s=0.0))
-    assert all(type(count) is int and count >= 0 for count in counts.values())
+    assert all(type(count) is int and count >= 0 for count in counts.document().values())
 
 
 TARGETS: dict[str, Target] = {
