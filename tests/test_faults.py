@@ -99,7 +99,7 @@ def test_after_a_full_disk_the_committed_queries_are_kept_and_the_same_command_c
 ) -> None:
     out = disk.folder / "out"
     line = complaint(crispbench("run", words, "--out", out))
-    assert f"{out / 'fake' / FILE}: " in line and "what was committed is kept, mend it and repeat the command" in line
+    assert f"{out / 'fake' / FILE}: " in line and "committed scores are kept: fix this and repeat the command" in line
     with Store.read(out / "fake") as store:
         kept = store.samples("words")
     assert 0 < len(kept) < QUERIES
@@ -120,7 +120,7 @@ def test_after_a_file_size_limit_the_committed_queries_are_kept_and_the_same_com
         line = complaint(crispbench("run", words, "--out", tmp_path / "out"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert FILE in line and "what was committed is kept, mend it and repeat the command" in line
+    assert FILE in line and "committed scores are kept: fix this and repeat the command" in line
     with Store.read(tmp_path / "out/fake") as store:
         assert 0 < len(store.done("words")) < QUERIES
     assert crispbench("run", words, "--out", tmp_path / "out").code == 0

@@ -188,6 +188,6 @@ def test_only_engines_over_the_same_candidates_are_compared(
         crispbench("run", small, "--out", tmp_path / "out", "--engine", engine)
         return (tmp_path / "out/report/report.md").read_text(encoding="utf-8")
 
-    assert "other candidates" not in report_after("fake")
+    assert "different candidates" not in report_after("fake")
     small.write_text(small.read_text().replace("k: 3", "k: 2"))
-    assert "other candidates" in report_after("moody")
+    assert "different candidates" in report_after("moody")
