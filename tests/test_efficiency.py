@@ -66,7 +66,7 @@ def test_a_shared_prefix_may_raise_mfu_over_one_but_not_the_utilisation() -> Non
 def test_more_than_the_ceiling_is_reported_as_a_ceiling_measured_too_low() -> None:
     figures = computed(recorded(ceiling={**CEILING, "flops_per_s": 5e9}))
     assert (figures.mfu, figures.utilisation) == (None, None)
-    assert figures.unknown["mfu"].startswith("it computed 120% of the measured ceiling")
+    assert figures.unknown["mfu"].startswith("the engine reached 120% of the ceiling")
 
 
 def test_totals_of_a_closed_loop_cover_its_whole_time() -> None:
@@ -79,20 +79,28 @@ def test_totals_of_a_closed_loop_cover_its_whole_time() -> None:
 @pytest.mark.parametrize(
     ("change", "figure", "reason"),
     [
-        ({"ceiling": None}, "mfu", "no ceiling of its products was measured"),
+        ({"ceiling": None}, "mfu", "the ceiling of its matrix products was not measured"),
         ({"end": {"counts": {}}}, "mfu", "the engine does not count its operations"),
         ({"end": {"counts": {}}}, "tokens", "the engine does not count them"),
         ({"end": {"counts": {"tokens": 5}}}, "padded_tokens", "the engine does not count them"),
-        ({"description": {"device": "cpu"}}, "joules_per_1000_pairs", "no energy counter is read for a CPU"),
+        ({"description": {"device": "cpu"}}, "joules_per_1000_pairs", "the energy of a CPU is not measured"),
         (
             {"description": {}},
             "joules_per_1000_pairs",
-            "the engine does not say on which device of this machine it ran",
+            "the engine does not state on which device of this machine it ran",
         ),
-        ({"gpus": ()}, "joules_per_1000_pairs", "0 GPUs were seen, and one is needed to know whose energy it is"),
-        ({"gpus": (H200, H200)}, "joules_per_1000_pairs", "2 GPUs were seen"),
-        ({"gpus": ({**H200, "energy_j": None},)}, "joules_per_1000_pairs", "the GPU tells no energy"),
-        ({"settings": {}}, "dollars_per_1m_pairs", "the config has no latency.price_per_hour for it"),
+        (
+            {"gpus": ()},
+            "joules_per_1000_pairs",
+            "the energy can be attributed only if there is one GPU, and 0 were seen",
+        ),
+        (
+            {"gpus": (H200, H200)},
+            "joules_per_1000_pairs",
+            "the energy can be attributed only if there is one GPU, and 2 were seen",
+        ),
+        ({"gpus": ({**H200, "energy_j": None},)}, "joules_per_1000_pairs", "the GPU does not report its energy"),
+        ({"settings": {}}, "dollars_per_1m_pairs", "the config has no latency.price_per_hour for this engine"),
         ({"settings": {"price_per_hour": None}}, "dollars_per_1m_pairs", "the config has no latency.price_per_hour"),
         ({"settings": {"price_per_hour": {"base": 2}}}, "dollars_per_1m_pairs", "the config has no latency.price"),
     ],
@@ -115,7 +123,7 @@ def test_a_measurement_without_an_end_or_without_answers_has_no_figures() -> Non
     nothing = computed(recorded(), pairs=0)
     assert nothing.unknown["joules_per_1000_pairs"] == nothing.unknown["dollars_per_1m_pairs"] == "no pair was answered"
     old = recorded(ceiling=None)
-    assert computed(old).unknown == {"mfu": "no ceiling of its products was measured"}
+    assert computed(old).unknown == {"mfu": "the ceiling of its matrix products was not measured"}
 
 
 HEADER = recorded().header

@@ -283,7 +283,7 @@ def test_a_killed_measurement_is_incomplete_and_the_next_one_starts_from_zero(
     document = json.loads(raw.with_suffix(".json").read_text())
     assert document["verdict"] == "INCOMPLETE"  # the summary written at the start
     (summary,) = [summarise(read(raw))]
-    assert summary.verdict == "INCOMPLETE" and "of 2000 answers; it is never resumed" in summary.causes[0]
+    assert summary.verdict == "INCOMPLETE" and "of 2000 answers; it cannot be resumed" in summary.causes[0]
     measure(latency(queries=30), out)
     assert len(read(raw).timings) == 30 and summarise(read(raw)).verdict != "INCOMPLETE"
 

@@ -78,7 +78,7 @@ def test_two_measurements_never_write_to_the_same_file(tmp_path: Path) -> None:
 def test_a_file_without_a_recording_is_refused_with_the_reason(tmp_path: Path, content: str, reason: str) -> None:
     path = tmp_path / "server.jsonl"
     path.write_text(content)
-    with pytest.raises(StoreError, match=rf"server\.jsonl: no recording of `crispbench latency` \(.*{reason}"):
+    with pytest.raises(StoreError, match=rf"server\.jsonl: not a recording of `crispbench latency` \(.*{reason}"):
         read(path)
 
 

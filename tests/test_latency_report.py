@@ -119,7 +119,7 @@ def test_offline_shows_its_query_count_and_throughput() -> None:
 def test_every_cause_of_an_invalid_measurement_is_printed() -> None:
     invalid = measured(before={**QUIET, "heat_events": None}, settings={"min_duration_s": 5000.0})
     lines = notes(invalid)
-    assert "large, server: INVALID: too short: 991.0 s of at least 5000 s; ask for more queries" in lines
+    assert "large, server: INVALID: too short: 991.0 s of at least 5000 s; raise latency.queries" in lines
     assert "large, server: not examined: heat" in lines
     assert table(invalid)[0][-1] == "INVALID"
 
@@ -213,27 +213,30 @@ def test_efficiency_names_useful_computed_and_padded_tokens_mfu_energy_and_cost(
     assert [source.line for source in section.sources] == [
         "large: ceiling 4.00 TFLOP/s in bfloat16, 20.0 GB/s of memory (cpu, threads 2)"
     ]
-    assert section.sentence == "large, offline uses the largest share of its ceiling, 37.5%."
+    assert section.sentence == "large uses the largest share of its ceiling, 37.5% in offline."
 
 
 def test_every_reason_for_a_missing_figure_is_printed_once() -> None:
     bare = {"counts": {}, "ceiling": None}
     section = efficiency(counted(), counted("a", **bare), counted("b", **bare))
     assert [note.line for note in section.notes] == [
-        "all: J per 1,000 pairs: not known, no energy counter is read for a CPU",
-        "a, offline; b, offline: tokens, computed, padding: not known, the engine does not count them",
-        "a, offline; b, offline: MFU: not known, the engine does not count its operations",
+        "all: J per 1,000 pairs: not known, because the energy of a CPU is not measured",
+        "a, offline; b, offline: tokens, computed, padding: not known, because the engine does not count them",
+        "a, offline; b, offline: MFU: not known, because the engine does not count its operations",
     ]
     assert [cell.text for cell in section.table.cells[1][4:9]] == ["-"] * 5
-    assert efficiency(counted("a", **bare)).sentence == "No valid measurement knows which share of its ceiling it used."
+    assert (
+        efficiency(counted("a", **bare)).sentence == "The share of the ceiling is not known for any valid measurement."
+    )
 
 
 def test_random_weights_are_marked_and_have_no_quality() -> None:
     description = {"model": "configs/shapes/base", "weights": "random, seed 0", "precision": "bf16", "device": "cpu"}
     scenario = measured("shape", quality=QUALITY, description=description)
     assert table(scenario)[0][-2] == "- random weights"
-    assert "shape, server: weights random, seed 0: the shape of the model without its scores, for speed only" in notes(
-        scenario
+    assert (
+        "shape, server: the weights are random (seed 0): the speed is that of the model, but the scores mean nothing"
+        in notes(scenario)
     )
     (engine,) = content.build([scenario], "run").engines
     assert engine.model == "configs/shapes/base random, seed 0 bf16"
@@ -307,4 +310,4 @@ def test_the_plot_shows_intervals_and_validity(change: str) -> None:
 
 def test_the_page_of_an_empty_folder_states_that_there_is_no_measurement(tmp_path: Path) -> None:
     write([], tmp_path)
-    assert "There is no measurement yet." in (tmp_path / "index.html").read_text()
+    assert "The folder has no measurements yet." in (tmp_path / "index.html").read_text()

@@ -79,19 +79,19 @@ def test_a_measurement_without_an_end_is_incomplete_and_has_no_objective() -> No
     whole = recording(header=header)
     summary = summarise(Recording(whole.header, whole.timings, None))
     assert (summary.verdict, summary.objective) == ("INCOMPLETE", None)
-    assert summary.causes == ("killed after 100 of 150 answers; it is never resumed: measure again",)
+    assert summary.causes == ("killed after 100 of 150 answers; it cannot be resumed: measure again",)
 
 
 def test_more_than_one_error_in_a_thousand_invalidates_and_errors_are_in_no_percentile() -> None:
     summary = summarise(recording(timings(1000, failed=2)))
-    assert summary.causes == ("2 of 1000 requests failed, at most 0.1% may; the first: the server answered 503",)
+    assert summary.causes == ("2 of 1000 requests failed (limit 0.1%); the first: the server answered 503",)
     assert (summary.response["p50"].n, summary.errors) == (998, 2)
     assert causes(recording(timings(1000, failed=1))) == ()
 
 
 def test_too_many_retries_invalidate_a_measurement_even_if_they_were_answered() -> None:
     (cause,) = causes(recording(timings(1000), end={"counts": {"retries": 2}}))
-    assert cause.startswith("the engine sent 2 requests again, at most 0.1% may fail")
+    assert cause.startswith("the engine repeated 2 failed requests (limit 0.1%")
     assert causes(recording(timings(1000), end={"counts": {"retries": 1}})) == ()
 
 
@@ -105,7 +105,7 @@ def test_too_few_samples_for_a_p90_invalidate_a_measurement() -> None:
 
 def test_a_short_measurement_is_invalid() -> None:
     (cause,) = causes(recording(timings(40)))
-    assert cause == "too short: 4.0 s of at least 5 s; ask for more queries"
+    assert cause == "too short: 4.0 s of at least 5 s; raise latency.queries"
 
 
 @pytest.mark.parametrize(("late", "valid"), [(1, True), (2, False)])  # a p99 allows one of 100
@@ -127,7 +127,7 @@ def test_the_bound_on_the_delay_is_at_least_the_resolution_of_a_timer() -> None:
 def test_other_load_invalidates_a_measurement_of_an_engine_on_this_machine() -> None:
     end = {"others_cores": 0.21}
     (cause,) = causes(recording(end=end))
-    assert cause.startswith("other load on the machine: other programs kept 0.21 of 2 cores busy, at most 0.2 may")
+    assert cause.startswith("other load on the machine: other programs kept 0.21 of 2 cores busy (limit 0.2)")
     assert causes(recording(end={"others_cores": 0.19})) == ()
     idle = {"after": QUIET, **end}
     assert causes(recording(header={"concurrent": True}, end=idle)) == ()  # the server may run here or elsewhere
@@ -153,7 +153,7 @@ def test_a_changed_cpu_clock_invalidates_a_measurement(second: float, *, valid: 
     ("seen", "message"),
     [
         ({"slowed_by": ["power cap"]}, "H100 slowed down: power cap"),
-        ({"sm_variation": 0.031}, "H100 changed its clock by 3.1%, at most 2% is steady"),
+        ({"sm_variation": 0.031}, "the clock of H100 varied by 3.1% (limit 2%)"),
     ],
 )
 def test_a_slowed_gpu_invalidates_a_measurement_of_an_engine_on_it(seen: Mapping[str, Any], message: str) -> None:
@@ -237,7 +237,7 @@ def test_a_drift_invalidates_a_measurement_and_is_reported_with_both_levels() ->
         for n, timing in enumerate(timings())
     ]
     (cause,) = causes(recording(made))
-    assert cause.startswith("times drifted: the p50 went from 100 ms to 190 ms between the halves")
+    assert cause.startswith("times drifted: the p50 of the halves went from 100 ms to 190 ms")
     offline = recording([Timing("", 0.0, 0.0, 20.0, 4000, None)], header={"scenario": "offline"})
     assert causes(offline) == ()
 
@@ -251,10 +251,10 @@ def test_a_dead_load_process_is_the_first_cause_listed() -> None:
     ("processes", "own_s", "message"),
     [
         (1, 8.9, None),  # 7.9 s more than before, within 10 s
-        (1, 9.1, "load generator busy: it used 0.81 of 1 cores, at most 0.8 may"),
+        (1, 9.1, "load generator busy: it used 0.81 of 1 cores (limit 0.8)"),
         (2, 16.9, None),
-        (2, 17.1, "load generator busy: it used 1.61 of 2 cores, at most 1.6 may"),
-        (4, 17.1, "load generator busy: it used 1.61 of 2 cores, at most 1.6 may"),  # the machine has two cores
+        (2, 17.1, "load generator busy: it used 1.61 of 2 cores (limit 1.6)"),
+        (4, 17.1, "load generator busy: it used 1.61 of 2 cores (limit 1.6)"),  # the machine has two cores
     ],
 )
 def test_a_busy_load_generator_invalidates_only_measurements_of_remote_engines(

@@ -47,7 +47,7 @@ def test_two_processes_send_exactly_one_schedule(two: Processes, server: Server)
     assert sorted(call.body["query"] for call in server.posts) == sorted(f"query {n}" for n in range(60))
     assert all(0 <= timing.delay_s and 0 < timing.service_s and timing.done_s <= took_s for timing in timings)
     assert {timing.error for timing in timings} == {None}
-    assert (performed.counts["requests"], performed.counts["retries"], performed.died) == (60, 0, ())
+    assert (performed.counts.requests, performed.counts.retries, performed.died) == (60, 0, ())
 
 
 def test_a_warm_up_reaches_every_process(two: Processes, server: Server) -> None:
@@ -63,7 +63,7 @@ def test_a_closed_loop_in_two_processes_ends_when_its_window_has_enough(two: Pro
     window = Window(6, 30, 0.0, timings.append, stop)
     performed = two.perform(Load("closed", requests(5), workers=3), window.add, stop)
     assert len(timings) == 30 and performed.died == ()
-    assert performed.counts["requests"] >= 36
+    assert performed.counts.requests >= 36
 
 
 def test_one_worker_uses_one_process(two: Processes, server: Server) -> None:

@@ -57,7 +57,7 @@ def test_a_stopped_search_claims_the_best_measured_rate(capacity: float, most: i
     elif result.outcome != "pass":
         assert (result.outcome, result.reason) == (
             "inconclusive",
-            f"{len(seen)} measurements did not come closer; see latency.search",
+            f"{len(seen)} measurements did not narrow it down to latency.search.width",
         )
 
 
@@ -97,7 +97,7 @@ def test_an_undecided_rate_gets_more_requests_and_does_not_pass_at_the_limit() -
         (16, 8 * first),  # latency.search.longest
     ]
     assert (result.rate, result.above, result.outcome) == (8, 16, "inconclusive")
-    assert result.reason == f"{8 * first:,} requests at 16/s do not decide: not steady"
+    assert result.reason == f"{8 * first:,} requests at 16/s are not enough: not steady"
 
 
 def test_a_rate_that_passes_with_more_requests_passes() -> None:
@@ -135,12 +135,12 @@ def test_a_probe_has_enough_requests_to_pass_and_to_last_long_enough() -> None:
     ("probes", "text"),
     [
         ({8: "pass", 16: "fail", 11: "pass", 11.5: "fail"}, "met up to 11/s, and missed at 11.5/s"),
-        ({8: "fail"}, "met at no rate (fail: no rate passed, down to 8/s)"),
+        ({8: "fail"}, "not met at any rate (fail: no rate down to 8/s passed)"),
         (
             {8: "pass", 16: "pass"},
-            "met up to 16/s (inconclusive: 2 measurements did not come closer; see latency.search)",
+            "met up to 16/s (inconclusive: 2 measurements did not narrow it down to latency.search.width)",
         ),
-        ({}, "met at no rate (inconclusive: 0 measurements did not come closer; see latency.search)"),
+        ({}, "not met at any rate (inconclusive: 0 measurements did not narrow it down to latency.search.width)"),
     ],
 )
 def test_the_sentence_states_the_measured_bounds(probes: Mapping[float, str], text: str) -> None:

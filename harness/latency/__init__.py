@@ -1,1 +1,1 @@
-"""Latency: put an engine under load, record every request, and judge the measurement."""
+"""`crispbench latency`: put an engine under load, record every request, and judge the measurement."""

@@ -1,4 +1,4 @@
-"""What else the machine did: read before and after a measurement. A missing value is None, never zero."""
+"""The state of the machine before and after a measurement. A value that cannot be read is None, never zero."""
 
 import os
 import resource
@@ -14,14 +14,14 @@ Value = TypeVar("Value")
 
 
 class Conditions(NamedTuple):
-    """Totals since the machine or the container started; a measurement is described by their increase."""
+    """One reading. The times and events are totals since the start; a measurement is described by their increase."""
 
     load_average: tuple[float, float, float]  # over 1, 5 and 15 minutes
     memory_available_gib: float
-    busy_s: float | None  # CPU time of all processes on the cores that we may use, stolen time included
+    busy_s: float | None  # CPU time of all processes on the cores that we may use, including stolen time
     own_s: float  # CPU time of this process and its descendants
-    cpu_limited_s: float | None  # time in which the container's CPU limit made it wait
-    heat_events: int | None  # how often a core was slowed down against heat
+    cpu_limited_s: float | None  # time that the container has waited because of its CPU limit
+    heat_events: int | None  # how many times heat has slowed one of our cores down
 
 
 def read() -> Conditions:
@@ -43,12 +43,12 @@ def others_cores(before: Conditions, after: Conditions, seconds: float) -> float
 
 
 def cpu_mhz() -> float | None:
-    """Clock of the fastest of our cores; None where the system does not show it, as on Apple silicon."""
+    """The clock of the fastest of our cores; None if the system does not report it, as on Apple silicon."""
     try:
         clocks = psutil.cpu_freq(percpu=True)
-    except (AttributeError, NotImplementedError, OSError, RuntimeError):  # psutil's, by system
+    except (AttributeError, NotImplementedError, OSError, RuntimeError):  # depends on the system
         return None
-    ours = of_our_cores(clocks) or clocks  # one clock for all cores on macOS
+    ours = of_our_cores(clocks) or clocks  # macOS has one clock for all cores
     return max((clock.current for clock in ours if clock.current), default=None)
 
 
@@ -62,9 +62,9 @@ def _busy_s() -> float | None:
 
 
 def of_our_cores(values: Sequence[Value]) -> list[Value] | None:
-    """Values that psutil lists for every core that is online, for those that we may use only.
+    """The values of the cores that we may use, from psutil's list for all cores that are online.
 
-    None where some cores are offline: psutil then leaves gaps in the numbers of cores out.
+    None if some cores are offline, because psutil's list then has no gaps for them.
     """
     ours = cores()
     if len(ours) == len(values):
@@ -75,16 +75,16 @@ def of_our_cores(values: Sequence[Value]) -> list[Value] | None:
 
 
 def _own_s() -> float:
-    """CPU time of this process, of children that ended, and of descendants that still run: engines work in them."""
+    """CPU time of this process, of ended children and of running descendants, in which engines may work."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     running_s = sum(map(_used_s, psutil.Process().children(recursive=True)))
     return sum(usage.ru_utime + usage.ru_stime for usage in used) + running_s
 
 
 def _used_s(process: psutil.Process) -> float:
-    """CPU time of a process and of its children that ended."""
+    """CPU time of a process and of its ended children."""
     try:
         times = process.cpu_times()
-    except psutil.Error:  # it has ended meanwhile, or belongs to another user
+    except psutil.Error:  # the process has ended, or it belongs to another user
         return 0.0
     return times.user + times.system + times.children_user + times.children_system

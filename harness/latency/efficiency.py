@@ -1,6 +1,6 @@
-"""What a measurement's pairs cost: tokens, arithmetic against this machine's measured ceiling, energy, money.
+"""The cost of a measurement's pairs: tokens, arithmetic relative to this machine's measured ceiling, energy and money.
 
-Computed from a recording; a figure that cannot be known is None, with the reason.
+All figures are computed from a recording. A figure that cannot be known is None and has a reason.
 """
 
 from collections.abc import Mapping
@@ -15,16 +15,16 @@ Reasons = dict[str, str]
 
 
 class Efficiency(NamedTuple):
-    """Of the whole measurement, warm-up left out. `unknown` holds the reason for each figure that is None."""
+    """Figures of a whole measurement without its warm-up. `unknown` holds the reason for every figure that is None."""
 
-    tokens: int | None  # of all prompts, each pair alone
-    computed_tokens: int | None  # that went through the model
-    padded_tokens: int | None  # of the computed ones, padding
-    flops_per_s: float | None  # of the prompts, each pair alone
-    computed_flops_per_s: float | None
-    mfu: float | None  # flops_per_s over the ceiling: over 1 is possible where pairs share a computed prefix
-    utilisation: float | None  # computed_flops_per_s over the ceiling: what is left up to 1 is idle or not a product
-    intensity: float | None  # computed floating-point operations for each byte that they move at the least
+    tokens: int | None  # tokens of all prompts, as if every pair were computed alone
+    computed_tokens: int | None  # tokens that went through the model
+    padded_tokens: int | None  # computed tokens that are padding
+    flops_per_s: float | None  # useful operations, as if every pair were computed alone
+    computed_flops_per_s: float | None  # operations that were computed
+    mfu: float | None  # flops_per_s / ceiling, which may exceed 1 if pairs share a computed prefix
+    utilisation: float | None  # computed_flops_per_s / ceiling; the rest to 1 is waiting or not a matrix product
+    intensity: float | None  # computed floating-point operations per byte that they must at least move
     joules_per_1000_pairs: float | None
     dollars_per_1m_pairs: float | None
     unknown: Mapping[str, str]
@@ -34,11 +34,11 @@ class Efficiency(NamedTuple):
 
 
 def efficiency(recorded: Recording, pairs: int, duration_s: float) -> Efficiency:
-    """Figures of `pairs` answered pairs in `duration_s`, in which time spent on waiting for requests is included."""
+    """Figures for `pairs` answered pairs in `duration_s`, which includes the time spent waiting for requests."""
     unknown: Reasons = {}
     counts, counted_s = _counts(recorded, unknown), seconds_of_counts(recorded, duration_s)
     computed, moved = counts.computed_flops, counts.computed_bytes
-    found = Efficiency(
+    counted = Efficiency(
         tokens=counts.tokens,
         computed_tokens=counts.computed_tokens,
         padded_tokens=counts.padded_tokens,
@@ -53,11 +53,11 @@ def efficiency(recorded: Recording, pairs: int, duration_s: float) -> Efficiency
     )
     if not pairs:
         unknown |= dict.fromkeys(("joules_per_1000_pairs", "dollars_per_1m_pairs"), "no pair was answered")
-    return _against_the_ceiling(found, recorded.header, unknown)
+    return _against_the_ceiling(counted, recorded.header, unknown)
 
 
 def seconds_of_counts(recorded: Recording, duration_s: float) -> float:
-    """The time that the totals at the end belong to: of a closed loop all of it, its beginning and end included."""
+    """The time that the final counts cover. For a closed loop this is the whole measurement, with its start and end."""
     whole = recorded.end is not None and recorded.header.scenario == "sweep"
     return recorded.end.seconds if recorded.end is not None and whole else duration_s
 
@@ -66,8 +66,9 @@ def _rate(count: int | None, seconds: float) -> float | None:
     return count / seconds if count and seconds > 0 else None
 
 
-def _per_pair(per_s: float | None, duration_s: float, pairs: int, of: float) -> float | None:
-    return per_s * duration_s / pairs * of if per_s is not None and pairs else None
+def _per_pair(per_s: float | None, duration_s: float, pairs: int, unit: float) -> float | None:
+    """The amount for `unit` pairs."""
+    return per_s * duration_s / pairs * unit if per_s is not None and pairs else None
 
 
 def _counts(recorded: Recording, unknown: Reasons) -> Counts:
@@ -84,41 +85,41 @@ def _counts(recorded: Recording, unknown: Reasons) -> Counts:
     return counts
 
 
-def _against_the_ceiling(found: Efficiency, header: Header, unknown: Reasons) -> Efficiency:
+def _against_the_ceiling(counted: Efficiency, header: Header, unknown: Reasons) -> Efficiency:
     ceiling = header.ceiling
     if "mfu" in unknown:
-        return found
-    if found.flops_per_s is None or found.computed_flops_per_s is None:
+        return counted
+    if counted.flops_per_s is None or counted.computed_flops_per_s is None:
         unknown["mfu"] = "the engine does not count its operations"
-        return found
+        return counted
     if ceiling is None:
-        unknown["mfu"] = "no ceiling of its products was measured"
-        return found
-    utilisation = found.computed_flops_per_s / ceiling.flops_per_s
+        unknown["mfu"] = "the ceiling of its matrix products was not measured"
+        return counted
+    utilisation = counted.computed_flops_per_s / ceiling.flops_per_s
     if utilisation > 1:
         unknown["mfu"] = (
-            f"it computed {utilisation:.0%} of the measured ceiling, so that was measured while the machine had less "
-            "to give; measure again without other load"
+            f"the engine reached {utilisation:.0%} of the ceiling, so the machine was slower while the ceiling was "
+            "measured; measure again without other load"
         )
-        return found
-    return found._replace(mfu=found.flops_per_s / ceiling.flops_per_s, utilisation=utilisation)
+        return counted
+    return counted._replace(mfu=counted.flops_per_s / ceiling.flops_per_s, utilisation=utilisation)
 
 
 def _watts(recorded: Recording, seconds: float, unknown: Reasons) -> float | None:
-    """Of the one GPU that there is, from its own energy counter; what it draws when idle is part of it."""
+    """Mean power of the only GPU from its own energy counter, including its idle power."""
     device = recorded.header.description.device
     gpus = recorded.end.telemetry.gpus if recorded.end is not None else ()
     energy_j = gpus[0].energy_j if len(gpus) == 1 else None
     if recorded.end is None:
         reason = "the measurement has no end"
     elif device is None:
-        reason = "the engine does not say on which device of this machine it ran"
+        reason = "the engine does not state on which device of this machine it ran"
     elif device.kind == "cpu":
-        reason = "no energy counter is read for a CPU"
+        reason = "the energy of a CPU is not measured"
     elif len(gpus) != 1:
-        reason = f"{len(gpus)} GPUs were seen, and one is needed to know whose energy it is"
+        reason = f"the energy can be attributed only if there is one GPU, and {len(gpus)} were seen"
     elif energy_j is None:
-        reason = "the GPU tells no energy"
+        reason = "the GPU does not report its energy"
     else:
         return energy_j / seconds if seconds > 0 else None
     unknown["joules_per_1000_pairs"] = reason
@@ -130,6 +131,6 @@ def _dollars_per_s(header: Header, unknown: Reasons) -> float | None:
     if isinstance(price, Mapping):
         price = price.get(header.engine)
     if price is None:
-        unknown["dollars_per_1m_pairs"] = "the config has no latency.price_per_hour for it"
+        unknown["dollars_per_1m_pairs"] = "the config has no latency.price_per_hour for this engine"
         return None
     return float(price) / SECONDS_PER_HOUR

@@ -1,8 +1,8 @@
 """The load generator: sends requests to an engine at known times and records the clock.
 
-Loads are one request after the other, all pairs in one call, an open loop that keeps its schedule whatever the engine
-does, and a closed loop that keeps a number of requests under way. A request is a query with all its candidates. Engines
-are known by their contract only.
+There are four loads: one request after the other, all pairs in one call, an open loop that keeps its schedule even if
+the engine falls behind, and a closed loop that keeps a number of requests under way. A request is a query with all its
+candidates. Engines are used only through their contract.
 """
 
 import gc
@@ -50,7 +50,7 @@ class Timing:
 
     @property
     def response_s(self) -> float:
-        """The wait of a client, counted from the schedule, so that a stalled generator hides nothing."""
+        """The wait of a client. It counts from the schedule, so that a stalled generator cannot hide any wait."""
         return self.done_s - self.scheduled_s
 
     @property
@@ -77,13 +77,13 @@ class Load:
 
     def share(self, number: int, of: int) -> Self:
         """The part of process `number` out of `of`; all parts together have this schedule and number of workers."""
-        mine = slice(number, None, of)
+        part = slice(number, None, of)
         workers = len(range(number, self.workers, of))
-        return replace(self, requests=self.requests[mine], due_s=self.due_s[mine], workers=workers)
+        return replace(self, requests=self.requests[part], due_s=self.due_s[part], workers=workers)
 
 
 class Target:
-    """An engine under load. Unless it is `concurrent`, it gets one call at a time, and the tokens of each are known."""
+    """An engine under load. Unless it is `concurrent`, it gets one call at a time, so a call's tokens are known."""
 
     def __init__(self, engine: Engine, *, concurrent: bool) -> None:
         self._engine = engine
@@ -133,24 +133,24 @@ def perform(target: Target, load: Load, record: Record, stop: threading.Event, o
 
 
 def single_stream(target: Target, requests: Sequence[Request], record: Record) -> None:
-    """One after the other: a request is due when the previous one is answered."""
+    """Send one request after the other. A request is due when the previous one is answered."""
     target.start()
     for request in requests:
         record(target.score(request))
 
 
 def offline(target: Target, requests: Sequence[Request], record: Record) -> None:
-    """All pairs in one call, in the order of the requests; one timing with an empty query id."""
+    """Send all pairs in one call, in the order of the requests, and record one timing with an empty query id."""
     pairs = [pair for request in requests for pair in request.pairs]
     target.start()
     record(target.score(Request("", pairs)))
 
 
 def server(target: Target, load: Load, record: Record, stop: threading.Event, origin_s: float | None = None) -> None:
-    """An open loop: every request is sent at its time, even if earlier ones are not answered yet.
+    """An open loop: every request is sent at its scheduled time, even if earlier ones are not answered yet.
 
-    The schedule counts from `origin_s` of `time.perf_counter`. At most `workers` requests are under way; if that many
-    are, the next one is late, which `delay_s` shows. For an engine that takes one call at a time, see `_queue`.
+    The schedule counts from `origin_s` of `time.perf_counter`. At most `workers` requests are under way; beyond that
+    limit the next request is late, which `delay_s` shows. For an engine that takes one call at a time, see `_queue`.
     """
     target.start(time.perf_counter() + LEAD_S if origin_s is None else origin_s)
     if not target.concurrent:
@@ -187,7 +187,7 @@ def closed(target: Target, load: Load, record: Record, stop: threading.Event, or
 
 
 class Window:
-    """The answers of a closed loop that count: after the first `ramp`, at least `count` and for at least `least_s`.
+    """The counted answers of a closed loop: at least `count` answers over at least `least_s`, after the first `ramp`.
 
     A loop sends all of its first requests at the same moment and ends with fewer and fewer under way. Both phases are
     excluded: the first answers are skipped, and the loop continues until the last counted answer has arrived.
@@ -210,9 +210,9 @@ class Window:
 
 
 def _queue(target: Target, load: Load, record: Record) -> None:
-    """The open loop of an engine that takes one call at a time, in one thread.
+    """The open loop for an engine that takes one call at a time, in one thread.
 
-    A request that is due while the engine scores counts as queued since its scheduled time. That is exact and needs no
+    A request that is due while the engine scores counts as queued since its scheduled time. This is exact and avoids a
     second thread, which would compete with the engine's threads for the cores and the interpreter.
     """
     free_s = 0.0  # time of the previous answer
@@ -245,10 +245,10 @@ def _together(work: Callable[[], None], workers: int, stop: threading.Event) -> 
 
 
 def schedule(count: int, rate: float, arrivals: Arrivals, seed: int) -> list[float]:
-    """Times in seconds at which `count` requests are due, `rate` per second.
+    """The times in seconds at which `count` requests are due, at `rate` requests per second.
 
-    Poisson arrivals have independent exponential gaps. They are not rescaled to end on time, since the result would not
-    be a Poisson process.
+    Poisson arrivals have independent exponential gaps. They are not rescaled to end on time, because the result would
+    not be a Poisson process.
     """
     if arrivals == "constant":
         return [number / rate for number in range(count)]
@@ -258,7 +258,7 @@ def schedule(count: int, rate: float, arrivals: Arrivals, seed: int) -> list[flo
 
 @contextmanager
 def steady() -> Iterator[None]:
-    """Exclude existing objects from garbage collection, whose full passes stall a process for 100 ms and more."""
+    """Exclude existing objects from garbage collection, whose full passes stall a process for 100 ms or more."""
     interval_s = sys.getswitchinterval()
     gc.collect()
     gc.freeze()

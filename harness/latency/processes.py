@@ -1,7 +1,7 @@
 """The load generator in several processes, for engines that take several calls at a time.
 
 Python runs one thread at a time, so one process sends at most about a thousand requests per second. Every process loads
-its own engine with its own connections and sends its share of a common schedule by the clock of the machine.
+its own engine with its own connections. It sends its share of a common schedule by the machine's clock.
 """
 
 import multiprocessing
@@ -28,7 +28,7 @@ Message = float | list[Timing] | Counts | str
 
 
 class Performed(NamedTuple):
-    """What a load left beside its timings."""
+    """The result of a load besides its timings."""
 
     counts: Counts  # increase of the counts of all engines together
     died: tuple[str, ...] = ()  # one phrase per process that ended before its load
@@ -47,7 +47,7 @@ class _Member(NamedTuple):
             self.connection.send(order)
 
     def receive(self) -> Message:
-        """The next message of the process, or the way in which it died."""
+        """The next message of the process, or a phrase about its death."""
         try:
             message: Message = self.connection.recv()
         except (EOFError, OSError):
@@ -66,7 +66,7 @@ class Processes:
     @classmethod
     @contextmanager
     def open(cls, kind: str, options: Options, count: int) -> Iterator["Processes"]:
-        """Start them and wait until their engines are loaded. Raises EngineUnavailable."""
+        """Start `count` processes and wait until their engines are loaded. Raises EngineUnavailable."""
         context = multiprocessing.get_context("spawn")  # a fork would copy the threads and connections of the engine
         members: list[_Member] = []
         started_s = time.perf_counter()
@@ -90,27 +90,27 @@ class Processes:
                 member.process.kill()  # does nothing to a process that has ended
 
     def perform(self, load: Load, record: Record, stop: threading.Event) -> Performed:
-        """As `load.perform`, in shares. If a process dies, the others stop; the answers until then are kept."""
+        """Perform a load as `load.perform` does, in shares. If a process dies, the others stop; answers are kept."""
         members = self._members[: min(len(self._members), load.workers, len(load.requests))]
         for number, member in enumerate(members):
             member.send(load.share(number, len(members)))
         for member in members:
-            member.receive()  # it has its share; the schedule begins when all processes have theirs
+            member.receive()  # the schedule begins when all processes have their shares
         origin_s = time.perf_counter() + LEAD_S
         for member in members:
             member.send(origin_s)
         return _collect({member.connection: member for member in members}, record, stop)
 
 
-def _collect(left: dict[Connection, _Member], record: Record, stop: threading.Event) -> Performed:
+def _collect(members: dict[Connection, _Member], record: Record, stop: threading.Event) -> Performed:
     """Record the answers until every process has ended its load. STOP is sent to every process exactly once."""
     counts = Counts()
     died: list[str] = []
-    running = dict(left)
-    while left:
-        for connection in wait(list(left)):
+    performing, without_stop = dict(members), dict(members)
+    while performing:
+        for connection in wait(list(performing)):
             assert isinstance(connection, Connection)
-            message = left[connection].receive()
+            message = performing[connection].receive()
             if isinstance(message, list):
                 for timing in message:
                     record(timing)
@@ -120,10 +120,10 @@ def _collect(left: dict[Connection, _Member], record: Record, stop: threading.Ev
             else:
                 died.append(str(message))
                 stop.set()
-            del left[connection]
-        finished = running if stop.is_set() else running.keys() - left.keys()
+            del performing[connection]
+        finished = without_stop if stop.is_set() else without_stop.keys() - performing.keys()
         for connection in list(finished):
-            running.pop(connection).send(STOP)
+            without_stop.pop(connection).send(STOP)
     return Performed(counts, tuple(died))
 
 
@@ -142,7 +142,7 @@ def generate(connection: Connection, kind: str, options: Options) -> None:
 
 
 def _perform(connection: Connection, target: Target, load: Load) -> None:
-    """Perform one load. It ends by itself or on STOP, which the parent sends in both cases."""
+    """Perform one load, which ends by itself or on STOP. The parent sends STOP in both cases."""
     stop, outbox = threading.Event(), _Outbox(connection)
 
     def work(origin_s: float) -> None:
@@ -150,7 +150,7 @@ def _perform(connection: Connection, target: Target, load: Load) -> None:
         try:
             perform(target, load, outbox.add, stop, origin_s)
             outbox.close(target.counts() - before)
-        except Exception as error:  # the edge of a process: an error can leave it only as a message
+        except Exception as error:  # an error can leave this process only as a message
             outbox.close(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
     with steady():  # garbage collection happens before the schedule begins
@@ -195,4 +195,4 @@ def _check_ready(member: _Member, started_s: float) -> None:
     if not isinstance(clock_s, float):
         raise EngineUnavailable(str(clock_s))
     if not started_s <= clock_s <= time.perf_counter():
-        raise EngineUnavailable(f"{member.name} has a different clock than this process: set latency.processes to 1")
+        raise EngineUnavailable(f"{member.name} does not share this process's clock: set latency.processes to 1")

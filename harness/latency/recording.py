@@ -1,8 +1,8 @@
-"""Raw timings of one measurement: a file of JSON lines that only grows.
+"""The raw timings of one measurement, in a file of JSON lines that only grows.
 
-First line: what is measured, how and on what. Then a line for each answered request. Last line: how it ended. A file
-without its last line was killed, and stays incomplete: it is never resumed. A second process has other memory, other
-clocks, cold caches and no queue; its requests beside those of the first would be one number about two machines.
+The first line is the header, every answered request has a line, and the last line is the end. A measurement without an
+end was killed. It stays incomplete and is never resumed: a second process has different memory and clocks, cold caches
+and no queue, so its requests together with those of the first would give one number about two machines.
 """
 
 import fcntl
@@ -23,8 +23,8 @@ from harness.manifest import BenchmarkRecord, Machine, read_description
 from harness.store import StoreError
 
 # 1: first version, 2026-11
-# 2: a description states its score kind and whether the model is a demonstration, a header what it is a part of,
-#    2026-11-28
+# 2: a description states its score kind and whether the model is a demonstration, and a header states what the
+#    recording is a part of, 2026-11-28
 FORMAT = 2
 
 PartOf = Literal["sweep", "search"]
@@ -32,19 +32,19 @@ PartOf = Literal["sweep", "search"]
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What is measured, how and on what: the first line of a recording."""
+    """The first line of a recording: the engine, the benchmark, the settings and the machine."""
 
-    engine: str  # its name in the config
+    engine: str  # name in the config
     kind: str
     options: Mapping[str, Any]
     description: Description
-    concurrent: bool  # the engine answers several calls at a time: its work is done elsewhere
-    ceiling: Ceiling | None  # of the machine in this engine's arithmetic; None: not known
+    concurrent: bool  # the engine answers several calls at a time, because its work is done elsewhere
+    ceiling: Ceiling | None  # the machine's ceiling in this engine's arithmetic; None: not known
     benchmark: str
     benchmark_entry: BenchmarkRecord
-    name: str  # of the recording
+    name: str  # name of the recording
     scenario: Scenario
-    part_of: PartOf | None  # a level of a sweep or a probe of a search; None: a measurement of its own
+    part_of: PartOf | None  # "sweep" for a level, "search" for a probe; None: an independent measurement
     settings: Latency  # with the number of requests
     distinct_queries: int
     warmup: tuple[Timing, ...]
@@ -54,8 +54,8 @@ class Header:
 
     @property
     def requests(self) -> int:
-        """Requests to measure, in a sweep at least."""
-        assert self.settings.queries is not None  # `document` of every recorder has it
+        """The number of requests to measure; for a sweep the smallest number."""
+        assert self.settings.queries is not None  # every measurement sets it
         return self.settings.queries
 
     @property
@@ -77,11 +77,11 @@ class Header:
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
-        """The header that any version wrote. Raises KeyError, TypeError or ValueError for anything else."""
+        """Read a header of any version. Raises KeyError, TypeError or ValueError for another document."""
         written = document["format"]
         if written not in (1, FORMAT):
             raise ValueError(f"its format is {written!r}, this version reads 1 and {FORMAT}")
-        values = {each.name: document[each.name] for each in fields(cls) if each.name in document}
+        values = {field.name: document[field.name] for field in fields(cls) if field.name in document}
         ceiling = document.get("ceiling")
         return cls(
             **values
@@ -99,14 +99,14 @@ class Header:
 
 @dataclass(frozen=True, kw_only=True)
 class End:
-    """How a measurement ended: the last line of a recording."""
+    """The last line of a recording: its duration, the conditions after it, and the counts."""
 
     seconds: float
     after: Conditions
-    cores: int  # that this process may use
-    others_cores: float | None  # that other programs kept busy on average
-    counts: Counts  # what the engine counted meanwhile
-    died: tuple[str, ...]  # load processes that ended before their load did, and how
+    cores: int  # number of cores that this process may use
+    others_cores: float | None  # mean number of cores that other programs kept busy
+    counts: Counts  # increase of the engine's counts
+    died: tuple[str, ...]  # one phrase per load process that ended before its load
     telemetry: Telemetry
 
     def document(self) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class End:
 
 
 def _part_of(name: str) -> PartOf | None:
-    """Before format 2 the name alone told: sweep-16, search-3."""
+    """The value for a header before format 2, from names such as sweep-16 and search-3."""
     whole, _, number = name.rpartition("-")
     parts: dict[str, PartOf] = {"sweep": "sweep", "search": "search"}
     return parts.get(whole) if number.isdecimal() else None
@@ -154,7 +154,7 @@ class Recording:
 
 
 class Recorder:
-    """Writes a recording; in place of an earlier one, behind a lock. Threads may share it. Raises StoreError."""
+    """Writes a recording behind a lock and replaces an earlier one. Threads may share it. Raises StoreError."""
 
     def __init__(self, path: Path, header: Header) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -187,19 +187,19 @@ class Recorder:
         line = json.dumps(document, ensure_ascii=False) + "\n"
         with self._turn:
             self._file.write(line)
-            self._file.flush()  # to the system, not to the disk: that survives a kill and costs microseconds
+            self._file.flush()  # to the system and not to the disk, which survives a kill and costs microseconds
 
 
 def read(path: Path) -> Recording:
-    """A recording, also an incomplete one; a line that was cut short is left out. Raises StoreError."""
+    """Read a recording, which may be incomplete; a line that was cut short is left out. Raises StoreError."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-        documents = [json.loads(line) for line in lines[:-1]]  # what follows the last newline is cut short, or nothing
+        documents = [json.loads(line) for line in lines[:-1]]  # text after the last newline was cut short
         first, *rest = documents
         header = Header.read(first)
         end = End.read(rest.pop()["end"]) if rest and "end" in rest[-1] else None
         timings = sorted((Timing(**document) for document in rest), key=lambda timing: timing.scheduled_s)
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         reason = str(error).partition("\n")[0]
-        raise StoreError(f"{path}: no recording of `crispbench latency` ({reason}); measure again") from None
+        raise StoreError(f"{path}: not a recording of `crispbench latency` ({reason}); measure again") from None
     return Recording(header, tuple(timings), end)

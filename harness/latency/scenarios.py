@@ -1,4 +1,4 @@
-"""One engine under every load of a config; each measurement has its own warm-up, recording and summary."""
+"""One engine under every load of a config. A measurement has its own warm-up, recording and summary."""
 
 import random
 import threading
@@ -24,7 +24,7 @@ from harness.latency.telemetry import sampling
 from harness.run.loop import prepare_engine
 from harness.run.tasks import Task
 
-RAMP = 2  # first answers of a closed loop that do not count, per request under way
+RAMP = 2  # number of first answers of a closed loop that do not count, per request under way
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class LoadedEngine:
     settings: Latency
     order: Sequence[Request]
     ceiling: Ceiling | None = None  # measured speed limits of the machine for this engine's arithmetic
-    processes: Processes | None = None  # load generators; None: this process sends
+    processes: Processes | None = None  # load generators; None: this process sends the requests
 
 
 class Case(NamedTuple):
@@ -84,7 +84,7 @@ def cases(scenario: Scenario, settings: Latency, folder: Path) -> list[Case]:
 
 
 def find_rate(subject: LoadedEngine, folder: Path, say: Callable[[str], None]) -> RateFound:
-    """The largest rate that meets the objective; every probe is a recording of its own."""
+    """The largest rate that meets the objective. Every probe has its own recording."""
     settings, probes = subject.settings, 0
     assert settings.slo_ms is not None
     forget(folder, "search")
@@ -110,13 +110,13 @@ def terms(settings: Latency, order: Sequence[Request]) -> SearchTerms:
 
 
 def forget(folder: Path, scenario: str) -> None:
-    """Remove recordings of an earlier sweep or search, which would otherwise join the curve of the next."""
+    """Remove the recordings of an earlier sweep or search, so that they do not join the curve of the next one."""
     for path in folder.glob(f"{scenario}-*.json*"):
         path.unlink()
 
 
 def ordered(task: Task, settings: Latency) -> list[Request]:
-    """The queries with candidates, in an order that the seed decides; the order of candidates is kept."""
+    """The queries with candidates, in an order that the seed decides. The order of the candidates is kept."""
     benchmark, lists = task.benchmark, task.candidates.lists
     query_ids = sorted(query_id for query_id, doc_ids in lists.items() if doc_ids)
     random.Random(settings.seed).shuffle(query_ids)
@@ -130,12 +130,12 @@ def ordered(task: Task, settings: Latency) -> list[Request]:
 
 
 def measured_requests(order: Sequence[Request], settings: Latency) -> list[Request]:
-    """The requests to measure; the order is repeated if there are fewer queries."""
+    """The requests to measure. The order repeats if there are fewer queries than requests."""
     return [order[number % len(order)] for number in range(settings.queries or len(order))]
 
 
 def warmup_requests(order: Sequence[Request], settings: Latency) -> list[Request]:
-    """The warm-up requests, from the end of the order, so that a remembered query is measured as late as possible."""
+    """The warm-up requests from the end of the order, so that a cached query is measured as late as possible."""
     return [order[-1 - number % len(order)] for number in range(settings.warmup)]
 
 
@@ -155,7 +155,7 @@ def measure(subject: LoadedEngine, case: Case, folder: Path, say: Callable[[str]
             try:
                 performed = _put_under_load(subject, case, requests, recorder.add)
             except KeyboardInterrupt:
-                say(f"crispbench: {subject.name} {case.name} stays incomplete; the next measurement starts anew")
+                say(f"crispbench: {subject.name} {case.name} stays incomplete; measure again")
                 raise
             seconds, after = time.perf_counter() - started_s, conditions.read()
             recorder.end(
@@ -184,7 +184,7 @@ def summarised(path: Path) -> Summary:
 
 @contextmanager
 def _loaded(name: str, entry: EngineEntry, task: Task, settings: Latency) -> Iterator[LoadedEngine]:
-    """The loaded engine and its load generators. Preparation and the ceiling come before any measurement."""
+    """The loaded engine and its load generators, with documents prepared and the ceiling measured."""
     with progress.waiting(f"loading {name}"):
         loaded = engines.load(entry.kind, entry.options)
     with loaded as engine:

@@ -1,6 +1,6 @@
-"""The largest rate that meets an objective, by doubling and bisection. Pure: the caller measures each rate.
+"""A search for the largest rate that meets an objective, by doubling and bisection. The caller measures the rates.
 
-The conclusion claims no more than was measured: a rate that passed, and one above it that did not.
+The conclusion claims only what was measured: a rate that passed, and a higher rate that did not pass.
 """
 
 import math
@@ -15,20 +15,20 @@ from harness.latency.validity import examine
 from harness.outcome import Outcome
 
 QUANTILE = 0.99
-LEAST = floors_of(QUANTILE).conservative  # fewest requests that can pass: 662
-RESERVE = 1.2  # a Poisson schedule may end before its mean, and effective samples are fewer than requests
+LEAST = floors_of(QUANTILE).conservative  # smallest number of requests that can pass: 662
+RESERVE = 1.2  # a Poisson schedule may be shorter than its mean, and there are fewer effective samples than requests
 
 
 class SearchTerms(NamedTuple):
     """The settings of a search."""
 
-    rate: float  # of the first probe, in requests per second
-    queries: int  # fewest requests of a probe
+    rate: float  # rate of the first probe, in requests per second
+    queries: int  # smallest number of requests in a probe
     least_s: float  # shortest duration of a probe
     plan: Search
 
     def first(self, rate: float) -> int:
-        """The number of requests at this rate that can pass and that last long enough."""
+        """The number of requests with which a first probe at this rate can pass and lasts long enough."""
         return max(self.queries, round(RESERVE * LEAST), round(RESERVE * rate * self.least_s))
 
     def most(self, rate: float) -> int:
@@ -47,14 +47,14 @@ class Probe(NamedTuple):
     queries: int
     outcome: Outcome  # PASS, FAIL, INCONCLUSIVE or INVALID
     wanted: int = 0  # INCONCLUSIVE: estimated number of requests that would decide
-    reason: str = ""  # of INVALID and INCONCLUSIVE
+    reason: str = ""  # reason for INVALID or INCONCLUSIVE
 
 
 class RateFound(NamedTuple):
     """The conclusion of a search."""
 
-    rate: float | None  # the largest that passed, in requests per second
-    above: float | None  # the smallest one above it that did not pass
+    rate: float | None  # largest rate that passed, in requests per second
+    above: float | None  # smallest higher rate that did not pass
     outcome: Outcome  # PASS: `above` failed and is within the width
     reason: str = ""
 
@@ -63,7 +63,7 @@ class RateFound(NamedTuple):
 
 
 def search(probe: Callable[[SearchStep], Probe], terms: SearchTerms, now: Callable[[], float]) -> RateFound:
-    """Probe rates until two of them enclose the largest one closely enough, or until probes or time run out."""
+    """Probe rates until two of them enclose the answer closely enough, or until the probes or the time are used up."""
     probes: list[Probe] = []
     until_s = now() + terms.plan.seconds
     while len(probes) < terms.plan.probes and now() < until_s and (step := following(probes, terms)) is not None:
@@ -72,10 +72,11 @@ def search(probe: Callable[[SearchStep], Probe], terms: SearchTerms, now: Callab
 
 
 def following(probes: Sequence[Probe], terms: SearchTerms) -> SearchStep | None:
-    """The next measurement; None at the end.
+    """The next measurement; None at the end of the search.
 
-    The rate doubles while all pass and halves while none does; then it is the geometric mean of the two rates that
-    enclose the answer. An undecided rate is measured again with more requests before it counts as not passed.
+    The rate doubles while all rates pass and halves while no rate passes. After that it is the geometric mean of the
+    two rates that enclose the answer. An undecided rate is measured again with more requests before it counts as not
+    passed.
     """
     if not probes:
         return SearchStep(terms.rate, terms.first(terms.rate))
@@ -97,7 +98,7 @@ def following(probes: Sequence[Probe], terms: SearchTerms) -> SearchStep | None:
 
 
 def conclude(probes: Sequence[Probe], plan: Search) -> RateFound:
-    """The conclusion from these probes, whatever ended the search."""
+    """The conclusion from these probes, for any reason why the search ended."""
     passed, above = _bracket(probes)
     last = {probe.rate: probe for probe in probes}  # the last probe of every rate
     stopped = next((probe for probe in probes if probe.outcome is Outcome.INVALID), None)
@@ -106,24 +107,23 @@ def conclude(probes: Sequence[Probe], plan: Search) -> RateFound:
         return RateFound(passed, above, Outcome.INVALID, reason)
     if above is not None and last[above].outcome is Outcome.INCONCLUSIVE:
         limit = last[above]
-        why = f": {limit.reason}" if limit.reason else ""
+        reason = f": {limit.reason}" if limit.reason else ""
         return RateFound(
-            passed, above, Outcome.INCONCLUSIVE, f"{limit.queries:,} requests at {above:.4g}/s do not decide{why}"
+            passed, above, Outcome.INCONCLUSIVE, f"{limit.queries:,} requests at {above:.4g}/s are not enough{reason}"
         )
     if passed is not None and above is not None and above <= passed * (1 + plan.width):
         return RateFound(passed, above, Outcome.PASS)
     if passed is None and above is not None:
-        return RateFound(None, above, Outcome.FAIL, f"no rate passed, down to {above:.4g}/s")
-    return RateFound(
-        passed, above, Outcome.INCONCLUSIVE, f"{len(probes)} measurements did not come closer; see latency.search"
-    )
+        return RateFound(None, above, Outcome.FAIL, f"no rate down to {above:.4g}/s passed")
+    reason = f"{len(probes)} measurements did not narrow it down to latency.search.width"
+    return RateFound(passed, above, Outcome.INCONCLUSIVE, reason)
 
 
 def sentence(conclusion: RateFound, slo_ms: float) -> str:
-    """The conclusion in one sentence that claims no more than was measured."""
+    """The conclusion in one sentence that claims only what was measured."""
     rate, above, outcome, reason = conclusion
     goal = f"p99 within {slo_ms:g} ms"
-    best = f"{goal} was met up to {rate:.4g}/s" if rate is not None else f"{goal} was met at no rate"
+    best = f"{goal} was met up to {rate:.4g}/s" if rate is not None else f"{goal} was not met at any rate"
     beyond = f", and missed at {above:.4g}/s" if outcome is Outcome.PASS and above is not None else ""
     return best + beyond + (f" ({outcome}: {reason})" if reason else "")
 
@@ -131,8 +131,8 @@ def sentence(conclusion: RateFound, slo_ms: float) -> str:
 def judged(recording: Recording, summary: Summary) -> Probe:
     """The recording of one rate as a probe.
 
-    A load generator behind its schedule says nothing about the server, unless the server was too slow already when
-    counted from the sending: a late generator can only lower the server's load.
+    A load generator behind its schedule makes the probe invalid, unless the server was too slow even when its times
+    count from the sending: a late generator can only lower the server's load.
     """
     settings = summary.header.settings
     assert settings.slo_ms is not None  # a search has an objective
@@ -156,8 +156,8 @@ def judged(recording: Recording, summary: Summary) -> Probe:
 
 
 def _bracket(probes: Sequence[Probe]) -> tuple[float | None, float | None]:
-    """The largest rate that passed, and the smallest that did not."""
+    """The largest rate that passed, and the smallest rate that did not pass."""
     outcomes = {probe.rate: probe.outcome for probe in probes}
     passed = [rate for rate, outcome in outcomes.items() if outcome is Outcome.PASS]
-    others = [rate for rate, outcome in outcomes.items() if outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE)]
-    return max(passed, default=None), min(others, default=None)
+    missed = [rate for rate, outcome in outcomes.items() if outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE)]
+    return max(passed, default=None), min(missed, default=None)

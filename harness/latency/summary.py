@@ -13,14 +13,14 @@ from harness.latency.load import Timing
 from harness.latency.recording import End, Header, Recording
 
 FORMAT = 1  # 1: first version, 2026-11
-SUFFIX = ".jsonl"  # of a recording; its summary beside it is .json
+SUFFIX = ".jsonl"  # suffix of a recording; the suffix of its summary is .json
 
 Validity = Literal["VALID", "INVALID", "INCOMPLETE"]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One scenario of one engine. Failed requests are counted, but no percentile includes them."""
+    """The figures of one measurement. Failed requests are counted, but percentiles leave them out."""
 
     header: Header
     end: End | None
@@ -31,7 +31,7 @@ class Summary:
     unchecked: tuple[str, ...]
     response: Mapping[str, Estimate]  # seconds from the schedule; empty for a single call
     service: Mapping[str, Estimate]  # seconds from the sending
-    first_byte: Mapping[str, Estimate]  # seconds from the sending until the answer began; empty if unknown
+    first_byte: Mapping[str, Estimate]  # seconds from the sending until the answer began; empty if not known
     delay: Mapping[str, Estimate]  # seconds from the schedule to the sending: the lateness of the generator
     duration_s: float
     pairs_per_s: float | None
@@ -117,7 +117,7 @@ def _first_byte(answered: Sequence[Timing]) -> dict[str, Estimate]:
 
 
 def _duration_s(timings: Sequence[Timing], scenario: str) -> float:
-    """Sum of the service times of a single stream; else the time from the first schedule to the last answer.
+    """The sum of the service times for a single stream; else the time from the first schedule to the last answer.
 
     The window of a closed loop opens and closes with an answer. n answers enclose n - 1 gaps, so that the time between
     them is scaled by n / (n - 1).
@@ -132,7 +132,7 @@ def _duration_s(timings: Sequence[Timing], scenario: str) -> float:
 
 
 def _tokens_per_s(recorded: Recording, answered: Sequence[Timing], duration_s: float) -> float | None:
-    """Sum over the requests if their tokens are known; else from the counts, which include failed requests."""
+    """The rate from the requests' tokens if they are known; else from the counts, which include failed requests."""
     tokens = [timing.tokens for timing in answered if timing.tokens is not None]
     if answered and len(tokens) == len(answered):
         return sum(tokens) / duration_s

@@ -1,4 +1,4 @@
-"""Clocks, power, heat and memory during a measurement, sampled by another process that does not slow it down.
+"""Clocks, power, heat and memory during a measurement, sampled by a separate process that does not slow it down.
 
 The sampling process ends when its pipe closes, also if the measuring process is killed.
 """
@@ -34,7 +34,7 @@ SLOWED = {
 
 
 class Gpu(NamedTuple):
-    """One GPU at one moment; None for a value that it does not report."""
+    """The state of one GPU at one moment; None for a value that the GPU does not report."""
 
     name: str
     sm_mhz: float | None
@@ -43,7 +43,7 @@ class Gpu(NamedTuple):
     temperature_c: float | None
     reasons: int | None  # bits, see SLOWED
     memory_gib: float | None
-    energy_j: float | None  # since the driver was loaded
+    energy_j: float | None  # total since the driver was loaded
 
 
 class Moment(NamedTuple):
@@ -104,7 +104,7 @@ class Sampler:
 
 @contextmanager
 def sampling() -> Iterator[Sampler]:
-    """A process that samples until `stop`; it is ready when the block begins and has ended when the block ends."""
+    """A process that samples until `stop`. It is ready when the block begins, and it has ended when the block ends."""
     context = multiprocessing.get_context("spawn")  # a fork would copy the engine's threads and CUDA's state
     ours, theirs = context.Pipe()
     process = context.Process(target=watch, args=(theirs,), daemon=True)
@@ -123,7 +123,7 @@ def sampling() -> Iterator[Sampler]:
 
 
 def watch(connection: Connection) -> None:
-    """The process: sample until a message arrives or the pipe closes, then send all moments."""
+    """The main function of the process: sample until a message arrives or the pipe closes, then send all moments."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end also ends this process
     nvml, handles = open_nvml()
     pause_s = GPU_INTERVAL_S if handles else CPU_INTERVAL_S

@@ -1,4 +1,4 @@
-"""Whether a measurement is valid: the causes against it, and the conditions that could not be examined. Pure."""
+"""The validity of a measurement: the causes against it, and the conditions that could not be examined."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,12 +25,12 @@ LEAST = "p90"  # a measurement without this percentile is too short
 
 
 class Examination(NamedTuple):
-    """The causes against a measurement, one sentence each, in groups. A measurement without causes is valid."""
+    """The causes against a measurement in groups, one sentence each. A measurement without causes is valid."""
 
-    disturbed: tuple[str, ...]  # not caused by load: the machine, a dead process, too short a time
-    # The next two may also come from more load than the engine can take:
-    behind: tuple[str, ...]  # requests failed or were sent late
-    unsteady: tuple[str, ...]  # times are correlated or drift; more requests may help
+    disturbed: tuple[str, ...]  # causes that do not depend on the load: the machine, a dead process, a short duration
+    # Too much load for the engine can also lead to the causes of the next two groups.
+    behind: tuple[str, ...]  # failed and late requests
+    unsteady: tuple[str, ...]  # correlated and drifting times, for which more requests may help
     unchecked: tuple[str, ...]  # names of conditions that this machine does not report
 
     @property
@@ -43,8 +43,8 @@ def examine(recording: Recording, latency: Mapping[str, Estimate], duration_s: f
     header, end = recording.header, recording.end
     if end is None:
         requests = 1 if header.scenario == "offline" else header.requests
-        seen = f"killed after {len(recording.timings)} of {requests} answers; it is never resumed: measure again"
-        return Examination((seen,), (), (), ())
+        cause = f"killed after {len(recording.timings)} of {requests} answers; it cannot be resumed: measure again"
+        return Examination((cause,), (), (), ())
     local = not header.concurrent
     telemetry = end.telemetry
     behind = (*_errors(recording.timings, end.counts.retries or 0), *_late(recording.timings))
@@ -74,11 +74,9 @@ def delay_bound_s(p50_s: float) -> float:
 def _errors(timings: Sequence[Timing], retries: int) -> Iterator[str]:
     failed = [timing for timing in timings if timing.error is not None]
     if len(failed) > ERRORS * len(timings):
-        yield (
-            f"{len(failed)} of {len(timings)} requests failed, at most {ERRORS:.1%} may; the first: {failed[0].error}"
-        )
+        yield (f"{len(failed)} of {len(timings)} requests failed (limit {ERRORS:.1%}); the first: {failed[0].error}")
     if retries > ERRORS * len(timings):
-        yield f"the engine sent {retries} requests again, at most {ERRORS:.1%} may fail, seen by the caller or not"
+        yield f"the engine repeated {retries} failed requests (limit {ERRORS:.1%} of all requests)"
 
 
 def _too_few(latency: Mapping[str, Estimate]) -> Iterator[str]:
@@ -88,11 +86,11 @@ def _too_few(latency: Mapping[str, Estimate]) -> Iterator[str]:
 
 def _too_short(duration_s: float, least_s: float) -> Iterator[str]:
     if duration_s < least_s:
-        yield f"too short: {duration_s:.1f} s of at least {least_s:g} s; ask for more queries"
+        yield f"too short: {duration_s:.1f} s of at least {least_s:g} s; raise latency.queries"
 
 
 def _late(timings: Sequence[Timing]) -> Iterator[str]:
-    """The p50 only sets a bound here, so it is taken even from few effective samples."""
+    """The p50 is used even if it has few effective samples, because it only sets a bound here."""
     if not timings:
         return
     bound_s = delay_bound_s(statistics.median(timing.response_s for timing in timings))
@@ -100,15 +98,16 @@ def _late(timings: Sequence[Timing]) -> Iterator[str]:
     if late > LATE * len(timings):
         yield (
             f"load generator behind schedule: {late / len(timings):.1%} of the requests were sent more than "
-            f"{bound_s * 1e3:,.1f} ms late, at most {LATE:.0%} may; lower the rate or add workers"
+            f"{bound_s * 1e3:,.1f} ms late (limit {LATE:.0%}); lower the rate or add workers"
         )
 
 
 def _drift(timings: Sequence[Timing]) -> Iterator[str]:
-    """A drift if the 95% intervals of the p50 of the two halves lie more than DRIFT apart.
+    """Times drift if the 95% intervals of the p50 of the two halves lie more than DRIFT apart.
 
-    At most 2% of the measurements simulated without drift are called drifting, including those of a queue at 95% of its
-    capacity (tests/test_latency_validity.py). A plain bound of 3% between the medians would call 17% to 97% drifting.
+    In simulations without drift, at most 2% of the measurements are called drifting, including those of a queue at 95%
+    of its capacity (tests/test_latency_validity.py). A plain bound of 3% between the medians would call 17% to 97% of
+    them drifting.
     """
     values_s = [timing.response_s for timing in timings if timing.error is None]
     halves = values_s[: len(values_s) // 2], values_s[len(values_s) // 2 :]
@@ -118,28 +117,28 @@ def _drift(timings: Sequence[Timing]) -> Iterator[str]:
     if second.lo > first.hi * (1 + DRIFT) or second.hi * (1 + DRIFT) < first.lo:
         shown = " to ".join(f"{(half.estimate or 0) * 1e3:,.3g} ms" for half in (first, second))
         yield (
-            f"times drifted: the p50 went from {shown} between the halves, {DRIFT:.0%} and more beyond both intervals; "
-            "warm up longer, or lower the rate"
+            f"times drifted: the p50 of the halves went from {shown}, and their intervals are more than {DRIFT:.0%} "
+            "apart; warm up longer, or lower the rate"
         )
 
 
 def _client(header: Header, end: End) -> Iterator[str]:
-    """For an engine elsewhere: a load generator without spare time measures itself."""
+    """The load generator of a remote engine. Without spare time it would measure itself."""
     own_s, seconds = end.after.own_s - header.before.own_s, end.seconds
     cores = min(header.settings.processes, end.cores)
     if own_s > CLIENT * cores * seconds:
         yield (
-            f"load generator busy: it used {own_s / seconds:.2f} of {cores} cores, at most {CLIENT * cores:.2g} may; "
+            f"load generator busy: it used {own_s / seconds:.2f} of {cores} cores (limit {CLIENT * cores:.2g}); "
             "lower the rate or add processes"
         )
 
 
 def _machine(before: Conditions, end: End, *, local: bool) -> Iterator[str]:
-    after, cores, seconds, others = end.after, end.cores, end.seconds, end.others_cores
-    if local and others is not None and others > OTHERS * cores:
+    after, cores, seconds, busy = end.after, end.cores, end.seconds, end.others_cores
+    if local and busy is not None and busy > OTHERS * cores:
         yield (
-            f"other load on the machine: other programs kept {others:.2f} of {cores} cores busy, at most "
-            f"{OTHERS * cores:.2g} may; load average {before.load_average[0]:.1f} before, "
+            f"other load on the machine: other programs kept {busy:.2f} of {cores} cores busy (limit "
+            f"{OTHERS * cores:.2g}); load average {before.load_average[0]:.1f} before, "
             f"{after.load_average[0]:.1f} after"
         )
     limited_s = _increase(before.cpu_limited_s, after.cpu_limited_s)
@@ -152,7 +151,7 @@ def _machine(before: Conditions, end: End, *, local: bool) -> Iterator[str]:
 def _cpu_clock(halves_mhz: Sequence[float]) -> Iterator[str]:
     first, second = halves_mhz
     if abs(second / first - 1) > CPU_CLOCK:
-        yield f"CPU clock changed from {first:.0f} to {second:.0f} MHz, at most {CPU_CLOCK:.0%} is steady"
+        yield f"CPU clock changed from {first:.0f} to {second:.0f} MHz (limit {CPU_CLOCK:.0%})"
 
 
 def _gpus(gpus: Sequence[GpuTelemetry]) -> Iterator[str]:
@@ -160,7 +159,7 @@ def _gpus(gpus: Sequence[GpuTelemetry]) -> Iterator[str]:
         if gpu.slowed_by:
             yield f"{gpu.name} slowed down: {', '.join(gpu.slowed_by)}"
         if gpu.sm_variation is not None and gpu.sm_variation > GPU_CLOCK:
-            yield f"{gpu.name} changed its clock by {gpu.sm_variation:.1%}, at most {GPU_CLOCK:.0%} is steady"
+            yield f"the clock of {gpu.name} varied by {gpu.sm_variation:.1%} (limit {GPU_CLOCK:.0%})"
 
 
 def _unread(before: Conditions, telemetry: Telemetry) -> Iterator[str]:

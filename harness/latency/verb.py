@@ -1,4 +1,4 @@
-"""`crispbench latency`: put the engines of a config under load; record and summarise every scenario."""
+"""`crispbench latency`: put the engines of a config under load, and record and summarise every scenario."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -30,11 +30,11 @@ MANY_AT_A_TIME: tuple[Scenario, ...] = ("sweep", "search")  # meaningless for an
 
 @dataclass(frozen=True)
 class LatencyOptions:
-    """Which part of the config to measure, and how."""
+    """The part of the config to measure, and changes to its settings."""
 
-    engines: Sequence[str] = ()  # none: all engines of the config
-    scenarios: Sequence[str] = ()  # none: those of the config
-    slo_ms: float | None = None  # server and search: 99% within this time; None: as in the config
+    engines: Sequence[str] = ()  # empty: all engines of the config
+    scenarios: Sequence[str] = ()  # empty: the scenarios of the config
+    slo_ms: float | None = None  # server and search: time limit for 99% of the requests; None: the config's limit
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class LatencyResult:
     """The measurements of one call."""
 
     folder: Path
-    summaries: Sequence[Summary]  # without the probes of a search, which `rates` concludes from
-    files: Sequence[Path]  # of the page over all measurements of the folder: index.html, latency.md, plots
-    unavailable: Mapping[str, str]  # engine -> why it could not be loaded
-    rates: Mapping[str, RateFound] = field(default_factory=dict)  # engine -> what its search concluded
+    summaries: Sequence[Summary]  # all measurements except the probes of a search, which lead to `rates`
+    files: Sequence[Path]  # the page over all measurements of the folder: index.html, latency.md, plots
+    unavailable: Mapping[str, str]  # engine -> the reason why it could not be loaded
+    rates: Mapping[str, RateFound] = field(default_factory=dict)  # engine -> the conclusion of its search
 
     @property
     def outcome(self) -> Outcome:
-        """INVALID before anything else, since an objective cannot be judged from such numbers."""
+        """INVALID comes before any other outcome, because invalid figures cannot decide about an objective."""
         if self.unavailable or any(summary.verdict != "VALID" for summary in self.summaries):
             return Outcome.INVALID
         outcomes = {summary.objective.verdict for summary in self.summaries if summary.objective is not None}
@@ -78,10 +78,10 @@ class LatencyResult:
 
 
 def latency(config: Path, options: LatencyOptions, *, out: Path | None, say: Callable[[str], None]) -> LatencyResult:
-    """Measure and write `OUT/ENGINE/latency/`; `out` is by default results/NAME with the config's name.
+    """Measure and write `OUT/ENGINE/latency/`. The default of `out` is results/NAME with the config's name.
 
-    Engines that cannot be loaded are named through `say`, and the others go on. Raises ConfigError, BadOptions or
-    BenchmarkError before an engine is loaded, EngineUnavailable if no engine can be loaded.
+    Engines that cannot be loaded are named through `say`, and the others are measured. Raises ConfigError, BadOptions
+    or BenchmarkError before an engine is loaded, and EngineUnavailable if no engine can be loaded.
     """
     whole = read_config(config)
     chosen = choose(whole, options.engines)
@@ -105,13 +105,13 @@ def latency(config: Path, options: LatencyOptions, *, out: Path | None, say: Cal
 
 
 def write_page(folder: Path, order: Sequence[str]) -> list[Path]:
-    """Write summaries, tables and plots of all recordings of a run folder from their raw timings; the files."""
+    """Write the summaries, tables and plots of all recordings in a run folder, and return the page's files."""
     from harness.latency.page import plots  # draws with matplotlib
 
     position = {name: number for number, name in enumerate([*order, *get_args(Scenario)])}
 
     def key(path: Path) -> list[tuple[int, str, int]]:
-        """Engines and scenarios in their order, then levels of a sweep by size."""
+        """The sort key: engines and scenarios in their order, then the levels of a sweep by size."""
         scenario, _, number = path.stem.rpartition("-")
         name, size = (scenario, int(number)) if number.isdecimal() else (path.stem, 0)
         return [(position.get(part, len(position)), part, size) for part in (path.parts[-3], name)]
@@ -158,12 +158,12 @@ def quality(folder: Path, summary: Summary) -> Mapping[str, float] | None:
             and entry["candidates"]["sha256"] == header.benchmark_entry.candidates.sha256
         )
         return mean if same and entry["verdict"] == "complete" else None
-    except (OSError, ValueError, KeyError, TypeError):  # there is no run, or another version made it
+    except (OSError, ValueError, KeyError, TypeError):  # the folder has no run, or another version wrote it
         return None
 
 
 def _settings(settings: Latency, options: LatencyOptions) -> Latency:
-    """The config's settings, replaced by the options where these say something. Raises BadOptions."""
+    """The config's settings, with the options in their place where they are given. Raises BadOptions."""
     values = settings.model_dump()
     values["scenario"] = tuple(dict.fromkeys(options.scenarios or settings.scenario))
     values["slo_ms"] = settings.slo_ms if options.slo_ms is None else options.slo_ms
@@ -171,18 +171,18 @@ def _settings(settings: Latency, options: LatencyOptions) -> Latency:
 
 
 def _check(name: str, config: Config, settings: Latency) -> None:
-    """Raises ConfigError for scenarios that would not measure what they claim."""
+    """Raises ConfigError for a scenario that would measure something else for this engine."""
     entry = config.engines[name]
     if not engines.engine_class(entry.kind).concurrent:
         refused = [scenario for scenario in MANY_AT_A_TIME if scenario in settings.scenario]
         if refused:
             raise ConfigError(
-                f"engine {name!r} (kind {entry.kind!r}) takes one call at a time, so a {refused[0]} would only measure "
+                f"engine {name!r} (kind {entry.kind!r}) takes one call at a time, so a {refused[0]} would measure only "
                 "its queue: choose engines of kind 'remote' with --engine, or --scenario single-stream"
             )
         return
     if "search" in settings.scenario and settings.slo_ms is None:
-        raise ConfigError("search looks for the largest rate within latency.slo_ms, which is not set: add --slo-ms MS")
+        raise ConfigError("search needs latency.slo_ms, the time limit for 99% of the requests: add --slo-ms MS")
     workers = max(
         settings.workers if {"server", "search"} & {*settings.scenario} else 0,
         max(settings.sweep) if "sweep" in settings.scenario else 0,
@@ -191,13 +191,13 @@ def _check(name: str, config: Config, settings: Latency) -> None:
     if concurrency is not None and concurrency < workers:
         name_of = "latency.workers" if workers == settings.workers else "the largest of latency.sweep"
         raise ConfigError(
-            f"engine {name!r} has concurrency = {concurrency}, but {name_of} is {workers}: requests would wait unseen; "
-            f"set concurrency to at least {workers}"
+            f"engine {name!r} has concurrency = {concurrency}, but {name_of} is {workers}: requests would wait inside "
+            f"the engine; set concurrency to at least {workers}"
         )
 
 
 def _task(config: Config) -> Task:
-    """The benchmark to measure with: the named one, or the first. Only this one is loaded."""
+    """The benchmark to measure with: the named one, or the first one. Only this benchmark is loaded."""
     name = config.latency.benchmark
     if name is None:
         return prepare_first(config)

@@ -1,4 +1,4 @@
-"""The content of a latency report, built once from its measurements for every format."""
+"""The content of a latency report, which is built once from the measurements for every format."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -31,11 +31,12 @@ LEGEND = (
     Term(
         "p99 [lo, hi]",
         "time within which 99% of the requests are answered: the sample at that rank, and the samples that enclose it "
-        f"with 95% confidence; {notation.MISSING} for an end that needs more samples. Samples that resemble the one "
-        "before count less (n_eff). Below a floor no figure is shown, and never the largest sample instead",
+        f"with 95% confidence; {notation.MISSING} for an end that needs more samples. A sample that resembles the "
+        "previous one counts less (n_eff). With too few samples the figure is missing; the largest sample never "
+        "replaces it",
     ),
-    Term("VALID, INVALID", "whether anything observable contradicts the figures; every cause is listed"),
-    Term("INCOMPLETE", "the measurement was killed before its end; it is never resumed"),
+    Term("VALID, INVALID", "whether an observation contradicts the figures; every cause is listed"),
+    Term("INCOMPLETE", "the measurement was killed before its end; it cannot be resumed"),
     Term("nDCG@10", "quality of the same engine over the same candidates in this run, explained in its report"),
     *cost.LEGEND,
 )
@@ -62,7 +63,7 @@ def build(measured: Sequence[MeasuredScenario], title: str, searched: Sequence[l
             *(section for number, group in enumerate(groups.values(), 1) for section in _sections(number, group)),
             *parts,
         ),
-        warnings=(*(() if measured else ("There is no measurement yet.",)), *_different_machines(measured)),
+        warnings=(*(() if measured else ("The folder has no measurements yet.",)), *_different_machines(measured)),
         engines=tuple(engines[name] for name in dict.fromkeys(scenario.summary.engine for scenario in measured)),
         legend=(*LEGEND, *(load_curve.LEGEND if parts else ())),
         hint=HINT if measured else "",
@@ -84,7 +85,7 @@ def _sections(number: int, group: Sequence[MeasuredScenario]) -> Iterator[Sectio
 
 
 def _table(group: Sequence[MeasuredScenario]) -> Table:
-    """A line for each measurement, and joined to it a line for each part of its time."""
+    """One line per measurement, joined by one line per part of its time."""
     lines: list[tuple[Cell, ...]] = []
     joined: set[int] = set()
     for scenario in group:
@@ -114,18 +115,18 @@ def _lines(measured: MeasuredScenario) -> Iterator[tuple[Cell, ...]]:
 
 
 def _part(engine: Cell, part: str, estimates: Mapping[str, Estimate]) -> tuple[Cell, ...]:
-    """A line of percentiles of a part of the time in the line above."""
+    """A line with the percentiles of a part of the time in the line above."""
     percentiles = (_percentile(estimates.get(name), quantile) for name, quantile in QUANTILES.items())
     return (engine, Cell(part), Cell(""), *percentiles, Cell(""), Cell(""), Cell(""), Cell(""))
 
 
 def _is_random(summary: Summary) -> bool:
-    """Whether the weights are random, so that only the times mean something."""
+    """Whether the weights are random, so that only the times are meaningful."""
     return summary.header.description.random_seed is not None
 
 
 def _queries(summary: Summary) -> int:
-    """Answered queries; a call that holds all of them is answered as a whole."""
+    """The number of answered queries; an offline call answers all queries or none."""
     if summary.scenario != "offline":
         return len(summary.answered)
     return summary.header.requests if summary.answered else 0
@@ -149,11 +150,11 @@ def _quality(quality: Mapping[str, float] | None) -> Cell:
 def _sentence(summaries: Sequence[Summary]) -> str:
     valid = [summary for summary in summaries if summary.verdict == "VALID"]
     count = f"{len(valid)} of {len(summaries)} measurements are valid."
-    streams = [(one.response["p50"].estimate, one) for one in valid if one.scenario == "single-stream"]
-    known = [(p50_s, one) for p50_s, one in streams if p50_s is not None]
-    if len(known) < 2:
+    streams = [(summary.response["p50"].estimate, summary) for summary in valid if summary.scenario == "single-stream"]
+    medians = [(p50_s, summary) for p50_s, summary in streams if p50_s is not None]
+    if len(medians) < 2:
         return count
-    p50_s, quickest = min(known, key=lambda stream: stream[0])
+    p50_s, quickest = min(medians, key=lambda stream: stream[0])
     return f"{count} {quickest.engine} has the lowest p50 of single-stream, {notation.duration(p50_s)}."
 
 
@@ -161,7 +162,7 @@ def _notes(summary: Summary) -> Iterator[str]:
     yield from (f"{summary.verdict}: {cause}" for cause in summary.causes)
     if _is_random(summary):
         seed = summary.header.description.random_seed
-        yield f"weights random, seed {seed}: the shape of the model without its scores, for speed only"
+        yield f"the weights are random (seed {seed}): the speed is that of the model, but the scores mean nothing"
     yield from _objective(summary)
     bounds = [
         f"{name} {notation.duration(estimate.conservative)}"
@@ -192,8 +193,8 @@ def _objective(summary: Summary) -> Iterator[str]:
     if objective is not None:
         yield (
             f"p{objective.quantile * 100:g} within {notation.duration(objective.slo_s)}: {objective.verdict}; "
-            f"{objective.over:,} of {objective.n:,} requests took longer; with that many, {objective.needed:,} "
-            f"effective samples are needed to pass, and {objective.n_eff:,} were taken"
+            f"{objective.over:,} of {objective.n:,} requests took longer; to pass with that many, {objective.needed:,} "
+            f"effective samples are needed, and {objective.n_eff:,} were taken"
         )
 
 
@@ -219,11 +220,11 @@ def _candidates(summary: Summary) -> str:
 
 def _different_machines(measured: Sequence[MeasuredScenario]) -> Iterator[str]:
     for scenario in measured[1:]:
-        first, other = measured[0].summary, scenario.summary
-        differing = comparable(first.header.machine, other.header.machine)
+        first, second = measured[0].summary, scenario.summary
+        differing = comparable(first.header.machine, second.header.machine)
         if differing:
             fields = "; ".join(f"{field} {one!r} and {two!r}" for field, one, two in differing[:FIELDS_SHOWN])
-            yield f"{label(first)} and {label(other)} were measured on different machines: {fields}"
+            yield f"{label(first)} and {label(second)} were measured on different machines: {fields}"
 
 
 def _engine(summary: Summary) -> EngineLine:

@@ -1,4 +1,4 @@
-"""What a pair costs: tokens, arithmetic, energy and money, in a table beside the one of times."""
+"""The cost of a pair in tokens, arithmetic, energy and money, in a table beside the table of times."""
 
 from collections.abc import Iterator, Sequence
 
@@ -26,35 +26,37 @@ REASONS = {
 LEGEND = (
     Term(
         "tokens, computed, padding",
-        "tokens of all prompts, each pair on its own (useful); tokens that went through the model, fewer if a query's "
-        "documents share their prefix and more if prompts are padded; the share of padding in the computed ones",
+        "tokens of all prompts, with every pair on its own (useful); tokens that went through the model, which are "
+        "fewer if a query's documents share their prefix and more if prompts are padded; the share of padding in the "
+        "latter",
     ),
     Term(
         "MFU",
-        "useful floating-point operations per second over the machine's ceiling. Useful are 2 per token and number in "
-        "the layers' matrices, and 4 x layers x heads x head_dim per token and key that it sees, for every pair on its "
-        "own. A shared prefix counts for each pair although it is computed once, so that MFU may exceed 100%",
+        "useful floating-point operations per second over the machine's ceiling. The useful operations are 2 per token "
+        "and number in the layers' matrices, and 4 x layers x heads x head_dim per token and key that it sees, with "
+        "every pair on its own. A shared prefix counts for every pair although it is computed once, so MFU may exceed "
+        "100%",
     ),
     Term(
         "computed / ceiling",
-        "the same for the operations that were computed, which may leave out most of the last layer: how busy the "
-        "arithmetic was. The rest to 100% is waiting, memory, attention and work outside matrix products",
+        "operations that were computed per second over the ceiling; they may leave out most of the last layer. This is "
+        "how busy the arithmetic was; the rest to 100% is waiting, memory, attention and work outside matrix products",
     ),
     Term(
         "ceiling",
-        "the best of several repeated matrix products in the model's own shapes, measured on the same machine in the "
-        "same arithmetic before the warm-up; not a data-sheet value. Other load on the machine lowers it",
+        "the best speed of repeated matrix products in the model's own shapes, measured on the same machine in the "
+        "same arithmetic before the warm-up; it is not a data-sheet value. Other load on the machine lowers it",
     ),
     Term(
         "J per 1,000 pairs, $ per 1M pairs",
-        "from the GPU's own energy counter, including its idle power; from latency.price_per_hour in the config. Both "
-        "count all time that passed, including the time spent waiting for requests",
+        "energy from the GPU's own counter, including its idle power; cost from latency.price_per_hour in the config. "
+        "Both include the time spent waiting for requests",
     ),
 )
 
 
 def section(number: int, summaries: Sequence[Summary]) -> Section:
-    """The table of one benchmark with the reasons for missing figures."""
+    """The table of one benchmark, and the reasons for missing figures."""
     ceilings = dict.fromkeys(line for summary in summaries for line in _ceiling(summary))
     return Section(
         anchor=f"efficiency-{number}",
@@ -101,7 +103,7 @@ def _reasons(summary: Summary) -> Iterator[str]:
         if figure in summary.efficiency.unknown:
             columns.setdefault(summary.efficiency.unknown[figure], []).append(column)
     for reason, names in columns.items():
-        yield f"{', '.join(names)}: not known, {reason}"
+        yield f"{', '.join(names)}: not known, because {reason}"
 
 
 def _ceiling(summary: Summary) -> Iterator[str]:
@@ -115,8 +117,8 @@ def _ceiling(summary: Summary) -> Iterator[str]:
 
 def _sentence(summaries: Sequence[Summary]) -> str:
     valid = [summary for summary in summaries if summary.verdict == "VALID"]
-    known = [(one.efficiency.utilisation, one) for one in valid if one.efficiency.utilisation is not None]
-    if not known:
-        return "No valid measurement knows which share of its ceiling it used."
-    share, best = max(known, key=lambda measurement: measurement[0])
-    return f"{best.engine}, {best.scenario} uses the largest share of its ceiling, {notation.percent(share)}."
+    shares = [(share, summary) for summary in valid if (share := summary.efficiency.utilisation) is not None]
+    if not shares:
+        return "The share of the ceiling is not known for any valid measurement."
+    share, best = max(shares, key=lambda measurement: measurement[0])
+    return f"{best.engine} uses the largest share of its ceiling, {notation.percent(share)} in {best.scenario}."

@@ -1,6 +1,6 @@
 """Engines under growing load: throughput against latency, and the highest rate within an objective.
 
-Levels of a sweep and probes of a search are ordinary recordings, but have tables of their own.
+Levels of a sweep and probes of a search are ordinary recordings, but they have their own tables.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,19 +28,20 @@ SEARCH_COLUMNS = ("engine", "requests/s", "n", "verdict")
 LEGEND = (
     Term(
         "sweep",
-        "a constant number of requests under way, each followed by the next as soon as it is answered; the throughput "
-        "counts the answers between the first and the last, without the start and the end of the loop",
+        "a constant number of requests under way: every answer is followed by the next request at once. The throughput "
+        "counts the answers between the first and the last one, without the start and the end of the loop",
     ),
     Term(
         "search",
-        "rates on a Poisson schedule, doubled until one fails, then between the last that passed and the first that "
-        "failed, each judged by LoadGen's rule for servers. The claimed rate is the largest that passed",
+        "rates on a Poisson schedule. They are doubled until one fails, and then lie between the last rate that passed "
+        "and the first that failed. LoadGen's rule for servers judges a rate. The claimed rate is the largest that "
+        "passed",
     ),
 )
 
 
 class SweepLevel(NamedTuple):
-    """Throughput at one level of a sweep; rates are None for fewer than two answers."""
+    """Throughput at one level of a sweep; the rates are None with fewer than two answers."""
 
     under_way: int
     requests_per_s: float | None
@@ -48,13 +49,13 @@ class SweepLevel(NamedTuple):
 
 
 class Searched(NamedTuple):
-    """The probes of one engine in their order, and their result."""
+    """The probes of one engine in their order, and the conclusion from them."""
 
     engine: str
     benchmark: str
     slo_ms: float
     probes: Sequence[Probe]
-    found: RateFound
+    conclusion: RateFound
 
 
 def is_part(summary: Summary) -> bool:
@@ -63,7 +64,7 @@ def is_part(summary: Summary) -> bool:
 
 
 def level(summary: Summary) -> SweepLevel:
-    """Throughput of a level: n answers end n - 1 gaps."""
+    """The throughput of a level. n answers enclose n - 1 gaps."""
     answers = sorted(summary.answered, key=lambda timing: timing.done_s)
     under_way = summary.header.settings.workers
     seconds = answers[-1].done_s - answers[0].done_s if answers else 0.0
@@ -73,7 +74,7 @@ def level(summary: Summary) -> SweepLevel:
 
 
 def sections(measured: Sequence[Measured], searched: Sequence[Searched] = ()) -> Iterator[Section]:
-    """A table of all levels and one of all probes, for each benchmark that has them."""
+    """A table of levels per benchmark, and a table of probes per search."""
     for number, (benchmark, group) in enumerate(_swept(measured).items(), 1):
         table = Table(SWEEP_COLUMNS, tuple(_level_line(summary, quality) for summary, quality in group))
         yield Section(
@@ -81,7 +82,7 @@ def sections(measured: Sequence[Measured], searched: Sequence[Searched] = ()) ->
         )
     for number, search in enumerate(searched, 1):
         table = Table(SEARCH_COLUMNS, tuple(_probe_line(search.engine, probe) for probe in search.probes))
-        result = f"{search.engine}: {sentence(search.found, search.slo_ms)}."
+        result = f"{search.engine}: {sentence(search.conclusion, search.slo_ms)}."
         yield Section(f"search-{number}", f"{search.benchmark}: rates within {search.slo_ms:g} ms", table, result)
 
 
@@ -95,8 +96,9 @@ def draw(measured: Sequence[Measured]) -> "list[Plot]":
     plot = plots.Plot(
         "load",
         "Throughput against latency",
-        "Each mark is a level of the sweep with its number of requests under way; right and down is better. The line "
-        "is p50 with its 95% interval, the dotted line p99 where it is known. Hollow marks are invalid or incomplete.",
+        "Each mark is a level of the sweep, labelled with its number of requests under way; right and down is better. "
+        "The line is p50 with its 95% interval, and the dotted line is p99 where it is known. Hollow marks are invalid "
+        "or incomplete.",
     )
     styles = plots.style(list(dict.fromkeys(summary.engine for summary, _ in measured)))
     with plots.drawing():
@@ -145,14 +147,16 @@ def _probe_line(engine: str, probe: Probe) -> tuple[Cell, ...]:
 
 def _best(group: Sequence[Measured]) -> str:
     valid = [(level(summary), summary) for summary, _ in group if summary.verdict == "VALID"]
-    known = [(one.requests_per_s, one, summary) for one, summary in valid if one.requests_per_s is not None]
+    rates = [
+        (rate, throughput, summary) for throughput, summary in valid if (rate := throughput.requests_per_s) is not None
+    ]
     count = f"{len(valid)} of {len(group)} levels are valid."
-    if not known:
+    if not rates:
         return count
-    rate, highest, summary = max(known, key=lambda candidate: candidate[0])
+    rate, highest, summary = max(rates, key=lambda candidate: candidate[0])
     return (
-        f"{count} {summary.engine} has the highest throughput of the valid ones, {notation.significant(rate)} "
-        f"requests/s with {highest.under_way} under way."
+        f"{count} {summary.engine} has the highest throughput of these, {notation.significant(rate)} requests/s with "
+        f"{highest.under_way} under way."
     )
 
 
@@ -172,11 +176,11 @@ def _curves(groups: Mapping[str, Sequence[Measured]], styles: "Mapping[str, Styl
     shown: dict[str, Style] = {}
     for axes, group in zip(panels, groups.values(), strict=True):
         for engine in dict.fromkeys(summary.engine for summary, _ in group):
-            own = [(summary, quality) for summary, quality in group if summary.engine == engine]
-            quality = next((quality for _, quality in own if quality is not None), None)
+            levels = [(summary, quality) for summary, quality in group if summary.engine == engine]
+            quality = next((quality for _, quality in levels if quality is not None), None)
             label = engine if quality is None else f"{engine}, nDCG@10 {notation.decimal(quality['value'])}"
             shown[label] = styles[engine]
-            _curve(axes, [summary for summary, _ in own], styles[engine])
+            _curve(axes, [summary for summary, _ in levels], styles[engine])
         axes.set_yscale("log")
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(plots.seconds())
@@ -196,14 +200,14 @@ def _curve(axes: "Axes", summaries: Sequence[Summary], style: "Style") -> None:
             (throughput, throughput.requests_per_s, summary.response[name], summary.verdict)
             for throughput, summary in levels
         ]
-        known = [
+        drawn = [
             (throughput, rate, time, time.estimate, verdict)
             for throughput, rate, time, verdict in points
             if rate is not None and time.estimate
         ]
-        xs, ys = [rate for _, rate, *_ in known], [p for *_, p, _ in known]
+        xs, ys = [rate for _, rate, *_ in drawn], [p for *_, p, _ in drawn]
         axes.plot(xs, ys, color=style.colour, linestyle=line, linewidth=1.2)
-        for throughput, x, time, y, verdict in known:
+        for throughput, x, time, y, verdict in drawn:
             reach = None if time.lo is None or time.hi is None else [[y - time.lo], [time.hi - y]]
             fill = style.colour if verdict == "VALID" else PAPER
             axes.errorbar(x, y, yerr=reach, fmt=style.marker, color=style.colour, markersize=5, markerfacecolor=fill)

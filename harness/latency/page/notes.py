@@ -1,4 +1,4 @@
-"""Notes on several measurements: a note that holds for several of them appears once."""
+"""Notes on measurements. A note that applies to several measurements appears once."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,12 +7,12 @@ from harness.report.content import Note
 
 
 def label(summary: Summary) -> str:
-    """What a measurement is called in a note."""
+    """The name of a measurement in a note."""
     return f"{summary.engine}, {summary.scenario}"
 
 
 def shared_notes(noted: Sequence[tuple[Summary, Sequence[str]]]) -> Iterator[Note]:
-    """The notes of one table, each with the measurements that it holds for."""
+    """The notes of one table, labelled with the measurements to which they apply."""
     holders: dict[str, list[Summary]] = {}
     for summary, lines in noted:
         for line in lines:
@@ -23,12 +23,12 @@ def shared_notes(noted: Sequence[tuple[Summary, Sequence[str]]]) -> Iterator[Not
 
 
 def _names(summaries: Sequence[Summary], everyone: Sequence[Summary]) -> str:
-    """`all`, or engines with all of their scenarios and single measurements."""
+    """`all`, or the names of engines for all of their scenarios, and of single measurements."""
     if len(summaries) == len(everyone) > 1:
         return "all"
     names: list[str] = []
     for engine in dict.fromkeys(summary.engine for summary in summaries):
-        own = [summary for summary in summaries if summary.engine == engine]
-        whole = len(own) > 1 and len(own) == sum(summary.engine == engine for summary in everyone)
-        names += [engine] if whole else map(label, own)
+        group = [summary for summary in summaries if summary.engine == engine]
+        whole = len(group) > 1 and len(group) == sum(summary.engine == engine for summary in everyone)
+        names += [engine] if whole else map(label, group)
     return "; ".join(names)

@@ -1,4 +1,4 @@
-"""The plots of `crispbench latency`: requests within a time, time against the size of a request, and the roofline."""
+"""The plots of `crispbench latency`: distributions of times, time against the size of a request, and the roofline."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,30 +16,32 @@ from harness.report.plots import Plot, Style
 _ECDF = Plot(
     "ecdf",
     "Time that a request takes",
-    "Share of the requests that are answered within a time after they were due; further left is faster. Bars are the "
-    "95% intervals of p50, p90, p95 and p99 where they are known. Dashed lines are invalid or incomplete.",
+    "Share of the requests that are answered within a time after they were due; further left is faster. The bars are "
+    "the 95% intervals of p50, p90, p95 and p99 where they are known. Dashed lines are invalid or incomplete.",
 )
 _HISTOGRAM = Plot(
     "histogram",
     "Distribution of the times",
-    "Number of requests in equal parts of the logarithmic time axis. Vertical lines are the known percentiles, p50 "
-    "solid, p90, p95 and p99 dotted; bands are their 95% intervals. Dashed lines are invalid or incomplete.",
+    "Number of requests in equal parts of the logarithmic time axis. The vertical lines are the known percentiles: p50 "
+    "is solid, and p90, p95 and p99 are dotted. The bands are their 95% intervals. Dashed curves are invalid or "
+    "incomplete.",
 )
 _SIZE = Plot(
     "size",
     "Time against the size of a request",
-    "Each mark is a request, by its tokens or, if no engine counts tokens, by its documents; time since it was sent.",
+    "Each mark is a request. The size is its number of tokens or, if no engine counts tokens, of documents. The time "
+    "counts from the sending.",
 )
 
 BINS = 40
-LEAST_SPAN = 1.05  # highest over lowest time of a histogram's axis, for equal times
-NARROW = 20  # highest over lowest time up to which the axis is linear
+LEAST_SPAN = 1.05  # smallest ratio of the highest to the lowest time on a histogram's axis, for equal times
+NARROW = 20  # largest ratio of the highest to the lowest time for which the axis is linear
 
 Groups = Mapping[str, Sequence[Summary]]
 
 
 def draw(summaries: Sequence[Summary]) -> list[Plot]:
-    """The plots for which there are samples, with a panel per benchmark and scenario."""
+    """The plots that have samples, with one panel per benchmark and scenario."""
     styles = plots.style(list(dict.fromkeys(summary.engine for summary in summaries)))
     groups: dict[str, list[Summary]] = {}
     for summary in summaries:
@@ -123,7 +125,7 @@ def _size(groups: Groups, styles: Mapping[str, Style]) -> Figure:
         axes.set_xlabel("tokens per query" if counting else "documents per query")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         lo, hi = axes.dataLim.intervaly
-        if hi > NARROW * lo:  # a log scale of less than a decade has hardly a tick
+        if hi > NARROW * lo:  # a logarithmic scale of less than a decade has hardly any ticks
             axes.set_yscale("log")
             axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(plots.seconds())

@@ -1,4 +1,4 @@
-"""The roofline: how fast an engine computes, below what this machine's arithmetic and memory allow.
+"""The roofline: the speed of an engine below the limits of this machine's arithmetic and memory.
 
 Williams, Waterman, Patterson, "Roofline", Communications of the ACM 52(4), 2009: attainable FLOP/s = min(ceiling of
 the arithmetic, FLOP per byte x bytes per second of the memory). Both ceilings are measured, not data-sheet values.
@@ -22,9 +22,9 @@ _ROOFLINE = Plot(
     "roofline",
     "Speed of the arithmetic below its ceiling",
     "Floating-point operations per second over operations per byte moved, both logarithmic; higher is faster. The line "
-    "is what the machine reaches in the engine's matrix products (flat) and in a copy of memory (slope), measured "
-    "before the warm-up; the tables name both. Bytes count each matrix once per forward, its inputs and outputs once "
-    "per token. Hollow marks are invalid or incomplete.",
+    "is the speed that the machine reaches in the engine's matrix products (flat) and in a copy of memory (slope), "
+    "measured before the warm-up; the tables name both. The bytes count a matrix once per forward, and its inputs and "
+    "outputs once per token. Hollow marks are invalid or incomplete.",
 )
 MARKS = ("o", "s", "D", "^", "v", "P", "X")  # one per scenario
 ROOM = 4.0  # the axis ends at this multiple of the outermost point, so that the bend of the roof is visible
