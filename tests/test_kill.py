@@ -137,7 +137,7 @@ def test_ctrl_c_ends_a_run_with_one_line_and_exit_130_and_the_same_command_resum
         process.send_signal(signal.SIGINT)
         out, error = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out) == (130, "")
-    assert error == "crispbench: interrupted: what was committed is kept; for `run` the same command resumes\n"
+    assert error == "crispbench: interrupted: committed results are kept; for `run` the same command resumes\n"
     before = rows(tmp_path / "out", "samples")
     assert 3 <= len(before) < QUERIES
     resumed = subprocess.run([*command, "--out", str(tmp_path / "out")], cwd=ROOT, capture_output=True, text=True)
