@@ -288,7 +288,7 @@ def test_a_merge_that_is_impossible_is_refused_in_one_line(
         ([tmp_path / "mine", first, second, "--fresh"], 2, "is not a run folder"),
         ([tmp_path / "merged", first, second, first], 2, "first is named twice"),
         ([first, first, second, "--fresh"], 2, "is one of the runs"),
-        ([first / "merged", first, second], 2, "lies in first"),
+        ([first / "merged", first, second], 2, "lies in one"),
         ([tmp_path / "merged", first, tmp_path / "mine"], 5, "is not a run folder"),
     ):
         answer = crispbench("merge", *words)
