@@ -243,7 +243,7 @@ def test_runs_of_different_machines_are_merged_on_request_without_times(
     assert manifest["machine"]["cpu"] == "A"
     latency = json.loads((tmp_path / "merged/large/latency.json").read_text())["benchmarks"]["animals"]
     assert (latency["samples"], latency["pairs_per_s"]) == (0, None)
-    assert "2 unlike machines: times are left out" in (tmp_path / "merged/report/report.md").read_text()
+    assert "2 different machines: times are left out" in (tmp_path / "merged/report/report.md").read_text()
     third = write("third", {"plants": {"q": SCORES, "r": SCORES}}, **h100)
     assert crispbench("merge", tmp_path / "again", tmp_path / "merged", third).code == 4
     assert crispbench("merge", tmp_path / "again", tmp_path / "merged", third, "--allow-machine").code == 0

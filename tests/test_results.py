@@ -54,18 +54,18 @@ def noted(
             Description(score_kind=ScoreKind.PROBABILITY),
             Counts(saturated=2),
             "scores are log-odds of the server's probabilities; "
-            "10 of 25 were 0 or 1 and keep no order among themselves",
+            "10 of 25 were 0 or 1 and have no order among themselves",
         ),
-        (Description(), Counts(saturated=1), "5 of 25 scores were 0 or 1 and keep no order among themselves"),
+        (Description(), Counts(saturated=1), "5 of 25 scores were 0 or 1 and have no order among themselves"),
         (
             Description(truncation=Truncation.BY_SERVER),
             Counts(),
-            "the server cuts what is too long, where is not known: set `tokenizer` to cut documents here",
+            "the server cuts prompts that are too long, at an unknown length: set `tokenizer` to cut documents here",
         ),
         (
             Description(truncation=Truncation.REFUSED),
             Counts(),
-            "documents are not cut and the server refuses what is too long: set `tokenizer` to cut documents here",
+            "the server refuses prompts that are too long: set `tokenizer` to cut documents here",
         ),
         (Description(), Counts(retries=3), "15 requests were repeated and 0 split; latencies include that"),
         (

@@ -161,7 +161,7 @@ def test_an_engine_with_constant_scores_is_invalid_and_its_numbers_are_withheld(
     moody.answers = {f"animal {word}": [float(len(word))] * 3 for word in ("cat", "dog", "bird", "fish", "worm")}
     row = score(small, tmp_path / "out")
     assert (row.verdict, row.measures, row.per_query) == ("invalid", {}, {})
-    assert any("all equal" in note for note in row.notes)
+    assert any("equal scores only" in note for note in row.notes)
     del moody.answers["animal cat"]  # a single list with an order is enough
     assert score(small, tmp_path / "other").verdict == "complete"
 

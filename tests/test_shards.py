@@ -280,7 +280,7 @@ def test_a_different_worker_is_reported_with_the_first_differing_field() -> None
     first = Identity(Description(precision="bf16"), {"torch": "2.13"}, machine)
     assert shards.differing(first, first) == ""
     second = first._replace(machine=replace(machine, cpu="B"))
-    assert shards.differing(first, second) == "machine.cpu = 'B', the first has 'A'"
+    assert shards.differing(first, second) == "machine.cpu = 'B', but the first worker has 'A'"
 
 
 def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

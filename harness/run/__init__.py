@@ -1,1 +1,1 @@
-"""A run: score every benchmark with every engine, store the scores, and compute the rows of the report."""
+"""`crispbench run`: score every benchmark with every engine, store the scores, and compute the rows of the report."""

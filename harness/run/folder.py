@@ -1,4 +1,4 @@
-"""The index of a run folder, run.json: its name, its engines in order, and the origin of its parts."""
+"""run.json, the index of a run folder: the run's name, its engines in order, and the origin of its parts."""
 
 import json
 import re
@@ -20,15 +20,15 @@ WORKERS = "workers.json"  # written for an engine whose last run used Ray
 
 @dataclass(frozen=True)
 class RunIndex:
-    """The data of a report that no store holds. Nothing here is part of a store's fingerprint."""
+    """The data for a report that are not in a store. They are not part of a store's fingerprint."""
 
     name: str
     engines: Sequence[str]  # in the config's order
-    unavailable: Mapping[str, str]  # engine -> why it could not score
+    unavailable: Mapping[str, str]  # engine -> the reason why it could not score
     published: Sequence[PublishedComparison] = ()  # published tables to show beside the run
-    measures: Sequence[str] = ()  # names as ir_measures writes them; empty: the standard ones
-    part: str | None = None  # the part of the queries that the run has, such as "3/16"; None: all of them
-    merged: Sequence[Mapping[str, Any]] = ()  # the runs that it was merged from
+    measures: Sequence[str] = ()  # names as ir_measures writes them; empty: the standard measures
+    part: str | None = None  # the part of the queries in the run, such as "3/16"; None: all queries
+    merged: Sequence[Mapping[str, Any]] = ()  # the runs from which this run was merged
 
     def write(self, run_dir: Path) -> None:
         optional = {
@@ -49,7 +49,7 @@ class RunIndex:
 
     @classmethod
     def read(cls, run_dir: Path) -> "RunIndex":
-        """Raises StoreError if this is not a run folder."""
+        """Read the index of a run folder. Raises StoreError if this is not a run folder."""
         try:
             document: dict[str, Any] = json.loads((run_dir / INDEX).read_text(encoding="utf-8"))
             if not {"name", "engines", "unavailable"} <= document.keys():

@@ -1,6 +1,6 @@
-"""The loop: score every query that has no scores yet, one at a time, and commit after each.
+"""The loop: score the queries that have no scores yet, one at a time, and commit after every query.
 
-It uses engines by their contract and the store by its methods. It knows nothing of reports or of other workers.
+It uses engines only through their contract and the store through its methods. It knows nothing of reports or workers.
 """
 
 import math
@@ -21,7 +21,7 @@ from harness.store import Store
 
 
 class Identity(NamedTuple):
-    """An engine's description and its environment. Engines that differ in it never score into the same store."""
+    """An engine's description and its environment. Engines that differ in them never score into the same store."""
 
     description: Description
     versions: Mapping[str, str]
@@ -39,15 +39,15 @@ class ScoredQuery(NamedTuple):
 
 
 def score_engine(name: str, entry: EngineEntry, tasks: Sequence[Task], folder: Path, *, fresh: bool) -> None:
-    """Score every task with one engine into its folder. Earlier scores stay, unless `fresh`.
+    """Score every task with one engine into its folder. Earlier scores are kept, unless `fresh`.
 
-    Raises EngineUnavailable before anything is written, NotComparable if the folder holds other results.
+    Raises EngineUnavailable before anything is written, and NotComparable if the folder has another configuration.
     """
     with progress.waiting(f"loading {name}"):
         loaded = engines.load(entry.kind, entry.options)
     with loaded as engine:
         manifest = describe(name, entry, identify(engine), tasks)
-        # opened only now: with `fresh`, an engine that cannot be loaded must not delete earlier results
+        # The store opens after the engine: with `fresh`, an engine that cannot be loaded must not delete results.
         with Store.open(folder, manifest, fresh=fresh) as store:
             save_judgements(tasks, store)
             for task in tasks:
@@ -77,7 +77,7 @@ def describe(name: str, entry: EngineEntry, identity: Identity, tasks: Sequence[
 
 
 def save_judgements(tasks: Sequence[Task], store: Store) -> None:
-    """Write the judgements and odd texts of every task before the first is scored: the denominators of the report."""
+    """Write the judgements and oddities of all tasks before scoring, because they are the report's denominators."""
     for task in tasks:
         store.save_qrels(task.benchmark.name, task.benchmark.qrels)
     for task in tasks:
@@ -93,7 +93,7 @@ def unscored(task: Task, store: Store) -> list[str]:
 
 
 def prepare_engine(engine: Engine, task: Task, query_ids: Sequence[str]) -> float:
-    """Show the engine the texts that it prepares; returns the seconds that this took."""
+    """Give the engine the texts that it prepares, and return the seconds that this took."""
     benchmark, lists = task.benchmark, task.candidates.lists
     if engine.prepares == "nothing":
         return 0.0
@@ -121,7 +121,7 @@ def score_task(
 
 
 def score_query(engine: Engine, pairs: Sequence[Pair], *, warmup: bool) -> ScoredQuery:
-    """The engine's scores of one query's pairs; no scores if it raises ScoringFailed."""
+    """Score one query's pairs. If the engine raises ScoringFailed, the result has the error and no scores."""
     before, started = engine.counts(), time.perf_counter()
     try:
         values = checked(engine.score(pairs) if pairs else [], pairs)
@@ -143,7 +143,7 @@ def commit(store: Store, task: Task, query_id: str, scored: ScoredQuery) -> None
 
 
 def checked(values: Sequence[float], pairs: Sequence[tuple[str, str]]) -> list[float]:
-    """The scores as floats. Raises ScoringFailed unless there is one finite number per pair: NaN would be ranked."""
+    """The scores as floats. Raises ScoringFailed unless every pair has a finite number, because NaN would be ranked."""
     if len(values) != len(pairs):
         raise ScoringFailed(f"the engine returned {len(values)} scores for {len(pairs)} pairs")
     if not all(map(math.isfinite, values)):

@@ -1,6 +1,6 @@
-"""`crispbench merge`: runs of disjoint benchmarks or queries from several machines, joined into one run folder.
+"""`crispbench merge`: join runs of disjoint benchmarks or queries from several machines into one run folder.
 
-It knows neither engines nor how the work was divided; only the content of the stores counts.
+It uses only the content of the stores, and needs neither the engines nor the way in which the work was divided.
 """
 
 import shutil
@@ -29,23 +29,23 @@ NO_MACHINE = Machine(*[""] * 6)
 class MergeOptions:
     """How run folders are joined."""
 
-    allow_machine: bool = False  # machines may differ; all times are then left out
+    allow_machine: bool = False  # accept different machines; all times are then left out
     fresh: bool = False  # replace the run folder if it exists
 
 
 def merge(runs: Sequence[Path], options: MergeOptions, *, out: Path) -> RunResult:
-    """Join run folders into the new run folder `out`, which appears when it is complete. The runs stay as they are.
+    """Join run folders into the new run folder `out`, which appears when it is complete. The runs do not change.
 
-    The engines must have the same configuration in all runs. Benchmarks and queries that several runs have must be
-    the same and have the same scores to the last bit. The machines must be alike, unless `allow_machine`.
-    Raises BadOptions for folders that cannot be used, NotComparable naming what differs, StoreError.
+    The engines must have the same configuration in all runs. Benchmarks and queries that occur in several runs must be
+    the same and must have the same scores to the last bit. The machines must be equal, unless `allow_machine`.
+    Raises BadOptions for folders that cannot be used, NotComparable, which names the differences, and StoreError.
     """
     _check(out, runs, fresh=options.fresh)
     indexes = [RunIndex.read(run) for run in runs]
     names = list(dict.fromkeys(name for index in indexes for name in index.engines))
     sources = {name: [run / name for run in runs if (run / name / FILE).is_file()] for name in names}
     if not any(sources.values()):
-        raise StoreError(f"none of the {len(runs)} runs has scores: see why with `crispbench report {runs[0]}`")
+        raise StoreError(f"none of the {len(runs)} runs has scores: `crispbench report {runs[0]}` shows the reason")
     with _draft(out, runs, fresh=options.fresh) as folder:
         for name, folders in sources.items():
             if folders:
@@ -74,7 +74,7 @@ def _check(out: Path, runs: Sequence[Path], *, fresh: bool) -> None:
     if any(path == target or path in target.parents or target in path.parents for path in paths):
         raise BadOptions(f"{out} is one of the runs, holds one or lies in one: name another folder for the merged run")
     if out.exists() and not fresh:
-        raise BadOptions(f"{out} exists: name a folder that does not, or replace this run with --fresh")
+        raise BadOptions(f"{out} exists: name a new folder, or replace this run with --fresh")
     if out.exists() and not (out / INDEX).is_file():
         raise BadOptions(f"{out} is not a run folder, so --fresh does not replace it: name another folder")
 
@@ -84,7 +84,7 @@ def _part(index: RunIndex) -> dict[str, str]:
 
 
 def _measures(indexes: Sequence[RunIndex]) -> list[str]:
-    """The measures of all runs; empty if every run has the standard ones."""
+    """The measures of all runs; empty if every run has the standard measures."""
     if not any(index.measures for index in indexes):
         return []
     standard = [str(measure) for measure in MEASURES]
@@ -93,7 +93,7 @@ def _measures(indexes: Sequence[RunIndex]) -> list[str]:
 
 @contextmanager
 def _draft(out: Path, runs: Sequence[Path], *, fresh: bool) -> Iterator[Path]:
-    """A folder named as `out` in a temporary folder; it replaces `out` at the end, or is removed on an error."""
+    """A draft of `out` in a temporary folder. It replaces `out` at the end, or is removed after an error."""
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -123,16 +123,16 @@ def _read(folder: Path) -> Manifest | None:
 
 
 def _manifest(manifests: Mapping[Path, Manifest], *, allow_machine: bool) -> Manifest:
-    """One manifest for all. Raises NotComparable if more differs than the benchmarks, or the machines if allowed."""
-    first, *others = manifests
-    for other in others:
-        compared = [manifests[folder] for folder in (first, other)]
+    """One manifest for all runs. Only the benchmarks may differ, and the machines if allowed. Raises NotComparable."""
+    first, *later = manifests
+    for folder in later:
+        compared = [manifests[first], manifests[folder]]
         beside_machine = differences(*(_without_machine(manifest).document() for manifest in compared))
         differing = beside_machine if allow_machine else differences(*(manifest.document() for manifest in compared))
         if differing:
             hint = " (--allow-machine merges different machines, without their times)" if not beside_machine else ""
             raise NotComparable(
-                f"the configuration of {other} differs from that of {first}: {'; '.join(differing[:5])}"
+                f"the configuration of {folder} differs from that of {first}: {'; '.join(differing[:5])}"
                 f"{f' and {len(differing) - 5} more' if len(differing) > 5 else ''}{hint}"
             )
     benchmarks = {name: entry for manifest in manifests.values() for name, entry in manifest.benchmarks.items()}
@@ -153,7 +153,7 @@ def _manifest(manifests: Mapping[Path, Manifest], *, allow_machine: bool) -> Man
 
 
 def _without_machine(manifest: Manifest) -> Manifest:
-    """The manifest without the fields that depend on the machine; the only one of a description is the device."""
+    """The manifest without the fields that depend on the machine. In a description, this is only the device."""
     description = replace(manifest.description, device=None)
     return replace(manifest, machine=NO_MACHINE, machines=(), description=description)
 
@@ -162,7 +162,7 @@ def _merge_benchmark(benchmark: str, folders: Sequence[Path], merged: Store) -> 
     sources = {folder: _source(folder, benchmark) for folder in folders}
     _merge_judgements(benchmark, {folder: source.qrels for folder, source in sources.items()}, merged)
     examined = next((source.oddities for source in sources.values() if source.oddities is not None), None)
-    if examined is not None:  # the manifests agree on candidates and texts, so the oddities are equal in all
+    if examined is not None:  # the manifests agree on candidates and texts, so the oddities are equal too
         merged.save_oddities(benchmark, examined)
     for folder, source in sources.items():
         if source.preparation_s is not None:
@@ -172,7 +172,7 @@ def _merge_benchmark(benchmark: str, folders: Sequence[Path], merged: Store) -> 
             if sample.query_id not in held:
                 merged.commit(benchmark, sample, scores)
             elif held[sample.query_id] != scores:
-                first = next(other for other in folders if sample.query_id in _done(other, benchmark))
+                first = next(earlier for earlier in folders if sample.query_id in _done(earlier, benchmark))
                 raise NotComparable(
                     f"the scores of query {sample.query_id!r} of {benchmark} in {folder} differ from those in {first} "
                     f"({_unequal(held[sample.query_id], scores)}): leave one of the runs out"
@@ -184,7 +184,7 @@ def _merge_benchmark(benchmark: str, folders: Sequence[Path], merged: Store) -> 
 
 
 def _merge_judgements(benchmark: str, qrels_of: Mapping[Path, Qrels], merged: Store) -> None:
-    judged = [folder for folder, qrels in qrels_of.items() if qrels]  # the others were killed before saving theirs
+    judged = [folder for folder, qrels in qrels_of.items() if qrels]  # the other runs were killed earlier
     for folder in judged:
         if qrels_of[folder] != qrels_of[judged[0]]:
             raise NotComparable(
@@ -211,7 +211,7 @@ def _source(folder: Path, benchmark: str) -> _Source:
 
 
 def _scored(folder: Path, benchmark: str) -> Iterator[tuple[Sample, list[Score]]]:
-    """Samples and scores in the order of scoring. A generator, so that a read error names this store."""
+    """Samples and scores in the order of scoring. This is a generator, so that a read error names this store."""
     with Store.read(folder) as store:
         samples = store.samples(benchmark)  # before the scores: the run may still be writing
         scores = store.scored(benchmark)
@@ -224,9 +224,10 @@ def _done(folder: Path, benchmark: str) -> set[str]:
         return store.done(benchmark)
 
 
-def _unequal(one: Sequence[Score], other: Sequence[Score]) -> str:
-    pairs = zip_longest(one, other, fillvalue=Score("nothing", 0, 0.0))
-    first, second = next((left, right) for left, right in pairs if left != right)
+def _unequal(before: Sequence[Score], after: Sequence[Score]) -> str:
+    """The first unequal scores of a query, `after` first."""
+    pairs = zip_longest(before, after, fillvalue=Score("nothing", 0, 0.0))
+    first, second = next(pair for pair in pairs if pair[0] != pair[1])
     return f"{second.doc_id} {second.value!r}, {first.doc_id} {first.value!r}"
 
 

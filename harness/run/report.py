@@ -25,14 +25,14 @@ class ReportResult:
     """The rows of a run folder, and the files that show them."""
 
     folder: Path
-    name: str  # of the run
+    name: str  # name of the run
     rows: Sequence[Row]
     files: Sequence[Path]  # index.html, report.md, table.tex, then the plots
-    reproductions: Sequence[Reproduction]  # published figures beside those of the rows
+    reproductions: Sequence[Reproduction]  # comparisons of published figures with those of the rows
 
     @property
     def outcome(self) -> Outcome:
-        """PASS: the report is written. What is missing in the run is part of the report."""
+        """PASS, because the report is written. The report itself shows which results are missing."""
         return Outcome.PASS
 
     @property
@@ -56,7 +56,7 @@ def report(folder: Path) -> ReportResult:
         published = reproductions(folder, rows)
         if published:
             write_json(folder / PUBLISHED, {"format": 1, "figures": [figure.document() for figure in published]})
-        else:  # an earlier config of this run may have named published tables
+        else:  # an earlier config of this run may have had published tables
             (folder / PUBLISHED).unlink(missing_ok=True)
         page = content.build(rows, name, published)
         files = press.write(page, folder / "report", name=content.NAME, plots=plots.draw(rows))
@@ -68,10 +68,10 @@ def _write_figures(folder: Path, rows: Sequence[Row]) -> None:
     rows_by_engine: dict[str, list[Row]] = {}
     for row in rows:
         rows_by_engine.setdefault(row.engine, []).append(row)
-    for engine, own in rows_by_engine.items():
+    for engine, engine_rows in rows_by_engine.items():
         if (folder / engine / FILE).is_file():
             with Store.read(folder / engine) as store:
                 manifest = store.manifest()
             write_json(folder / engine / "manifest.json", manifest.document() if manifest else {})
-            write_json(folder / engine / "measures.json", measures_document(own))
-            write_json(folder / engine / "latency.json", latency_document(own))
+            write_json(folder / engine / "measures.json", measures_document(engine_rows))
+            write_json(folder / engine / "latency.json", latency_document(engine_rows))

@@ -24,16 +24,16 @@ MISSING_SHOWN = 3
 
 
 class Raw(NamedTuple):
-    """What a benchmark's notes are made of."""
+    """The data for the notes on a benchmark."""
 
     verdict: Completeness
-    missing: Sequence[str]
+    missing: Sequence[str]  # ids of the queries without scores
     samples: Sequence[Sample]
-    totals: Counts  # of all samples
+    totals: Counts  # sums over all samples
 
 
 def engine_rows(folder: Path, wanted: Sequence[Measure] = measures.MEASURES) -> list[Row]:
-    """One row per benchmark of a RUN/ENGINE folder, in the order they were run; none if it was killed before the first.
+    """One row per benchmark of a RUN/ENGINE folder, in their order; empty if the run was killed before the first.
 
     Raises StoreError.
     """
@@ -47,10 +47,10 @@ def _row(store: Store, manifest: Manifest, name: str, wanted: Sequence[Measure])
     evaluation = measures.evaluate(qrels, scores, wanted)
     totals = sum((sample.counts for sample in samples), Counts())
     missing = sorted(qrels.keys() - scores.keys())
-    # constant: a broken low-precision head gives that (vLLM 35849)
+    # a broken low-precision head gives constant scores (vLLM 35849)
     verdict: Completeness = "invalid" if evaluation.constant else "incomplete" if missing else "complete"
     per_query = {} if verdict == "invalid" else evaluation.per_query[measures.HEADLINE]
-    counted = [] if manifest.machines else percentiles.measured(samples)  # unlike machines have no percentile
+    counted = [] if manifest.machines else percentiles.measured(samples)  # machines differ: no percentiles
     service_s = [sample.service_s for sample in counted]
     description, entry = manifest.description, manifest.benchmarks[name]
     return Row(
@@ -99,12 +99,12 @@ def _notes(manifest: Manifest, name: str, raw: Raw, store: Store) -> list[str]:
     for error, count in failures.most_common(MISSING_SHOWN):
         notes.append(f"{count} queries failed: {error}")
     if raw.verdict == "invalid":
-        notes.append("every query's scores are all equal: the engine does not score, its numbers are withheld")
+        notes.append("every query has equal scores only: the engine does not score, so its measures are withheld")
     if manifest.machines:
-        notes.append(f"merged from {len(manifest.machines)} unlike machines: times are left out")
+        notes.append(f"merged from {len(manifest.machines)} different machines: times are left out")
     preparation_s = store.preparation_s(name)
     if preparation_s is not None and preparation_s >= 1:
-        notes.append(f"documents were prepared in {preparation_s:.1f} s, outside the latencies")
+        notes.append(f"documents were prepared in {preparation_s:.1f} s, which latencies leave out")
     notes += _served(manifest.description, totals, raw.samples)
     if totals.truncated:
         pairs = sum(sample.pairs for sample in raw.samples)
@@ -112,22 +112,22 @@ def _notes(manifest: Manifest, name: str, raw: Raw, store: Store) -> list[str]:
     if totals.budget_halvings:
         notes.append(f"memory ran out: the token budget was halved {totals.budget_halvings} times")
     if totals.special_text:
-        notes.append(f"{totals.special_text} texts held special-token strings, encoded as plain text")
+        notes.append(f"{totals.special_text} texts hold special-token strings, which were encoded as plain text")
     return notes
 
 
 def _served(description: Description, totals: Counts, samples: Sequence[Sample]) -> Iterator[str]:
-    """What a reader must know of scores that came from a server."""
+    """Notes on scores that came from a server."""
     pairs = sum(sample.pairs for sample in samples)
     if description.score_kind is ScoreKind.PROBABILITY:
-        saturated = f"{totals.saturated or 0:,} of {pairs:,} were 0 or 1 and keep no order among themselves"
+        saturated = f"{totals.saturated or 0:,} of {pairs:,} were 0 or 1 and have no order among themselves"
         yield f"scores are log-odds of the server's probabilities; {saturated}"
     elif totals.saturated:
-        yield f"{totals.saturated:,} of {pairs:,} scores were 0 or 1 and keep no order among themselves"
+        yield f"{totals.saturated:,} of {pairs:,} scores were 0 or 1 and have no order among themselves"
     if description.truncation is Truncation.BY_SERVER:
-        yield "the server cuts what is too long, where is not known: set `tokenizer` to cut documents here"
+        yield "the server cuts prompts that are too long, at an unknown length: set `tokenizer` to cut documents here"
     if description.truncation is Truncation.REFUSED:
-        yield "documents are not cut and the server refuses what is too long: set `tokenizer` to cut documents here"
+        yield "the server refuses prompts that are too long: set `tokenizer` to cut documents here"
     if totals.retries or totals.splits:
         yield (
             f"{totals.retries or 0:,} requests were repeated and {totals.splits or 0:,} split; latencies include that"
@@ -145,7 +145,7 @@ def _served(description: Description, totals: Counts, samples: Sequence[Sample])
 
 
 def measures_document(rows: Sequence[Row]) -> dict[str, Any]:
-    """The content of measures.json: nothing in it depends on the clock, so equal scores give equal bytes."""
+    """The content of measures.json. It does not depend on the clock, so equal scores give equal bytes."""
     return {
         "format": 1,
         "engine": rows[0].engine,
@@ -159,7 +159,7 @@ def measures_document(rows: Sequence[Row]) -> dict[str, Any]:
                 "missing": list(row.missing),
                 "tie_rate": row.tie_rate,
                 "truncated": row.truncated,
-                "audit": {kind: _audited(found) for kind, found in row.audit.items()},
+                "audit": {kind: _audited(audit) for kind, audit in row.audit.items()},
                 "candidates": row.candidates.document() if row.candidates else {},
             }
             for row in rows
@@ -167,8 +167,8 @@ def measures_document(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _audited(found: Audit) -> dict[str, Any]:
-    document = found._asdict()
+def _audited(audit: Audit) -> dict[str, Any]:
+    document = audit._asdict()
     document[f"{measures.HEADLINE} without"] = document.pop("without")
     return document
 
@@ -191,7 +191,7 @@ def latency_document(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def read(run_dir: Path) -> list[Row]:
-    """Rows by engine in the config's order, each set against the first engine. Raises StoreError."""
+    """The rows by engine in the config's order, compared with those of the first engine. Raises StoreError."""
     index = RunIndex.read(run_dir)
     wanted = [measures.parse(name) for name in index.measures] or measures.MEASURES
     stored = {
@@ -203,25 +203,25 @@ def read(run_dir: Path) -> list[Row]:
     rows = []
     for name in index.engines:
         reason = index.unavailable.get(name)
-        found = stored.get(name) or [_absent(name, benchmark) for benchmark in benchmarks]
+        engine = stored.get(name) or [_absent(name, benchmark) for benchmark in benchmarks]
         reason = reason or (None if name in stored else "no results yet")
-        rows += [replace(row, notes=(*row.notes, reason)) for row in found] if reason else found
+        rows += [replace(row, notes=(*row.notes, reason)) for row in engine] if reason else engine
     rows = [replace(row, folder=f"{run_dir.resolve().name}/{row.engine}") for row in rows]
     if index.part is not None:
-        said = f"part {index.part.replace('/', ' of ')} of the queries: `crispbench merge` joins the parts"
-        rows = [replace(row, notes=(*row.notes, said)) if row.verdict == "incomplete" else row for row in rows]
+        note = f"part {index.part.replace('/', ' of ')} of the queries: `crispbench merge` joins the parts"
+        rows = [replace(row, notes=(*row.notes, note)) if row.verdict == "incomplete" else row for row in rows]
     rows = [replace(row, notes=(*row.notes, *worker_notes(run_dir / row.engine))) for row in rows]
     return [_shifted(_against(row, rows), rows, run_dir) for row in rows]
 
 
 def reproductions(run_dir: Path, rows: Sequence[Row]) -> list[Reproduction]:
-    """The published figures that the run's config names, beside those of its rows. Raises BadOptions, StoreError."""
-    return [found for comparison in RunIndex.read(run_dir).published for found in compare(comparison, rows)]
+    """The published figures that the run's config names, compared with its rows. Raises BadOptions, StoreError."""
+    return [figure for comparison in RunIndex.read(run_dir).published for figure in compare(comparison, rows)]
 
 
 def _against(row: Row, rows: Sequence[Row]) -> Row:
-    """The row with its difference to the first engine on the same candidates, where both are complete."""
-    baseline = next(other for other in rows if other.benchmark == row.benchmark)
+    """The row with its difference from the first engine on the same candidates, if both are complete."""
+    baseline = next(first for first in rows if first.benchmark == row.benchmark)
     comparable = row.verdict == baseline.verdict == "complete" and row.candidates == baseline.candidates
     if row is baseline or not comparable or len(row.per_query) < 2:
         return row
@@ -229,9 +229,9 @@ def _against(row: Row, rows: Sequence[Row]) -> Row:
 
 
 def _shifted(row: Row, rows: Sequence[Row], run_dir: Path) -> Row:
-    """The row with how far its scores are from the first engine that has its model in another precision."""
-    asked = _model(row)
-    same = [other for other in rows if other.benchmark == row.benchmark and asked and _model(other) == asked]
+    """The row with its shift from the first engine that has the same model in another precision."""
+    model = _model(row)
+    same = [peer for peer in rows if peer.benchmark == row.benchmark and model and _model(peer) == model]
     if not same or same[0].engine == row.engine or same[0].description.precision == row.description.precision:
         return row
     reference = same[0]
@@ -242,18 +242,22 @@ def _shifted(row: Row, rows: Sequence[Row], run_dir: Path) -> Row:
     for engine in (reference.engine, row.engine):
         with Store.read(run_dir / engine) as store:
             scores.append(store.scores(row.benchmark))
-    found = fidelity({}, *scores, same_scale=True)
-    if found.drift is None:
+    compared = fidelity({}, *scores, same_scale=True)
+    if compared.drift is None:
         return row
-    difference = paired_difference(row.per_query, reference.per_query)
     shift = PrecisionShift(
-        reference.engine, difference, found.queries, found.top10, found.drift.mean_absolute, found.drift.maximum
+        reference=reference.engine,
+        difference=paired_difference(row.per_query, reference.per_query),
+        queries=compared.queries,
+        top10=compared.top10,
+        mean=compared.drift.mean_absolute,
+        maximum=compared.drift.maximum,
     )
     return replace(row, shift=shift)
 
 
 def _model(row: Row) -> tuple[str, ...]:
-    """What two precisions of one model share; empty for an engine that does not say its precision and prompt."""
+    """The fields that two precisions of a model share; empty if an engine does not state its precision and prompt."""
     model = row.description
     if not (model.precision and model.template_sha256):
         return ()
@@ -261,7 +265,7 @@ def _model(row: Row) -> tuple[str, ...]:
 
 
 def _absent(engine: str, benchmark: str) -> Row:
-    """The row of an engine that has no results."""
+    """The row of an engine without results."""
     return Row(
         engine=engine,
         kind="",

@@ -1,7 +1,8 @@
-"""The loop over Ray workers that own one engine each. Only the driver writes, and it commits query by query.
+"""The loop over Ray workers, each with one engine. Only the driver writes, and it commits query by query.
 
-A shard is a few queries of one benchmark with their texts; shards have about equally many tokens. A worker gets the
-next shard when it is done, so the speed of a worker need not be known. Workers score as the loop of one process does.
+A shard is a few queries of one benchmark with their texts; all shards have about the same number of tokens. A worker
+gets its next shard when it finishes one, so the speed of the workers does not have to be known. Workers score as the
+loop in a single process does.
 """
 
 import os
@@ -25,16 +26,16 @@ from harness.run.tasks import Task
 from harness.store import NotComparable, Store
 
 FORMAT = 1  # 1: first version, 2026-11
-SHARD_CHARACTERS = 2**17  # about 32,000 tokens: 0.2 s of a fast GPU, 300 times what a call of Ray costs
-SHARES = 8  # fewest shards per worker, given enough queries, so that all workers end at about the same time
-WAITING = 2  # shards of a worker at a time: the one that it scores, and the next
-ATTEMPTS = 3  # workers that may die while scoring a query before the query fails
-DEATHS = 9  # consecutive deaths of workers without an answer that mean the engine cannot run here
-PATIENCE_S = 120.0  # time for the cluster to start a worker while there is none
+SHARD_CHARACTERS = 2**17  # about 32,000 tokens, which take a fast GPU 0.2 s: 300 times the cost of a call of Ray
+SHARES = 8  # smallest number of shards per worker, if there are enough queries, so that workers end at the same time
+WAITING = 2  # shards per worker at a time: the one that it scores, and the next
+ATTEMPTS = 3  # number of workers that may die while scoring a query before the query fails
+DEATHS = 9  # number of consecutive deaths of workers without a result after which the engine is unavailable
+PATIENCE_S = 120.0  # time that the cluster has to start a worker if none is running
 
 
 class EngineJob(NamedTuple):
-    """An engine of the config, and the number and size of its workers."""
+    """An engine of the config, and the number and resources of its workers."""
 
     name: str
     entry: EngineEntry
@@ -50,20 +51,20 @@ class Query(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """The work of one call of a worker. A document that several queries share is sent once."""
+    """The work for one call of a worker. A document that several queries share is sent once."""
 
     benchmark: str
     analysis: str
     queries: Sequence[Query]
     documents: Sequence[str]
-    deaths: int = 0  # number of workers that died with it
+    deaths: int = 0  # number of workers that died while scoring it
 
     @property
     def pairs(self) -> int:
         return sum(len(query.positions) for query in self.queries)
 
     def singles(self) -> Iterator["Shard"]:
-        """Its queries as shards of their own, so that a query that kills workers does not affect others."""
+        """One shard per query, so that a query that kills workers does not affect the other queries."""
         for query in self.queries:
             documents = [self.documents[position] for position in query.positions]
             alone = query._replace(positions=range(len(documents)))
@@ -79,10 +80,10 @@ class Worker:
         self._warm = False
 
     def load(self) -> tuple[Identity, str]:
-        """Load the engine; returns its identity and `NODE:PROCESS`.
+        """Load the engine, and return its identity and `NODE:PROCESS`.
 
-        Raises EngineUnavailable and BadOptions. The constructor must not load: an actor that fails to start hides the
-        reason.
+        Raises EngineUnavailable and BadOptions. The constructor must not load the engine, because an actor that fails
+        to start hides the reason.
         """
         self._engine = engine = engines.load(self._kind, self._options)
         return loop.identify(engine), f"{platform.node()}:{os.getpid()}"
@@ -102,11 +103,11 @@ class Worker:
 
 @dataclass
 class ShardWorker:
-    """A worker from the point of view of the driver."""
+    """The driver's view of a worker."""
 
     actor: Any
     process: str = ""  # NODE:PROCESS; empty until its engine is loaded
-    held: dict[Any, Shard] = field(default_factory=dict)  # Ray's reference to the future scores -> shard
+    held: dict[Any, Shard] = field(default_factory=dict)  # Ray's reference to future scores -> shard
     totals: Counter[str] = field(default_factory=Counter)
     busy_s: float = 0.0
 
@@ -147,7 +148,7 @@ class Crew:
         """Wait for the first worker; the others join later. Raises EngineUnavailable."""
         while self.identity is None:
             for _ in self.step():
-                raise AssertionError("no shard was given yet")
+                raise AssertionError("no worker has a shard yet")
         return self.identity
 
     @property
@@ -165,7 +166,7 @@ class Crew:
         member.held[member.actor.score.remote(shard)] = shard
 
     def step(self) -> Iterator[tuple[Shard, list[loop.ScoredQuery] | None]]:
-        """Wait for an event; yields every shard that came back with its scores, or with None if its worker died."""
+        """Wait for an event, and yield every returned shard with its scores, or with None if its worker died."""
         references = [*self._loading, *(reference for member in self._members for reference in member.held)]
         ready, _ = self._ray.wait(references, num_returns=1, timeout=1.0)
         for reference in ready:
@@ -186,7 +187,7 @@ class Crew:
             self._last_worker_s = time.monotonic()
         elif time.monotonic() - self._last_worker_s > PATIENCE_S:
             raise EngineUnavailable(
-                f"no worker started within {PATIENCE_S:.0f} s, the cluster has {self._ray.cluster_resources()}: "
+                f"no worker started within {PATIENCE_S:.0f} s; the cluster has {self._ray.cluster_resources()}: "
                 "request less under `ray` in the config, or wait for nodes; committed results are kept"
             )
 
@@ -216,20 +217,20 @@ class Crew:
         except self._ray.exceptions.RayTaskError as error:
             if not self._members and not self._loading:
                 raise error.cause from None
-            self._say(f"crispbench: a worker could not load its engine; the others go on: {_line(error)}")
+            self._say(f"crispbench: a worker could not load its engine; the others continue: {_line(error)}")
             return
         except self._ray.exceptions.RayError as error:
             if not self._members and not self._loading:
                 raise EngineUnavailable(f"no worker could start: {_line(error)}") from None
-            self._say(f"crispbench: a worker could not start; the others go on: {_line(error)}")
+            self._say(f"crispbench: a worker could not start; the others continue: {_line(error)}")
             return
         if self.identity is None:
             self.identity = identity
         difference = differing(self.identity, identity)
         if difference:
             raise NotComparable(
-                f"worker {process} has {difference}: results of different workers never mix; run on equal nodes, "
-                "each kind of node with its own --out"
+                f"worker {process} has {difference}: results of different workers are never mixed; run on equal nodes, "
+                "and give every kind of node its own --out"
             )
         member.process = process
         self._members.append(member)
@@ -239,7 +240,7 @@ class Crew:
         self._members.remove(member)
         self._gone.append(member)
         self._ray.kill(member.actor)
-        first, *others = member.held.values()
+        current, *waiting = member.held.values()
         member.held = {}
         self.last_error = _line(error)
         self._deaths += 1
@@ -249,19 +250,19 @@ class Crew:
             )
         self._say(f"crispbench: worker {member.process} died ({self.last_error}): its queries are scored again")
         self._hire()
-        yield first, None
-        for shard in others:  # the worker had not begun these
+        yield current, None
+        for shard in waiting:  # the worker had not begun these
             yield shard._replace(deaths=shard.deaths - 1), None
 
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
-    """Connect to a Ray cluster: `local` starts one on this machine, anything else is the address of a running one.
+    """Connect to a Ray cluster. `local` starts one on this machine; any other value is the address of a running one.
 
     Raises EngineUnavailable.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports usage to its makers by default
-    os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray's default, which it would announce each time
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray's default; setting it avoids an announcement on every start
     ray = require("ray", extra="ray")
     quiet = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
     paths = _import_paths(ray)
@@ -281,7 +282,10 @@ def connected(address: str) -> Iterator[None]:
 
 
 def _import_paths(ray: Any) -> Any:
-    """Workers import what this process imports. Ray would put its working directory first on their path."""
+    """A job config with which workers import what this process imports, and nothing from the working directory.
+
+    Ray would put the working directory first on their path.
+    """
     config = ray.job_config.JobConfig(_py_driver_sys_path=children.own_path())
     config._runtime_env_has_working_dir = lambda: True  # the one case in which Ray leaves the working directory out
     return config
@@ -292,8 +296,9 @@ def score_engine(
 ) -> None:
     """Score every task with the workers of one engine into its folder. The store equals that of a single process.
 
-    An engine that prepares a whole corpus scores in this process, since every worker would have to repeat that.
-    Raises EngineUnavailable before anything is written, NotComparable if workers differ or the folder holds others.
+    An engine that prepares a whole corpus scores in this process, because every worker would repeat the preparation.
+    Raises EngineUnavailable before anything is written, and NotComparable if workers differ from each other or the
+    folder has another configuration.
     """
     if engines.engine_class(job.entry.kind).prepares == "corpus":
         (folder / WORKERS).unlink(missing_ok=True)
@@ -316,10 +321,10 @@ def score_engine(
 
 
 def shards(task: Task, query_ids: Iterable[str], *, most: int) -> Iterator[Shard]:
-    """The queries in shards of about SHARD_CHARACTERS characters and at most `most` queries; texts are read lazily.
+    """The queries in shards of about SHARD_CHARACTERS characters and at most `most` queries. Texts are read lazily.
 
-    Characters approximate tokens, because the driver has no tokenizer; only the sizes of shards depend on that. The
-    corpus may be on disk and larger than memory.
+    The driver has no tokenizer, so characters approximate tokens; only the sizes of shards depend on that. The corpus
+    may be on disk and larger than memory.
     """
     benchmark, queries, index_of = task.benchmark, list[Query](), dict[str, int]()
     documents, size = list[str](), 0
@@ -367,7 +372,7 @@ def _score_task(
             on_pairs(shard.pairs)
 
 
-def differing(one: Identity, other: Identity) -> str:
+def differing(first: Identity, second: Identity) -> str:
     """The first difference between two workers; empty if they are equal."""
     sides = [
         {
@@ -375,12 +380,13 @@ def differing(one: Identity, other: Identity) -> str:
             "versions": identity.versions,
             "machine": identity.machine.document(),
         }
-        for identity in (one, other)
+        for identity in (first, second)
     ]
-    for part, left, right in ((part, sides[0][part], sides[1][part]) for part in sides[0]):
-        for name in sorted(left.keys() | right.keys()):
-            if left.get(name) != right.get(name):
-                return f"{part}.{name} = {right.get(name)!r}, the first has {left.get(name)!r}"
+    for part in sides[0]:
+        expected, actual = (side[part] for side in sides)
+        for name in sorted(expected.keys() | actual.keys()):
+            if expected.get(name) != actual.get(name):
+                return f"{part}.{name} = {actual.get(name)!r}, but the first worker has {expected.get(name)!r}"
     return ""
 
 

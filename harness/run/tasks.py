@@ -16,14 +16,14 @@ from harness.records import Benchmark, Candidates, Oddities
 
 @dataclass(frozen=True)
 class Part:
-    """One of several equal parts of each benchmark's queries, for one of several independent machines."""
+    """One of several equal parts of every benchmark's queries, for one of several independent machines."""
 
     number: int  # from 1
     parts: int
 
     @classmethod
     def read(cls, text: str) -> "Part":
-        """The part with the name `3/16`. Raises ConfigError."""
+        """Read a part such as `3/16`. Raises ConfigError."""
         match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
         number, parts = map(int, match.groups()) if match else (0, 0)
         if not 1 <= number <= parts:
@@ -31,7 +31,7 @@ class Part:
         return cls(number, parts)
 
     def of(self, query_ids: Iterable[str]) -> frozenset[str]:
-        """The queries of this part: every `parts`-th id in ascending order, so that only the ids decide."""
+        """The queries of this part: every `parts`-th id in ascending order, so the part depends only on the ids."""
         return frozenset(sorted(query_ids)[self.number - 1 :: self.parts])
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ class Selection:
     engines: Sequence[str] = ()
     benchmarks: Sequence[str] = ()
     limit: int | None = None  # largest number of queries per benchmark
-    part: Part = WHOLE  # part of these queries
+    part: Part = WHOLE  # the part of these queries to use
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,11 @@ def prepare(config: Config, selection: Selection) -> list[Task]:
     known: list[str] = []
     for entry in config.entries:
         if entry.name is not None and names and entry.name not in names:
-            known.append(entry.name)  # a suite may have hundreds of gigabytes: only the selected members are loaded
+            known.append(entry.name)  # only selected members are loaded, because a suite may have hundreds of gigabytes
             continue
         benchmark = _load(entry, selection.limit)
         if benchmark.name in known:
-            raise ConfigError(f"benchmark {benchmark.name!r} is listed twice: give one of them another `name`")
+            raise ConfigError(f"benchmark {benchmark.name!r} is listed twice: give one of the two a different `name`")
         known.append(benchmark.name)
         if names and benchmark.name not in names:
             continue
@@ -121,7 +121,7 @@ def prepare(config: Config, selection: Selection) -> list[Task]:
 
 
 def prepare_first(config: Config, *, limit: int | None = None) -> Task:
-    """The config's first benchmark with at most this many queries; no other is loaded. Raises BenchmarkError."""
+    """The config's first benchmark with at most `limit` queries. Only this one is loaded. Raises BenchmarkError."""
     entry = config.entries[0]
     benchmark = _load(entry, limit)
     return Task(benchmark, _retrieve(benchmark, entry, config))

@@ -22,18 +22,18 @@ from harness.store import FILE
 
 @dataclass(frozen=True)
 class RunOptions(Selection):
-    """The part of the config to score, and how."""
+    """The part of the config to score, and the way to score it."""
 
-    fresh: bool = False  # forget everything that the chosen engines have scored in this folder
+    fresh: bool = False  # delete everything that the chosen engines have scored in this folder
     ray: str | None = None  # address of a Ray cluster: local, auto or HOST:PORT; None: score in this process
 
 
 @dataclass(frozen=True)
 class RunResult(ReportResult):
-    """The report of a run, and whether everything that was requested has scores."""
+    """The report of a run, and whether all requested queries have scores."""
 
     measures: Mapping[str, Any]  # engine -> content of its measures.json
-    requested: Mapping[str, Collection[str]] = field(default_factory=dict)  # benchmark -> query ids of a part; all: {}
+    requested: Mapping[str, Collection[str]] = field(default_factory=dict)  # benchmark -> query ids; {}: all queries
 
     @classmethod
     def of(
@@ -46,7 +46,7 @@ class RunResult(ReportResult):
 
     @property
     def outcome(self) -> Outcome:
-        """INCOMPLETE or INVALID if a requested engine lacks scores or has only constant ones; else PASS."""
+        """INCOMPLETE if a chosen engine lacks scores, INVALID if its scores are constant; else PASS."""
         return worst(self._outcome(row) for row in self.rows if row.engine in self.measures) or Outcome.PASS
 
     def _outcome(self, row: Row) -> Outcome:
@@ -60,10 +60,10 @@ class RunResult(ReportResult):
 
 
 def run(config: Path, options: RunOptions, *, out: Path | None, say: Callable[[str], None]) -> RunResult:
-    """Score, measure and report in the run folder `out`, by default results/NAME with the config's name.
+    """Score, measure and report in the run folder `out`. The default of `out` is results/NAME with the config's name.
 
-    Engines that cannot be loaded are named in the report, and the others go on. Raises ConfigError, BadOptions or
-    BenchmarkError before an engine is loaded, NotComparable for a folder that holds results of another configuration,
+    Engines that cannot be loaded are named in the report, and the others are scored. Raises ConfigError, BadOptions or
+    BenchmarkError before an engine is loaded, NotComparable for a folder with results of another configuration, and
     EngineUnavailable if no engine could score.
     """
     settings = read_config(config)
@@ -104,7 +104,7 @@ def _refuse_random_weights(config: Config, chosen: Sequence[str]) -> None:
 def _record_index(
     folder: Path, config: Config, options: RunOptions, chosen: Sequence[str], unavailable: Mapping[str, str]
 ) -> None:
-    """Name the chosen engines and those that earlier calls scored here, in the config's order."""
+    """Record the chosen engines and those that earlier calls scored here, in the config's order."""
     names = [name for name in config.engines if name in chosen or (folder / name / FILE).is_file()]
     RunIndex(
         name=config.name,
