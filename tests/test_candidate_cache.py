@@ -1,6 +1,7 @@
 """Stored candidates are used only when a new search would give exactly the same candidates."""
 
 import gzip
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import engines
 from engines.bm25 import engine
 from engines.storage import cache_folder
 from harness.benchmarks import load
@@ -110,6 +112,15 @@ def test_a_changed_first_stage_is_searched_again(
     search(benchmark)
     search(benchmark, **stage)
     assert len(indexed) == 2
+
+
+def test_the_key_of_bm25_candidates_covers_the_code_of_its_own_room_alone() -> None:
+    """A change of the GPU forward, or of any other engine, must not throw stored candidates away."""
+    room = Path(engines.__file__).parent / "bm25"
+    modules = [room / name for name in ("__init__.py", "analysis.py", "engine.py", "index.py")]
+    assert sorted(room.glob("*.py")) == modules
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in modules)).hexdigest()
+    assert cache._code(engines.engine_class("bm25")) == digest
 
 
 def test_a_changed_package_or_engine_version_is_searched_again(

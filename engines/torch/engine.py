@@ -25,6 +25,7 @@ from engines.prompts.template import load_template
 from engines.torch import faults, work
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from engines.torch.checkpoint import Checkpoint
@@ -90,8 +91,8 @@ class TorchEngine(Engine):
     def __init__(self, options: TorchOptions) -> None:
         super().__init__(options)
         template = load_template(options.template)
-        torch = require("torch", extra="torch")
-        transformers = require("transformers", extra="torch")
+        require("torch", extra="torch")
+        require("transformers", extra="torch")
         from engines.torch import ceiling, checkpoint, memory, quantized, random_weights
         from engines.torch import device as devices
         from engines.torch.forward import launcher, packed
@@ -121,29 +122,7 @@ class TorchEngine(Engine):
         self._launcher = launcher.choose(self._backbone, self._head, settings)
         self._again = partial(packed.score, self._backbone, self._head)
         self._counts = Counts()
-        self._description = Description(
-            model=options.model,
-            revision=loaded.revision,
-            precision=precision,
-            template=template.name,
-            template_sha256=template.sha256,
-            max_tokens=max_tokens,
-            device=devices.described(device),
-            random_seed=random_weights.SEED if options.weights == "random" else None,
-            weights_mb=round(checkpoint.size_bytes(self._backbone) / 1e6, 1),
-            score_kind=ScoreKind.LOG_ODDS,
-            demonstration=loaded.demonstration,
-            details={
-                "architecture": loaded.architecture,
-                "tokenizer_sha256": self._encoder.tokenizer_sha256,
-                "document_tokens": "prepared" if options.cache_tokens else "with every query",
-                "token_budget": str(self._budget),
-                "torch": str(torch.__version__),
-                "transformers": str(transformers.__version__),
-                **self._launcher.how,
-                **quantized.describe(self._backbone),
-            },
-        )
+        self._description = self._describe_loaded(loaded, precision, device)
         memory.give_back_holes()
         if device.type == "cpu":
             memory.keep_what_is_freed()
@@ -178,6 +157,38 @@ class TorchEngine(Engine):
         self._launcher = self._launcher._replace(score=self._again)  # holds no weights
         self._encoder.close()
         memory.give_back_holes()
+
+    def _describe_loaded(self, loaded: "Checkpoint", precision: str, device: "torch.device") -> Description:
+        import torch
+        import transformers
+
+        from engines.torch import checkpoint, quantized, random_weights
+        from engines.torch import device as devices
+
+        template = self._encoder.template
+        return Description(
+            model=self.options.model,
+            revision=loaded.revision,
+            precision=precision,
+            template=template.name,
+            template_sha256=template.sha256,
+            max_tokens=self._encoder.max_tokens,
+            device=devices.described(device),
+            random_seed=random_weights.SEED if self.options.weights == "random" else None,
+            weights_mb=round(checkpoint.size_bytes(self._backbone) / 1e6, 1),
+            score_kind=ScoreKind.LOG_ODDS,
+            demonstration=loaded.demonstration,
+            details={
+                "architecture": loaded.architecture,
+                "tokenizer_sha256": self._encoder.tokenizer_sha256,
+                "document_tokens": "prepared" if self.options.cache_tokens else "with every query",
+                "token_budget": str(self._budget),
+                "torch": str(torch.__version__),
+                "transformers": str(transformers.__version__),
+                **self._launcher.how,
+                **quantized.describe(self._backbone),
+            },
+        )
 
     def _score_head(self, loaded: "Checkpoint") -> "Tensor":
         if loaded.head is not None:
