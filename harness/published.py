@@ -95,9 +95,9 @@ class PublishedComparison(Options):
         """Raises BadOptions, which lists the known names, for a name that is not in the table or the config."""
         table = load_table(self.table)
         owner = f"published {self.table!r}"
-        _known(self.engines.keys(), engines, f"{owner}: engine")
-        _known(self.engines.values(), table.models, f"{owner}: model")
-        _known(self.columns or (), [column.name for column in table.columns], f"{owner}: column")
+        _check_known(self.engines.keys(), engines, f"{owner}: engine")
+        _check_known(self.engines.values(), table.models, f"{owner}: model")
+        _check_known(self.columns or (), [column.name for column in table.columns], f"{owner}: column")
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def table_names() -> list[str]:
 @cache
 def load_table(name: str) -> PublishedTable:
     """A shipped table by name. Raises BadOptions, which lists the known tables."""
-    _known([name], table_names(), "published table")
+    _check_known([name], table_names(), "published table")
     path = next(path for folder in FOLDERS if (path := folder / f"{name}.yaml").is_file())
     try:
         return PublishedTable.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
@@ -289,7 +289,8 @@ def _timed(figure: Reproduction, row: Row) -> Reproduction:
     )
 
 
-def _known(names: Collection[str], known: Collection[str], what: str) -> None:
-    unknown = [name for name in names if name not in known]
+def _check_known(names: Collection[str], choices: Collection[str], what: str) -> None:
+    """Raises BadOptions, which lists the choices, for a name that is not among them."""
+    unknown = [name for name in names if name not in choices]
     if unknown:
-        raise BadOptions(f"{what} {unknown[0]!r} is not known; expected one of {', '.join(known)}")
+        raise BadOptions(f"{what} {unknown[0]!r} is not known; expected one of {', '.join(choices)}")

@@ -115,7 +115,7 @@ class Audit(NamedTuple):
 
     texts: int | None  # odd documents, counted once per query, and odd queries if special-token strings are counted
     queries: int | None  # queries with at least one such text
-    left: int | None  # judged queries without such a text
+    remaining: int | None  # judged queries without such a text
     without: float | None  # mean nDCG@10 over the queries without such a text
     difference: float | None  # `without` minus the mean over all queries
     reason: str  # reason for the fields that are None

@@ -126,7 +126,7 @@ def test_ndcg_without_touched_queries_is_the_mean_of_the_others() -> None:
 
 def test_the_mean_of_two_remaining_queries_is_reported() -> None:
     row = audit(VALUES, VALUES, samples(q1={"truncated": 1}, q4={"truncated": 1}), None)["truncated"]
-    assert (row.left, row.without) == (2, 0.25)
+    assert (row.remaining, row.without) == (2, 0.25)
 
 
 def test_a_count_that_the_engine_does_not_keep_is_unknown() -> None:

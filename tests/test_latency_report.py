@@ -120,7 +120,7 @@ def test_every_cause_of_an_invalid_measurement_is_printed() -> None:
     invalid = measured(before={**QUIET, "heat_events": None}, settings={"min_duration_s": 5000.0})
     lines = notes(invalid)
     assert "large, server: INVALID: too short: 991.0 s of at least 5000 s; raise latency.queries" in lines
-    assert "large, server: not examined: heat" in lines
+    assert "large, server: not checked: heat" in lines
     assert table(invalid)[0][-1] == "INVALID"
 
 

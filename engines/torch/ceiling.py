@@ -84,11 +84,12 @@ def measure(shape: Shape, *, precision: str, dtype: torch.dtype, device: torch.d
         spent_s += times * flops / per_s
         operations += times * flops
     threads = f", threads {torch.get_num_threads()}" if device.type == "cpu" else ""
+    tokens_measured = " and ".join(map(str, sizes))
     return Ceiling(
         flops_per_s=operations / spent_s,
         bytes_per_s=_copied_bytes_per_s(device),
         dtype=_factors(precision, dtype),
-        how=f"{device.type}{threads}; best of products with {' and '.join(map(str, sizes))} tokens, of a copy",
+        how=f"{device.type}{threads}; best of products with {tokens_measured} tokens and of memory copies",
     )
 
 

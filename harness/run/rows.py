@@ -169,6 +169,7 @@ def measures_document(rows: Sequence[Row]) -> dict[str, Any]:
 
 def _audited(audit: Audit) -> dict[str, Any]:
     document = audit._asdict()
+    document["left"] = document.pop("remaining")
     document[f"{measures.HEADLINE} without"] = document.pop("without")
     return document
 

@@ -102,21 +102,21 @@ def prepare(config: Config, selection: Selection) -> list[Task]:
     """Load the selected benchmarks and retrieve their candidates. Raises ConfigError, BenchmarkError."""
     names = selection.benchmarks
     tasks: dict[str, Task] = {}
-    known: list[str] = []
+    seen: list[str] = []
     for entry in config.entries:
         if entry.name is not None and names and entry.name not in names:
-            known.append(entry.name)  # only selected members are loaded, because a suite may have hundreds of gigabytes
+            seen.append(entry.name)  # only selected members are loaded, because a suite may have hundreds of gigabytes
             continue
         benchmark = _load(entry, selection.limit)
-        if benchmark.name in known:
+        if benchmark.name in seen:
             raise ConfigError(f"benchmark {benchmark.name!r} is listed twice: give one of the two a different `name`")
-        known.append(benchmark.name)
+        seen.append(benchmark.name)
         if names and benchmark.name not in names:
             continue
         tasks[benchmark.name] = Task(benchmark, _retrieve(benchmark, entry, config), selection.part)
     unknown = sorted(set(names) - tasks.keys())
     if unknown:
-        raise ConfigError(f"benchmark {unknown[0]!r} is not in the config; it has {', '.join(known)}")
+        raise ConfigError(f"benchmark {unknown[0]!r} is not in the config; it has {', '.join(seen)}")
     return list(tasks.values())
 
 

@@ -173,10 +173,10 @@ def _notes(summary: Summary) -> Iterator[str]:
         yield f"upper bounds with 99% confidence: {', '.join(bounds)}"
     settings, header = summary.header.settings, summary.header
     if summary.scenario == "server":
-        delay = f"{validity.DELAY_OF_P50:.0%} of the p50, or {validity.DELAY_FLOOR_S * 1e3:g} ms"
+        delay = f"{validity.DELAY_OF_P50:.0%} of the p50, or {validity.DELAY_FLOOR_S * 1e3:g} ms, late"
         at_most = f"at most {settings.workers} under way" if header.concurrent else "one call at a time"
         yield f"{settings.arrivals} arrivals, {settings.rate:g}/s, {at_most}"
-        yield f"up to {validity.LATE:.0%} of the requests may be sent later than {delay}"
+        yield f"at most {validity.LATE:.0%} of the requests may be sent more than {delay}"
     requests, distinct = header.requests, header.distinct_queries
     if requests > distinct:
         yield f"{distinct} queries were sent {requests} times in all, so caches may have answered"
@@ -184,7 +184,7 @@ def _notes(summary: Summary) -> Iterator[str]:
     failures = f"; {failed} of them failed" if failed else ""
     yield f"{len(header.warmup)} warm-up requests, not counted{failures}"
     if summary.unchecked:
-        yield f"not examined: {', '.join(summary.unchecked)}"
+        yield f"not checked: {', '.join(summary.unchecked)}"
     yield from _gpus(summary)
 
 
@@ -223,7 +223,8 @@ def _different_machines(measured: Sequence[MeasuredScenario]) -> Iterator[str]:
         first, second = measured[0].summary, scenario.summary
         differing = comparable(first.header.machine, second.header.machine)
         if differing:
-            fields = "; ".join(f"{field} {one!r} and {two!r}" for field, one, two in differing[:FIELDS_SHOWN])
+            shown = differing[:FIELDS_SHOWN]
+            fields = "; ".join(f"{pair.field} {pair.first!r} and {pair.second!r}" for pair in shown)
             yield f"{label(first)} and {label(second)} were measured on different machines: {fields}"
 
 
