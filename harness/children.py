@@ -1,4 +1,4 @@
-"""How this project starts other Python processes: they import what it imports, and nothing from the working directory.
+"""Starting other Python processes, which import what this one imports and nothing from the working directory.
 
 `python -m` and `python -c` put the working directory first on `sys.path`, where a folder called `harness` or a file
 called `pickle.py` would be imported. PYTHONSAFEPATH, the variable behind `python -P`, leaves it out.

@@ -106,7 +106,7 @@ Scenario = Literal["single-stream", "server", "offline", "sweep", "search"]
 
 
 class Search(Options):
-    """How long `search` looks for the largest rate that stays within `slo_ms`."""
+    """The limits of `search`, which looks for the largest rate that stays within `slo_ms`."""
 
     width: float = Field(default=0.05, gt=0, le=1)  # the search ends at this relative gap between pass and fail
     probes: int = Field(default=20, gt=0)  # maximum number of measurements
@@ -115,7 +115,7 @@ class Search(Options):
 
 
 class Latency(Options):
-    """What `crispbench latency` measures. A request is a query of the benchmark with all its candidates."""
+    """The settings of `crispbench latency`. A request is a query of the benchmark with all its candidates."""
 
     benchmark: str | None = None  # name of the benchmark; None: the config's first benchmark
     scenario: Annotated[

@@ -26,10 +26,10 @@ Verdict = Literal["reproduced", "differs", "unspecified", "incomplete", "not mea
 
 
 class Protocol(Options):
-    """How a table was measured, as far as it is known."""
+    """The protocol of a table's measurements, as far as it is known."""
 
     status: Literal["stated", "unspecified"]
-    note: str  # how it was measured, or what was not published
+    note: str  # description of the measurement, or the details that were not published
     first_stage: str | None = None  # source of the candidates; None: any source
     engine: str | None = None  # kind of the measured engine; None: any kind
     parameters: Mapping[str, Any] = Field(default_factory=dict)  # options of the first stage and of the engine
@@ -52,7 +52,7 @@ class PublishedColumn(Options):
     suite: str | None = None
     queries: int | None = None  # number of queries in the benchmark; a sample of them has a different figure
     scale: float = 1  # published figure divided by ours, such as 100 for percent
-    machine: str = ""  # where a latency was measured
+    machine: str = ""  # machine on which a latency was measured
 
     @model_validator(mode="after")
     def _has_one_subject(self) -> Self:
@@ -129,7 +129,7 @@ class Reproduction:
     trace: tuple[Trace, ...] = ()
     reasons: tuple[str, ...] = ()  # reasons for a missing measured figure
     mean_s: float | None = None  # mean of our latency, of which `measured` is the median
-    machine: str = ""  # where our latency was measured
+    machine: str = ""  # machine on which our latency was measured
 
     @property
     def source(self) -> PublishedColumn:

@@ -72,7 +72,7 @@ def read(name: str, benchmark: Benchmark) -> dict[str, tuple[str, ...]] | None:
 
 
 def write(name: str, benchmark: Benchmark, candidates: Candidates) -> None:
-    """Store candidates under a key. A folder that cannot be written causes a warning; the run goes on."""
+    """Store candidates under a key. If the folder cannot be written, a warning is logged and the run continues."""
     manifest_path, run_path = _paths(name)
     manifest = {
         "format": FORMAT,

@@ -35,7 +35,7 @@ class ExportResult:
     """The files that were written, and the results that they cannot represent."""
 
     files: list[Path]
-    problems: list[str]  # what is missing or left out, one line each
+    problems: list[str]  # missing or omitted results, one line each
 
     @property
     def outcome(self) -> Outcome:

@@ -27,7 +27,7 @@ NO_MACHINE = Machine(*[""] * 6)
 
 @dataclass(frozen=True)
 class MergeOptions:
-    """How run folders are joined."""
+    """The differences that a merge accepts, and whether it may replace a run folder."""
 
     allow_machine: bool = False  # accept different machines; all times are then left out
     fresh: bool = False  # replace the run folder if it exists
