@@ -110,7 +110,7 @@ def record() -> dict[str, Any]:
     }
 
 
-def comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[Differing, ...]:
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[Differing, ...]:
     """The decisive fields in which two records differ. Their times may be compared only if the result is empty."""
     before, after = _decisive(first), _decisive(second)
     pairs = [Differing(name, before.get(name), after.get(name)) for name in sorted(before.keys() | after.keys())]

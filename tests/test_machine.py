@@ -102,13 +102,13 @@ def test_the_commit_of_the_checkout_is_marked_when_files_were_changed(
 
 
 def test_a_record_does_not_differ_from_itself() -> None:
-    assert machine.comparable(machine.record(), machine.record()) == ()
+    assert machine.differences(machine.record(), machine.record()) == ()
 
 
 def test_differences_that_affect_a_time_are_listed() -> None:
     first = {"cpu": "A", "cores": "2", "versions": {"torch": "2.13", "numpy": "2"}}
     second = {"cpu": "B", "cores": "2", "governor": "powersave", "versions": {"torch": "2.14", "numpy": "2", "x": "1"}}
-    assert machine.comparable(first, second) == (
+    assert machine.differences(first, second) == (
         ("cpu", "A", "B"),
         ("governor", None, "powersave"),
         ("version of torch", "2.13", "2.14"),
@@ -126,7 +126,7 @@ def test_differences_that_affect_a_time_are_listed() -> None:
     ],
 )
 def test_differences_that_do_not_affect_a_time_are_ignored(field: str, value: Any) -> None:
-    assert machine.comparable({"cpu": "A"}, {"cpu": "A", field: value}) == ()
+    assert machine.differences({"cpu": "A"}, {"cpu": "A", field: value}) == ()
 
 
 @pytest.mark.usefixtures("gpus")

@@ -67,12 +67,15 @@ def content_hash(queries: Mapping[str, str], documents: Mapping[str, str], qrels
     return digest.hexdigest()[:16]
 
 
-def count_warning(ids: Sequence[str], what: str, *, shown: int = 5) -> tuple[str, ...]:
+IDS_SHOWN = 5  # ids that a warning names
+
+
+def count_warning(ids: Sequence[str], what: str) -> tuple[str, ...]:
     """One line with the count and the first ids; nothing for an empty list."""
     if not ids:
         return ()
-    dots = ", ..." if len(ids) > shown else ""
-    return (f"{what}: {len(ids):,} ({', '.join(ids[:shown])}{dots})",)
+    dots = ", ..." if len(ids) > IDS_SHOWN else ""
+    return (f"{what}: {len(ids):,} ({', '.join(ids[:IDS_SHOWN])}{dots})",)
 
 
 def oddities(queries: Mapping[str, str], documents: Mapping[str, str], qrels: Qrels) -> tuple[str, ...]:

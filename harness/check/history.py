@@ -103,7 +103,7 @@ def read(name: str, entries: Sequence[BaselineEntry]) -> History:
 def _machine_index(machines: list[Mapping[str, Any]], record: Mapping[str, Any]) -> int:
     """Index of the machine among those seen so far; a new machine is appended."""
     for index, earlier in enumerate(machines):
-        if not machine.comparable(earlier, record):
+        if not machine.differences(earlier, record):
             return index
     machines.append(record)
     return len(machines) - 1

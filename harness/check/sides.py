@@ -83,7 +83,7 @@ def require_one_engine(side: CheckSide) -> None:
             phrases = [
                 *obstacles(first, launch.header, allow=("template",)),  # the template is part of the description
                 *described(first, launch.header),
-                *map(differing, machine.comparable(first.machine, launch.header.machine)),
+                *map(differing, machine.differences(first.machine, launch.header.machine)),
             ]
             if phrases:
                 where = f"{side.folders[0]} and the other folders beside it"

@@ -110,7 +110,7 @@ def _refused(
 def other_machine(launches: Sequence[Summary]) -> list[str]:
     """Fields that decide a time and differ between the machine of the first launch and that of a later one."""
     first = launches[0].header.machine
-    fields = [field for launch in launches for field in machine.comparable(first, launch.header.machine)]
+    fields = [field for launch in launches for field in machine.differences(first, launch.header.machine)]
     return list(dict.fromkeys(map(differing, fields)))
 
 

@@ -8,7 +8,7 @@ from harness.latency import validity
 from harness.latency.page import cost, load_curve
 from harness.latency.page.notes import label, shared_notes
 from harness.latency.summary import Summary
-from harness.machine import comparable
+from harness.machine import differences
 from harness.report import notation
 from harness.report.content import EngineLine, Report, Section, SourceLine, Term
 from harness.report.table import Cell, Table, Tone
@@ -221,7 +221,7 @@ def _candidates(summary: Summary) -> str:
 def _different_machines(measured: Sequence[MeasuredScenario]) -> Iterator[str]:
     for scenario in measured[1:]:
         first, second = measured[0].summary, scenario.summary
-        differing = comparable(first.header.machine, second.header.machine)
+        differing = differences(first.header.machine, second.header.machine)
         if differing:
             shown = differing[:FIELDS_SHOWN]
             fields = "; ".join(f"{pair.field} {pair.first!r} and {pair.second!r}" for pair in shown)
