@@ -29,6 +29,11 @@ class Machine:
     gpu: str  # names of all GPUs, or `none`
     gpu_driver: str  # or `none`
 
+    @property
+    def host(self) -> str:
+        """Processor, cores and memory in one line, as every report shows them."""
+        return f"{self.cpu}, {self.cores} cores, {self.memory_gib} GiB"
+
     def document(self) -> dict[str, str]:
         return asdict(self)
 

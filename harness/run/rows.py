@@ -87,7 +87,7 @@ def _machine(machine: Machine, device: Device | None) -> str:
         where = f"{machine.gpu}, driver {machine.gpu_driver}"
     else:
         where = str(device or "cpu")
-    return f"{where}; {machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB"
+    return f"{where}; {machine.host}"
 
 
 def _notes(manifest: Manifest, name: str, raw: Raw, store: Store) -> list[str]:

@@ -71,7 +71,7 @@ def _checks() -> list[Diagnosis]:
     return [
         Diagnosis("python", sys.version_info >= (3, 11), True, f"{sys.version.split()[0]} (3.11 or newer)"),
         *(_package(*package) for package in PACKAGES),
-        Diagnosis("machine", True, False, f"{here.cpu}, {here.cores} cores, {here.memory_gib} GiB"),
+        Diagnosis("machine", True, False, here.host),
         _devices(),
         Diagnosis(
             "demo checkpoint",

@@ -233,6 +233,6 @@ def _engine(summary: Summary) -> EngineLine:
     weights = "" if description.random_seed is None else f"random, seed {description.random_seed}"
     model = " ".join(filter(None, (description.model, weights, description.precision, description.template)))
     gpu = f"{machine.gpu}; " if machine.gpu != "none" else ""
-    where = f"{gpu}{machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB"
+    where = f"{gpu}{machine.host}"
     facts = (summary.engine, summary.header.kind, model, where)
     return EngineLine(*(fact.strip() or notation.MISSING for fact in facts))
