@@ -3,7 +3,9 @@
 import json
 import math
 import shutil
+import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,10 @@ from harness.ab.margins import MARGINS
 from harness.check import page, verb
 from harness.check.baselines import StoredLaunches
 from harness.check.findings import CheckRow
-from harness.check.sides import read, work
+from harness.check.sides import read
 from harness.check.times import Logs, adjusted, fewest_launches, trial
 from harness.check.verb import CheckOptions, CheckResult, check, read_options
-from harness.store import NotComparable, StoreError
+from harness.store import FILE, NotComparable, StoreError
 from tests.check_folders import MACHINE, SETTINGS, changed, record, record_launches, score
 from tests.conftest import printed
 
@@ -35,6 +37,26 @@ def gate(baseline: Sequence[Path], current: Sequence[Path], options: CheckOption
 
 def options(margins: Sequence[str] = (), allow: Sequence[str] = ()) -> CheckOptions:
     return read_options(margins, allow, store=Path("none"), last=1)
+
+
+QUALITY_ONLY = ["latency=none"]
+
+
+def retime(engine: Path, seconds: float) -> Path:
+    """Sets the times that a run recorded: 0.9 to 1.1 times `seconds` in uncorrelated order."""
+    with closing(sqlite3.connect(engine / FILE)) as store:
+        ids = [row[0] for row in store.execute("SELECT query_id FROM samples WHERE NOT warmup")]
+        ranks = np.random.default_rng(0).permutation(len(ids))
+        values = [seconds * (0.9 + 0.2 * (rank + 1) / len(ids)) for rank in ranks]
+        store.executemany("UPDATE samples SET service_s = ? WHERE query_id = ?", zip(values, ids, strict=True))
+        store.commit()
+    return engine
+
+
+def retimed(scored: Path, folder: Path, times: Sequence[float]) -> list[Path]:
+    """Copies of a scored engine, one per launch, with these times."""
+    copies = (shutil.copytree(scored / "good", folder / str(number) / "good") for number in range(len(times)))
+    return [retime(Path(copy), seconds) for copy, seconds in zip(copies, times, strict=True)]
 
 
 def rows(result: CheckResult) -> dict[str, CheckRow]:
@@ -191,10 +213,10 @@ def test_a_killed_recording_is_invalid(tmp_path: Path) -> None:
 
 def test_quality_is_judged_by_the_rules_of_compare(scored: Path, tmp_path: Path) -> None:
     def outcome(name: str) -> CheckResult:
-        return check(str(scored / "good"), [str(scored / name)], CheckOptions(store=tmp_path))
+        return check(str(scored / "good"), [str(scored / name)], options(QUALITY_ONLY))
 
     assert outcome("again").outcome == "pass"
-    assert outcome("again").latency.reason == "not recorded by either side"
+    assert outcome("again").latency.reason == "left out by --margin latency=none"
     wild = outcome("wild")
     row = rows(wild)["words nDCG@10"]
     assert (wild.outcome, row.outcome, row.margin) == ("regression", "regression", -0.005)
@@ -216,14 +238,123 @@ def test_lost_quality_is_a_regression_even_if_times_are_undecided_or_invalid(sco
 def test_recordings_missing_on_one_side_are_reported_and_the_common_ones_are_judged(
     scored: Path, tmp_path: Path
 ) -> None:
-    record(scored / "good", 1.0)
-    result = check(str(scored / "good"), [str(scored / "again")], CheckOptions(store=tmp_path))
+    baseline = record_launches(tmp_path / "a", STEADY)
+    current = record_launches(tmp_path / "b", STEADY)
+    for folder in baseline:
+        record(folder, 1.0, "server")
+    result = gate(baseline, current)
     assert result.outcome == "pass"
-    assert rows(result)["single-stream"].reason == "not recorded by CURRENT"
+    assert rows(result)["server"].reason == "not recorded by CURRENT"
     assert "not recorded" in printed(result.report())
     times_only = record(tmp_path / "t" / "e", 1.0)
     result = check(str(times_only), [str(scored / "again")], CheckOptions(store=tmp_path))
     assert (result.outcome, result.quality.reason) == ("not comparable", "not recorded by the baseline")
+
+
+def test_two_runs_whose_times_differ_tenfold_never_pass(scored: Path, tmp_path: Path) -> None:
+    before, now = retimed(scored, tmp_path, (0.01, 0.1))
+    for terms in (options(), options(["p50=0.05"])):
+        result = check(str(before), [str(now)], terms)
+        row = rows(result)["run words p50"]
+        assert (result.outcome, result.quality.outcome, row.outcome) == ("inconclusive", "pass", "inconclusive")
+        assert row.change is not None and row.change.value == pytest.approx(9.0)
+        assert "4 of each can decide: repeat `crispbench latency`, one --out per launch" in row.reason
+    assert check(str(before), [str(now)], options(QUALITY_ONLY)).outcome == "pass"
+
+
+def test_the_times_of_several_runs_are_judged_like_recordings(scored: Path, tmp_path: Path) -> None:
+    before, same, slow = (
+        retimed(scored, tmp_path / name, [0.01 * value for value in times])
+        for name, times in (("a", STEADY), ("b", STEADY), ("c", SLOW))
+    )
+    assert gate(before, same).outcome == "pass"
+    result = gate(before, slow)
+    assert (result.outcome, result.quality.outcome) == ("regression", "pass")
+    p50 = rows(result)["run words p50"]
+    assert (p50.baseline, p50.current) == (pytest.approx(0.01, rel=0.02), pytest.approx(0.011, rel=0.02))
+    assert any("the machine was not watched" in note for note in result.notes)
+
+
+def test_recordings_of_both_sides_take_precedence_over_the_times_of_runs(scored: Path, tmp_path: Path) -> None:
+    before, now = (retimed(scored, tmp_path / name, [seconds] * 5) for name, seconds in (("a", 0.01), ("b", 0.1)))
+    for folders in (before, now):
+        for folder, seconds in zip(folders, STEADY, strict=True):
+            record(folder, seconds)
+    result = gate(before, now)
+    assert result.outcome == "pass" and not any(row.subject.startswith("run ") for row in result.latency.rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("UPDATE samples SET warmup = 1 WHERE query_id = 'q-ca'", "its queries were scored by 2 processes"),
+        (
+            'UPDATE manifest SET document = replace(document, \'"cpu": "\', \'"cpu": "Other \')',
+            "different machine: cpu",
+        ),
+    ],
+)
+def test_times_of_runs_that_cannot_be_compared_give_the_reason_and_no_pass(
+    scored: Path, tmp_path: Path, change: str, reason: str
+) -> None:
+    before, now = retimed(scored, tmp_path, (0.01, 0.01))
+    with closing(sqlite3.connect(now / FILE)) as store:
+        store.execute(change)
+        store.commit()
+    result = check(str(before), [str(now)], CheckOptions(store=tmp_path))
+    row = rows(result)["run words"]
+    assert (result.outcome, result.quality.outcome, row.outcome) == ("inconclusive", "pass", "inconclusive")
+    assert reason in row.reason and "latency=none" in row.reason
+
+
+def test_times_of_workers_side_by_side_are_not_those_of_a_launch(scored: Path, tmp_path: Path) -> None:
+    before, now = retimed(scored, tmp_path, (0.01, 0.01))
+    (now / "workers.json").write_text('{"workers": []}')
+    result = check(str(before), [str(now)], CheckOptions(store=tmp_path))
+    assert result.outcome == "inconclusive" and "workers of Ray" in rows(result)["run words"].reason
+
+
+@pytest.mark.parametrize(
+    ("margins", "subject", "reason"),
+    [
+        (["p99=0.1"], "single-stream p99", "80 effective of 80 samples, 299 needed: measure more requests"),
+        (["p50=0.1"], "server", "not recorded by CURRENT: record it with `crispbench latency`"),
+        (["nDCG@10=0.01"], "quality", "not recorded by either side: record it with `crispbench run`"),
+    ],
+)
+def test_a_margin_that_was_asked_for_and_not_judged_is_inconclusive_with_the_next_step(
+    tmp_path: Path, margins: Sequence[str], subject: str, reason: str
+) -> None:
+    baseline, current = (record_launches(tmp_path / name, STEADY) for name in ("a", "b"))
+    for folder in baseline:
+        record(folder, 1.0, "server")
+    assert gate(baseline, current, options()).outcome == "pass"
+    result = gate(baseline, current, options(margins))
+    assert result.outcome == "inconclusive"
+    given = result.quality.reason if subject == "quality" else rows(result)[subject].reason
+    assert reason in given
+
+
+def test_a_throughput_that_no_recording_has_cannot_be_asked_for_in_vain(tmp_path: Path) -> None:
+    sides = [record_launches(tmp_path / name, STEADY, scenario="server") for name in ("a", "b")]
+    assert gate(*sides).outcome == "pass"
+    result = gate(*sides, options(["throughput=0.02"]))
+    assert result.outcome == "inconclusive"
+    assert rows(result)["latency throughput"].reason.startswith("no recording of both sides has throughput: record it")
+
+
+def test_quality_that_only_the_baseline_has_is_no_pass_and_quality_that_only_the_current_side_has_is_noted(
+    scored: Path, tmp_path: Path
+) -> None:
+    with_scores = retimed(scored, tmp_path / "s", STEADY)
+    for folder, seconds in zip(with_scores, STEADY, strict=True):
+        record(folder, seconds)
+    without = record_launches(tmp_path / "t", STEADY)
+    result = gate(with_scores, without)
+    assert (result.outcome, result.latency.outcome) == ("inconclusive", "pass")
+    assert "not recorded by CURRENT: record it with `crispbench run`" in result.quality.reason
+    assert gate(with_scores, without, options(["nDCG@10=none"])).outcome == "pass"
+    assert gate(without, with_scores).outcome == "pass"
 
 
 def test_folders_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
@@ -272,11 +403,13 @@ def test_margins_and_allowances_are_read_and_unknown_ones_are_refused() -> None:
         {"p50": 0.1, "p95": 0.05, "throughput": 0.02},
         ("machine",),
     )
+    assert terms.asked == {"nDCG@10", "p50"}
+    assert (options(["nDCG@10=none"]).quality, options(QUALITY_ONLY).slower) == (None, {})
     for margins, allow, message in (
         (["p42=0.1"], [], "a name from nDCG@10, p50, p95, p99, throughput"),
         (["p50=much"], [], "from 0 to below 1, such as p50=0.05"),
         (["nDCG@10=0"], [], "above 0 and below 1"),
-        (["nDCG@10=none"], [], "above 0 and below 1"),
+        (["nDCG@10=none", "latency=none"], [], "every metric is left out"),
         ([], ["gpu"], "expected one of template, machine"),
     ):
         with pytest.raises(BadOptions, match=message):
@@ -313,8 +446,8 @@ def test_a_real_recording_describes_its_work(
     """The fields that decide about comparability are recorded under their names on every machine."""
     crispbench("latency", scored_once / "config.yaml", "--engine", "good", "--out", tmp_path)
     (launch,) = read([tmp_path / "good"]).launches["single-stream"]
-    assert None not in work(launch.header).values()
-    assert (work(launch.header)["benchmark"], work(launch.header)["queries"]) == ("words", 40)
+    assert None not in launch.work.values()
+    assert (launch.work["benchmark"], launch.work["queries"]) == ("words", 40)
 
 
 # Standard deviations: every launch has a constant offset of 1.5% and starts at a random point of the machine's drift of

@@ -25,13 +25,14 @@ from harness.check.sides import LATENCY, CheckSide
 from harness.config import Name
 from harness.files import RESULTS, write_json
 from harness.manifest import Manifest
+from harness.run.folder import WORKERS
 from harness.store import FILE, StoreError
 
 STORE = RESULTS / "baselines"
 FORMAT = 1  # 1: first version, 2026-11
 ENTRY = "entry.json"
 DRAFT = ".draft"
-COPIED = ("manifest.json", "measures.json")  # copied beside the scores and the recordings
+COPIED = ("manifest.json", "measures.json", WORKERS)  # copied beside the scores and the recordings
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ class CheckPart:
     rows: tuple[CheckRow, ...]
     outcome: Outcome | None
     reason: str = ""
+    shared: bool = True  # whether both sides recorded any of it
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ class CheckFindings:
     @property
     def outcome(self) -> Outcome:
         """The worst of the parts; sides that have nothing in common are not comparable."""
-        return worst(part.outcome for part in (self.quality, self.latency)) or Outcome.NOT_COMPARABLE
+        parts = (self.quality, self.latency)
+        outcome = worst(part.outcome for part in parts) if any(part.shared for part in parts) else None
+        return outcome or Outcome.NOT_COMPARABLE
 
     def document(self) -> dict[str, Any]:
         """The content of check.json, which `--json` prints."""

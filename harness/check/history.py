@@ -11,6 +11,7 @@ from harness import machine
 from harness.check import sides
 from harness.check.baselines import BaselineEntry
 from harness.check.findings import Unit
+from harness.check.launches import TimedLaunch
 from harness.check.sides import CheckSide
 from harness.figures.changepoints import Level, levels
 from harness.figures.measures import HEADLINE
@@ -124,15 +125,22 @@ def _figures(side: CheckSide) -> Iterator[tuple[FigureKey, str, list[float]]]:
         if quality is not None:
             lists = "" if row.candidates is None else row.candidates.sha256
             yield FigureKey(name, HEADLINE, "nDCG"), f"{row.revision} {lists}", [quality.value]
-    for scenario, launches in side.launches.items():
-        work = repr(sides.work(launches[0].header))
-        p50 = [launch.response["p50"].estimate for launch in launches if "p50" in launch.response]
-        rates = [launch.pairs_per_s for launch in launches if scenario != "server"]
-        keys = (FigureKey(scenario, "p50", "s"), FigureKey(scenario, "throughput", "pairs/s"))
-        for key, values in zip(keys, (p50, rates), strict=True):
-            measured = [value for value in values if value is not None]
-            if measured:
-                yield key, work, measured
+    for subject, launches in side.timed.items():
+        if sides.invalid(launches):  # of a run: a save refuses recordings that are not valid
+            continue
+        p50 = [launch.times["p50"].seconds for launch in launches if "p50" in launch.times]
+        pair_s = [launch.times["throughput"].seconds for launch in launches if subject != "server"]
+        yield from _figure(FigureKey(subject, "p50", "s"), launches, p50)
+        rates = [None if seconds is None else 1 / seconds for seconds in pair_s]
+        yield from _figure(FigureKey(subject, "throughput", "pairs/s"), launches, rates)
+
+
+def _figure(
+    key: FigureKey, launches: Sequence[TimedLaunch], values: Sequence[float | None]
+) -> Iterator[tuple[FigureKey, str, list[float]]]:
+    measured = [value for value in values if value is not None]
+    if measured:
+        yield key, repr(launches[0].work), measured
 
 
 def _track(machine_index: int, points: Sequence[HistoryPoint], unit: Unit) -> Track:

@@ -7,11 +7,12 @@ from typing import Any
 
 from engines.base import BadOptions, Description
 from harness import machine
+from harness.check import launches
+from harness.check.launches import TimedLaunch
 from harness.compare import comparability
 from harness.compare.comparability import Recorded, template_difference
 from harness.latency import summary
 from harness.latency.recording import Header
-from harness.latency.summary import Summary
 from harness.manifest import Manifest
 from harness.store import FILE, NotComparable, StoreError
 
@@ -19,23 +20,31 @@ LATENCY = "latency"
 SCENARIOS = ("single-stream", "server", "offline")
 SHORT = 24  # characters of a value that a message shows
 
+Launches = Mapping[str, tuple[TimedLaunch, ...]]  # subject -> one launch per folder that has one
+
 
 @dataclass(frozen=True)
 class CheckSide:
-    """RUN/ENGINE folders that recorded one engine. Every folder with a recording is one launch of it."""
+    """RUN/ENGINE folders that recorded one engine. Every folder is one launch of it."""
 
     folders: tuple[Path, ...]
     recorded: Recorded | None  # scores of the first folder that has any
-    launches: Mapping[str, tuple[Summary, ...]]  # scenario -> one recording per folder that has one
+    launches: Launches  # by scenario, of `crispbench latency`
+    runs: Launches  # by benchmark, of `crispbench run`
+
+    @property
+    def timed(self) -> Launches:
+        """The recordings; without any, the times of the run, under subjects that say so."""
+        return self.launches or {run_subject(name): launches for name, launches in self.runs.items()}
 
     @property
     def most_launches(self) -> int:
-        return max(map(len, self.launches.values()), default=0)
+        return max(map(len, (*self.launches.values(), *self.runs.values())), default=0)
 
     @property
     def source(self) -> Header | Manifest:
         """The record that identifies the engine: the header of a recording, or the manifest of the scores."""
-        first = next((launch.header for launches in self.launches.values() for launch in launches), None)
+        first = next((launch.source for group in self.launches.values() for launch in group), None)
         if first is not None:
             return first
         assert self.recorded is not None, "read() returns no empty side"
@@ -48,7 +57,9 @@ def read(folders: Sequence[Path]) -> CheckSide:
     for folder, path in zip(folders, resolved, strict=True):
         if resolved.count(path) > 1:
             raise BadOptions(f"{folder} is given twice: every folder is one launch, so name different folders")
-    recorded, launches = None, dict[str, tuple[Summary, ...]]()
+    recorded = None
+    timed: dict[str, tuple[TimedLaunch, ...]] = {}
+    runs: dict[str, tuple[TimedLaunch, ...]] = {}
     for folder in folders:
         paths = recordings(folder)
         if not paths and not (folder / FILE).is_file():
@@ -56,63 +67,55 @@ def read(folders: Sequence[Path]) -> CheckSide:
                 f"{folder} holds neither {FILE} nor {LATENCY}/*{summary.SUFFIX}: expected a RUN/ENGINE folder that "
                 "`crispbench run` or `crispbench latency` wrote"
             )
-        if recorded is None and (folder / FILE).is_file():
-            recorded = comparability.read(folder)
         for path in paths:
-            launches[path.stem] = (*launches.get(path.stem, ()), summary.read(path))
-    return CheckSide(tuple(folders), recorded, {name: launches[name] for name in SCENARIOS if name in launches})
+            timed[path.stem] = (*timed.get(path.stem, ()), launches.of_recording(path))
+        if (folder / FILE).is_file():
+            recorded = recorded or comparability.read(folder)
+            for benchmark, launch in launches.of_run(folder).items():
+                runs[benchmark] = (*runs.get(benchmark, ()), launch)
+    return CheckSide(tuple(folders), recorded, {name: timed[name] for name in SCENARIOS if name in timed}, runs)
 
 
 def recordings(folder: Path) -> list[Path]:
     return sorted((folder / LATENCY).glob(f"*{summary.SUFFIX}"))
 
 
-def invalid(launches: Sequence[Summary]) -> str:
-    """The reason why one of the recordings is not valid; empty if all are."""
-    for launch in launches:
-        if launch.verdict != "VALID":
-            return f"a recording is {launch.verdict}: {'; '.join(launch.causes)}"
-    return ""
+def run_subject(benchmark: str) -> str:
+    """The name of the times that a run recorded on this benchmark, beside the names of the scenarios."""
+    return f"run {benchmark}"
+
+
+def invalid(group: Sequence[TimedLaunch]) -> str:
+    """The reason why the times of one of the launches cannot be used; empty if all can."""
+    return next((launch.invalid for launch in group if launch.invalid), "")
 
 
 def require_one_engine(side: CheckSide) -> None:
     """Raise NotComparable unless all launches of a side are of one engine on one machine."""
-    for launches in side.launches.values():
-        first = launches[0].header
-        for launch in launches[1:]:
+    usable = ([launch for launch in group if not launch.invalid] for group in side.runs.values())
+    for group in (*side.launches.values(), *usable):
+        for launch in group[1:]:
+            first = group[0]
             phrases = [
-                *obstacles(first, launch.header, allow=("template",)),  # the template is part of the description
-                *described(first, launch.header),
-                *map(differing, machine.differences(first.machine, launch.header.machine)),
+                *obstacles(first, launch, allow=("template",)),  # the template is part of the description
+                *described(first.source, launch.source),
+                *map(differing, machine.differences(first.machine, launch.machine)),
             ]
             if phrases:
                 where = f"{side.folders[0]} and the other folders beside it"
                 raise NotComparable(f"{where} are not launches of one engine on one machine: {'; '.join(phrases)}")
 
 
-def obstacles(baseline: Header, current: Header, allow: Sequence[str]) -> list[str]:
-    """Differences in the work of two recordings of a scenario, from their headers; one phrase per difference."""
-    before, now = work(baseline), work(current)
+def obstacles(baseline: TimedLaunch, current: TimedLaunch, allow: Sequence[str]) -> list[str]:
+    """Differences in the work of two launches; one phrase per difference."""
+    before, now = baseline.work, current.work
     if before["benchmark"] != now["benchmark"]:
         return [f"benchmark {before['benchmark']} -> {now['benchmark']}"]
     changed = [
         f"{name} {_short(value)} -> {_short(now.get(name))}" for name, value in before.items() if value != now.get(name)
     ]
-    return [*changed, *([] if "template" in allow else _templates(baseline.description, current.description))]
-
-
-def work(header: Header) -> dict[str, Any]:
-    """The work that a recording timed: recordings of different work cannot be compared."""
-    settings = header.settings
-    open_loop = {"rate": settings.rate, "arrivals": settings.arrivals, "workers": settings.workers}
-    return {
-        "benchmark": header.benchmark,
-        **header.benchmark_entry.decisive,
-        "queries": header.requests,
-        "warmup": settings.warmup,
-        "seed": settings.seed,
-        **(open_loop if header.scenario == "server" else {}),
-    }
+    lifted = "template" in allow
+    return [*changed, *([] if lifted else _templates(baseline.source.description, current.source.description))]
 
 
 def _templates(before: Description, now: Description) -> Iterator[str]:

@@ -5,7 +5,7 @@ the reasons.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,10 +14,11 @@ import numpy as np
 from harness import machine
 from harness.ab.records import Metric
 from harness.check.findings import Change, CheckPart, CheckRow
-from harness.check.sides import CheckSide, differing, invalid, obstacles
+from harness.check.launches import TimedLaunch
+from harness.check.sides import CheckSide, Launches, differing, invalid, obstacles, run_subject
 from harness.figures.shifts import ALPHA, Shift, unpaired
 from harness.figures.statistics import holm
-from harness.latency.summary import Summary
+from harness.manifest import Manifest
 from harness.outcome import Outcome, worst
 
 # In `server`, the schedule sets the throughput; `offline` is one call, so its queries have no single times.
@@ -27,12 +28,17 @@ METRICS: Mapping[str, tuple[Metric, ...]] = {
     "offline": ("throughput",),
 }
 OTHER_MACHINE = 2  # factor on the margins if another machine is allowed
+LEAVE_OUT = "latency=none"  # the margin that leaves all times out
+RECORD = f"record it with `crispbench latency`, one --out per launch, or leave times out with --margin {LEAVE_OUT}"
+MORE = f"repeat `crispbench latency`, one --out per launch, or leave times out with --margin {LEAVE_OUT}"
+LONGER = "measure more requests, or leave the metric out with --margin METRIC=none"
 
 
 class TimeTerms(NamedTuple):
     """The margins of the times, and the differences that are allowed."""
 
     margins: Mapping[Metric, float]  # share by which a metric may be slower
+    asked: Collection[str]  # metrics whose margin was given: whatever the baseline has of them must be judged
     allow: Sequence[str]
 
 
@@ -52,65 +58,117 @@ class Trial(NamedTuple):
 
 
 def judge(baseline: CheckSide, current: CheckSide, terms: TimeTerms) -> CheckPart:
-    """A row for every scenario and metric; Holm's adjustment covers everything that can be tested."""
-    trials: list[Trial] = []
-    for scenario in METRICS:
-        before, now = (side.launches.get(scenario, ()) for side in (baseline, current))
-        if before or now:
-            trials += _scenario(scenario, before, now, terms)
-    judged = adjusted(trials)
-    outcome = worst(row.outcome for row in judged)
-    return CheckPart("latency", tuple(judged), outcome, "" if judged else "not recorded by either side")
+    """A row for every subject and metric; Holm's adjustment covers everything that can be tested."""
+    if not terms.margins:
+        return CheckPart("latency", (), None, f"left out by --margin {LEAVE_OUT}", shared=False)
+    before, now = timed(baseline, current)
+    subjects = dict.fromkeys([*(name for name in METRICS if name in before or name in now), *before, *now])
+    trials = [tested for name in subjects for tested in _subject(name, before.get(name, ()), now.get(name, ()), terms)]
+    rows = [_required(row, terms) if row.subject in before else row for row in adjusted(trials)]
+    rows += _unjudged(rows, terms)
+    shared = bool(before.keys() & now.keys())
+    outcome = worst(row.outcome for row in rows)
+    if outcome is None and before:
+        outcome = Outcome.INCONCLUSIVE  # all that the baseline has is missing now
+    reason = "" if rows else "not recorded by either side"
+    return CheckPart("latency", tuple(rows), outcome, reason, shared)
 
 
-def _scenario(
-    scenario: str, baseline: Sequence[Summary], current: Sequence[Summary], terms: TimeTerms
+def timed(baseline: CheckSide, current: CheckSide) -> tuple[Launches, Launches]:
+    """The launches to compare: recordings if both sides have one of the same scenario, else also the times of runs."""
+    sides = (baseline, current)
+    if baseline.launches.keys() & current.launches.keys():
+        return baseline.launches, current.launches
+    both = [name for name in baseline.runs if name in current.runs]
+    runs = ({run_subject(name): side.runs[name] for name in both} for side in sides)
+    before, now = ({**side.launches, **timed} for side, timed in zip(sides, runs, strict=True))
+    return before, now
+
+
+def _subject(
+    subject: str, baseline: Sequence[TimedLaunch], current: Sequence[TimedLaunch], terms: TimeTerms
 ) -> Iterator[Trial]:
     if not baseline or not current:
-        yield Trial(CheckRow(scenario, "", "s", reason=f"not recorded by {'CURRENT' if baseline else 'the baseline'}"))
+        reason = f"not recorded by {'CURRENT' if baseline else 'the baseline'}"
+        yield Trial(CheckRow(subject, "", "s", reason=reason))
         return
     refused = _refused(baseline, current, terms.allow)
     if refused is not None:
-        yield Trial(CheckRow(scenario, "", "s", outcome=refused[0], reason=refused[1]))
+        yield Trial(CheckRow(subject, "", "s", outcome=refused[0], reason=refused[1]))
         return
     widened = OTHER_MACHINE if other_machine([*baseline, *current]) else 1
     measured = 0
-    for metric in METRICS[scenario]:
+    for metric in metrics(subject):
         if metric not in terms.margins:
             continue
-        sides = [[_seconds(launch, metric) for launch in side] for side in (baseline, current)]
-        if any(value is None for side in sides for value in side):
-            yield Trial(replace(_empty(scenario, metric), reason=_shortage([*baseline, *current], metric)))
+        sides = [[launch.times[metric] for launch in side] for side in (baseline, current)]
+        shortage = next((time.reason for side in sides for time in side if time.seconds is None), None)
+        if shortage is not None:
+            yield Trial(replace(_empty(subject, metric), reason=f"not measured: {shortage}"))
             continue
         measured += 1
-        logs = Logs(*([math.log(value) for value in side if value is not None] for side in sides))
-        yield trial(scenario, metric, logs, terms.margins[metric] * widened)
-    if not measured:
+        logs = Logs(*([math.log(time.seconds) for time in side if time.seconds is not None] for side in sides))
+        yield trial(subject, metric, logs, terms.margins[metric] * widened)
+    if not measured and set(metrics(subject)) & terms.margins.keys():
         reason = "no metric could be measured on both sides"
-        yield Trial(CheckRow(scenario, "", "s", outcome=Outcome.INCONCLUSIVE, reason=reason))
+        yield Trial(CheckRow(subject, "", "s", outcome=Outcome.INCONCLUSIVE, reason=reason))
+
+
+def metrics(subject: str) -> tuple[Metric, ...]:
+    """The metrics of a scenario; a run has those of a single stream, because it scores one query at a time."""
+    return METRICS.get(subject, METRICS["single-stream"])
+
+
+def _required(row: CheckRow, terms: TimeTerms) -> CheckRow:
+    """The row, inconclusive if it has no verdict on a margin that was given."""
+    wanted = (row.metric,) if row.recorded else metrics(row.subject)
+    if row.outcome is not None or not set(wanted) & set(terms.asked):
+        return row
+    return replace(row, outcome=Outcome.INCONCLUSIVE, reason=f"{row.reason}: {LONGER if row.recorded else RECORD}")
+
+
+def _unjudged(rows: Sequence[CheckRow], terms: TimeTerms) -> Iterator[CheckRow]:
+    """A row for every margin that was given although no recording of both sides has its metric."""
+    refused = {metric for row in rows if not row.metric and row.outcome is not None for metric in metrics(row.subject)}
+    known = {row.metric for row in rows} | refused
+    for metric in terms.margins:
+        if metric in terms.asked and metric not in known:
+            reason = f"no recording of both sides has {metric}: {RECORD}"
+            yield replace(_empty("latency", metric), outcome=Outcome.INCONCLUSIVE, reason=reason)
 
 
 def _refused(
-    baseline: Sequence[Summary], current: Sequence[Summary], allow: Sequence[str]
+    baseline: Sequence[TimedLaunch], current: Sequence[TimedLaunch], allow: Sequence[str]
 ) -> tuple[Outcome, str] | None:
-    """The reason why a scenario is not judged: an invalid recording, different work or another machine."""
-    for name, side in (("baseline", baseline), ("current", current)):
-        cause = invalid(side)
-        if cause:
-            return Outcome.INVALID, f"{name}: {cause}"
-    phrases = obstacles(baseline[0].header, current[0].header, allow)
+    """The reason why a subject is not judged: times that cannot be used, different work or another machine.
+
+    The times of a run never refuse a whole check, because its quality may be compared between machines.
+    """
+    sides = {"baseline": invalid(baseline), "current": invalid(current)}
+    cause = next((f"{name}: {cause}" for name, cause in sides.items() if cause), "")
+    if cause:
+        return (Outcome.INCONCLUSIVE, f"{cause}: {RECORD}") if is_run(baseline) else (Outcome.INVALID, cause)
+    phrases = obstacles(baseline[0], current[0], allow)
     if phrases:
         return Outcome.NOT_COMPARABLE, f"different work: {'; '.join(phrases)}"
     fields = other_machine([*baseline, *current])
-    if fields and "machine" not in allow:
-        return Outcome.NOT_COMPARABLE, f"different machine: {'; '.join(fields)} (--allow machine doubles the margins)"
-    return None
+    if not fields or "machine" in allow:
+        return None
+    reason = f"different machine: {'; '.join(fields)} (--allow machine doubles the margins"
+    if is_run(baseline):
+        return Outcome.INCONCLUSIVE, f"{reason}; --margin {LEAVE_OUT} leaves times out)"
+    return Outcome.NOT_COMPARABLE, f"{reason})"
 
 
-def other_machine(launches: Sequence[Summary]) -> list[str]:
+def is_run(launches: Sequence[TimedLaunch]) -> bool:
+    """Whether these are times that `crispbench run` recorded beside its scores."""
+    return isinstance(launches[0].source, Manifest)
+
+
+def other_machine(launches: Sequence[TimedLaunch]) -> list[str]:
     """Fields that decide a time and differ between the machine of the first launch and that of a later one."""
-    first = launches[0].header.machine
-    fields = [field for launch in launches for field in machine.differences(first, launch.header.machine)]
+    first = launches[0].machine
+    fields = [field for launch in launches for field in machine.differences(first, launch.machine)]
     return list(dict.fromkeys(map(differing, fields)))
 
 
@@ -156,7 +214,7 @@ def _outcome(tested: Trial, p_holm: float, tests: int) -> tuple[Outcome, str]:
         return Outcome.REGRESSION, ""
     if shift.lo is None or shift.hi is None:
         return Outcome.INCONCLUSIVE, (
-            f"{tested.row.reason} are too few for an interval; {fewest_launches(tests)} of each can decide"
+            f"{tested.row.reason} are too few for an interval; {fewest_launches(tests)} of each can decide: {MORE}"
         )
     if shift.hi < tested.bound:
         return Outcome.PASS, ""
@@ -184,19 +242,6 @@ def _change(shift: Shift, metric: Metric) -> Change:
     value, lo, hi = (None if end is None else math.expm1(end) for end in ends)
     assert value is not None
     return Change(value, lo, hi, shift.level)
-
-
-def _seconds(launch: Summary, metric: Metric) -> float | None:
-    if metric == "throughput":
-        return None if launch.pairs_per_s is None else 1 / launch.pairs_per_s
-    return launch.response[metric].estimate
-
-
-def _shortage(launches: Sequence[Summary], metric: Metric) -> str:
-    if metric == "throughput":
-        return "a launch answered no request"
-    reasons = (launch.response[metric].reason for launch in launches if launch.response[metric].estimate is None)
-    return f"not measured: {next(reasons)}"
 
 
 def _empty(scenario: str, metric: Metric) -> CheckRow:

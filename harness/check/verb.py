@@ -17,14 +17,16 @@ from harness.figures.measures import HEADLINE
 from harness.report.content import Report
 
 ALLOWANCES = ("template", "machine")
+WITHOUT_LATENCY = [f"{metric}=none" for metric in METRICS]
 
 
 @dataclass(frozen=True)
 class CheckOptions:
     """The margins of the verdict, the allowed differences, and the store of the baselines."""
 
-    quality: float = noninferiority.MARGIN  # accepted loss of nDCG@10
+    quality: float | None = noninferiority.MARGIN  # accepted loss of nDCG@10; None: quality is left out
     slower: Mapping[Metric, float] = field(default_factory=lambda: dict(MARGINS))  # accepted slowdown, as a share
+    asked: frozenset[str] = frozenset()  # metrics whose margin was given: without a judgement there is no pass
     allow: tuple[str, ...] = ()  # names from ALLOWANCES
     store: Path = STORE
     last: int = 1  # entries of the baseline whose launches count together
@@ -38,16 +40,17 @@ class CheckResult(CheckFindings):
 
 
 def read_options(margins: Sequence[str], allow: Sequence[str], *, store: Path, last: int) -> CheckOptions:
-    """The default options, changed by texts such as `nDCG@10=0.01`, `p50=0.05` or `p99=none`. Raises BadOptions."""
+    """The default options, changed by texts such as `nDCG@10=0.01`, `p50=0.05` or `latency=none`. Raises BadOptions."""
     for name in allow:
         if name not in ALLOWANCES:
             raise BadOptions(f"allow {name!r}: expected one of {', '.join(ALLOWANCES)}")
-    shares = read_margins(margins, dict([(HEADLINE, noninferiority.MARGIN), *MARGINS.items()]))
-    loss = shares.get(HEADLINE)
-    if not loss:
+    written = [text for given in margins for text in (WITHOUT_LATENCY if given == times.LEAVE_OUT else [given])]
+    shares = read_margins(written, dict([(HEADLINE, noninferiority.MARGIN), *MARGINS.items()]))
+    if shares.get(HEADLINE) == 0:
         raise BadOptions(f"margin of {HEADLINE}: expected a number above 0 and below 1, such as {HEADLINE}=0.005")
     slower = {metric: shares[metric] for metric in METRICS if metric in shares}
-    return CheckOptions(loss, slower, tuple(allow), store, last)
+    asked = frozenset(text.partition("=")[0] for text in written) & shares.keys()
+    return CheckOptions(shares.get(HEADLINE), slower, asked, tuple(allow), store, last)
 
 
 def check(baseline: str, current: Sequence[str], options: CheckOptions, *, out: Path | None = None) -> CheckResult:
@@ -74,8 +77,9 @@ def check(baseline: str, current: Sequence[str], options: CheckOptions, *, out: 
     sides.require_one_engine(before)
     sides.require_one_engine(now)
     with progress.waiting("comparing"):
-        judged = quality.judge(before, now, options.quality, options.allow)
-        latency = times.judge(before, now, times.TimeTerms(options.slower, options.allow))
+        terms = quality.QualityTerms(options.quality, HEADLINE in options.asked, options.allow)
+        judged = quality.judge(before, now, terms)
+        latency = times.judge(before, now, times.TimeTerms(options.slower, options.asked, options.allow))
     result = CheckResult(
         _subject(baseline, before, stored),
         _subject(" ".join(current), now, None),
@@ -99,8 +103,11 @@ def _notes(baseline: CheckSide, current: CheckSide, options: CheckOptions) -> li
     """The differences between the engines and, if they are allowed, between the machines."""
     changes = sides.described(baseline.source, current.source)
     notes = [f"the engine changed: {'; '.join(changes)}"] if changes else []
-    for scenario, launches in baseline.launches.items():
-        fields = times.other_machine([*launches, *current.launches.get(scenario, ())])
+    before, now = times.timed(baseline, current)
+    if any(times.is_run(launches) for launches in before.values()):
+        notes.append("run: the times of the run's own queries, one after the other; the machine was not watched")
+    for subject, launches in before.items():
+        fields = times.other_machine([*launches, *now.get(subject, ())])
         if fields and "machine" in options.allow:
             notes.append(f"the times are of another machine, so the margins are doubled: {'; '.join(fields)}")
             break

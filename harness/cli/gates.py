@@ -24,7 +24,10 @@ def check(
     baseline: Annotated[str, typer.Argument(metavar="BASELINE", help="NAME or NAME@ENTRY of the store, or a folder.")],
     current: Annotated[list[str], typer.Argument(metavar="CURRENT...", help="RUN/ENGINE folders, each one launch.")],
     margin: Annotated[
-        list[str] | None, typer.Option(help="Accepted loss, such as nDCG@10=0.01 or p50=0.05; p99=none leaves it out.")
+        list[str] | None,
+        typer.Option(
+            help="Accepted loss, such as nDCG@10=0.01 or p50=0.05; =none leaves it out, latency=none all times."
+        ),
     ] = None,
     allow: Annotated[list[str] | None, typer.Option(help="Accepted difference: template or machine.")] = None,
     last: Annotated[int, typer.Option(min=1, help="Number of latest baseline entries to pool.")] = 1,
