@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import yaml
+from ir_measures import Measure
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -25,7 +26,8 @@ from harness import benchmarks
 from harness.benchmarks import BenchmarkError, BenchmarkSource
 from harness.benchmarks.suites import load_suite
 from harness.candidates.stages import BM25Stage, FirstStage, read_stage
-from harness.figures.measures import HEADLINE, parse
+from harness.figures.measure_names import parse
+from harness.figures.measures import HEADLINE, MEASURES
 from harness.published import PublishedComparison
 
 # Names become folders: one path component, no leading dot or dash.
@@ -163,7 +165,7 @@ class Config(Options):
     @field_validator("measures")
     @classmethod
     def _are_known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        """Unique names as ir_measures writes them. nDCG@10 is always included, because verdicts depend on it."""
+        """Unique names as ir_measures writes them, with nDCG@10, because verdicts depend on it."""
         if names is None:
             return None
         written = [str(parse(name)) for name in names]
@@ -199,6 +201,11 @@ class Config(Options):
         for comparison in self.published:
             comparison.check(self.engines)
         return self
+
+    @property
+    def chosen_measures(self) -> Sequence[Measure]:
+        """The measures of the run."""
+        return [parse(name) for name in self.measures] if self.measures else MEASURES
 
     @property
     def entries(self) -> Sequence[NamedEntry]:

@@ -176,7 +176,7 @@ def test_a_measure_that_cannot_be_computed_is_a_usage_error_with_examples(
     (tmp_path / "run.trec").write_text("q Q0 d 1 0.5 tag\n")
     (tmp_path / "qrels.txt").write_text("q 0 d 1\n")
     line = complaint(crispbench("measure", tmp_path / "run.trec", tmp_path / "qrels.txt", "--measure", name), 2)
-    assert f"measure {name!r} is not known" in line and "nDCG@10, AP, RR@10" in line
+    assert f"measure {name!r} cannot be computed (" in line and "nDCG@10, AP(rel=2), RR@10" in line
 
 
 def test_a_run_for_other_queries_is_not_measured(tmp_path: Path, crispbench: Crispbench) -> None:

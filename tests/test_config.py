@@ -24,7 +24,7 @@ from harness.candidates.first_stage import retrieve
 from harness.candidates.stages import BM25Stage, DenseStage, RunStage
 from harness.candidates.trec import write_run
 from harness.config import ConfigError, read_config
-from harness.figures.measures import parse
+from harness.figures.measure_names import parse
 from harness.run.tasks import Selection, prepare
 
 ROOT = Path(__file__).parents[1]
@@ -175,6 +175,29 @@ def test_a_config_may_name_measures_and_ndcg_is_always_added(
     assert json.loads((out / "run.json").read_text())["measures"][0] == "nDCG@10"
 
 
+def test_the_counts_of_a_run_are_sums_without_an_interval_and_never_best(
+    small: Callable[..., Path], crispbench: Crispbench, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    answer = crispbench("run", small(measures=["num_q", "num_ret", "ndcg_cut_10"]), "--out", out, "--json")
+    values = measured(answer)
+    assert (values["NumQ"], values["NumRet"]) == (5, 25) and "nDCG@10" in values  # five queries of five documents
+    document = json.loads((out / "fake/measures.json").read_bytes())
+    (benchmark,) = document["benchmarks"].values()
+    assert benchmark["measures"]["NumRet"] == {"value": 25.0, "lo": None, "hi": None}
+    assert "| 25 |" in (out / "report/report.md").read_text()
+
+
+def test_a_grade_too_high_for_a_measure_ends_a_run_before_anything_is_scored(
+    small: Callable[..., Path], animals: Path, crispbench: Crispbench, tmp_path: Path
+) -> None:
+    qrels = animals / "qrels/test.tsv"
+    qrels.write_text(qrels.read_text().replace("\t1\n", "\t7\n"))
+    answer = crispbench("run", small(measures=["ERR@10"]), "--out", tmp_path / "out")
+    assert answer.code == 2 and "grade 7 is too high for ERR@10" in answer.err and answer.err.count("\n") == 1
+    assert not (tmp_path / "out/fake/scores.sqlite").exists()
+
+
 def stored(out: Path) -> list[str]:
     """Everything in the store: scores, times and fingerprint."""
     with contextlib.closing(sqlite3.connect(out / "fake/scores.sqlite")) as database:
@@ -203,13 +226,13 @@ def test_other_measures_need_no_new_scoring_and_appear_in_the_next_report(
     ("name", "reason"),
     [
         ("nDG@10", "measure not found: nDG"),
-        ("P@0", "cutoff = 0, expected 1 to 1,000,000"),
-        ("nDCG@10000000", "cutoff = 10000000, expected 1 to 1,000,000"),
-        ("AP(rel=99999999)", "rel = 99999999, expected 1 to 1,000"),
-        ("nDCG(gains={1: 3})@10", "ir_measures ignores the gains in a name"),
-        ("ERR@10", "its provider gdeval accepts only numbers as ids"),
-        ("alpha_nDCG@10", "no installed package computes it"),
-        ("Accuracy@10", "division by zero"),
+        ("P@0", "cutoff = 0, expected a whole number from 1 to 1,000,000"),
+        ("nDCG@10000000", "cutoff = 10000000, expected a whole number from 1 to"),
+        ("AP(rel=99999999)", "rel = 99999999, expected a whole number from 1 to 1,000"),
+        ("nDCG(gains={1: 0.5})@10", "expected whole numbers from 0 to 1,000"),
+        ("ERR", "it needs a cutoff, such as ERR@10"),
+        ("alpha_nDCG@10", "it needs judgements by subtopic"),
+        ("Accuracy@10", "it is undefined for a query whose list holds only relevant documents"),
         ("P", "cutoff"),
         ("", "measure"),
         ("nDCG@10; AP", "measure"),
@@ -221,7 +244,7 @@ def test_a_measure_that_cannot_be_computed_is_refused_before_anything_is_loaded(
     with pytest.raises(ConfigError) as raised:
         read_config(small(measures=[name]))
     message = str(raised.value)
-    assert f"measure {name!r} is not known (" in message and reason in message and "\n" not in message
+    assert f"measure {name!r} cannot be computed (" in message and reason in message and "\n" not in message
 
 
 @pytest.mark.parametrize("names", [[], "nDCG@10", {"nDCG@10": 1}])

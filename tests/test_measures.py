@@ -255,6 +255,51 @@ def test_measure_orders_equal_scores_by_document_id_as_trec_eval_does(
     assert answer.out == "RR\tall\t0.5000\t(1 queries)\n"
 
 
+def test_counts_are_sums_over_the_judged_queries(tmp_path: Path, crispbench: Callable[..., Any]) -> None:
+    (tmp_path / "run.trec").write_text("q1 Q0 d 1 0.5 tag\nq1 Q0 e 2 0.4 tag\n")
+    (tmp_path / "qrels.txt").write_text("q1 0 d 1\nq1 0 e 0\nq2 0 d 1\nq2 0 f 2\n")
+    names = ("num_q", "num_ret", "num_rel", "num_rel_ret", "NumRel(rel=2)", "ndcg@10")
+    options = [argument for name in names for argument in ("--measure", name)]
+    answer = crispbench("measure", tmp_path / "run.trec", tmp_path / "qrels.txt", *options)
+    # as trec_eval 10 -c prints them; with -l 2 it prints 3 for num_rel as well, whose grades of at least 2 are one
+    assert [line.split("\t")[:3] for line in answer.out.splitlines()] == [
+        ["NumQ", "all", "2"],
+        ["NumRet", "all", "2"],
+        ["NumRel", "all", "3"],
+        ["NumRet(rel=1)", "all", "1"],
+        ["NumRel(rel=2)", "all", "1"],
+        ["nDCG@10", "all", "0.5000"],
+    ]
+
+
+def test_a_run_whose_ranks_contradict_its_scores_is_warned_about(
+    tmp_path: Path, crispbench: Callable[..., Any]
+) -> None:
+    (tmp_path / "run.trec").write_text("q1 Q0 d 2 0.5 tag\nq1 Q0 e 1 0.4 tag\nq2 Q0 d 1 2 tag\nq2 Q0 e 2 1 tag\n")
+    (tmp_path / "qrels.txt").write_text("q1 0 d 1\nq2 0 d 1\n")
+    answer = crispbench("measure", tmp_path / "run.trec", tmp_path / "qrels.txt", "--measure", "RR")
+    assert (answer.code, answer.out) == (0, "RR\tall\t1.0000\t(2 queries)\n")
+    assert "queries whose rank column disagrees with their scores; the scores decide: 1 (q1)" in answer.err
+
+
+def test_a_run_that_retrieves_nothing_that_is_judged_is_warned_about(
+    tmp_path: Path, crispbench: Callable[..., Any]
+) -> None:
+    (tmp_path / "run.trec").write_text("q1 Q0 d.txt 1 0.5 tag\nq2 Q0 e.txt 1 0.4 tag\n")
+    (tmp_path / "qrels.txt").write_text("q1 0 d 1\nq1 0 e 0\nq2 0 d 1\n")
+    answer = crispbench("measure", tmp_path / "run.trec", tmp_path / "qrels.txt", "--measure", "nDCG@10")
+    assert answer.code == 0 and answer.err.count("\n") == 1
+    assert "none of its 2 documents for 2 judged queries is among the 3 judged ones: compare the ids" in answer.err
+
+
+def test_a_grade_above_gdevals_limit_is_one_line_of_usage(tmp_path: Path, crispbench: Callable[..., Any]) -> None:
+    (tmp_path / "run.trec").write_text("q-1 Q0 d 1 0.5 tag\n")
+    (tmp_path / "qrels.txt").write_text("q-1 0 d 5\n")
+    answer = crispbench("measure", tmp_path / "run.trec", tmp_path / "qrels.txt", "--measure", "ERR@10")
+    assert (answer.code, answer.out) == (2, "") and answer.err.count("\n") == 1
+    assert "query 'q-1', document 'd': grade 5 is too high for ERR@10" in answer.err
+
+
 def test_recall_counts_a_query_without_candidates_as_zero() -> None:
     qrels = {"q": {"a": 1, "b": 2, "c": 0}, "r": {"d": 1}}
     assert recall(qrels, {"q": ["c", "a", "b"]}, 2) == pytest.approx((1 / 2 + 0) / 2)

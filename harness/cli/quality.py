@@ -35,11 +35,17 @@ def run(
     finish(result, result.report, as_json=as_json, page=result.page)
 
 
-@app.command(epilog="Example: crispbench measure bm25.trec qrels/test.tsv --measure nDCG@10 --measure AP")
+@app.command(
+    epilog="Example: crispbench measure dl19.trec dl19.qrels --measure nDCG@10 --measure 'AP(rel=2)' --measure P_10. "
+    "AP(rel=2) is trec_eval -l 2 -m map, which TREC Deep Learning 2019 and 2020 report."
+)
 def measure(
     run_file: Annotated[Path, typer.Argument(metavar="RUN.trec", help="TREC run file, plain or gzip.")],
     qrels: Annotated[Path, typer.Argument(help="Judgements: TREC's four columns or BEIR's three.")],
-    measure: Annotated[list[str] | None, typer.Option(help="Name as ir_measures writes it; may be repeated.")] = None,
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(help="Name of ir_measures or trec_eval: nDCG@10, AP(rel=2), ndcg_cut_10; may be repeated."),
+    ] = None,
     per_query: Annotated[bool, typer.Option("--per-query", help="Also print the values of every query.")] = False,
     as_json: AsJson = False,
 ) -> None:

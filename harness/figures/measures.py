@@ -1,4 +1,4 @@
-"""Measures of a reranked list: ir_measures on rank-derived scores; ties keep the order of the first stage."""
+"""Measures of ranked lists, and what their scores leave open: ties, the best and the random order."""
 
 import math
 from collections import Counter
@@ -7,56 +7,19 @@ from itertools import groupby, islice
 from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
-import ir_measures
 from ir_measures import AP, RR, Judged, Measure, R, nDCG
 
+from harness.figures.measure_names import is_count
+from harness.figures.providers import calculate, check_grades, count_without_documents
 from harness.records import Qrels, Score
 
 HEADLINE = "nDCG@10"
 MEASURES: tuple[Measure, ...] = (nDCG @ 10, AP, RR @ 10, R @ 100, Judged @ 10)
 TIE_AWARE = "nDCG@10 tie-aware"
-DESCRIPTIVE = {"Judged", "NumQ", "NumRel", "NumRet"}
-MOST_DOCUMENTS = 1_000_000  # largest cutoff
-MOST_GRADE = 1000  # largest `rel`; pytrec_eval allocates memory for every grade up to it
 AT_ONCE = 20  # queries in memory at a time; with 500, the garbage collector takes 1.5 times as long
 
 PerQuery = dict[str, dict[str, float]]  # measure -> query_id -> value
 Item = TypeVar("Item")
-
-
-def parse(name: str) -> Measure:
-    """The measure with this name, as ir_measures writes it. Raises a one-line ValueError if it cannot be computed."""
-    try:
-        parsed = ir_measures.parse_measure(name)
-        _check_computable(parsed)
-        return parsed
-    except (NameError, SyntaxError, ValueError, TypeError, KeyError, AssertionError, ArithmeticError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"measure {name!r} is not known ({reason}); write it as ir_measures does: {', '.join(map(str, MEASURES))}"
-        ) from None
-
-
-def _check_computable(parsed: Measure) -> None:
-    """Raise before pytrec_eval sees the measure: it ends the process without an exception for a bad parameter."""
-    limits = {"cutoff": MOST_DOCUMENTS, "rel": MOST_GRADE}
-    for parameter, most in limits.items():
-        if parameter in parsed.params and not 1 <= parsed.params[parameter] <= most:
-            raise ValueError(f"{parameter} = {parsed.params[parameter]}, expected 1 to {most:,}")
-    if "gains" in parsed.params:
-        raise ValueError("ir_measures ignores the gains in a name")
-    available = (provider for provider in ir_measures.DefaultPipeline.providers if provider.is_available())
-    provider = next((provider for provider in available if provider.supports(parsed)), None)
-    if provider is None:
-        raise ValueError("no installed package computes it")
-    if provider.NAME == "gdeval":
-        raise ValueError("its provider gdeval accepts only numbers as ids")
-    list(ir_measures.iter_calc([parsed], {"query": {"document": 1}}, {"query": {"document": 1.0}}))
-
-
-def is_merit(name: str) -> bool:
-    """Whether a higher value means a better ranking. The judged share and counts describe the data instead."""
-    return name.partition("@")[0] not in DESCRIPTIVE
 
 
 class Evaluation(NamedTuple):
@@ -71,9 +34,11 @@ class Evaluation(NamedTuple):
 def evaluate(qrels: Qrels, scores: Mapping[str, Sequence[Score]], measures: Sequence[Measure] = MEASURES) -> Evaluation:
     """The given measures and tie-aware nDCG@10 for every query of the qrels.
 
-    A query without scores counts 0 in every measure and stays in the denominator.
+    A query without scores counts 0 in every measure and stays in the denominator. Raises ValueError for a grade with
+    which a measure would be wrong.
     """
-    per_query: PerQuery = {name: dict.fromkeys(qrels, 0.0) for name in (*map(str, measures), TIE_AWARE)}
+    check_grades(measures, qrels)
+    per_query: PerQuery = {**measure(qrels, {}, measures), TIE_AWARE: dict.fromkeys(qrels, 0.0)}
     pairs = tied = several = constant = 0
     for batch in _batches(scores.items()):
         best_first = {query_id: in_order(scored) for query_id, scored in batch}
@@ -104,20 +69,23 @@ def measure(qrels: Qrels, ranked: Mapping[str, Sequence[str]], measures: Sequenc
     """Measures of ir_measures per query of the qrels, on scores n, n-1, ..., 1.
 
     The scores are derived from ranks because pytrec_eval compares in float32, in which log-odds or probabilities close
-    to each other tie and are then ordered by document id (trec_eval issue 34). A query without documents counts 0.
+    to each other tie and are then ordered by document id (trec_eval issue 34). A query without documents counts 0;
+    what a count finds in its judgements still counts.
     """
-    per_query: PerQuery = {str(parsed): dict.fromkeys(qrels, 0.0) for parsed in measures}
-    for batch in _batches(ranked.items()):
-        run = {
-            query_id: dict(zip(docs, map(float, range(len(docs), 0, -1)), strict=True))
-            for query_id, docs in batch
-            # a query with an empty dict of judgements corrupts the queries after it (pytrec_eval issue 49)
-            if docs and qrels.get(query_id)
-        }
-        judged = {query_id: dict(qrels[query_id]) for query_id in run}
-        for result in ir_measures.iter_calc(list(measures), judged, run) if run else ():
-            per_query[str(result.measure)][result.query_id] = float(result.value)
+    per_query: PerQuery = {
+        str(parsed): {query_id: count_without_documents(parsed, grades) for query_id, grades in qrels.items()}
+        for parsed in measures
+    }
+    for batch in _batches((query_id, docs) for query_id, docs in ranked.items() if query_id in qrels):
+        for result in calculate(measures, qrels, dict(batch)):
+            per_query[result.measure][result.query_id] = result.value
     return per_query
+
+
+def summary(name: str, values: Mapping[str, float]) -> float:
+    """The value of a measure over all queries: their mean, or the sum of a count."""
+    total = math.fsum(values.values())
+    return total if is_count(name) else total / len(values)
 
 
 def tied_documents(scored: Sequence[Score]) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import files
-from harness.figures.measures import parse
+from harness.figures.measure_names import parse
 from harness.published import PublishedComparison
 from harness.store import StoreError
 

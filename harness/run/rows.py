@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 from ir_measures import Measure
 
 from engines.base import Counts, Description, Device, ScoreKind, Truncation
-from harness.figures import measures, percentiles, statistics
+from harness.figures import measure_names, measures, percentiles, statistics
 from harness.figures.audit import audit
 from harness.figures.fidelity import fidelity
 from harness.figures.percentiles import percentile
 from harness.figures.statistics import paired_difference
 from harness.manifest import Machine, Manifest
 from harness.published import Reproduction, compare
-from harness.records import Audit, Completeness, PrecisionShift, Row, Sample
+from harness.records import Audit, Completeness, Measurement, PrecisionShift, Row, Sample
 from harness.run.folder import RunIndex, worker_notes
-from harness.store import FILE, Store
+from harness.store import FILE, Store, StoreError
 
 MISSING_SHOWN = 3
 
@@ -39,7 +39,10 @@ def engine_rows(folder: Path, wanted: Sequence[Measure] = measures.MEASURES) -> 
     """
     with Store.read(folder) as store:
         manifest = store.manifest()
-        return [] if manifest is None else [_row(store, manifest, name, wanted) for name in store.benchmarks()]
+        try:
+            return [] if manifest is None else [_row(store, manifest, name, wanted) for name in store.benchmarks()]
+        except ValueError as error:  # a grade that cannot be measured
+            raise StoreError(f"{folder}: {error}") from None
 
 
 def _row(store: Store, manifest: Manifest, name: str, wanted: Sequence[Measure]) -> Row:
@@ -58,7 +61,7 @@ def _row(store: Store, manifest: Manifest, name: str, wanted: Sequence[Measure])
         kind=manifest.kind,
         benchmark=name,
         verdict=verdict,
-        measures={} if verdict == "invalid" else statistics.means(evaluation.per_query),
+        measures={} if verdict == "invalid" else _summaries(evaluation.per_query),
         per_query=per_query,
         queries=len(qrels),
         pairs=evaluation.pairs,
@@ -80,6 +83,15 @@ def _row(store: Store, manifest: Manifest, name: str, wanted: Sequence[Measure])
         missing=tuple(missing),
         notes=tuple(_notes(manifest, name, Raw(verdict, missing, samples, totals), store)),
     )
+
+
+def _summaries(per_query: measures.PerQuery) -> dict[str, Measurement]:
+    """Means with their intervals, and sums of counts without one."""
+    means = statistics.means({name: values for name, values in per_query.items() if not measure_names.is_count(name)})
+    return {
+        name: means.get(name) or Measurement(measures.summary(name, values), None, None)
+        for name, values in per_query.items()
+    }
 
 
 def _machine(machine: Machine, device: Device | None) -> str:
@@ -194,7 +206,7 @@ def latency_document(rows: Sequence[Row]) -> dict[str, Any]:
 def read(run_dir: Path) -> list[Row]:
     """The rows by engine in the config's order, compared with those of the first engine. Raises StoreError."""
     index = RunIndex.read(run_dir)
-    wanted = [measures.parse(name) for name in index.measures] or measures.MEASURES
+    wanted = [measure_names.parse(name) for name in index.measures] or measures.MEASURES
     stored = {
         name: [replace(row, engine=name) for row in engine_rows(run_dir / name, wanted)]
         for name in index.engines

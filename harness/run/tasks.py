@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from harness import progress
+from harness.benchmarks import BenchmarkError
 from harness.candidates.first_stage import retrieve
 from harness.config import Config, ConfigError, NamedEntry
 from harness.figures import audit
 from harness.figures.measures import oracle, random_order, recall
+from harness.figures.providers import check_grades
 from harness.manifest import BenchmarkRecord, CandidatesRecord
 from harness.records import Benchmark, Candidates, Oddities
 
@@ -113,6 +115,7 @@ def prepare(config: Config, selection: Selection) -> list[Task]:
         seen.append(benchmark.name)
         if names and benchmark.name not in names:
             continue
+        _check_grades(benchmark, config)
         tasks[benchmark.name] = Task(benchmark, _retrieve(benchmark, entry, config), selection.part)
     unknown = sorted(set(names) - tasks.keys())
     if unknown:
@@ -134,6 +137,14 @@ def _load(entry: NamedEntry, limit: int | None) -> Benchmark:
     with progress.waiting(f"loading {entry.name or entry.benchmark.title}"):
         benchmark = source.load()
     return benchmark if entry.name is None else replace(benchmark, name=entry.name)
+
+
+def _check_grades(benchmark: Benchmark, config: Config) -> None:
+    """Raises BenchmarkError before anything is scored, if one of the run's measures would be wrong for a grade."""
+    try:
+        check_grades(config.chosen_measures, benchmark.qrels)
+    except ValueError as error:
+        raise BenchmarkError(f"{benchmark.name}: {error}") from None
 
 
 def _retrieve(benchmark: Benchmark, entry: NamedEntry, config: Config) -> Candidates:

@@ -1,34 +1,36 @@
 """`crispbench measure`: the measures of a TREC run file."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import fsum
 from pathlib import Path
 from typing import Any
 
 from ir_measures import Measure
 
 from harness.benchmarks import BenchmarkError
+from harness.benchmarks.base import count_warning
 from harness.benchmarks.beir import read_qrels
-from harness.candidates.trec import as_trec_eval_ranks, read_run
-from harness.figures import measures
+from harness.candidates.trec import RunFile, as_trec_eval_ranks, read_run_file
+from harness.figures import measure_names, measures
 from harness.figures.measures import MEASURES
+from harness.figures.providers import check_grades
 from harness.outcome import Outcome
+from harness.records import Qrels
 
 
 @dataclass(frozen=True)
 class MeasureOptions:
     """The values to compute."""
 
-    measures: Sequence[str] = ()  # names as ir_measures writes them; empty: the standard measures
+    measures: Sequence[str] = ()  # names as ir_measures or trec_eval writes them; empty: the standard measures
     per_query: bool = False  # keep the value of every query
 
 
 @dataclass(frozen=True)
-class MeanMeasure:
-    """The mean of a measure over a run file."""
+class MeasuredRun:
+    """The value of a measure for a run file."""
 
-    value: float  # mean over all judged queries
+    value: float  # mean over all judged queries, or the sum of a count
     queries: int  # number of judged queries
     per_query: Mapping[str, float] = field(default_factory=dict)  # query_id -> value; empty unless requested
 
@@ -41,7 +43,7 @@ class MeanMeasure:
 class MeasureResult:
     """The measures of a run file by their names, and the judged queries that it lacks, which count 0."""
 
-    measures: Mapping[str, MeanMeasure]
+    measures: Mapping[str, MeasuredRun]
     missing: Sequence[str]
 
     @property
@@ -49,29 +51,32 @@ class MeasureResult:
         return Outcome.PASS
 
     def document(self) -> dict[str, Any]:
-        measures = {name: mean.document() for name, mean in self.measures.items()}
+        measures = {name: measured.document() for name, measured in self.measures.items()}
         return {"measures": measures, "missing": list(self.missing)}
 
     def lines(self) -> list[str]:
         """Lines as trec_eval prints them: measure, query id or `all`, value."""
         lines = []
-        for name, mean in self.measures.items():
-            lines += [f"{name}\t{query_id}\t{value:.4f}" for query_id, value in mean.per_query.items()]
-            lines.append(f"{name}\tall\t{mean.value:.4f}\t({mean.queries} queries)")
+        for name, measured in self.measures.items():
+            decimals = 0 if measure_names.is_count(name) else 4
+            lines += [f"{name}\t{query_id}\t{value:.{decimals}f}" for query_id, value in measured.per_query.items()]
+            lines.append(f"{name}\tall\t{measured.value:.{decimals}f}\t({measured.queries} queries)")
         return lines
 
 
 def measure(run_file: Path, qrels: Path, options: MeasureOptions, *, say: Callable[[str], None]) -> MeasureResult:
-    """Means over every judged query, as `trec_eval -c` computes them: a query that the run lacks counts 0.
+    """Values over every judged query, as `trec_eval -c` computes them: a query that the run lacks counts 0.
 
-    Documents with equal scores are ordered by their id, descending, as trec_eval orders them. Missing queries are named
-    through `say`. Raises BenchmarkError.
+    Documents with equal scores are ordered by their id, descending, as trec_eval orders them. Missing queries and what
+    is odd about the run are named through `say`. Raises BenchmarkError.
     """
     chosen = [parse(name) for name in options.measures] or list(MEASURES)
     if not qrels.is_file():
         raise BenchmarkError(f"{qrels}: no such file; expected judgements, TREC's four columns or BEIR's three")
     grades = read_qrels(qrels).grades
-    run = read_run(run_file)
+    check(chosen, grades)
+    contents = read_run_file(run_file)
+    run = contents.scores
     ranked = {query_id: as_trec_eval_ranks(scores) for query_id, scores in run.items()}
     missing = [query_id for query_id in grades if query_id not in run]
     if len(missing) == len(grades):
@@ -81,16 +86,40 @@ def measure(run_file: Path, qrels: Path, options: MeasureOptions, *, say: Callab
             f"crispbench: {len(missing)} of {len(grades)} judged queries are not in {run_file} and count 0: "
             f"{', '.join(missing[:5])}"
         )
-    means = {
-        name: MeanMeasure(fsum(values.values()) / len(values), len(values), values if options.per_query else {})
+    for warning in _oddities(contents, grades):
+        say(f"crispbench: {run_file}: {warning}")
+    measured = {
+        name: MeasuredRun(measures.summary(name, values), len(values), values if options.per_query else {})
         for name, values in measures.measure(grades, ranked, chosen).items()
     }
-    return MeasureResult(means, missing)
+    return MeasureResult(measured, missing)
+
+
+def _oddities(contents: RunFile, grades: Qrels) -> Iterator[str]:
+    """What makes the values of a run doubtful, one line each."""
+    odd_ranks = [query_id for query_id in contents.odd_ranks if query_id in grades]
+    yield from count_warning(odd_ranks, "queries whose rank column disagrees with their scores; the scores decide")
+    lists = {query_id: scores for query_id, scores in contents.scores.items() if query_id in grades}
+    if not any(doc_id in grades[query_id] for query_id, scores in lists.items() for doc_id in scores):
+        documents = sum(map(len, lists.values()))
+        judged = sum(map(len, grades.values()))
+        yield (
+            f"none of its {documents:,} documents for {len(lists):,} judged queries is among the {judged:,} judged "
+            "ones: compare the ids of the two files"
+        )
+
+
+def check(chosen: Sequence[Measure], qrels: Qrels) -> None:
+    """Raises BenchmarkError for a grade with which one of the measures would be wrong."""
+    try:
+        check_grades(chosen, qrels)
+    except ValueError as error:
+        raise BenchmarkError(str(error)) from None
 
 
 def parse(name: str) -> Measure:
     """The measure with this name. Raises BenchmarkError."""
     try:
-        return measures.parse(name)
+        return measure_names.parse(name)
     except ValueError as error:
         raise BenchmarkError(str(error)) from None

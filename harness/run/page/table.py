@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from harness.figures.measures import HEADLINE, is_merit
+from harness.figures.measure_names import is_count, is_merit
+from harness.figures.measures import HEADLINE
 from harness.records import Percentile, Row
 from harness.report import notation
 from harness.report.table import Cell, Table
@@ -76,6 +77,8 @@ def _measure(name: str) -> Column:
         measured = row.measures.get(name)
         if measured is None:
             return Cell()
+        if is_count(name):
+            return Cell(f"{measured.value:,.0f}")
         interval = notation.interval(measured.lo, measured.hi) if name == HEADLINE else ""
         return Cell(notation.decimal(measured.value), interval)
 
