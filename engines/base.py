@@ -7,6 +7,7 @@ An engine turns (query, document) pairs into scores. It knows nothing of benchma
         ├── BadOptions          an option is unknown or has a wrong value
         ├── EngineUnavailable   a package, a device, a file or a server is missing
         └── ScoringFailed       these pairs have no score
+            └── EngineFailed    for a reason that is not in these pairs, so that others would fail as well
 """
 
 import importlib
@@ -222,6 +223,13 @@ class ScoringFailed(EngineError):
     """These pairs have no score."""
 
 
+class EngineFailed(ScoringFailed):
+    """These pairs have no score for a reason that is not in them, such as a dead server: others would fail as well.
+
+    A caller with many queries gives up after a few of these in a row.
+    """
+
+
 class PromptOptions(NamedTuple):
     """How an engine makes a prompt of a pair."""
 
@@ -275,7 +283,7 @@ class Engine(ABC):
 
         Models with two labels give the log-odds `logit("1") - logit("0")` in float32 or better, never a probability.
         Consecutive pairs of one query belong together: an engine may share their work. Raises ScoringFailed if any pair
-        has no score: a guess or a zero is never returned.
+        has no score: a guess or a zero is never returned; EngineFailed if other pairs would fail as well.
         """
 
     def prepare(self, documents: Collection[str], *, analysis: str) -> None:

@@ -1,5 +1,6 @@
 """The loop scores missing queries, commits them one by one, and never treats a missing score as zero."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines.base import Counts, EngineUnavailable, ScoringFailed
+from engines.base import Counts, EngineFailed, EngineUnavailable, ScoringFailed
 from harness.config import EngineEntry, read_config
 from harness.records import Row
 from harness.run import rows
-from harness.run.loop import score_engine
+from harness.run.loop import GivenUp, score_engine
 from harness.run.tasks import Selection, Task, prepare
 from harness.store import NotComparable, Store, StoreError
 
@@ -187,6 +188,48 @@ def test_an_interrupted_query_is_neither_scored_nor_failed(small: Path, moody: A
     moody.answers, moody.queries = {}, []
     assert score(small, tmp_path / "out").verdict == "complete"
     assert moody.queries == ["animal bird", "animal fish", "animal worm"]
+
+
+def test_an_engine_that_failed_for_three_queries_in_a_row_is_given_up_and_the_same_command_goes_on(
+    small: Path, moody: Any, tmp_path: Path
+) -> None:
+    gone = EngineFailed("nobody listens")
+    moody.answers = {f"animal {word}": gone for word in ("dog", "bird", "fish")}
+    with pytest.raises(GivenUp, match="after 3 queries in a row without scores: nobody listens"):
+        score(small, tmp_path / "out")
+    assert moody.queries == ["animal cat", "animal dog", "animal bird", "animal fish"]  # the worm was not asked for
+    with Store.read(tmp_path / "out") as store:
+        assert store.done("animals") == {"q-cat"}
+    moody.answers, moody.queries = {}, []
+    assert score(small, tmp_path / "out").verdict == "complete"
+    assert "animal cat" not in moody.queries
+
+
+def test_a_run_whose_engine_was_given_up_ends_with_its_report_and_one_line(
+    small: Path, moody: Any, tmp_path: Path, crispbench: Callable[..., Any]
+) -> None:
+    moody.answers = {f"animal {word}": EngineFailed("nobody listens") for word in ("dog", "bird", "fish")}
+    answer = crispbench("run", small, "--out", tmp_path / "out", "--engine", "moody", "--json")
+    assert answer.code == 5
+    lines = [line for line in answer.err.splitlines() if "given up" in line]
+    assert len(lines) == 1 and lines[0].startswith("crispbench: engine moody: given up after 3 queries in a row")
+    measured = json.loads(answer.out)["engines"]["moody"]["benchmarks"]["animals"]
+    assert measured["missing"] == ["q-bird", "q-dog", "q-fish", "q-worm"]
+    assert "the same command goes on from there" in (tmp_path / "out/report/report.md").read_text(encoding="utf-8")
+    moody.answers = {}
+    assert crispbench("run", small, "--out", tmp_path / "out", "--engine", "moody", "--json").code == 0
+
+
+@pytest.mark.parametrize("between", [None, ScoringFailed("this query alone")])
+def test_an_engine_that_answers_or_refuses_a_query_in_between_is_not_given_up(
+    between: Any, small: Path, moody: Any, tmp_path: Path
+) -> None:
+    gone = EngineFailed("nobody listens")
+    moody.answers = {f"animal {word}": gone for word in ("cat", "dog", "fish", "worm")}
+    if between:
+        moody.answers["animal bird"] = between
+    assert score(small, tmp_path / "out").coverage == pytest.approx(0.0 if between else 0.2)
+    assert len(moody.queries) == 5
 
 
 # Which scores may be resumed

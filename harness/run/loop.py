@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import engines
-from engines.base import Counts, Description, Engine, Pair, ScoringFailed
+from engines.base import Counts, Description, Engine, EngineError, EngineFailed, Pair, ScoringFailed
 from harness import machine, progress
 from harness.benchmarks.stored import Picked
 from harness.config import EngineEntry
@@ -18,6 +18,8 @@ from harness.manifest import Machine, Manifest
 from harness.records import Failure, Sample, Score
 from harness.run.tasks import Task
 from harness.store import Store
+
+GIVE_UP_AFTER = 3  # queries in a row that fail because of the engine
 
 
 class Identity(NamedTuple):
@@ -36,12 +38,36 @@ class ScoredQuery(NamedTuple):
     service_s: float  # around the one call of the engine
     counts: Counts  # increase of the engine's counts
     warmup: bool  # the first query with pairs that this engine scored
+    engine_failed: bool = False  # the query failed, and others would fail as well
+
+
+class GivenUp(EngineError):
+    """The engine failed for several queries in a row; what it scored before is kept."""
+
+
+class Streak:
+    """The queries in a row that failed because of the engine."""
+
+    def __init__(self) -> None:
+        self._length = 0
+
+    def add(self, scored: ScoredQuery) -> None:
+        """Count a query. Raises GivenUp after GIVE_UP_AFTER failures."""
+        if scored.values == []:  # a query without candidates: the engine was not asked
+            return
+        self._length = self._length + 1 if scored.engine_failed else 0
+        if self._length == GIVE_UP_AFTER:
+            raise GivenUp(
+                f"given up after {GIVE_UP_AFTER} queries in a row without scores: {scored.error}; scores so far are "
+                "kept, and the same command goes on from there"
+            )
 
 
 def score_engine(name: str, entry: EngineEntry, tasks: Sequence[Task], folder: Path, *, fresh: bool) -> None:
     """Score every task with one engine into its folder. Earlier scores are kept, unless `fresh`.
 
-    Raises EngineUnavailable before anything is written, and NotComparable if the folder has another configuration.
+    Raises EngineUnavailable before anything is written, NotComparable if the folder has another configuration, and
+    GivenUp if the engine fails for several queries in a row.
     """
     with progress.waiting(f"loading {name}"):
         loaded = engines.load(entry.kind, entry.options)
@@ -110,12 +136,17 @@ def prepare_engine(engine: Engine, task: Task, query_ids: Sequence[str]) -> floa
 def score_task(
     engine: Engine, task: Task, query_ids: Sequence[str], store: Store, on_pairs: Callable[[int], None]
 ) -> None:
-    """Score these queries one after the other. A query that fails is recorded, and the next run tries it again."""
-    benchmark, documents, warm = task.benchmark, task.benchmark.documents, False
+    """Score these queries one after the other. A query that fails is recorded, and the next run tries it again.
+
+    Raises GivenUp after GIVE_UP_AFTER queries in a row that failed because of the engine.
+    """
+    benchmark, documents, warm, streak = task.benchmark, task.benchmark.documents, False, Streak()
     for query_id in query_ids:
         query, doc_ids = benchmark.queries[query_id], task.candidates.lists[query_id]
         pairs = [Pair(query, documents[doc_id]) for doc_id in doc_ids]
-        commit(store, task, query_id, score_query(engine, pairs, warmup=not warm))
+        scored = score_query(engine, pairs, warmup=not warm)
+        commit(store, task, query_id, scored)
+        streak.add(scored)
         warm = warm or bool(pairs)
         on_pairs(len(pairs))
 
@@ -126,7 +157,8 @@ def score_query(engine: Engine, pairs: Sequence[Pair], *, warmup: bool) -> Score
     try:
         values = checked(engine.score(pairs) if pairs else [], pairs)
     except ScoringFailed as error:
-        return ScoredQuery(None, str(error), time.perf_counter() - started, Counts(), warmup)
+        failed_s, engine_failed = time.perf_counter() - started, isinstance(error, EngineFailed)
+        return ScoredQuery(None, str(error), failed_s, Counts(), warmup, engine_failed)
     service_s = time.perf_counter() - started
     return ScoredQuery(values, "", service_s, engine.counts() - before, warmup)
 

@@ -297,8 +297,8 @@ def score_engine(
     """Score every task with the workers of one engine into its folder. The store equals that of a single process.
 
     An engine that prepares a whole corpus scores in this process, because every worker would repeat the preparation.
-    Raises EngineUnavailable before anything is written, and NotComparable if workers differ from each other or the
-    folder has another configuration.
+    Raises EngineUnavailable before anything is written, NotComparable if workers differ from each other or the
+    folder has another configuration, and GivenUp if the engine fails for several queries in a row.
     """
     if engines.engine_class(job.entry.kind).prepares == "corpus":
         (folder / WORKERS).unlink(missing_ok=True)
@@ -349,7 +349,7 @@ def _score_task(
 ) -> None:
     """Score one task. A shard is read and sent only when a worker has room for it."""
     most = max(len(query_ids) // (SHARES * crew.size), 1)
-    new, again = shards(task, query_ids, most=most), deque[Shard]()
+    new, again, streak = shards(task, query_ids, most=most), deque[Shard](), loop.Streak()
     exhausted = False
     while not exhausted or again or crew.busy:
         for member in crew.free:
@@ -369,6 +369,7 @@ def _score_task(
                 scored = [loop.ScoredQuery(None, error, 0.0, Counts(), warmup=False)]
             for query, result in zip(shard.queries, scored, strict=True):
                 loop.commit(store, task, query.query_id, result)
+                streak.add(result)
             on_pairs(shard.pairs)
 
 

@@ -13,7 +13,7 @@ from harness.outcome import Outcome, worst
 from harness.records import Row
 from harness.run import shards
 from harness.run.folder import RunIndex
-from harness.run.loop import score_engine
+from harness.run.loop import GivenUp, score_engine
 from harness.run.report import ReportResult, report
 from harness.run.rows import measures_document
 from harness.run.tasks import WHOLE, Selection, prepare
@@ -62,29 +62,32 @@ class RunResult(ReportResult):
 def run(config: Path, options: RunOptions, *, out: Path | None, say: Callable[[str], None]) -> RunResult:
     """Score, measure and report in the run folder `out`. The default of `out` is results/NAME with the config's name.
 
-    Engines that cannot be loaded are named in the report, and the others are scored. Raises ConfigError, BadOptions or
-    BenchmarkError before an engine is loaded, NotComparable for a folder with results of another configuration, and
-    EngineUnavailable if no engine could score.
+    Engines that cannot be loaded or that were given up are named in the report, and the others are scored. Raises
+    ConfigError, BadOptions or BenchmarkError before an engine is loaded, NotComparable for a folder with results of
+    another configuration, and EngineUnavailable if no engine could be loaded.
     """
     settings = read_config(config)
     chosen = choose(settings, options.engines)
     _refuse_random_weights(settings, chosen)
     folder = out or RESULTS / settings.name
     tasks = prepare(settings, options)
-    unavailable: dict[str, str] = {}
+    unavailable, given_up = dict[str, str](), dict[str, str]()
     with shards.connected(options.ray) if options.ray else nullcontext():
         for name in chosen:
-            _record_index(folder, settings, options, chosen, unavailable)
+            _record_index(folder, settings, options, chosen, unavailable | given_up)
             job = shards.EngineJob(name, settings.engines[name], settings.ray)
             try:
                 if options.ray:
                     shards.score_engine(job, tasks, folder / name, fresh=options.fresh, say=say)
                 else:
                     score_engine(name, job.entry, tasks, folder / name, fresh=options.fresh)
+            except GivenUp as error:
+                say(f"crispbench: engine {name}: {error}")
+                given_up[name] = str(error)
             except EngineUnavailable as error:
                 say(f"crispbench: engine {name}: {error}")
                 unavailable[name] = f"unavailable: {error}"
-    _record_index(folder, settings, options, chosen, unavailable)
+    _record_index(folder, settings, options, chosen, unavailable | given_up)
     if len(unavailable) == len(chosen):
         raise EngineUnavailable(f"no engine could score: {'; '.join(unavailable.values())}")
     requested = {} if options.part == WHOLE else {task.benchmark.name: task.query_ids for task in tasks}
