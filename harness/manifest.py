@@ -82,16 +82,21 @@ class BenchmarkRecord:
     remove_self: bool
     warnings: tuple[str, ...]
     candidates: CandidatesRecord
+    available: int | None = None  # queries that the benchmark has, of which `queries` were taken; None: unknown
 
     def document(self) -> dict[str, Any]:
-        return {**vars(self), "warnings": list(self.warnings), "candidates": self.candidates.document()}
+        document = {**vars(self), "warnings": list(self.warnings), "candidates": self.candidates.document()}
+        if self.available is None:
+            del document["available"]
+        return document
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
-        values = {field.name: document[field.name] for field in fields(cls)}
+        values = {field.name: document[field.name] for field in fields(cls) if field.name != "available"}
         return cls(
             **{
                 **values,
+                "available": document.get("available"),
                 "warnings": tuple(document["warnings"]),
                 "candidates": CandidatesRecord.read(document["candidates"]),
             }

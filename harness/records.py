@@ -30,6 +30,7 @@ class Benchmark:
     remove_self: bool = False  # drop the document that has the query's id, before the cut at k (ArguAna)
     warnings: tuple[str, ...] = ()  # oddities of the data, one line each
     candidates: Mapping[str, Sequence[str]] | None = None  # query_id -> doc_ids that come with the data, best first
+    available: int | None = None  # judged queries that the source has, of which these may be a sample; None: unknown
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from engines.base import BadOptions
 from harness.ab.margins import MARGINS
 from harness.check import page, verb
 from harness.check.baselines import StoredLaunches
-from harness.check.findings import CheckRow
+from harness.check.findings import Change, CheckRow
 from harness.check.sides import read
 from harness.check.times import Logs, adjusted, fewest_launches, trial
 from harness.check.verb import CheckOptions, CheckResult, check, read_options
+from harness.outcome import Outcome
 from harness.store import FILE, NotComparable, StoreError
 from tests.check_folders import MACHINE, SETTINGS, changed, record, record_launches, score
 from tests.conftest import printed
@@ -429,6 +430,17 @@ def test_the_table_fits_a_ci_log_and_gives_every_reason_once(scored: Path, tmp_p
     paths = page.write(result, tmp_path / "out")
     assert [path.name for path in paths] == ["index.html", "check.md", "table.tex", "check.json"]
     assert paths[1].read_text(encoding="utf-8").count("\n| ") == 1 + len(rows(result))
+
+
+def test_a_printed_change_lies_on_its_own_side_of_the_margin() -> None:
+    for change, margin, unit, shown in (
+        (Change(-0.001, -0.00498, 0.001, 0.975), -0.005, "nDCG", ["-0.00100", "[-0.00498, +0.00100]", "-0.00500"]),
+        (Change(0.02, 0.01, 0.02996, 0.95), 0.03, "s", ["+2.000%", "[+1.000%, +2.996%]", "+3.000%"]),
+        (Change(0.02, 0.01, 0.0296, 0.95), 0.03, "s", ["+2.00%", "[+1.00%, +2.96%]", "+3.00%"]),
+    ):
+        row = CheckRow("words", "m", unit, 1.0, 1.0, change, margin, outcome=Outcome.PASS)  # type: ignore[arg-type]
+        cells = [cell.value for cell in page._cells(row)]
+        assert cells[4:7] == shown
 
 
 def test_the_document_is_plain_json_with_a_version_and_the_exit_code(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from engines.base import BadOptions, Description
-from harness.compare.comparison import Field
+from harness.compare.comparison import Comparison, Field
+from harness.compare.page import content
 from harness.compare.verb import LOSSES_SHOWN, CompareOptions, compare
 from harness.manifest import Manifest
 from harness.records import Sample, Score
@@ -89,12 +90,63 @@ def test_a_planted_loss_is_a_regression_with_figures_computed_by_hand(record: Re
 
 
 def test_a_loss_within_the_noise_is_inconclusive_and_the_note_states_the_queries_needed(record: Record) -> None:
-    (comparison,) = compare(record("old"), [record("new", lost=2)], CompareOptions()).comparisons
+    available = {"entry": {"available": 5000}}
+    old, new = record("old", **available), record("new", lost=2, **available)
+    (comparison,) = compare(old, [new], CompareOptions()).comparisons
     (effect,) = comparison.effects
     assert effect.outcome == comparison.verdict.outcome == "inconclusive"
     # variance of 2 losses of 0.36907 among 60: 0.0044634; (1.95996 + 0.84162)^2 * 0.0044634 / 0.005^2 = 1401.3
     assert effect.needed == 1402
     assert effect.note == "about 1,402 queries would decide with 80% power, assuming no true difference"
+
+
+def compared(record: Record, lost: int, queries: int, available: int | None) -> Comparison:
+    entry = {} if available is None else {"available": available}
+    lost_by = {f"old-{queries}-{available}": 0, f"new-{queries}-{available}": lost}
+    old, new = (record(name, lost=count, queries=queries, entry=entry) for name, count in lost_by.items())
+    (comparison,) = compare(old, [new], CompareOptions()).comparisons
+    return comparison
+
+
+def test_more_queries_than_the_benchmark_has_are_never_proposed(record: Record) -> None:
+    """The 60 queries need 1,402 as above; of 1,401 that exist, none is proposed."""
+    for available in (60, 1401):
+        (effect,) = compared(record, 2, 60, available).effects
+        assert effect.needed is None
+        assert effect.note == (
+            f"even all {available:,} queries that exist are too few for a margin of 0.005: add benchmarks, or choose a "
+            "wider margin before the next run"
+        )
+    assert compared(record, 2, 60, 1402).effects[0].needed == 1402
+    (effect,) = compared(record, 2, 60, None).effects
+    assert effect.note.endswith("assuming no true difference, if the benchmark has as many")
+
+
+def test_below_the_floor_of_queries_the_reason_is_the_floor(record: Record) -> None:
+    """40 of 49 queries lose: the whole interval lies far below the margin, and the floor alone prevents a verdict."""
+    comparison = compared(record, 40, 49, 300)
+    (effect,) = comparison.effects
+    assert effect.outcome == "inconclusive" and effect.difference.hi is not None and effect.difference.hi < -0.2
+    assert effect.needed == 50
+    assert effect.note == (
+        "49 queries are fewer than the 50 that a verdict needs; about 50 queries would decide with 80% power, assuming "
+        "the measured difference"
+    )
+    stated = content.sentence(comparison)
+    assert "is undecided at the margin of 0.005 (49 queries, and a verdict needs 50)" in stated
+    (alone,) = compared(record, 40, 49, 49).effects
+    assert alone.needed is None
+    assert alone.note == "49 queries are fewer than the 50 that a verdict needs; there are only 49: add benchmarks"
+
+
+def test_an_interval_below_zero_says_that_the_candidate_ranks_worse(record: Record) -> None:
+    sides = [record(name, lost=lost) for name, lost in (("old", 0), ("new", 30))]
+    (comparison,) = compare(sides[0], [sides[1]], CompareOptions(margin=0.1845)).comparisons
+    assert comparison.verdict.outcome == "inconclusive"
+    assert "at the margin of 0.1845 (it ranks worse, but perhaps by less than that)" in content.sentence(comparison)
+    (unsure,) = compare(record("a"), [record("b", lost=2)], CompareOptions()).comparisons
+    assert unsure.effects[0].difference.hi == 0.0
+    assert "at the margin of 0.005: nDCG@10" in content.sentence(unsure)
 
 
 def test_a_wider_margin_turns_a_regression_into_a_pass(record: Record) -> None:

@@ -138,6 +138,39 @@ def test_every_format_prints_the_same_figures(tmp_path: Path) -> None:
         assert latex.escape(cell) in (tmp_path / "table.tex").read_text(encoding="utf-8"), cell
 
 
+@pytest.mark.parametrize(
+    ("lo", "hi", "outcome", "shown"),
+    [
+        (-0.00498, 0.0012, Outcome.PASS, "[−0.00498, +0.00120]"),
+        (-0.02, -0.00501, Outcome.REGRESSION, "[−0.02000, −0.00501]"),
+        (-0.005, 0.0012, Outcome.INCONCLUSIVE, "[−0.0050, +0.0012]"),
+        (-0.0049999996, 0.01, Outcome.PASS, "[−0.0049999996, +0.0100000000]"),
+        (-0.02, -0.00001, Outcome.INCONCLUSIVE, "[−0.02000, −0.00001]"),
+    ],
+)
+def test_a_printed_bound_lies_on_the_side_of_the_margin_that_the_verdict_names(
+    lo: float, hi: float, outcome: Outcome, shown: str, tmp_path: Path
+) -> None:
+    (comparison,) = made(matrices=False).comparisons
+    difference = Contrast(-0.001, lo, hi, 0.003, 0.2)
+    effect = replace(comparison.effects[1], difference=difference, outcome=outcome)
+    verdict = replace(comparison.verdict, outcome=outcome)
+    comparisons = Comparisons((replace(comparison, verdict=verdict, effects=(effect,)),))
+    content.write(comparisons, tmp_path)
+    assert shown in printed(comparisons)
+    assert shown in (tmp_path / "compare.md").read_text(encoding="utf-8")
+    assert shown in page((tmp_path / "index.html").read_text(encoding="utf-8")).text
+    assert shown[2:].partition(",")[0] in (tmp_path / "table.tex").read_text(encoding="utf-8")
+
+
+def test_a_regression_that_holms_adjustment_takes_back_is_explained() -> None:
+    (comparison,) = made(matrices=False).comparisons
+    undecided = replace(comparison.verdict, outcome=Outcome.INCONCLUSIVE, gates=("mean of 2",), regressions=())
+    unconfirmed = replace(comparison, verdict=undecided)
+    assert "at the margin of 0.005 (beyond it, but not after Holm's adjustment)" in content.sentence(unconfirmed)
+    assert content.ALONE in printed(Comparisons((unconfirmed,)))
+
+
 def test_an_average_has_neither_a_mark_nor_a_standardised_difference() -> None:
     table = content.build(made()).sections[0].table
     assert table is not None

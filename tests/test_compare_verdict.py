@@ -70,7 +70,7 @@ def test_holm_corrects_over_units_and_not_over_averages_or_members() -> None:
     names = ["SciFact", *FORUMS]
     reference = {name: {f"q{n}": 0.5 for n in range(60)} for name in names}
     candidate = {name: {f"q{n}": 0.5 + (-1) ** n * 0.1 for n in range(60)} for name in names}
-    by_name = {effect.name: effect for effect in effects(reference, candidate, layout(names), MARGIN)}
+    by_name = {effect.name: effect for effect in effects(reference, candidate, layout(names), MARGIN, {})}
     assert [name for name, effect in by_name.items() if effect.p_holm is not None] == ["CQADupStack", "SciFact"]
     assert by_name["mean of 2 benchmarks"].queries == 13 * 60
     assert by_name["mean of 2 benchmarks"].reference == pytest.approx(0.5)
@@ -79,7 +79,7 @@ def test_holm_corrects_over_units_and_not_over_averages_or_members() -> None:
 def test_an_average_weights_benchmarks_and_not_queries() -> None:
     reference = {"small": {f"q{n}": 0.4 for n in range(50)}, "large": {f"q{n}": 0.8 for n in range(150)}}
     candidate = {"small": {f"q{n}": 0.5 for n in range(50)}, "large": reference["large"]}
-    mean, *_ = effects(reference, candidate, layout(["small", "large"]), MARGIN)
+    mean, *_ = effects(reference, candidate, layout(["small", "large"]), MARGIN, {})
     assert (mean.reference, mean.candidate) == (pytest.approx(0.6), pytest.approx(0.65))
     assert mean.difference.value == pytest.approx(0.05)
 

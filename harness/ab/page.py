@@ -6,6 +6,7 @@ from pathlib import Path
 
 from harness.ab.records import ARMS, Arm
 from harness.ab.result import AbRecord, MetricResult, MetricResults
+from harness.figures.shifts import ALPHA
 from harness.outcome import Outcome
 from harness.report import notation, press
 from harness.report.content import EngineLine, Note, Report, Section, Term
@@ -119,16 +120,23 @@ def _section(anchor: str, title: str, metrics: MetricResults) -> Section:
 
 def _cells(name: str, metric: MetricResult) -> Iterator[Cell]:
     is_measured = metric.slowdown is not None
+    places = _places(metric)
     yield Cell(name)
-    yield Cell(_share(metric.slowdown))
-    yield Cell(f"[{_share(metric.lo)}, {_share(metric.hi)}]" if is_measured else notation.MISSING)
-    yield Cell(f"{metric.margin:.1%}")
-    yield Cell(notation.MISSING if metric.p_holm is None else f"{metric.p_holm:.4f}")
+    yield Cell(_share(metric.slowdown, places))
+    yield Cell(f"[{_share(metric.lo, places)}, {_share(metric.hi, places)}]" if is_measured else notation.MISSING)
+    yield Cell(f"{metric.margin:.{places}%}")
+    yield Cell(notation.MISSING if metric.p_holm is None else notation.beside(metric.p_holm, ALPHA, 4))
     yield Cell(metric.outcome or NOT_MEASURED, tone=TONES.get(metric.outcome, "plain"))
 
 
-def _share(ratio: float | None) -> str:
-    return notation.MISSING if ratio is None else f"{ratio - 1:+.1%}"
+def _places(metric: MetricResult) -> int:
+    """Decimals with which the slowdown and its interval print on their own sides of the margin."""
+    ends = (None if ratio is None else (ratio - 1) * 100 for ratio in (metric.slowdown, metric.lo, metric.hi))
+    return notation.places(ends, [metric.margin * 100], 1)
+
+
+def _share(ratio: float | None, places: int) -> str:
+    return notation.MISSING if ratio is None else f"{ratio - 1:+.{places}%}"
 
 
 def _ratio(ratio: float | None) -> str:

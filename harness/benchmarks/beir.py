@@ -63,6 +63,7 @@ class BeirFolder(BenchmarkSource):
             split=self.split,
             analysis=self.analysis,
             remove_self=name.lower() in REMOVE_SELF if self.remove_self is None else self.remove_self,
+            available=len(judged.grades),
             warnings=(*oddities(queries, documents, qrels), *self._id_warning(name, queries, documents)),
         )
 

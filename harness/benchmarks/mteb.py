@@ -101,6 +101,7 @@ class MtebTask(BenchmarkSource):
             remove_self=bool(task.ignore_identical_ids) if self.remove_self is None else self.remove_self,
             warnings=(*warnings, *oddities(queries, documents, qrels), *native.warnings),
             candidates=native.lists,
+            available=len(judged.queries),
         )
 
     def _choose(self) -> tuple[Any, str, str]:

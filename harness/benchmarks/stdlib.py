@@ -40,6 +40,7 @@ class StandardLibrary(BenchmarkSource):
             documents=collection.documents,
             qrels=qrels,
             analysis="code" if is_code else "english",
+            available=len(collection.queries),
         )
 
 

@@ -96,15 +96,25 @@ def _where(row: CheckRow) -> str:
 
 
 def _cells(row: CheckRow) -> Iterator[Cell]:
+    places = _places(row)
     yield Cell(short(row.subject))
     yield Cell(row.metric)
     yield Cell(figure(row.baseline, row.unit))
     yield Cell(figure(row.current, row.unit))
-    yield Cell(change(None if row.change is None else row.change.value, row.unit))
-    yield Cell(_interval(row.change, row.unit))
-    yield Cell(change(row.margin, row.unit))
+    yield Cell(change(None if row.change is None else row.change.value, row.unit, places))
+    yield Cell(_interval(row.change, row.unit, places))
+    yield Cell(change(row.margin, row.unit, places))
     verdict = row.outcome or (NOT_JUDGED if row.recorded else NOT_RECORDED)
     yield Cell(verdict, tone=TONES.get(row.outcome, "muted"))
+
+
+def _places(row: CheckRow) -> int:
+    """Decimals with which the change and its interval print on their own sides of the margin."""
+    least, scale = (4, 1) if row.unit == "nDCG" else (1, 100)
+    if row.change is None or row.margin is None:
+        return least
+    ends = (None if end is None else end * scale for end in row.change[:3])
+    return notation.places(ends, [row.margin * scale], least)
 
 
 def figure(value: float | None, unit: Unit) -> str:
@@ -114,17 +124,19 @@ def figure(value: float | None, unit: Unit) -> str:
     return notation.duration(value) if unit == "s" else notation.significant(value)
 
 
-def change(value: float | None, unit: Unit) -> str:
-    """A difference of nDCG, or a share of a time or a throughput."""
+def change(value: float | None, unit: Unit, places: int | None = None) -> str:
+    """A difference of nDCG, by default with four decimals, or a share of a time or a throughput with one."""
     if value is None:
         return notation.MISSING
-    return f"{value:+.4f}" if unit == "nDCG" else f"{value:+.1%}"
+    if unit == "nDCG":
+        return f"{value:+.{4 if places is None else places}f}"
+    return f"{value:+.{1 if places is None else places}%}"
 
 
-def _interval(difference: Change | None, unit: Unit) -> str:
+def _interval(difference: Change | None, unit: Unit, places: int) -> str:
     if difference is None or difference.lo is None or difference.hi is None:
         return notation.MISSING
-    return f"[{change(difference.lo, unit)}, {change(difference.hi, unit)}]"
+    return f"[{change(difference.lo, unit, places)}, {change(difference.hi, unit, places)}]"
 
 
 def short(name: str) -> str:

@@ -43,7 +43,7 @@ def judge(baseline: CheckSide, current: CheckSide, terms: QualityTerms) -> Quali
         return _refused(Outcome.INVALID, str(error))
     averaging = noninferiority.layout(ground.benchmarks)
     reference, candidate = ({name: side.rows[name].per_query for name in ground.benchmarks} for side in (before, now))
-    effects = noninferiority.effects(reference, candidate, averaging, terms.margin)
+    effects = noninferiority.effects(reference, candidate, averaging, terms.margin, before.available)
     outcome = noninferiority.verdict(effects, averaging, terms.margin).outcome
     lost = [name for name in before.rows if name not in ground.benchmarks] if terms.asked else []
     rows = (*(_row(effect, terms.margin) for effect in effects), *map(_lost, lost))

@@ -40,6 +40,11 @@ class Recorded:
         is_own = description.score_kind is ScoreKind.OWN
         return ScoreScale(description.score_kind, self.manifest.kind if is_own else description.model)
 
+    @property
+    def available(self) -> Mapping[str, int | None]:
+        """The number of queries that every benchmark has, of which a run may have scored a sample."""
+        return {name: self.manifest.benchmarks[name].available for name in self.rows}
+
     def engine(self, name: str) -> ComparedEngine:
         row = next(iter(self.rows.values()))
         return ComparedEngine(name, row.kind, row.model, row.machine, str(self.folder))

@@ -20,6 +20,37 @@ PerQuery = Mapping[str, Mapping[str, float]]  # benchmark -> query_id -> nDCG@10
 Weights = Mapping[str, float]  # benchmark -> share of an average
 
 
+Available = Mapping[str, int | None]  # benchmark -> queries that exist; None: not recorded
+
+
+class Growing(NamedTuple):
+    """What more queries could decide."""
+
+    margin: float
+    available: Sequence[int | None]  # queries that each benchmark has
+
+    @property
+    def most(self) -> int:
+        return sum(queries or 0 for queries in self.available)
+
+    @property
+    def limit(self) -> str:
+        """The reason why more queries cannot decide, and the next step."""
+        if self.most < LEAST_QUERIES:
+            return f"there are only {self.most}: add benchmarks"
+        return (
+            f"even all {self.most:,} queries that exist are too few for a margin of {self.margin:g}: "
+            "add benchmarks, or choose a wider margin before the next run"
+        )
+
+    def reaches(self, factor: float, differences: Sequence[Weights]) -> bool | None:
+        """Whether every benchmark has `factor` times the queries that were scored; None if that is not recorded."""
+        pairs = list(zip(self.available, differences, strict=True))
+        if any(size is not None and math.ceil(round(factor * len(scored), 6)) > size for size, scored in pairs):
+            return False
+        return None if any(size is None for size, _ in pairs) else True
+
+
 class Averaging(NamedTuple):
     """The averages of benchmarks. A unit counts once: a benchmark, or a whole group such as CQADupStack."""
 
@@ -61,7 +92,9 @@ def _units(benchmarks: Sequence[str], suites: Sequence[Suite]) -> dict[str, dict
     return units | {group: dict.fromkeys(names, 1 / len(names)) for group, names in groups.items()}
 
 
-def effects(reference: PerQuery, candidate: PerQuery, averaging: Averaging, margin: float) -> list[Effect]:
+def effects(
+    reference: PerQuery, candidate: PerQuery, averaging: Averaging, margin: float, available: Available
+) -> list[Effect]:
     """Candidate minus reference for averages, groups and benchmarks. Both sides have the same queries."""
     differences = {
         name: {query_id: candidate[name][query_id] - value for query_id, value in per_query.items()}
@@ -69,7 +102,8 @@ def effects(reference: PerQuery, candidate: PerQuery, averaging: Averaging, marg
     }
     unadjusted = []
     for name, weights in averaging.weights(list(reference)).items():
-        effect = _effect(name, weights, {benchmark: differences[benchmark] for benchmark in weights}, margin)
+        chosen = {benchmark: differences[benchmark] for benchmark in weights}
+        effect = _effect(name, weights, chosen, Growing(margin, [available.get(benchmark) for benchmark in weights]))
         means = [quality(side, weights) for side in (reference, candidate)]
         unadjusted.append(replace(effect, reference=means[0], candidate=means[1]))
     adjusted = holm({effect.name: effect.p.value for effect in unadjusted if effect.name in averaging.units})
@@ -81,11 +115,13 @@ def quality(per_query: PerQuery, weights: Weights) -> float:
     return sum(share * math.fsum(per_query[name].values()) / len(per_query[name]) for name, share in weights.items())
 
 
-def _effect(name: str, weights: Weights, differences: PerQuery, margin: float) -> Effect:
+def _effect(name: str, weights: Weights, differences: PerQuery, growing: Growing) -> Effect:
+    margin = growing.margin
     difference = contrast(differences, weights, threshold=-margin)
     values = [value for per_query in differences.values() for value in per_query.values()]
     outcome = judge(difference, len(values), margin)
-    needed, note = _remark(difference, values, margin) if outcome is not Outcome.REGRESSION else (None, "")
+    remark = _remark(difference, list(map(dict, differences.values())), growing)
+    needed, note = remark if outcome is not Outcome.REGRESSION else (None, "")
     return Effect(
         name=name,
         benchmarks=tuple(weights),
@@ -113,28 +149,48 @@ def judge(difference: Contrast, queries: int, margin: float) -> Outcome:
     return Outcome.REGRESSION if difference.hi < -margin else Outcome.INCONCLUSIVE
 
 
-def _remark(difference: Contrast, differences: Sequence[float], margin: float) -> tuple[int | None, str]:
+def _remark(difference: Contrast, differences: Sequence[Weights], growing: Growing) -> tuple[int | None, str]:
     """The number of queries that would decide and its assumption; for equal runs, the confidence in their equality."""
-    queries = len(differences)
+    queries = sum(map(len, differences))
+    few = (
+        f"{queries} queries are fewer than the {LEAST_QUERIES} that a verdict needs" if queries < LEAST_QUERIES else ""
+    )
     if difference.standard_error is None:
         return None, "a benchmark has only one query, so the spread over queries is unknown"
-    if not any(differences):
+    if not any(value for per_query in differences for value in per_query.values()):
         share = 1 - ALPHA ** (1 / queries)  # Clopper and Pearson 1934, for 0 of n
-        few = f" (a verdict needs at least {LEAST_QUERIES})" if queries < LEAST_QUERIES else ""
+        step = f" (a verdict needs at least {LEAST_QUERIES})" if few else ""
         return (
-            LEAST_QUERIES,
-            f"nDCG@10 differs on no query{few}; it may differ on up to {share:.1%} of queries (97.5% confidence)",
+            LEAST_QUERIES if growing.reaches(LEAST_QUERIES / queries, differences) else None,
+            f"nDCG@10 differs on no query{step}; it may differ on up to {share:.1%} of queries (97.5% confidence)",
         )
-    needed, assumed = math.ceil(queries * growth(difference.standard_error, margin)), "no true difference"
+    needed, reason = _needed(difference, queries, growing.margin)
+    if needed is None:
+        return None, "; ".join(filter(None, (few, reason)))
+    reaches = growing.reaches(needed / queries, differences)
+    if reaches is False:
+        return None, "; ".join(filter(None, (few, growing.limit)))
+    unknown = "" if reaches else ", if the benchmark has as many"
+    step = f"about {needed:,} queries would decide with 80% power, {reason}{unknown}"
+    return needed, "; ".join(filter(None, (few, step)))
+
+
+def _needed(difference: Contrast, queries: int, margin: float) -> tuple[int | None, str]:
+    """The number of queries that would decide and what it assumes; None and the reason if no number can be given."""
+    assert difference.standard_error is not None
+    if difference.lo is not None and difference.hi is not None and not difference.lo <= -margin <= difference.hi:
+        return LEAST_QUERIES, "assuming the measured difference"  # the interval decides, but over too few queries
+    needed, assumed = math.ceil(queries * growth(difference.standard_error, margin)), "assuming no true difference"
     if needed <= queries:
         distance = abs(difference.value + margin)
         if distance == 0:
             return None, "the difference equals the margin"
-        needed, assumed = math.ceil(queries * growth(difference.standard_error, distance)), "the measured difference"
+        needed = math.ceil(queries * growth(difference.standard_error, distance))
+        assumed = "assuming the measured difference"
     needed = max(needed, LEAST_QUERIES)
     if needed <= queries:
         return None, "the interval contains the margin, although this many queries should be enough for their spread"
-    return needed, f"about {needed:,} queries would decide with 80% power, assuming {assumed}"
+    return needed, assumed
 
 
 def verdict(all_effects: Sequence[Effect], averaging: Averaging, margin: float) -> QualityVerdict:

@@ -126,7 +126,7 @@ def _comparison(
 ) -> Comparison:
     averaging = layout(ground.benchmarks)
     reference, candidate = (_per_query(run, ground.benchmarks) for run in (inputs.reference, inputs.candidate))
-    all_effects = effects(reference, candidate, averaging, margin)
+    all_effects = effects(reference, candidate, averaging, margin, inputs.reference.available)
     benchmarks = [_benchmark(inputs, name) for name in ground.benchmarks]
     losses = sorted((loss for _, losses in benchmarks for loss in losses), key=_size)[:LOSSES_SHOWN]
     return Comparison(

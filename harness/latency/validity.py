@@ -9,6 +9,7 @@ from harness.latency.conditions import Conditions
 from harness.latency.load import Timing
 from harness.latency.recording import End, Header, Recording
 from harness.latency.telemetry import GpuTelemetry, Telemetry
+from harness.report.notation import beside, exact
 
 # The bounds come from the project's study of load generators; docs/latency.md gives the reasons.
 ERRORS = 0.001  # largest share of failed requests
@@ -86,7 +87,7 @@ def _too_few(latency: Mapping[str, Estimate]) -> Iterator[str]:
 
 def _too_short(duration_s: float, least_s: float) -> Iterator[str]:
     if duration_s < least_s:
-        yield f"too short: {duration_s:.1f} s of at least {least_s:g} s; raise latency.queries"
+        yield f"too short: {beside(duration_s, least_s, 1)} s of at least {exact(least_s)} s; raise latency.queries"
 
 
 def _late(timings: Sequence[Timing]) -> Iterator[str]:
@@ -97,8 +98,8 @@ def _late(timings: Sequence[Timing]) -> Iterator[str]:
     late = sum(timing.delay_s > bound_s for timing in timings)
     if late > LATE * len(timings):
         yield (
-            f"load generator behind schedule: {late / len(timings):.1%} of the requests were sent more than "
-            f"{bound_s * 1e3:,.1f} ms late (limit {LATE:.0%}); lower the rate or add workers"
+            f"load generator behind schedule: {beside(late / len(timings) * 100, LATE * 100, 1)}% of the requests "
+            f"were sent more than {bound_s * 1e3:,.1f} ms late (limit {LATE:.0%}); lower the rate or add workers"
         )
 
 
@@ -128,7 +129,8 @@ def _client(header: Header, end: End) -> Iterator[str]:
     cores = min(header.settings.processes, end.cores)
     if own_s > CLIENT * cores * seconds:
         yield (
-            f"load generator busy: it used {own_s / seconds:.2f} of {cores} cores (limit {CLIENT * cores:.2g}); "
+            f"load generator busy: it used {beside(own_s / seconds, CLIENT * cores, 2)} of {cores} cores "
+            f"(limit {CLIENT * cores:g}); "
             "lower the rate or add processes"
         )
 
@@ -137,8 +139,8 @@ def _machine(before: Conditions, end: End, *, local: bool) -> Iterator[str]:
     after, cores, seconds, busy = end.after, end.cores, end.seconds, end.others_cores
     if local and busy is not None and busy > OTHERS * cores:
         yield (
-            f"other load on the machine: other programs kept {busy:.2f} of {cores} cores busy (limit "
-            f"{OTHERS * cores:.2g}); load average {before.load_average[0]:.1f} before, "
+            f"other load on the machine: other programs kept {beside(busy, OTHERS * cores, 2)} of {cores} cores busy "
+            f"(limit {OTHERS * cores:g}); load average {before.load_average[0]:.1f} before, "
             f"{after.load_average[0]:.1f} after"
         )
     limited_s = _increase(before.cpu_limited_s, after.cpu_limited_s)
@@ -159,7 +161,8 @@ def _gpus(gpus: Sequence[GpuTelemetry]) -> Iterator[str]:
         if gpu.slowed_by:
             yield f"{gpu.name} slowed down: {', '.join(gpu.slowed_by)}"
         if gpu.sm_variation is not None and gpu.sm_variation > GPU_CLOCK:
-            yield f"the clock of {gpu.name} varied by {gpu.sm_variation:.1%} (limit {GPU_CLOCK:.0%})"
+            share = beside(gpu.sm_variation * 100, GPU_CLOCK * 100, 1)
+            yield f"the clock of {gpu.name} varied by {share}% (limit {GPU_CLOCK:.0%})"
 
 
 def _unread(before: Conditions, telemetry: Telemetry) -> Iterator[str]:

@@ -19,6 +19,7 @@ from harness.probe.canaries import (
     long_pairs,
 )
 from harness.probe.subject import ProbedEngine, max_tokens
+from harness.report import notation
 
 CheckVerdict = Literal["pass", "fail", "skipped", "unknown"]
 
@@ -186,9 +187,13 @@ def parity(subject: ProbedEngine) -> Finding:
     gaps = _gaps(subject.alone, reference.scores)
     theirs = [reference.scores[pair] for pair in subject.alone]
     tau = float(kendalltau(list(subject.alone.values()), theirs).statistic)
-    seen = f"difference from {reference.name} at most {max(gaps):.3g}, mean {fmean(gaps):.3g}, Kendall's tau {tau:.4f}"
+    largest = notation.beside_figure(max(gaps), subject.tolerance)
+    seen = (
+        f"difference from {reference.name} at most {largest}, mean {fmean(gaps):.3g}, "
+        f"Kendall's tau {notation.beside(tau, TAU, 4)}"
+    )
     good = max(gaps) <= subject.tolerance and tau >= TAU
-    return Finding("pass" if good else "fail", f"{seen} (bounds {subject.tolerance:g} and {TAU})")
+    return Finding("pass" if good else "fail", f"{seen} (bounds {notation.exact(subject.tolerance)} and {TAU})")
 
 
 def golden(subject: ProbedEngine) -> Finding:

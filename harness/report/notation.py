@@ -2,9 +2,11 @@
 
 import math
 import unicodedata
+from collections.abc import Collection, Iterable
 
 MISSING = "-"
 MINUS = "\N{MINUS SIGN}"
+MOST_PLACES = 17  # decimals with which every number below 1 prints as itself
 REPLACED = "\N{REPLACEMENT CHARACTER}"
 TAB = "\t"
 JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # parts of words and of emoji
@@ -15,12 +17,12 @@ def decimal(value: float | None) -> str:
     return MISSING if value is None or not math.isfinite(value) else f"{value:.4f}".replace("-", MINUS)
 
 
-def signed(value: float | None) -> str:
+def signed(value: float | None, places: int = 4) -> str:
     """A difference with its sign; a difference that rounds to zero has no sign."""
     if value is None or not math.isfinite(value):
         return MISSING
-    text = f"{value:+.4f}"
-    return "0.0000" if float(text) == 0 else text.replace("-", MINUS)
+    text = f"{value:+.{places}f}"
+    return f"{0:.{places}f}" if float(text) == 0 else text.replace("-", MINUS)
 
 
 def interval(lo: float | None, hi: float | None) -> str:
@@ -29,9 +31,46 @@ def interval(lo: float | None, hi: float | None) -> str:
     return f"[{decimal(lo)}, {decimal(hi)}]" if is_known else ""
 
 
-def signed_interval(lo: float, hi: float) -> str:
+def signed_interval(lo: float, hi: float, places: int = 4) -> str:
     """`[lo, hi]` of a difference, or an empty text if an end is unknown."""
-    return f"[{signed(lo)}, {signed(hi)}]" if math.isfinite(lo) and math.isfinite(hi) else ""
+    return f"[{signed(lo, places)}, {signed(hi, places)}]" if math.isfinite(lo) and math.isfinite(hi) else ""
+
+
+def places(values: Iterable[float | None], limits: Collection[float], least: int) -> int:
+    """Fewest decimals, `least` or more, with which every value prints on its own side of every limit.
+
+    A verdict says on which side of a limit a figure lies, and its print must not say otherwise: -0.00498 passes a limit
+    of -0.005, and with four decimals it would print as -0.0050.
+    """
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    pairs = [(value, limit) for value in known for limit in limits]
+    enough = (
+        digits
+        for digits in range(least, MOST_PLACES)
+        if all(_side(round(value, digits), round(limit, digits)) == _side(value, limit) for value, limit in pairs)
+    )
+    return next(enough, MOST_PLACES)
+
+
+def beside(value: float, limit: float, least: int) -> str:
+    """A figure with as many decimals as it takes to print it on its own side of a limit."""
+    return f"{value:.{places([value], [limit], least)}f}"
+
+
+def beside_figure(value: float, limit: float) -> str:
+    """The same with three significant digits, or with more if three would print it on another side of the limit."""
+    text = f"{value:.3g}"
+    return text if _side(float(text), limit) == _side(value, limit) else beside(value, limit, 3)
+
+
+def exact(value: float) -> str:
+    """A number that a user chose, without rounding: 0.005, 50, 49.96."""
+    text = f"{value:g}"
+    return text if float(text) == value else repr(value)
+
+
+def _side(value: float, limit: float) -> int:
+    return (value > limit) - (value < limit)
 
 
 def duration(seconds: float | None) -> str:

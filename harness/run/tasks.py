@@ -88,6 +88,7 @@ class Task:
             analysis=benchmark.analysis,
             remove_self=benchmark.remove_self,
             warnings=(*benchmark.warnings, *candidates.warnings),
+            available=benchmark.available,
             candidates=CandidatesRecord(
                 source=candidates.source,
                 k=candidates.k,

@@ -1,6 +1,8 @@
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.records import Measurement, Percentile, Row
 from harness.report import notation
@@ -128,3 +130,31 @@ def test_only_all_prints_as_100_percent_and_only_none_as_0_percent(share: float 
 )
 def test_a_difference_has_a_sign_unless_it_prints_as_zero(value: float | None, text: str) -> None:
     assert notation.signed(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "least", "text"),
+    [
+        (0.0499, 0.05, 3, "0.0499"),
+        (0.05, 0.05, 3, "0.050"),
+        (9.97, 10.0, 1, "9.97"),
+        (0.3, 10.0, 1, "0.3"),
+        (1e-9, 0.0, 4, "0.000000001"),
+    ],
+)
+def test_a_figure_beside_a_limit_has_the_decimals_that_tell_them_apart(
+    value: float, limit: float, least: int, text: str
+) -> None:
+    assert notation.beside(value, limit, least) == text
+
+
+@given(st.floats(-1, 1), st.floats(-1, 1))
+def test_printed_figures_have_the_order_of_the_figures(value: float, limit: float) -> None:
+    places = notation.places([value], [limit], 4)
+    before, after = float(f"{value:.{places}f}"), float(f"{limit:.{places}f}")
+    assert abs(value - limit) < 1e-16 or ((before > after) == (value > limit) and (before < after) == (value < limit))
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.005, "0.005"), (50.0, "50"), (0.1234567891, "0.1234567891")])
+def test_a_number_that_a_user_chose_is_printed_as_it_is(value: float, text: str) -> None:
+    assert notation.exact(value) == text

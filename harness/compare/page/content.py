@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.compare.comparison import BenchmarkFidelity, ComparedEngine, Comparison, Comparisons, Effect, Loss, Matrix
+from harness.compare.noninferiority import LEAST_QUERIES
 from harness.compare.page import FOREST
 from harness.figures.fidelity import Fidelity
 from harness.figures.measures import HEADLINE
@@ -16,6 +17,7 @@ from harness.report.table import Cell, Table
 NAME = "compare"  # stem of the Markdown and JSON files
 MARK = "*"  # follows a difference whose Holm-adjusted p is below 0.05
 SIGNIFICANT = 0.05
+ALONE = "beyond the margin by itself, but not after Holm's adjustment over all that were tested"
 EFFECTS = (
     "benchmark",
     "queries",
@@ -43,7 +45,7 @@ LEGEND = (
     Term(
         "pass, regression, inconclusive",
         "the whole interval lies above minus the margin; the whole interval lies below it; the interval includes minus "
-        "the margin, or there are fewer than 50 queries",
+        f"the margin, or there are fewer than {LEAST_QUERIES} queries",
     ),
     Term("p", "two-sided sign-flip test of the difference against zero"),
     Term(f"p Holm, {MARK}", f"p adjusted for the number of benchmarks or pairs; {MARK} marks a value below 0.05"),
@@ -120,12 +122,27 @@ def _conclusion(result: Comparisons) -> str:
 
 
 def _claim(comparison: Comparison) -> str:
-    claims = {
-        Outcome.REGRESSION: "loses more than the margin",
-        Outcome.PASS: "does not lose more than the margin",
-        Outcome.INCONCLUSIVE: "is undecided at the margin",
-    }
-    return f"{claims[comparison.verdict.outcome]} of {comparison.verdict.margin:g}"
+    margin = notation.exact(comparison.verdict.margin)
+    if comparison.verdict.outcome is Outcome.REGRESSION:
+        return f"loses more than the margin of {margin}"
+    if comparison.verdict.outcome is Outcome.PASS:
+        return f"does not lose more than the margin of {margin}"
+    reason = _undecided(comparison)
+    return f"is undecided at the margin of {margin}" + (f" ({reason})" if reason else "")
+
+
+def _undecided(comparison: Comparison) -> str:
+    """The reason why there is no verdict, as far as the interval alone does not show it."""
+    verdict = comparison.verdict
+    gates = [effect for effect in comparison.effects if effect.name in verdict.gates]
+    open_gates = [effect for effect in gates if effect.outcome is not Outcome.PASS]
+    few = next((effect.queries for effect in open_gates if effect.queries < LEAST_QUERIES), None)
+    if few is not None:
+        return f"{few} queries, and a verdict needs {LEAST_QUERIES}"
+    if any(effect.outcome is Outcome.REGRESSION for effect in open_gates):
+        return "beyond it, but not after Holm's adjustment"
+    is_lower = open_gates and all((effect.difference.hi or 0) < 0 for effect in open_gates)
+    return "it ranks worse, but perhaps by less than that" if is_lower else ""
 
 
 def _pair(comparison: Comparison) -> str:
@@ -133,14 +150,16 @@ def _pair(comparison: Comparison) -> str:
 
 
 def _effects(number: int, comparison: Comparison) -> Section:
-    margin = f"{comparison.verdict.margin:g}"
-    source = f"95% bootstrap intervals, margin {margin}, sign-flip p; {MARK} Holm-adjusted p below {SIGNIFICANT:g}"
+    verdict = comparison.verdict
+    terms = f"95% bootstrap intervals, margin {notation.exact(verdict.margin)}, sign-flip p"
+    source = f"{terms}; {MARK} Holm-adjusted p below {SIGNIFICANT:g}"
     notes = [Note(effect.name, effect.note) for effect in comparison.effects if effect.note]
+    notes += [Note(effect.name, ALONE) for effect in comparison.effects if _is_alone(effect, comparison)]
     notes += [Note("left out", phrase) for phrase in comparison.left_out]
     return Section(
         anchor=f"effects-{number}",
         title=_pair(comparison),
-        table=Table(EFFECTS, tuple(tuple(_effect_cells(effect)) for effect in comparison.effects)),
+        table=Table(EFFECTS, tuple(tuple(_effect_cells(effect, verdict.margin)) for effect in comparison.effects)),
         sentence=sentence(comparison),
         sources=(SourceLine(source),),
         notes=tuple(notes),
@@ -148,14 +167,19 @@ def _effects(number: int, comparison: Comparison) -> Section:
     )
 
 
-def _effect_cells(effect: Effect) -> Iterator[Cell]:
-    difference = effect.difference
+def _is_alone(effect: Effect, comparison: Comparison) -> bool:
+    """Whether an effect is beyond the margin by itself, but not among all that were tested."""
+    return effect.outcome is Outcome.REGRESSION and effect.name not in comparison.verdict.regressions
+
+
+def _effect_cells(effect: Effect, margin: float) -> Iterator[Cell]:
     mark = MARK if effect.p_holm is not None and effect.p_holm < SIGNIFICANT else ""
     yield Cell(effect.name)
     yield Cell(f"{effect.queries:,}")
     yield Cell(notation.decimal(effect.reference))
     yield Cell(notation.decimal(effect.candidate))
-    yield Cell(notation.signed(difference.value) + mark, _interval(effect))
+    difference, interval = _difference(effect, margin)
+    yield Cell(difference + mark, interval)
     yield Cell(_p(effect.p.value), "exact" if effect.p.exact else "")
     yield Cell(_p(effect.p_holm))
     yield Cell(f"{effect.wins:,} / {effect.ties:,} / {effect.losses:,}")
@@ -167,25 +191,27 @@ def sentence(comparison: Comparison) -> str:
     """The verdict and the figures that it rests on."""
     verdict = comparison.verdict
     decisive = verdict.regressions or verdict.gates
-    figures = " and ".join(_figure(effect) for effect in comparison.effects if effect.name in decisive)
+    figures = " and ".join(_figure(effect, verdict.margin) for effect in comparison.effects if effect.name in decisive)
     adjusted = ", also after Holm's adjustment" if verdict.outcome is Outcome.REGRESSION else ""
     return f"{verdict.outcome}: {comparison.candidate.name} {_claim(comparison)}{adjusted}: {figures}."
 
 
-def _figure(effect: Effect) -> str:
-    figures = f"{notation.signed(effect.difference.value)} {_interval(effect)}".rstrip()
-    return f"{HEADLINE} {figures} on {effect.name}"
+def _figure(effect: Effect, margin: float) -> str:
+    return f"{HEADLINE} {' '.join(filter(None, _difference(effect, margin)))} on {effect.name}"
 
 
-def _interval(effect: Effect) -> str:
-    lo, hi = effect.difference.lo, effect.difference.hi
-    return "" if lo is None or hi is None else notation.signed_interval(lo, hi)
+def _difference(effect: Effect, margin: float) -> tuple[str, str]:
+    """The difference and its interval, printed on their own sides of the margin and of zero."""
+    value, lo, hi = effect.difference[:3]
+    places = max(notation.places([value, lo, hi], [-margin], 4), notation.places([lo, hi], [0.0], 4))
+    interval = "" if lo is None or hi is None else notation.signed_interval(lo, hi, places)
+    return notation.signed(value, places), interval
 
 
 def _p(value: float | None) -> str:
     if value is None:
         return notation.MISSING
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
+    return "<0.001" if value < 0.001 else notation.beside(value, SIGNIFICANT, 3)
 
 
 def _matrix(number: int, matrix: Matrix) -> Section:

@@ -192,7 +192,7 @@ def _objective(summary: Summary) -> Iterator[str]:
     objective = summary.objective
     if objective is not None:
         yield (
-            f"p{objective.quantile * 100:g} within {notation.duration(objective.slo_s)}: {objective.verdict}; "
+            f"p{objective.quantile * 100:g} within {notation.exact(objective.slo_s * 1e3)} ms: {objective.verdict}; "
             f"{objective.over:,} of {objective.n:,} requests took longer; to pass with that many, {objective.needed:,} "
             f"effective samples are needed, and {objective.n_eff:,} were taken"
         )

@@ -113,7 +113,9 @@ def _measured(figure: Reproduction) -> Cell:
 
 def _difference(figure: Reproduction) -> str:
     if figure.difference is None or not _is_latency(figure):
-        return notation.signed(figure.difference)
+        limits = [] if figure.tolerance is None else [-figure.tolerance, figure.tolerance]
+        difference = None if figure.difference is None else round(figure.difference, 9)  # as `published` judges it
+        return notation.signed(difference, notation.places([difference], limits, 4))
     sign = notation.MINUS if figure.difference < 0 else "+"
     return f"{sign}{notation.duration(abs(figure.difference))}"
 
