@@ -1,5 +1,5 @@
 # make demo: set up, score the demo, print the table.  make test: set up, check, test.
-# make test-servers: install servers of others apart, and hold the engines against them.
+# make test-servers: install programs of others apart, and hold the engines against them.
 # make fuzz: the readers under random input.  make audit, make sbom: the packages.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -27,7 +27,7 @@ test: check
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m 'not gpu and not tensorrt_llm and not servers'
 
 test-servers: setup
-	$(BIN)/python -m tests.servers.environment infinity truss
+	$(BIN)/python -m tests.servers.environment infinity truss mxbai-rerank
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m servers tests/servers
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/test_deploy.py
 

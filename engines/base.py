@@ -162,6 +162,7 @@ class Counts:
     """Totals of an engine's work. None means that the engine does not count this; it is never treated as zero."""
 
     truncated: int | None = None  # documents cut to fit
+    truncated_queries: int | None = None  # queries cut to fit, once for every call that scores documents of the query
     special_text: int | None = None  # texts that contained special-token strings
     tokens: int | None = None  # tokens of all prompts, every pair alone
     computed_tokens: int | None = None  # tokens through the model: fewer with shared prefixes, more with padding

@@ -49,9 +49,9 @@ class TensorRTLLMOptions(Options):
     revision: str | None = None
     template: str = "mxbai-v2-seq"
     instruction: str = ""
-    max_tokens: PositiveInt = 8192  # limit of the whole prompt; the document is cut to fit
+    max_tokens: PositiveInt | None = None  # limit of the whole prompt, cut to fit; None: the template's
     max_batch_size: PositiveInt = 64  # prompts per forward
-    max_num_tokens: PositiveInt = 16384  # tokens per forward, which also limit one prompt: documents are cut to fit
+    max_num_tokens: PositiveInt = 16384  # tokens per forward, which also limit one prompt: it is cut to fit
     cache_tokens: bool = True  # tokenise every document once, before scoring; False: with every query
     kv_cache_fraction: float = Field(default=0.5, gt=0, le=1)  # share of the GPU memory that the weights leave free
 
@@ -127,8 +127,14 @@ class TensorRTLLM(Engine):
         files = _open(options.model, options.revision)
         _check_fits(files, gpu.capability, package)
         positions = files.config.get("max_position_embeddings", math.inf)
-        max_tokens = int(min(options.max_tokens, options.max_num_tokens, positions - 1))  # one token is generated
-        self._encoder = PromptEncoder(template, files.tokenizer, max_tokens=max_tokens, instruction=options.instruction)
+        self._encoder = PromptEncoder(
+            template,
+            files.tokenizer,
+            max_tokens=options.max_tokens,
+            positions=int(min(options.max_num_tokens, positions - 1)),  # one token is generated
+            instruction=options.instruction,
+        )
+        max_tokens = self._encoder.max_tokens
         self._head = (
             _classifier_head(files, template.labels) if files.is_classifier else _causal_head(files, self._encoder)
         )
@@ -227,9 +233,7 @@ class TensorRTLLM(Engine):
                 f"the model gave {bad} in {self._description.precision} for query {query[:60]!r}: compare it with "
                 "kind torch in bf16"
             )
-        self._counts += Counts(
-            tokens=sum(map(len, prompts)), truncated=prompt.truncated, special_text=prompt.special_text
-        )
+        self._counts += prompt.counts + Counts(tokens=sum(map(len, prompts)))
         return scores
 
     def _generate(self, prompts: list[list[int]]) -> "list[Tensor | None]":

@@ -154,6 +154,7 @@ class Row:
     pairs_per_s: float | None
     service_s: Sequence[float]  # samples without warm-up, in order of scoring
     against_baseline: Difference | None  # nDCG@10 minus nDCG@10 of the table's first engine on the same queries
+    truncated_queries: int = 0  # queries cut to fit
     audit: Mapping[str, Audit] = field(default_factory=dict)  # "special_text", "truncated", "empty", ... -> ...
     shift: PrecisionShift | None = None  # from an earlier engine of the table that differs only in its precision
     model: str = ""  # one line from the engine's description

@@ -68,6 +68,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder with real tokenizers and benchmarks: $CRISPBENCH_DATA, else ../shared/data beside the checkout."""
+    beside = ROOT.parent / "shared" / "data"
+    folder = Path(os.environ.get("CRISPBENCH_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip("needs the data folder: set CRISPBENCH_DATA")
+    return folder
+
+
 @pytest.fixture
 def beir(tmp_path: Path) -> Callable[..., Path]:
     """Writes a BEIR folder into the folder of the test: `beir("animals", documents, queries, qrels)`."""

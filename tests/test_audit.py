@@ -109,15 +109,16 @@ def samples(**counts: Mapping[str, int]) -> list[Sample]:
 
 def test_ndcg_without_touched_queries_is_the_mean_of_the_others() -> None:
     counted = samples(
-        q1={"truncated": 0, "special_text": 2},
-        q2={"truncated": 3, "special_text": 0},
-        q3={"truncated": 1, "special_text": 0},
-        q4={"truncated": 0, "special_text": 0},
+        q1={"truncated": 0, "truncated_queries": 0, "special_text": 2},
+        q2={"truncated": 3, "truncated_queries": 0, "special_text": 0},
+        q3={"truncated": 1, "truncated_queries": 0, "special_text": 0},
+        q4={"truncated": 0, "truncated_queries": 1, "special_text": 0},
     )
     odd = {"q1": Oddities(1, 0, 1), "q2": Oddities(0, 0, 1), "q3": Oddities(0, 0, 2), "q4": Oddities(0, 0, 0)}
     assert audit(VALUES, VALUES, counted, odd) == {
         "special_text": Audit(2, 1, 3, 0.25, -0.1875, ""),  # (0.5 + 0 + 0.25) / 3
         "truncated": Audit(4, 2, 2, 0.625, 0.1875, ""),  # (1 + 0.25) / 2
+        "truncated_queries": Audit(1, 1, 3, 0.5, 0.0625, ""),  # (1 + 0.5 + 0) / 3
         "empty": Audit(1, 1, 3, 0.25, -0.1875, ""),
         "duplicate": Audit(0, 0, 4, None, None, UNTOUCHED),
         "shared": Audit(4, 3, 1, None, None, "too few queries are left (1)"),
@@ -169,11 +170,12 @@ def test_a_failed_query_counts_zero_among_the_remaining_queries() -> None:
 
 
 class Counting(Fake):
-    """A fake engine that counts documents of more than five words as truncated and <|im_end|> as special text."""
+    """A fake engine that counts documents of more than five words and the query "dog" as cut, <|im_end|> as special."""
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         self._counts += Counts(
             truncated=sum(len(pair.document.split()) > 5 for pair in pairs),
+            truncated_queries=int(pairs[0].query == "dog"),
             special_text=sum("<|im_end|>" in pair.document for pair in pairs),
         )
         return super().score(pairs)
@@ -236,6 +238,7 @@ def test_a_run_reports_its_odd_texts_and_their_cost_in_quality(
     assert audited(tmp_path / "out/counting") == {
         "special_text": approximately(2, 2, without_dog, without_dog - whole),
         "truncated": approximately(1, 1, without_owl, without_owl - whole),
+        "truncated_queries": approximately(1, 1, without_cat, without_cat - whole),  # "dog" has the value of "cat"
         "empty": approximately(1, 1, without_owl, without_owl - whole),
         "duplicate": approximately(2, 1, without_cat, without_cat - whole),
         "shared": approximately(2, 1, without_cat, without_cat - whole),
@@ -246,6 +249,7 @@ def test_a_run_reports_its_odd_texts_and_their_cost_in_quality(
     page = (tmp_path / "out/report/report.md").read_text()
     assert "### odd: odd texts in the prompts" in page
     assert "Odd texts: 1 of 4 queries have cut documents" in answer.out.replace("\n", " ")
+    assert "1 of 4 queries were cut to fit the prompt" in page
 
 
 def test_an_older_store_is_reported_as_not_examined_until_the_run_is_repeated(
@@ -279,6 +283,7 @@ def test_the_demo_checkpoint_counts_the_odd_texts_in_its_prompts(
     assert counts == {
         "special_text": (2, 2),
         "truncated": (1, 1),
+        "truncated_queries": (0, 0),
         "empty": (1, 1),
         "duplicate": (2, 1),
         "shared": (2, 1),

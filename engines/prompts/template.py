@@ -1,8 +1,8 @@
 """Templates: from a (query, document) pair to pieces of text and to token ids.
 
 A template is data (configs/templates/*.yaml). Each of its pieces is tokenised alone; pieces with a slot hold content,
-in which special-token strings are plain text. Only the document is ever truncated, so the suffix, from which the score
-is read, survives.
+in which special-token strings are plain text. Only the ends of the query and of the document are ever cut, so the
+suffix, from which the score is read, survives.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import yaml
-from pydantic import ValidationError, field_validator, model_validator
+from pydantic import PositiveInt, ValidationError, field_validator, model_validator
 
 from engines.base import BadOptions, Options, explain
 from engines.storage import resolve
@@ -20,6 +20,7 @@ from engines.yaml_file import read_yaml
 
 SLOT = re.compile(r"\{(query|document|instruction)\}")
 # In a wheel the templates are inside the package `engines`, in a checkout beside it.
+MAX_TOKENS = 8192  # of a whole prompt, unless a config or the template names another limit
 FOLDERS = (Path(__file__).parents[1] / "templates", Path(__file__).parents[2] / "configs" / "templates")
 
 
@@ -32,6 +33,9 @@ class Template(Options):
     """A prompt as an ordered list of pieces with the slots {query}, {document} and {instruction}.
 
     `instruction` is the line that fills the slot {instruction}; without an instruction the slot stays empty.
+    `content_tokens` limits the pieces from the query to the document together, and all other pieces come on top. It
+    holds where a config sets no max_tokens, which limits the whole prompt. Without it such a prompt has at most
+    MAX_TOKENS.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Template(Options):
     labels: Labels
     instruction: str = ""
     pieces: tuple[str, ...]
+    content_tokens: PositiveInt | None = None
 
     @field_validator("pieces")
     @classmethod
@@ -59,10 +64,15 @@ class Template(Options):
 
     @property
     def sha256(self) -> str:
-        """Hash of everything that decides ids and score: pieces, instruction line, labels."""
+        """Hash of pieces, instruction line and labels. With max_tokens, recorded beside it, it decides the ids."""
         labels = {"positive": self.labels.positive, "negative": self.labels.negative}
         decisive = {"pieces": self.pieces, "instruction": self.instruction, "labels": labels}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def query_piece(self) -> int:
+        """Index of the piece with the query."""
+        return next(i for i, piece in enumerate(self.pieces) if "{query}" in piece)
 
     @property
     def document_piece(self) -> int:

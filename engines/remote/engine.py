@@ -27,7 +27,7 @@ from engines.prompts.template import load_template
 from engines.remote import dialects
 from engines.remote.answers import LogOdds, log_odds, usage
 from engines.remote.dialects.base import Batch, Dialect
-from engines.remote.options import MAX_TOKENS, TEMPLATE, RemoteOptions
+from engines.remote.options import TEMPLATE, RemoteOptions
 from engines.remote.prompt_text import PAD, TextEncoder, load_tokenizer
 from engines.remote.transport import Budget, Limits, TooLarge, Transport
 
@@ -118,19 +118,24 @@ class Remote(Engine):
         options, dialect, template = self.options, self._dialect, self._template
         if dialect.form == "pair":
             return None
-        max_tokens = options.max_tokens or MAX_TOKENS
         tokenizer = load_tokenizer(options.tokenizer) if options.tokenizer else None
         self._description = replace(self._description, template=template.name, template_sha256=template.sha256)
         if tokenizer is not None:
-            self._description = replace(self._description, max_tokens=max_tokens)
             self._detail("tokenizer_sha256", hashlib.sha256(tokenizer.to_str().encode()).hexdigest())
         if dialect.form == "ids":
             assert tokenizer is not None
-            return PromptEncoder(template, tokenizer, max_tokens=max_tokens, instruction=options.instruction)
+            encoder = PromptEncoder(template, tokenizer, max_tokens=options.max_tokens, instruction=options.instruction)
+            self._description = replace(self._description, max_tokens=encoder.max_tokens)
+            return encoder
         wanted = options.final_newline == "protect" or (options.final_newline == "auto" and dialect.strips)
         protect = wanted and template.pieces[-1][-1:].isspace()
         self._detail("final_newline", f"protected by {PAD}" if protect else "kept")
-        return TextEncoder(template, tokenizer, max_tokens=max_tokens, instruction=options.instruction, protect=protect)
+        texts = TextEncoder(
+            template, tokenizer, max_tokens=options.max_tokens, instruction=options.instruction, protect=protect
+        )
+        if tokenizer is not None:
+            self._description = replace(self._description, max_tokens=texts.max_tokens)
+        return texts
 
     def _detail(self, name: str, value: str) -> None:
         self._description = replace(self._description, details={**self._description.details, name: value})
@@ -169,7 +174,7 @@ class Remote(Engine):
         if self._encoder is None:
             return Batch(documents, query, model)
         encoded = self._encoder.encode(query, documents)
-        self._count(Counts(truncated=encoded.truncated, special_text=encoded.special_text))
+        self._count(encoded.counts)
         if isinstance(encoded, Prompt):
             return Batch([encoded.prefix + tail for tail in encoded.tails], model=model)
         if self._dialect.form == "halves":

@@ -12,7 +12,6 @@ from engines.prompts.template import load_template
 from engines.remote import dialects
 
 TEMPLATE = "mxbai-v2-seq"
-MAX_TOKENS = 8192
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -23,7 +22,7 @@ class RemoteOptions(Options):
     template: str | None = None  # None: mxbai-v2-seq; cohere and jina have their own prompt
     instruction: str = ""
     tokenizer: str | None = None  # a folder with tokenizer.json, or a name on the hub; None: nothing is cut here
-    max_tokens: PositiveInt | None = None  # limit of the whole prompt; None: 8192
+    max_tokens: PositiveInt | None = None  # limit of the whole prompt, cut to fit; None: the template's
     final_newline: Literal["auto", "keep", "protect"] = "auto"  # protect: append the pad token
     batch_size: PositiveInt | None = None  # inputs per request; None: the dialect's
     concurrency: PositiveInt = 4  # requests at a time

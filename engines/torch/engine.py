@@ -38,7 +38,7 @@ class TorchOptions(Options):
     template: str = "mxbai-v2-seq"
     instruction: str = ""
     device: str = "auto"
-    max_tokens: PositiveInt = 8192  # limit of the whole prompt; the document is cut to fit
+    max_tokens: PositiveInt | None = None  # limit of the whole prompt, cut to fit; None: the template's
     token_budget: PositiveInt | None = None  # tokens of one packed forward; None: 2048 on a CPU, 16384 elsewhere
     allow_slow: bool = False  # fp16 on a CPU
     kernels: Literal["auto", "compiled", "fused", "packed"] = "auto"  # auto: compiled on a GPU, otherwise packed
@@ -106,9 +106,12 @@ class TorchEngine(Engine):
             loaded = random_weights.build(*shape_of, dtype=dtype, device=device)
         else:
             loaded = checkpoint.load(model, options.revision, template.labels)
-        max_tokens = min(options.max_tokens, loaded.max_tokens or options.max_tokens)
         self._encoder = PromptEncoder(
-            template, loaded.tokenizer, max_tokens=max_tokens, instruction=options.instruction
+            template,
+            loaded.tokenizer,
+            max_tokens=options.max_tokens,
+            positions=loaded.max_tokens,
+            instruction=options.instruction,
         )
         self._head = self._score_head(loaded).to(device)
         weight_bytes = 1 if precision in quantized.ARITHMETIC else dtype.itemsize
@@ -213,7 +216,7 @@ class TorchEngine(Engine):
             raise ScoringFailed(f"the model gave {bad} for query {query[:60]!r}: {self._overflow(prompt)}")
         lengths = len(prompt.prefix), [*map(len, prompt.tails)]
         self._counts += work.packed(self._shape, *lengths, computed, ends_only=self._launcher.ends_only)
-        self._counts += Counts(truncated=prompt.truncated, special_text=prompt.special_text)
+        self._counts += prompt.counts
 
     def _overflow(self, prompt: Prompt) -> str:
         """The first layer without a finite output, and what to do about it."""

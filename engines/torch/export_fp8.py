@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from pydantic import PositiveInt
 
-from engines.base import BadOptions, Options, ScoringFailed, by_query, require
+from engines.base import BadOptions, Counts, Options, ScoringFailed, by_query, require
 from engines.model_files import locate
 from engines.prompts.encoder import PromptEncoder
 from engines.prompts.template import load_template
@@ -48,7 +48,7 @@ class ExportOptions(Options):
     revision: str | None = None
     template: str = "mxbai-v2-seq"
     instruction: str = ""
-    max_tokens: PositiveInt = 8192  # limit of the whole prompt; the document is cut to fit
+    max_tokens: PositiveInt | None = None  # limit of the whole prompt, cut to fit; None: the template's
 
 
 class Calibration(NamedTuple):
@@ -78,9 +78,12 @@ def export_fp8(options: ExportOptions, calibration: Calibration, out: Path, *, o
     opened = checkpoint.open_model(model, options.revision)
     if opened.scales:
         raise BadOptions(f"model {options.model!r} is already in FP8: expected a full checkpoint")
-    known = getattr(opened.model.config, "max_position_embeddings", None) or options.max_tokens
     encoder = PromptEncoder(
-        template, opened.tokenizer, max_tokens=min(options.max_tokens, known), instruction=options.instruction
+        template,
+        opened.tokenizer,
+        max_tokens=options.max_tokens,
+        positions=getattr(opened.model.config, "max_position_embeddings", None),
+        instruction=options.instruction,
     )
     prompts = _encode(encoder, calibration.pairs)
     with _partial(out) as folder:
@@ -121,7 +124,7 @@ def check_out(out: Path) -> None:
 
 class Prompts(NamedTuple):
     ids: list[list[int]]
-    truncated: int
+    counts: Counts
 
     def document(self) -> dict[str, Any]:
         """The report's entries; `ids_sha256` is the hash of the ids as JSON, one prompt a line."""
@@ -130,19 +133,20 @@ class Prompts(NamedTuple):
             "prompts": len(self.ids),
             "tokens": sum(map(len, self.ids)),
             "longest_tokens": max(map(len, self.ids)),
-            "truncated": self.truncated,
+            "truncated": self.counts.truncated or 0,
+            "truncated_queries": self.counts.truncated_queries or 0,
             "ids_sha256": hashlib.sha256(lines.encode()).hexdigest(),
         }
 
 
 def _encode(encoder: PromptEncoder, pairs: Sequence[tuple[str, str]]) -> Prompts:
     ids: list[list[int]] = []
-    truncated = 0
+    counts = Counts()
     for query, documents in by_query(pairs):
         prompt = encoder.encode(query, documents)
         ids += [prompt.prefix + tail for tail in prompt.tails]
-        truncated += prompt.truncated
-    return Prompts(ids, truncated)
+        counts += prompt.counts
+    return Prompts(ids, counts)
 
 
 def _quantize(modelopt: Any, model: Any, prompts: Sequence[Sequence[int]], on_prompt: Callable[[int], None]) -> None:

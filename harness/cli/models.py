@@ -41,7 +41,9 @@ def quantize(
         str, typer.Option(help="Name or YAML file of the prompt with which the checkpoint will be used.")
     ] = "mxbai-v2-seq",
     queries: Annotated[int, typer.Option(min=1, help="Queries to calibrate on, four documents each.")] = 128,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest prompt; documents are cut to fit.")] = 8192,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest prompt; texts are cut to fit.", show_default="the template's")
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of a model on the hub.")] = None,
     as_json: AsJson = False,
 ) -> None:

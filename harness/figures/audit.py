@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from harness.records import Audit, Oddities, Sample
 
-COUNTED_BY_ENGINE = ("special_text", "truncated")  # counted per query while the engine scores; see engines.base.Counts
+COUNTED_BY_ENGINE = ("special_text", "truncated", "truncated_queries")  # per query; see engines.base.Counts
 KINDS = (*COUNTED_BY_ENGINE, *Oddities._fields)
 NOT_COUNTED = "this engine does not count it"
 NOT_EXAMINED = "the candidates were not examined: repeat `crispbench run`, which examines them and scores nothing again"
@@ -103,7 +103,13 @@ def _counts(
 
 
 def _count(kind: str, sample: Sample) -> int | None:
-    return sample.counts.special_text if kind == "special_text" else sample.counts.truncated
+    counts = sample.counts
+    known = {
+        "special_text": counts.special_text,
+        "truncated": counts.truncated,
+        "truncated_queries": counts.truncated_queries,
+    }
+    return known[kind]
 
 
 def _entry(

@@ -68,6 +68,7 @@ def _row(store: Store, manifest: Manifest, name: str, wanted: Sequence[Measure])
         coverage=1 - len(missing) / len(qrels),
         tie_rate=evaluation.tie_rate,
         truncated=totals.truncated or 0,
+        truncated_queries=totals.truncated_queries or 0,
         candidates=entry.candidates,
         p50=percentiles.percentile(service_s, 0.50),
         p90=percentiles.percentile(service_s, 0.90),
@@ -121,6 +122,8 @@ def _notes(manifest: Manifest, name: str, raw: Raw, store: Store) -> list[str]:
     if totals.truncated:
         pairs = sum(sample.pairs for sample in raw.samples)
         notes.append(f"{totals.truncated:,} of {pairs:,} documents were cut to fit the prompt")
+    if totals.truncated_queries:
+        notes.append(f"{totals.truncated_queries:,} of {len(raw.samples):,} queries were cut to fit the prompt")
     if totals.budget_halvings:
         notes.append(f"memory ran out: the token budget was halved {totals.budget_halvings} times")
     if totals.special_text:
@@ -171,6 +174,7 @@ def measures_document(rows: Sequence[Row]) -> dict[str, Any]:
                 "missing": list(row.missing),
                 "tie_rate": row.tie_rate,
                 "truncated": row.truncated,
+                "truncated_queries": row.truncated_queries,
                 "audit": {kind: _audited(audit) for kind, audit in row.audit.items()},
                 "candidates": row.candidates.document() if row.candidates else {},
             }

@@ -26,7 +26,7 @@ class QuantizeOptions:
     benchmark: str = "stdlib-topics"  # an embedded benchmark, a BEIR folder or a task of mteb
     queries: int = 128  # times DOCUMENTS is 512 prompts, as many as ModelOpt's own examples use
     template: str = "mxbai-v2-seq"  # name or YAML file of the prompt with which the checkpoint will be used
-    max_tokens: int = 8192  # largest length of a whole prompt; the document is cut to fit
+    max_tokens: int | None = None  # limit of the whole prompt, cut to fit; None: the template's
     revision: str | None = None  # revision of a model on the hub
 
 

@@ -29,16 +29,6 @@ pieces: ["<|im_start|>", "{query}", "<|im_end|>", "{document}", "<|im_end|><|im_
 
 
 @pytest.fixture(scope="session")
-def data() -> Path:
-    """The folder with real tokenizers and benchmarks: $CRISPBENCH_DATA, else ../shared/data beside the checkout."""
-    beside = Path(__file__).parents[3] / "shared" / "data"
-    folder = Path(os.environ.get("CRISPBENCH_DATA", beside))
-    if not folder.is_dir():
-        pytest.skip("needs the data folder: set CRISPBENCH_DATA")
-    return folder
-
-
-@pytest.fixture(scope="session")
 def qwen2(data: Path) -> Tokenizer:
     path = data / "qwen2-tokenizer" / "tokenizer.json"
     if not path.is_file():

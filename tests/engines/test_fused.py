@@ -16,6 +16,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from engines import EngineUnavailable, Pair, ScoringFailed, load
+from engines.base import Counts
 from engines.prompts.encoder import Prompt
 from engines.torch import quantized
 from engines.torch.engine import TorchEngine
@@ -76,7 +77,7 @@ def packing(precision: str = "fp32") -> Any:
 def prompt_of(prefix: int, tails: Sequence[int]) -> Prompt:
     """A prompt with these numbers of tokens, in which neighbouring tokens differ."""
     numbers = iter(7 * i * i % 61 + 1 for i in range(10**6))
-    return Prompt([next(numbers) for _ in range(prefix)], [[next(numbers) for _ in range(n)] for n in tails], 0, 0)
+    return Prompt([next(numbers) for _ in range(prefix)], [[next(numbers) for _ in range(n)] for n in tails], Counts())
 
 
 def on_cpu(made: Fused) -> Callable[[Sheet], Tensor]:

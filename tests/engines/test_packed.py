@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from engines import EngineUnavailable
+from engines.base import Counts
 from engines.prompts.encoder import Prompt
 from engines.torch import prepacked, quantized
 from engines.torch.faults import first_overflow
@@ -84,7 +85,7 @@ def prompt_of(prefix: int, tails: list[int]) -> Prompt:
     """A prompt with these numbers of tokens, in which neighbouring tokens differ."""
     numbers = iter(7 * i * i % 49 + 1 for i in range(10**6))
     return Prompt(
-        [next(numbers) for _ in range(prefix)], [[next(numbers) for _ in range(tail)] for tail in tails], 0, 0
+        [next(numbers) for _ in range(prefix)], [[next(numbers) for _ in range(tail)] for tail in tails], Counts()
     )
 
 

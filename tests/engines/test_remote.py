@@ -194,7 +194,6 @@ def test_token_usage_and_times_of_the_server_are_counted(remote: Callable[..., E
         "retries": 0,
         "saturated": 0,
         "special_text": 0,
-        "truncated": 0,
         "tokens": 80,
         "server_queue_us": 6000,
         "server_inference_us": 24000,
@@ -243,7 +242,7 @@ def test_saturated_probabilities_are_counted(remote: Callable[..., Engine], serv
 def test_the_description_names_the_prompt_the_server_and_the_kind_of_score(
     remote: Callable[..., Engine], server: Server, classifier: str, tiny_template: str
 ) -> None:
-    described = remote("infinity", tokenizer=classifier, max_tokens=90).describe().document()
+    described = remote("infinity", tokenizer=classifier, max_tokens=900).describe().document()
     assert len(described.pop("tokenizer_sha256")) == 64 and described.pop("httpx")
     assert described == {
         "model": "served",
@@ -255,7 +254,7 @@ def test_the_description_names_the_prompt_the_server_and_the_kind_of_score(
         "batch_size": "32",
         "template": "mxbai-v2-seq",
         "template_sha256": CARD.sha256,
-        "max_tokens": "90",
+        "max_tokens": "900",
         "final_newline": "protected by <|endoftext|>",
         "server_id": "served",
         "server_backend": "torch",

@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
-from engines import EngineUnavailable, ScoringFailed
+from engines import BadOptions, EngineUnavailable, ScoringFailed
+from engines.base import Counts
 from engines.prompts.encoder import PromptEncoder
 from engines.prompts.template import Labels, Template, load_template
 from engines.remote.prompt_text import PAD, TextEncoder, load_tokenizer
@@ -50,17 +51,17 @@ def test_a_prompt_fits_and_holds_only_the_special_tokens_of_its_template(
 ) -> None:
     frame = specials(tokenizer, DEMO.render("", ""))
     least = len(tokenizer.encode(DEMO.render(query.replace("<|", "< |"), "")).ids)
-    encoder = TextEncoder(DEMO, Tokenizer.from_str(tokenizer.to_str()), max_tokens=least + room)
     try:
+        encoder = TextEncoder(DEMO, Tokenizer.from_str(tokenizer.to_str()), max_tokens=least + room)
         encoded = encoder.encode(query, [document])
-    except ScoringFailed as error:
-        assert "leaves no room for a document" in str(error) and room < 12  # one character can take up to 11 tokens
+    except (BadOptions, ScoringFailed) as error:
+        assert "leaves no room for a" in str(error) and room < 12  # one character can take up to 11 tokens
         return
     prompt = encoded.prefix + encoded.tails[0]
     assert len(tokenizer.encode(prompt).ids) <= least + room
     assert specials(tokenizer, prompt) == frame
     assert prompt.startswith("<|im_start|>") and prompt.endswith("<|im_end|><|im_start|>")
-    if not encoded.truncated and not encoded.special_text:
+    if not any(encoded.counts.document().values()):
         assert prompt == DEMO.render(query, document)
 
 
@@ -70,7 +71,7 @@ def test_without_a_tokenizer_every_marker_in_a_text_is_broken(query: str, docume
     encoded = TextEncoder(DEMO, None, max_tokens=1).encode(query, [document])
     prompt = encoded.prefix + encoded.tails[0]
     assert prompt.count("<|im_end|>") == 2 and prompt.count("<|im_start|>") == 2 and PAD not in prompt
-    assert encoded.special_text == sum(any(mark in text for mark in markers(text)) for text in (query, document))
+    assert encoded.counts.special_text == sum(any(mark in text for mark in markers(text)) for text in (query, document))
     assert prompt.replace(" ", "") == DEMO.render(query, document).replace(" ", "")  # only spaces were added
 
 
@@ -95,7 +96,7 @@ def markers(text: str) -> list[str]:
 def test_a_marker_is_broken_by_one_space(text: str, sent: str) -> None:
     encoded = TextEncoder(DEMO, None, max_tokens=1).encode("q", [text])
     assert encoded.tails == [f"{sent}<|im_end|><|im_start|>"]
-    assert encoded.special_text == (text != sent)
+    assert encoded.counts.special_text == (text != sent)
 
 
 def test_markers_of_the_template_are_broken_in_any_notation() -> None:
@@ -109,7 +110,7 @@ def test_markers_of_the_template_are_broken_in_any_notation() -> None:
     encoded = TextEncoder(template, None, max_tokens=1).encode("a [SEP] b [0]", ["<start_of_turn><b>"])
     assert encoded.prefix == "[CLS]a [ SEP] b [0][SEP]<start_of_turn>"
     assert encoded.tails == ["< start_of_turn><b>[SEP]"]
-    assert encoded.special_text == 2
+    assert encoded.counts.special_text == 2
 
 
 def test_a_special_token_that_a_space_does_not_break_is_refused() -> None:
@@ -127,7 +128,7 @@ def test_a_cut_prompt_has_the_ids_of_the_local_engines_on_plain_text(qwen2: Toke
     encoded = TextEncoder(CARD, Tokenizer.from_str(qwen2.to_str()), max_tokens=160).encode(query, documents)
     ids = [qwen2.encode(encoded.prefix + tail, add_special_tokens=False).ids for tail in encoded.tails]
     assert ids == [local.prefix + tail for tail in local.tails]
-    assert encoded.truncated == local.truncated == 2
+    assert encoded.counts.truncated == local.counts.truncated == 2
     assert [len(prompt) for prompt in ids] == [160, len(ids[1]), 160]
 
 
@@ -155,10 +156,30 @@ def test_a_protected_prompt_ends_in_the_newline_and_one_pad_token(qwen2: Tokeniz
     assert qwen2.encode(CARD.render("q", "d").strip()).ids[-1] == 77091  # unprotected: "assistant"
 
 
-def test_a_query_that_leaves_no_room_has_no_score(tokenizer: Tokenizer) -> None:
-    encoder = TextEncoder(DEMO, Tokenizer.from_str(tokenizer.to_str()), max_tokens=12)
-    with pytest.raises(ScoringFailed, match=r"leaves no room for a document in max_tokens = 12: raise max_tokens"):
-        encoder.encode("the query reads and reads and reads and reads", ["document"])
+def test_a_long_query_is_cut_at_three_quarters_and_leaves_room_for_the_document(qwen2: Tokenizer) -> None:
+    query, documents = "the query reads. " * 300, ["the document reads. " * 300, "short"]
+    local = PromptEncoder(CARD, qwen2, max_tokens=400).encode(query, documents)
+    encoded = TextEncoder(CARD, Tokenizer.from_str(qwen2.to_str()), max_tokens=400).encode(query, documents)
+    ids = [qwen2.encode(encoded.prefix + tail, add_special_tokens=False).ids for tail in encoded.tails]
+    assert ids == [local.prefix + tail for tail in local.tails]
+    assert encoded.counts.document() == {"truncated": 1, "truncated_queries": 1, "special_text": 0}
+    assert len(ids[0]) == 400
+
+
+def test_mxbai_v2_as_text_has_the_limits_of_its_template(qwen2: Tokenizer) -> None:
+    encoder = TextEncoder(load_template("mxbai-v2"), Tokenizer.from_str(qwen2.to_str()))
+    encoded = encoder.encode("cat " * 9000, ["dog " * 9000])
+    assert encoder.max_tokens == len(qwen2.encode(encoded.prefix + encoded.tails[0]).ids) == 8271
+    assert encoded.prefix.count("cat") == 6142  # and "query", ":": 6,144 tokens
+
+
+def test_a_limit_without_room_for_a_query_is_refused_before_the_first_pair(tokenizer: Tokenizer) -> None:
+    with pytest.raises(BadOptions, match="max_tokens = 4 leaves no room for a query and a document in template demo"):
+        TextEncoder(DEMO, Tokenizer.from_str(tokenizer.to_str()), max_tokens=4)
+
+
+def test_without_a_tokenizer_the_cut_texts_are_unknown(tokenizer: Tokenizer) -> None:
+    assert TextEncoder(DEMO, None).encode("query", ["document"]).counts == Counts(special_text=0)
 
 
 def test_a_tokenizer_without_the_pad_token_cannot_protect_the_final_newline() -> None:

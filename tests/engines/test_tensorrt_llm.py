@@ -121,7 +121,7 @@ def test_a_document_is_cut_so_that_its_prompt_fits(
 ) -> None:
     engine = make(**{limit: 40})
     assert engine.score([LONG]) == pytest.approx(torch_scores(causal, tiny_template, [LONG], max_tokens=40), abs=1e-4)
-    assert engine.counts().document() == {"tokens": 40, "truncated": 1, "special_text": 0}
+    assert engine.counts().document() == {"tokens": 40, "truncated": 1, "truncated_queries": 0, "special_text": 0}
     assert engine.describe().max_tokens == 40
 
 
@@ -139,7 +139,12 @@ def test_special_text_and_tokens_are_counted(make: Callable[..., Any], tokenizer
     tokenizer.encode_special_tokens = True
     text += len(tokenizer.encode("special <|im_end|> text").ids)
     tokenizer.encode_special_tokens = False
-    assert engine.counts().document() == {"tokens": text + 2 * 4, "truncated": 0, "special_text": 1}
+    assert engine.counts().document() == {
+        "tokens": text + 2 * 4,
+        "truncated": 0,
+        "truncated_queries": 0,
+        "special_text": 1,
+    }
 
 
 # Outputs of the library

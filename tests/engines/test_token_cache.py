@@ -93,7 +93,7 @@ OWN = {
 
 
 def by_rule(template: Template, tokenizer: Tokenizer, query: str, document: str, max_tokens: int) -> list[int]:
-    """Ids by the template's rule: every piece alone, content as plain text, the document cut to fit."""
+    """Ids by the template's rule: every piece alone, content as plain text, the query and the document cut to fit."""
 
     def ids(piece: str, *, content: bool) -> list[int]:
         tokenizer.encode_special_tokens = content
@@ -104,12 +104,19 @@ def by_rule(template: Template, tokenizer: Tokenizer, query: str, document: str,
 
     filled = [template.fill(piece, query, document) for piece in template.pieces]
     parts = [ids(text, content="{" in piece) for text, piece in zip(filled, template.pieces, strict=True)]
-    index = template.document_piece
-    room = max_tokens - sum(len(part) for part in parts[:index] + parts[index + 1 :])
-    if len(parts[index]) > room:
-        before, after = template.pieces[index].split("{document}")
-        end = ids(after, content=True)
-        parts[index] = ids(before + document, content=True)[: room - len(end)] + end
+
+    def fit(index: int, slot: str, value: str, room: int) -> None:
+        if len(parts[index]) > room:
+            before, after = template.fill(template.pieces[index].replace(slot, "\0")).split("\0")
+            end = ids(after, content=True)
+            parts[index] = ids(before + value, content=True)[: room - len(end)] + end
+
+    first, last = template.query_piece, template.document_piece
+    left = max_tokens - sum(len(part) for part in parts[:first] + parts[last + 1 :])
+    between = sum(len(part) for part in parts[first + 1 : last])
+    least = sum(len(ids(side, content=True)) for side in template.pieces[last].split("{document}")) + 1
+    fit(first, "{query}", query, min(left * 3 // 4, left - between - least))
+    fit(last, "{document}", document, left - between - len(parts[first]))
     return [token for part in parts for token in part]
 
 
@@ -188,7 +195,7 @@ def test_a_document_that_will_be_cut_is_also_prepared_without_its_suffix(
     encoder.prepare(["short", long])
     assert tokenised[-3:] == ["thshortery\n", f"th{long}ery\n", f"th{long}"]
     tokenised.clear()
-    assert encoder.encode("a", ["short", long]).truncated == 1
+    assert encoder.encode("a", ["short", long]).counts.truncated == 1
     assert not any("short" in text or long in text for text in tokenised)
     encoder.close()
 

@@ -14,8 +14,8 @@ from tests.report.pages import show
 MakeRow = Callable[..., Row]
 NONE = Audit(0, 0, 4, None, None, "no query has any")
 UNKNOWN = Audit(None, None, None, None, None, "this engine does not count it")
-KINDS = ("special_text", "truncated", "empty", "duplicate", "shared")
-COLUMNS = ["special-token text", "cut", "empty", "duplicate", "shared"]
+KINDS = ("special_text", "truncated", "truncated_queries", "empty", "duplicate", "shared")
+COLUMNS = ["special-token text", "cut", "cut queries", "empty", "duplicate", "shared"]
 
 
 @pytest.fixture
@@ -25,6 +25,7 @@ def audited(row: MakeRow) -> list[Row]:
     model = {
         "special_text": NONE,
         "truncated": Audit(1234, 1, 3, 0.75, 0.125, ""),
+        "truncated_queries": NONE,
         "empty": Audit(3, 2, 2, 0.375, -0.25, ""),
         "duplicate": NONE,
         "shared": Audit(400, 4, 0, None, None, "too few queries are left (0)"),
@@ -45,14 +46,14 @@ def test_every_engine_has_a_line_with_its_template_and_every_kind(audited: list[
     assert odd.title == "NFCorpus: odd texts in the prompts" and odd.table is not None
     assert list(odd.table.columns) == ["engine", "template", "nDCG@10", "pairs", "queries", *COLUMNS]
     assert [[cell.text for cell in line] for line in odd.table.cells] == [
-        ["bm25", "-", "0.3750", "400", "4", "-", "-", "3 in 2 queries without 0.2500 (−0.1250)", "0", "-"],
+        ["bm25", "-", "0.3750", "400", "4", "-", "-", "-", "3 in 2 queries without 0.2500 (−0.1250)", "0", "-"],
         [
-            *("large", "mxbai-v2", "0.6250", "400", "4", "0", "1,234 in 1 query without 0.7500 (+0.1250)"),
+            *("large", "mxbai-v2", "0.6250", "400", "4", "0", "1,234 in 1 query without 0.7500 (+0.1250)", "0"),
             *("3 in 2 queries without 0.3750 (−0.2500)", "0", "400 in 4 queries"),
         ],
     ]
     assert odd.notes == (
-        ("bm25", "special-token text, cut, shared: this engine does not count it"),
+        ("bm25", "special-token text, cut, cut queries, shared: this engine does not count it"),
         ("large", "shared: too few queries are left (0)"),
     )
 

@@ -1,6 +1,8 @@
 """Third-party programs in their own virtual environments, because their versions conflict with ours.
 
-Example: python -m tests.servers.environment infinity truss
+mxbai-rerank, the reference implementation, is installed as for the measurements beside it (perf/).
+
+Example: python -m tests.servers.environment infinity truss mxbai-rerank
 """
 
 import os
@@ -11,12 +13,17 @@ import venv
 from pathlib import Path
 
 HERE = Path(__file__).parent
+REQUIREMENTS = (HERE, HERE.parents[1] / "perf")
 FOLDER = Path(os.environ.get("CRISPBENCH_SERVERS") or HERE.parents[1] / ".venv-servers")
 INSTALL_S = 1200
 
 
 def requirements(name: str) -> Path:
-    return HERE / f"requirements-{name}.txt"
+    return next(path for path in requirements_files() if path.stem == f"requirements-{name}")
+
+
+def requirements_files() -> list[Path]:
+    return [path for folder in REQUIREMENTS for path in sorted(folder.glob("requirements-*.txt"))]
 
 
 def interpreter(name: str) -> Path:
@@ -43,7 +50,7 @@ def install(name: str) -> None:
 
 
 if __name__ == "__main__":
-    names = sorted(path.stem.removeprefix("requirements-") for path in HERE.glob("requirements-*.txt"))
+    names = sorted(path.stem.removeprefix("requirements-") for path in requirements_files())
     if not sys.argv[1:] or set(sys.argv[1:]) - set(names):
         sys.exit(f"usage: python -m tests.servers.environment NAME..., with NAME one of {', '.join(names)}")
     for name in sys.argv[1:]:

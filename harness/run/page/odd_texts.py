@@ -13,6 +13,7 @@ from harness.run.page.table import is_measured
 KINDS = {
     "special_text": ("special-token text", "special-token text"),
     "truncated": ("cut", "cut documents"),
+    "truncated_queries": ("cut queries", "a cut query"),
     "empty": ("empty", "empty documents"),
     "duplicate": ("duplicate", "duplicate candidates"),
     "shared": ("shared", "documents that share their text with another document"),
