@@ -70,6 +70,9 @@ class CandidatesRecord:
         return cls(**{field.name: document[field.name] for field in fields(cls)})
 
 
+ADDED = ("available", "without_candidates", "alarms")  # fields of a benchmark that older manifests do not have
+
+
 @dataclass(frozen=True)
 class BenchmarkRecord:
     """The data, rules and candidates of a benchmark that was scored."""
@@ -82,21 +85,25 @@ class BenchmarkRecord:
     remove_self: bool
     warnings: tuple[str, ...]
     candidates: CandidatesRecord
+    # Added on 2026-11-28 and written only if they say something, so that older manifests read and compare as before.
     available: int | None = None  # queries that the benchmark has, of which `queries` were taken; None: unknown
+    without_candidates: tuple[str, ...] = ()  # ids of the queries for which the first stage found no document
+    alarms: tuple[str, ...] = ()  # warnings that make the figures doubtful, which reports show above them
 
     def document(self) -> dict[str, Any]:
-        document = {**vars(self), "warnings": list(self.warnings), "candidates": self.candidates.document()}
-        if self.available is None:
-            del document["available"]
-        return document
+        stated = {name: value for name, value in vars(self).items() if value or name not in ADDED}
+        lists = {name: list(value) for name, value in stated.items() if isinstance(value, tuple)}
+        return {**stated, **lists, "candidates": self.candidates.document()}
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
-        values = {field.name: document[field.name] for field in fields(cls) if field.name != "available"}
+        values = {field.name: document[field.name] for field in fields(cls) if field.name not in ADDED}
         return cls(
             **{
                 **values,
                 "available": document.get("available"),
+                "without_candidates": tuple(document.get("without_candidates", ())),
+                "alarms": tuple(document.get("alarms", ())),
                 "warnings": tuple(document["warnings"]),
                 "candidates": CandidatesRecord.read(document["candidates"]),
             }

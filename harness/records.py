@@ -29,6 +29,7 @@ class Benchmark:
     analysis: str = "english"  # how a lexical first stage splits text into terms; see engines/bm25/analysis.py
     remove_self: bool = False  # drop the document that has the query's id, before the cut at k (ArguAna)
     warnings: tuple[str, ...] = ()  # oddities of the data, one line each
+    alarms: tuple[str, ...] = ()  # oddities that make the figures doubtful, which reports show above them
     candidates: Mapping[str, Sequence[str]] | None = None  # query_id -> doc_ids that come with the data, best first
     available: int | None = None  # judged queries that the source has, of which these may be a sample; None: unknown
 
@@ -42,6 +43,12 @@ class Candidates:
     parameters: Mapping[str, Any]
     lists: Mapping[str, tuple[str, ...]]  # query_id -> doc_ids, best first; empty if the first stage found no document
     warnings: tuple[str, ...] = ()  # oddities of the first stage, one line each
+    alarms: tuple[str, ...] = ()  # oddities that make the figures doubtful, which reports show above them
+
+    @property
+    def without_candidates(self) -> tuple[str, ...]:
+        """Ids of the queries for which the first stage found no document. They count 0 for every engine."""
+        return tuple(query_id for query_id, doc_ids in self.lists.items() if not doc_ids)
 
     @property
     def sha256(self) -> str:
@@ -164,4 +171,6 @@ class Row:
     revision: str = ""  # the benchmark's revision
     machine: str = ""  # the machine of the measurement in one line
     missing: tuple[str, ...] = ()  # ids of the queries without scores
+    without_candidates: tuple[str, ...] = ()  # ids of the scored queries for which the first stage found no document
+    alarms: tuple[str, ...] = ()  # warnings that make the figures doubtful: one line each
     notes: tuple[str, ...] = ()  # failures, warnings: one line each

@@ -132,7 +132,7 @@ def test_a_rank_column_that_contradicts_the_scores_causes_a_warning_and_the_scor
     ],
 )
 def test_a_rank_column_is_odd_where_it_contradicts_the_scores(tmp_path: Path, lines: str, odd: tuple[str, ...]) -> None:
-    assert read_run_file(Path(run_file(tmp_path, lines).path or "")).odd_ranks == odd
+    assert read_run_file(Path(run_file(tmp_path, lines).path or "")).oddities.ranks == odd
 
 
 def test_native_candidates_keep_their_order(benchmark: Benchmark) -> None:

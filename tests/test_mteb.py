@@ -252,6 +252,7 @@ def test_a_judged_query_without_a_text_is_left_out_and_named(task: Callable[...,
     task(qrels={**QRELS, "q9": {"d1": 1}, "q8": {}})
     made = load("mteb", {"name": "Made"})
     assert set(made.qrels) == {"q1", "q2"}
+    assert made.alarms == ("1 of 3 judged queries (33%) have no text and are left out",)
     assert made.warnings == ("judged queries without a text, which are left out as mteb leaves them out: 1 (q9)",)
 
 
@@ -261,6 +262,9 @@ def test_a_judged_query_without_a_text_is_left_out_and_named(task: Callable[...,
         ({"corpus": [*CORPUS, {"id": "d1", "title": "", "text": "other"}]}, "document id 'd1' has two different texts"),
         ({"top_ranked": {"q1": ["d1", "d7"]}}, "candidate 'd7' of query 'q1' is not in the corpus"),
         ({"qrels": {"q1": {"d1": 0}}}, "no grade above 0 for any of 1 queries"),
+        ({"qrels": {"q1": {"d1": 1.5}}}, "grade 1.5 of query 'q1' is not a whole number below a million"),
+        ({"qrels": {"q7": {"d1": 1}}}, "none of its 1 judged queries has a text .*'q7', the first with a text 'q1'"),
+        ({"qrels": {"q1": {"d7": 1}}}, "none of the 1 relevant judgements is for a document of the corpus .*'d7'"),
     ],
 )
 def test_contradictory_data_is_an_error(task: Callable[..., None], parts: dict[str, Any], message: str) -> None:

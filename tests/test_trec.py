@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.benchmarks import BenchmarkError
-from harness.candidates.trec import as_trec_eval_ranks, read_run, write_run
+from harness.candidates.trec import as_trec_eval_ranks, read_run, read_run_file, write_run
 
 RUN = """\
 q1 Q0 d2 1 1.5 tag
@@ -19,6 +19,7 @@ q2\tQ0\td1\t0\t7\ttag
 SCORES = {"q1": {"d2": 1.5, "d1": -0.002}, "q2": {"d1": 7.0}}
 
 ids = st.text(st.characters(codec="ascii", categories=["L", "N", "P"]), min_size=1, max_size=6)
+query_ids = ids.filter(lambda query_id: not query_id.startswith("#"))
 
 
 @pytest.mark.parametrize(
@@ -36,21 +37,71 @@ def test_a_run_is_read_from_any_encoding_and_compression(tmp_path: Path, content
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("q1 Q0 d9 1 0.5", "has 5 columns; expected the 6 of a TREC run"),
-        ("q1 Q0 d 9 1 0.5 tag", "has 7 columns"),
+        ("q1 Q0 d9 1 0.5", "has 5 columns; expected the 6 of a TREC run: query, Q0, document, rank, score, tag; the "
+                           "tag or Q0 is missing"),
+        ("q1 Q0 d 9 1 0.5 tag", "has 7 columns; expected the 6 of a TREC run: query, Q0, document, rank, score, tag; "
+                                "the sixth is a number, so white space may be inside an id"),
+        ("q 1 Q0 d9 1 0.5 tag", "white space may be inside an id"),
+        ("q1 Q0 New York City 1 0.5 tag", "white space may be inside an id"),
+        ("q1 Q0 d9\u00a0 1 0.5 tag", "holds white space that separates no columns"),
+        ("q1 0 d9 1", "has 4 columns; expected the 6 of a TREC run: query, Q0, document, rank, score, tag; it looks "
+                      "like a judgement, were the two files exchanged?"),
+        ("q1 Q0 d\u00a09 1 0.5 tag", "id 'd\\xa09' holds white space that separates no columns"),
         ("q1 Q0 d9 1 high tag", "score 'high' is not a finite number"),
         ("q1 Q0 d9 1 nan tag", "score 'nan' is not a finite number"),
         ("q1 Q0 d9 1 -inf tag", "score '-inf' is not a finite number"),
         ("q1 Q0 d9 1 1e999 tag", "score '1e999' is not a finite number"),
-        ("q1 Q0 d2 9 0.5 tag", "document 'd2' is listed twice for query 'q1'"),
+        ("q1 Q0 d2 9 0.5 tag", "document 'd2' is listed twice for query 'q1', with score 0.5 and, in line 1, with 1.5"),
     ],
-)
+)  # fmt: skip
 def test_a_bad_line_is_refused_with_its_file_and_number(tmp_path: Path, line: str, complaint: str) -> None:
     path = tmp_path / "bm25.trec"
-    path.write_text(f"{RUN}\n{line}\n")  # after an empty line
+    path.write_text(f"{RUN}\n{line}\n", encoding="utf-8")  # after an empty line
     with pytest.raises(BenchmarkError) as refused:
         read_run(path)
     assert str(refused.value).startswith(f"{path}:5: ") and complaint in str(refused.value)
+
+
+def test_lines_are_read_as_trec_eval_reads_them(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.write_bytes(
+        b"# first stage\n  # k = 2\n\n  q1   Q0\td2\v1  1.5  tag  and more text\r\n"
+        b"\xef\xbb\xbfq1 Q0 d1 2 -2e-3 tag #9\nq2\tQ0 d1\t0 7 tag\t\n"
+    )
+    run, oddities = read_run_file(path)
+    assert run == SCORES
+    assert oddities.warnings("run", run) == ()
+
+
+def test_repeated_and_commented_results_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.write_text(RUN + "q1 Q0 d2 1 1.50 other\n#q2 Q0 d5 1 9 tag\n")
+    run, oddities = read_run_file(path)
+    assert run == SCORES
+    assert oddities.warnings("run", run) == (
+        "run: queries that list a document twice with one score; it is used once: 1 (q1)",
+        "run: lines that look like results but are comments, because of their #: 1 (line 5)",
+    )
+    assert len(oddities.warnings("run", ["q2"])) == 1  # q1 is not asked for
+
+
+def test_a_header_is_named_as_the_cause(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.write_text("qid Q0 docno rank score tag\n" + RUN)
+    with pytest.raises(BenchmarkError, match=r"run:1: score 'score' is .*first line looks like a header, remove it"):
+        read_run(path)
+
+
+@pytest.mark.parametrize(
+    ("lists", "complaint"),
+    [({"q": ["New York"]}, "holds white space"), ({"#q": ["d"]}, "query id '#q' begins with #")],
+)
+def test_an_id_that_would_be_read_back_differently_is_not_written(
+    tmp_path: Path, lists: dict[str, list[str]], complaint: str
+) -> None:
+    with pytest.raises(BenchmarkError, match=complaint):
+        write_run(tmp_path / "run", lists, "tag")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_run_file_is_refused(tmp_path: Path) -> None:
@@ -71,7 +122,10 @@ def test_equal_scores_are_ordered_by_document_id_descending_as_strings() -> None
 
 
 @settings(max_examples=50, deadline=None)
-@given(lists=st.dictionaries(ids, st.lists(ids, min_size=1, max_size=6, unique=True), max_size=4), packed=st.booleans())
+@given(
+    lists=st.dictionaries(query_ids, st.lists(ids, min_size=1, max_size=6, unique=True), max_size=4),
+    packed=st.booleans(),
+)
 def test_a_written_run_is_read_back_in_the_same_order_by_any_tie_rule(
     lists: dict[str, list[str]], packed: bool
 ) -> None:

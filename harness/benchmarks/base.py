@@ -72,10 +72,12 @@ IDS_SHOWN = 5  # ids that a warning names
 
 def count_warning(ids: Sequence[str], what: str) -> tuple[str, ...]:
     """One line with the count and the first ids; nothing for an empty list."""
-    if not ids:
-        return ()
-    dots = ", ..." if len(ids) > IDS_SHOWN else ""
-    return (f"{what}: {len(ids):,} ({', '.join(ids[:IDS_SHOWN])}{dots})",)
+    return (f"{what}: {len(ids):,} ({shown(ids)})",) if ids else ()
+
+
+def shown(ids: Sequence[str]) -> str:
+    """The first ids, as messages list them."""
+    return ", ".join(ids[:IDS_SHOWN]) + (", ..." if len(ids) > IDS_SHOWN else "")
 
 
 def oddities(queries: Mapping[str, str], documents: Mapping[str, str], qrels: Qrels) -> tuple[str, ...]:
@@ -87,4 +89,32 @@ def oddities(queries: Mapping[str, str], documents: Mapping[str, str], qrels: Qr
         *count_warning(unanswered, "queries without a relevant document, which can only score 0"),
         *count_warning([key for key, text in documents.items() if not text], "empty documents"),
         *count_warning([key for key, text in queries.items() if not text.strip()], "empty queries"),
+    )
+
+
+# Share of the relevant documents, or of the queries, whose absence is shown above all figures: it caps every measure
+# by about a tenth, which is more than most rerankers differ.
+LARGE_SHARE = 0.1
+
+
+def require_same_collection(source: str, qrels: Qrels, documents: Mapping[str, str]) -> None:
+    """Raise BenchmarkError if no relevant document is in the corpus. `qrels` are those of all queries, not a sample."""
+    relevant = [doc_id for grades in qrels.values() for doc_id, grade in grades.items() if grade > 0]
+    if not any(doc_id in documents for doc_id in relevant):
+        raise BenchmarkError(
+            f"{source}: none of the {len(relevant):,} relevant judgements is for a document of the corpus (the first "
+            f"is for {next(iter(relevant), 'none')[:60]!r}, the first document is "
+            f"{next(iter(documents), 'none')[:60]!r}): judgements and corpus are of different collections"
+        )
+
+
+def alarms(documents: Mapping[str, str], qrels: Qrels) -> tuple[str, ...]:
+    """Warnings that every report shows above its figures: a large share of the relevant documents is missing."""
+    relevant = [doc_id for grades in qrels.values() for doc_id, grade in grades.items() if grade > 0]
+    lost = [doc_id for doc_id in relevant if doc_id not in documents]
+    if len(lost) < LARGE_SHARE * len(relevant) or not lost:
+        return ()
+    return (
+        f"{len(lost):,} of {len(relevant):,} relevant judgements ({len(lost) / len(relevant):.0%}) are for documents "
+        "that are not in the corpus and can never be found: check that the judgements belong to this corpus",
     )

@@ -5,8 +5,9 @@ stays judged, because denominators come from the qrels. This module knows nothin
 """
 
 import json
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +16,15 @@ from harness.benchmarks.base import (
     NO_ID,
     BenchmarkError,
     BenchmarkSource,
+    alarms,
     content_hash,
     count_warning,
     oddities,
+    require_same_collection,
     sample,
 )
-from harness.benchmarks.lines import Line, beginning, find, read_lines, read_objects
+from harness.benchmarks.judgements import Judgements, read_qrels
+from harness.benchmarks.lines import beginning, find, read_objects
 from harness.records import Benchmark
 
 # Collections in which a query has the id of the document that it was made from, under BEIR's and mteb's names: mteb
@@ -29,9 +33,6 @@ from harness.records import Benchmark
 REMOVE_SELF = {"arguana", "fever", "fiqa", "fiqa2018", "msmarco", "quora", "quoraretrieval"}
 KEEP_SELF = {"miracl"}
 
-GRADE_COLUMN = {"score", "grade", "relevance", "label", "rel"}  # the last word of a header line
-# pytrec_eval wraps grades at 2**32, and allocates memory for every grade up to the highest: 8 GB for 999,999,999.
-GRADE = re.compile(r"[+-]?[0-9]{1,6}")
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can hold half of a pair; UTF-8 and tokenizers cannot
 
 
@@ -48,12 +49,15 @@ class BeirFolder(BenchmarkSource):
         folder = resolve(self.path)
         name = self.name or folder.resolve().name
         judged = read_qrels(find(folder, f"qrels/{self.split}.tsv", "set `split` to one that exists"))
+        all_queries = _read_texts(find(folder, "queries.jsonl", "BEIR folders have one"), _text)
+        _require_queries(judged, all_queries.texts)
+        corpus = _read_texts(find(folder, "corpus.jsonl", "BEIR folders have one"), _document)
+        documents = corpus.texts
+        judged.refuse_spaced([documents, all_queries.texts], "neither corpus.jsonl nor queries.jsonl has it")
+        require_same_collection(str(judged.path), judged.grades, documents)
         kept = sample(judged.grades, self.queries)
         qrels = {query_id: grades for query_id, grades in judged.grades.items() if query_id in kept}
-        all_queries = dict(_texts(find(folder, "queries.jsonl", "BEIR folders have one"), _text))
-        _require_queries(judged, all_queries)
-        queries = {query_id: all_queries[query_id] for query_id in qrels}
-        documents = dict(_texts(find(folder, "corpus.jsonl", "BEIR folders have one"), _document))
+        queries = {query_id: all_queries.texts[query_id] for query_id in qrels}
         return Benchmark(
             name=name,
             revision=f"sha256:{content_hash(queries, documents, qrels)}",
@@ -64,7 +68,11 @@ class BeirFolder(BenchmarkSource):
             analysis=self.analysis,
             remove_self=name.lower() in REMOVE_SELF if self.remove_self is None else self.remove_self,
             available=len(judged.grades),
-            warnings=(*oddities(queries, documents, qrels), *self._id_warning(name, queries, documents)),
+            warnings=(
+                *(*judged.warnings, *all_queries.warnings, *corpus.warnings),
+                *(*oddities(queries, documents, qrels), *self._id_warning(name, queries, documents)),
+            ),
+            alarms=alarms(documents, qrels),
         )
 
     def _id_warning(self, name: str, queries: Mapping[str, str], documents: Mapping[str, str]) -> tuple[str, ...]:
@@ -77,90 +85,59 @@ class BeirFolder(BenchmarkSource):
         )
 
 
-class JudgedFolder(NamedTuple):
-    """The judgements of a file, and the line that first judges each query."""
+class Texts(NamedTuple):
+    """The content of a file of queries or documents."""
 
-    path: Path
-    grades: dict[str, dict[str, int]]
-    first_lines: dict[str, int]  # query_id -> number of the first line that judges it
-
-
-def read_qrels(path: Path) -> JudgedFolder:
-    """Grades per query from BEIR's three columns, with or without a header, or TREC's four. Raises BenchmarkError."""
-    judged = JudgedFolder(path, {}, {})
-    lines: dict[tuple[str, str], int] = {}
-    for line in read_lines(path):
-        columns = _columns(line, path)
-        if line.number == 1 and columns[2].lower() in GRADE_COLUMN:
-            continue
-        query_id, doc_id, grade_text = columns
-        if not GRADE.fullmatch(grade_text):
-            raise BenchmarkError(
-                f"{path}:{line.number}: grade {beginning(grade_text)} is not a whole number below a million; "
-                "repair the line"
-            )
-        grades = judged.grades.setdefault(query_id, {})
-        first = lines.setdefault((query_id, doc_id), line.number)
-        if grades.setdefault(doc_id, int(grade_text)) != int(grade_text):
-            raise BenchmarkError(
-                f"{path}:{line.number}: query {beginning(query_id)}, document {beginning(doc_id)} has grade "
-                f"{grade_text}, but {grades[doc_id]} in line {first}; keep one of them"
-            )
-        judged.first_lines.setdefault(query_id, line.number)
-    if not any(grade > 0 for grades in judged.grades.values() for grade in grades.values()):
-        raise BenchmarkError(
-            f"{path}: no grade above 0 in {len(lines)} judgements; nothing can be measured, check `split`"
-        )
-    return judged
+    texts: dict[str, str]  # id -> text, in the order of the file
+    warnings: tuple[str, ...]
 
 
-def _columns(line: Line, path: Path) -> tuple[str, str, str]:
-    columns = [column.strip() for column in line.text.split("\t")]
-    if len(columns) == 1:
-        columns = line.text.split()
-        columns = columns if len(columns) == 4 else []
-    if len(columns) == 4:  # TREC: query, iteration, document, grade
-        del columns[1]
-    if len(columns) != 3 or not all(columns):
-        raise BenchmarkError(
-            f"{path}:{line.number}: {beginning(line.text)} is not a judgement; expected query-id, corpus-id and score "
-            f"separated by tabs, or TREC's four columns"
-        )
-    return columns[0], columns[1], columns[2]
-
-
-def _texts(path: Path, text_of: Callable[[Mapping[str, Any], str], str]) -> Iterator[tuple[str, str]]:
-    """Id and text of every line, in the order of the file."""
-    seen: set[str] = set()
+def _read_texts(path: Path, text_of: Callable[[Mapping[str, Any], str], str]) -> Texts:
+    """Id and text of every line. A line that repeats an id with the same text counts once; another text is an error."""
+    texts: dict[str, str] = {}
+    repeated: list[str] = []
     for number, row in read_objects(path):
         position = f"{path}:{number}"
-        key = _identifier(row, position)
-        if key in seen:
-            line = _line_of(key, path)
-            raise BenchmarkError(f"{position}: _id {beginning(key)} is also in line {line}; ids must be unique")
-        seen.add(key)
-        text = text_of(row, position)
+        key, text = _identifier(row, position), text_of(row, position)
         if LONE_SURROGATE.search(text):
             raise BenchmarkError(
                 f"{position}: the text of {beginning(key)} has half of a surrogate pair (\\ud800-\\udfff); repair it"
             )
-        yield key, text
+        if key in texts:
+            repeated.append(key)
+        if texts.setdefault(key, text) != text:
+            raise BenchmarkError(
+                f"{position}: _id {beginning(key)} is also in line {_line_of(key, path)}, with another text; "
+                "keep one of them"
+            )
+    if not texts:
+        raise BenchmarkError(f"{path}: the file is empty; expected one JSON object per line, with _id and text")
+    return Texts(
+        texts, count_warning(repeated, f"{path.name}: lines with the id and text of an earlier line, which count once")
+    )
 
 
 def _document(row: Mapping[str, Any], position: str) -> str:
-    """Title and text as one string, as BEIR and mteb join them."""
-    title = row.get("title") or ""
+    """Title and text as one string, as BEIR and mteb join them. BEIR reads a document that has only a title."""
+    title = "" if _is_null(row.get("title")) else row["title"]
     if not isinstance(title, str):
         raise BenchmarkError(f"{position}: title is {_shown(title)}; expected a string, null or no title")
-    return f"{title} {_text(row, position)}".strip()
+    text = "" if title and "text" not in row else _text(row, position)
+    return f"{title} {text}".strip()
 
 
 def _text(row: Mapping[str, Any], position: str) -> str:
     if "text" not in row:
         raise BenchmarkError(f"{position}: no 'text' among {_shown(list(row))}; expected _id and text")
-    if not isinstance(row["text"], str):
-        raise BenchmarkError(f"{position}: text is {_shown(row['text'])}; expected a string")
-    return row["text"]
+    text = "" if _is_null(row["text"]) else row["text"]
+    if not isinstance(text, str):
+        raise BenchmarkError(f"{position}: text is {_shown(text)}; expected a string or null")
+    return text
+
+
+def _is_null(value: object) -> bool:
+    """Whether a value is missing. Python writes the missing texts of a pandas table as NaN."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _identifier(row: Mapping[str, Any], position: str) -> str:
@@ -188,10 +165,15 @@ def _line_of(key: str, path: Path) -> int:
     return next(number for number, row in read_objects(path) if _identifier(row, str(path)) == key)
 
 
-def _require_queries(judged: JudgedFolder, queries: Mapping[str, str]) -> None:
-    for query_id, line in judged.first_lines.items():
-        if query_id not in queries:
-            raise BenchmarkError(
-                f"{judged.path}:{line}: query {beginning(query_id)} is not in queries.jsonl; "
-                f"add it there or remove its judgements"
-            )
+def _require_queries(judged: Judgements, queries: Mapping[str, str]) -> None:
+    lost = [query_id for query_id in judged.first_lines if query_id not in queries]
+    if not lost:
+        return
+    where = f"{judged.path}:{judged.first_lines[lost[0]]}: query {beginning(lost[0])} is not in queries.jsonl"
+    if len(lost) == len(judged.first_lines):
+        raise BenchmarkError(
+            f"{where}, and no other judged query is (its first is {beginning(next(iter(queries)))}): the two files are "
+            "of different collections, or the columns have another order than their header says"
+        )
+    more = f", nor are {len(lost) - 1:,} other judged queries" if len(lost) > 1 else ""
+    raise BenchmarkError(f"{where}{more}; add it there or remove its judgements")

@@ -7,6 +7,7 @@ at which `str.splitlines` would split.
 import gzip
 import itertools
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any, BinaryIO, NamedTuple
 from harness.benchmarks.base import BenchmarkError
 
 GZIP_MAGIC = b"\x1f\x8b"
+COLUMN = re.compile(r"[^ \t\r\v\f]+")  # C's isspace, by which trec_eval splits lines; Python's str.split splits at more
+COMMENT = "#"  # trec_eval 10 skips lines that begin with it; elsewhere in a line it is a character
 MOST_LINE_BYTES = 2**28  # the longest known document has a few MB, but 10 MB of gzip can hold a line of 10 GB
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -48,7 +51,8 @@ def read_lines(path: Path) -> Iterator[Line]:
             for number, raw in enumerate(iter(lambda: file.readline(MOST_LINE_BYTES + 1), b""), start=1):
                 if len(raw) > MOST_LINE_BYTES:
                     raise BenchmarkError(f"{path}:{number}: a line of more than {MOST_LINE_BYTES:,} bytes; shorten it")
-                line = raw.removeprefix(BYTE_ORDER_MARK) if number == 1 else raw
+                # files that were joined have a mark in the middle, where it would become a part of an id
+                line = raw.removeprefix(BYTE_ORDER_MARK)
                 text = _decode(line.rstrip(b"\r\n"), path, number)
                 if text.strip():
                     yield Line(number, text)
@@ -69,6 +73,16 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not isinstance(value, dict):
             raise BenchmarkError(f"{path}:{number}: {beginning(text)} is not a JSON object; expected {{...}}")
         yield number, value
+
+
+def columns(text: str) -> list[str]:
+    """The parts of a line between white space of any kind and length, as trec_eval splits it."""
+    return COLUMN.findall(text)
+
+
+def is_comment(text: str) -> bool:
+    """Whether trec_eval 10 skips a line: its first character, after white space, is `#`."""
+    return text.lstrip(" \t\r\v\f").startswith(COMMENT)
 
 
 def beginning(text: str) -> str:

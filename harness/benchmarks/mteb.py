@@ -14,15 +14,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.benchmarks.base import (
+    LARGE_SHARE,
     NO_ID,
     BenchmarkError,
     BenchmarkSource,
+    alarms,
     content_hash,
     count_warning,
     oddities,
     require,
+    require_same_collection,
     sample,
 )
+from harness.benchmarks.judgements import grade_of
 from harness.benchmarks.languages import analysis_of
 from harness.benchmarks.stored import StoredDocuments
 from harness.records import Benchmark, Qrels
@@ -76,6 +80,7 @@ class MtebTask(BenchmarkSource):
         bad = next((key for key in itertools.chain(judged.queries, documents) if NO_ID.search(key)), None)
         if bad is not None:
             raise BenchmarkError(f"mteb task {self.name}: id {bad[:60]!r} holds a NUL or half of a surrogate pair")
+        require_same_collection(f"mteb task {self.name}", judged.qrels, documents)
         warnings += judged.warnings
         kept = sample(judged.queries, self.queries)
         queries = {query_id: text for query_id, text in judged.queries.items() if query_id in kept}
@@ -100,6 +105,7 @@ class MtebTask(BenchmarkSource):
             analysis=self.analysis or analysis_of(languages[subset]),
             remove_self=bool(task.ignore_identical_ids) if self.remove_self is None else self.remove_self,
             warnings=(*warnings, *oddities(queries, documents, qrels), *native.warnings),
+            alarms=(*judged.alarms, *alarms(documents, qrels)),
             candidates=native.lists,
             available=len(judged.queries),
         )
@@ -124,6 +130,7 @@ class JudgedTask(NamedTuple):
     queries: dict[str, str]
     qrels: dict[str, dict[str, int]]
     warnings: tuple[str, ...]
+    alarms: tuple[str, ...]
 
 
 def _near(name: str, mteb: Any) -> str:
@@ -216,15 +223,32 @@ def _judged(part: Mapping[str, Any], name: str) -> JudgedTask:
     texts = dict(query_texts(part["queries"]))
     given: Qrels = {str(query_id): grades for query_id, grades in part["relevant_docs"].items() if grades}
     qrels = {
-        query_id: {str(doc_id): int(grade) for doc_id, grade in given[query_id].items()}
+        query_id: {str(doc_id): _grade(grade, query_id, name) for doc_id, grade in given[query_id].items()}
         for query_id in texts
         if query_id in given
     }
+    if given and not qrels:
+        raise BenchmarkError(
+            f"mteb task {name}: none of its {len(given):,} judged queries has a text (the first judged is "
+            f"{next(iter(given))[:60]!r}, the first with a text {next(iter(texts), 'none')[:60]!r}); check `split`"
+        )
     if not any(grade > 0 for grades in qrels.values() for grade in grades.values()):
         raise BenchmarkError(f"mteb task {name}: no grade above 0 for any of {len(qrels)} queries; check `split`")
     lost = sorted(given.keys() - texts.keys())
     warnings = count_warning(lost, "judged queries without a text, which are left out as mteb leaves them out")
-    return JudgedTask({query_id: texts[query_id] for query_id in qrels}, qrels, warnings)
+    share = len(lost) / len(given)
+    alarm = f"{len(lost):,} of {len(given):,} judged queries ({share:.0%}) have no text and are left out"
+    kept = {query_id: texts[query_id] for query_id in qrels}
+    return JudgedTask(kept, qrels, warnings, (alarm,) if share >= LARGE_SHARE else ())
+
+
+def _grade(value: object, query_id: str, name: str) -> int:
+    grade = grade_of(str(value))
+    if grade is None:
+        raise BenchmarkError(
+            f"mteb task {name}: grade {value!r:.60} of query {query_id[:60]!r} is not a whole number below a million"
+        )
+    return grade
 
 
 def query_texts(table: Any) -> Iterable[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """The first stage at work: it selects the documents of a benchmark that are reranked for each query."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import engines
 from engines.base import Retriever
 from harness import progress
 from harness.benchmarks import BenchmarkError
-from harness.benchmarks.base import count_warning
+from harness.benchmarks.base import LARGE_SHARE, shown
 from harness.candidates import cache
 from harness.candidates.ranked import read_ranked
 from harness.candidates.stages import BM25Stage, DenseStage, FirstStage, NativeStage, RunStage
+from harness.candidates.trec import line_of
 from harness.records import Benchmark, Candidates
 
 RankedQueries = Iterable[tuple[str, Iterable[str]]]  # query_id and doc_ids, best first
@@ -47,7 +49,19 @@ def _candidates(
             done(1)
     if not any(lists.values()):
         raise BenchmarkError(f"{benchmark.name}: {stage.source} found no candidate for any of {len(lists)} queries")
-    return Candidates(stage.source, stage.k, parameters or {}, lists, warnings)
+    return _alarmed(Candidates(stage.source, stage.k, parameters or {}, lists, warnings))
+
+
+def _alarmed(candidates: Candidates) -> Candidates:
+    """The candidates with an alarm if a large share of the queries has none."""
+    empty, queries = candidates.without_candidates, len(candidates.lists)
+    if len(empty) < LARGE_SHARE * queries or not empty:
+        return candidates
+    alarm = (
+        f"{len(empty):,} of {queries:,} queries ({len(empty) / queries:.0%}) have no candidate in the first stage "
+        f"({candidates.source}) and count 0 for every engine: {shown(empty)}"
+    )
+    return replace(candidates, alarms=(*candidates.alarms, alarm))
 
 
 def _search(benchmark: Benchmark, stage: BM25Stage | DenseStage) -> Candidates:
@@ -58,7 +72,7 @@ def _search(benchmark: Benchmark, stage: BM25Stage | DenseStage) -> Candidates:
         stored = cache.key(benchmark, {"source": stage.source, "k": stage.k, **stage.given}, engine)
         lists = cache.read(stored, benchmark)
         if lists is not None:
-            return Candidates(stage.source, stage.k, parameters, lists)
+            return _alarmed(Candidates(stage.source, stage.k, parameters, lists))
         with progress.reading(f"documents of {benchmark.name}", benchmark.documents.values()) as shown:
             engine.prepare(shown, analysis=benchmark.analysis)
         ranked = _ranked(engine, benchmark, stage.k + benchmark.remove_self)
@@ -104,10 +118,7 @@ def _from_run(benchmark: Benchmark, stage: RunStage) -> Candidates:
     path = stage.file(benchmark.name)
     ranked = read_ranked(path)
     _check_ids(ranked.lists, benchmark, path)
-    warnings = count_warning(
-        [query_id for query_id in ranked.odd_ranks if query_id in benchmark.queries],
-        f"{path.name}: queries whose rank column disagrees with their scores; the scores decide",
-    )
+    warnings = ranked.oddities.warnings(path.name, benchmark.queries)
     lists = ((query_id, ranked.lists.get(query_id, [])) for query_id in benchmark.queries)
     return _candidates(benchmark, stage, lists, {"path": stage.path}, warnings)
 
@@ -115,12 +126,14 @@ def _from_run(benchmark: Benchmark, stage: RunStage) -> Candidates:
 def _check_ids(run: Mapping[str, Sequence[str]], benchmark: Benchmark, path: Path) -> None:
     if not run.keys() & benchmark.queries.keys():
         raise BenchmarkError(
-            f"{path}: none of its {len(run)} queries is in {benchmark.name} (its first is {next(iter(run), 'none')!r}, "
-            f"the benchmark's {next(iter(benchmark.queries))!r}): this run is for other queries"
+            f"{path}: none of its {len(run)} queries is among the {len(benchmark.queries)} of {benchmark.name} (its "
+            f"first is {next(iter(run), 'none')!r}, the benchmark's {next(iter(benchmark.queries))!r}): this run is "
+            "for other queries, or for none of the sample that --limit or `queries` takes"
         )
     for query_id in benchmark.queries:
         for doc_id in run.get(query_id, ()):
             if doc_id not in benchmark.documents:
                 raise BenchmarkError(
-                    f"{path}: document {doc_id!r} of query {query_id!r} is not in {benchmark.name}'s corpus"
+                    f"{path}:{line_of(query_id, doc_id, path)}: document {doc_id!r} of query {query_id!r} is not in "
+                    f"{benchmark.name}'s corpus"
                 )

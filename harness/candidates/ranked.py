@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engines.storage import cache_folder
-from harness.candidates.trec import read_run_file
+from harness.candidates.trec import RunOddities, read_run_file
 from harness.files import replace_file
 
-FORMAT = 1  # format of the lists on disk; 1: first version, 2026-11
+# format of the lists on disk; 1: first version, 2026-11; 2: with all oddities of the file, 2026-11-28
+FORMAT = 2
 REMEMBERED_BYTES = 2**15  # smallest file whose lists are stored: about 1,000 packed lines, which are read in 3 ms
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ class Ranked(NamedTuple):
     """The documents of a run file by score, best first; equal scores keep the order of the file."""
 
     lists: Mapping[str, Sequence[str]]  # query_id -> doc_ids
-    odd_ranks: Sequence[str]  # query_ids whose rank column disagrees with the scores
+    oddities: RunOddities
 
 
 def read_ranked(path: Path) -> Ranked:
@@ -36,7 +37,8 @@ def read_ranked(path: Path) -> Ranked:
     try:
         checksum, _, content = kept.read_bytes().partition(b"\n")
         if hashlib.sha256(content).hexdigest().encode() == checksum:
-            return Ranked(*json.loads(content))
+            lists, oddities = json.loads(content)
+            return Ranked(lists, RunOddities(*oddities))
         log.warning("crispbench: %s is damaged; %s is read again", kept, path)
     except OSError:
         pass  # the lists of this file are not stored yet
@@ -61,6 +63,6 @@ def _digest(path: Path) -> str | None:
 
 
 def _rank(path: Path) -> Ranked:
-    run, odd_ranks = read_run_file(path)
+    run, oddities = read_run_file(path)
     lists = {query_id: sorted(scores, key=scores.__getitem__, reverse=True) for query_id, scores in run.items()}
-    return Ranked(lists, odd_ranks)
+    return Ranked(lists, oddities)

@@ -14,7 +14,7 @@ from ir_measures import AP, RR, P, R, Success, nDCG
 
 from engines.base import BadOptions
 from engines.storage import replacing
-from harness.benchmarks.base import require
+from harness.benchmarks.base import require, shown
 from harness.benchmarks.mteb import Provenance
 from harness.candidates.trec import write_run
 from harness.figures.measures import PerQuery, measure, rank
@@ -36,13 +36,14 @@ class ExportResult:
 
     files: list[Path]
     problems: list[str]  # missing or omitted results, one line each
+    notes: list[str] = field(default_factory=list)  # facts that the files do not show, one line each
 
     @property
     def outcome(self) -> Outcome:
         return Outcome.INCOMPLETE if self.problems else Outcome.PASS
 
     def document(self) -> dict[str, Any]:
-        return {"files": [str(path) for path in self.files], "problems": self.problems}
+        return {"files": [str(path) for path in self.files], "problems": self.problems, "notes": self.notes}
 
     def lines(self) -> list[str]:
         return [str(path) for path in self.files]
@@ -80,6 +81,8 @@ def export_trec(run_dir: Path, out: Path) -> ExportResult:
                 f"{row.engine} on {row.benchmark}: {len(row.missing)} queries have no scores and are not in the run; "
                 f"only trec_eval -c counts them"
             )
+        if row.without_candidates:
+            exported.notes.append(f"{_empty(row)} and are not in the run; only trec_eval -c counts them")
         path = out / row.engine / f"{quote(row.benchmark, safe='')}.trec.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_run(path, _ranked(store, row.benchmark), row.engine)
@@ -104,6 +107,8 @@ def export_mteb(run_dir: Path, out: Path) -> ExportResult:
             continue
         manifest = store.manifest()
         assert manifest is not None  # a store with scores has one
+        if row.without_candidates:
+            exported.notes.append(f"{_empty(row)} and count 0 in the means")
         target = _target(row, manifest.benchmarks[row.benchmark].split, source, mteb)
         scores = mteb_scores(store.qrels(row.benchmark), _ranked(store, row.benchmark))
         if target.main_score not in scores:
@@ -137,15 +142,15 @@ EXPORTS: Mapping[str, Callable[[Path, Path], ExportResult]] = {"trec": export_tr
 
 
 def export(run_dir: Path, format: str, *, out: Path, say: Callable[[str], None]) -> ExportResult:
-    """Write a run folder below the folder `out` in a format of EXPORTS; problems are also named through `say`.
+    """Write a run folder below the folder `out` in a format of EXPORTS. Problems and notes also pass through `say`.
 
     Raises BadOptions for an unknown format, StoreError if this is not a run folder.
     """
     if format not in EXPORTS:
         raise BadOptions(f"export to {format!r} is not possible; known formats are {', '.join(EXPORTS)}")
     exported = EXPORTS[format](run_dir, out)
-    for problem in exported.problems:
-        say(f"crispbench: {problem}")
+    for line in (*exported.problems, *exported.notes):
+        say(f"crispbench: {line}")
     return exported
 
 
@@ -167,6 +172,11 @@ def _rows(run_dir: Path, problems: list[str]) -> Iterator[tuple[Row, Store]]:
         else:
             with Store.read(run_dir / row.engine) as store:
                 yield row, store
+
+
+def _empty(row: Row) -> str:
+    empty = row.without_candidates
+    return f"{row.engine} on {row.benchmark}: {len(empty):,} queries have no candidate ({shown(empty)})"
 
 
 def _ranked(store: Store, benchmark: str) -> dict[str, list[str]]:

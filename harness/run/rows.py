@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ir_measures import Measure
 
 from engines.base import Counts, Description, Device, ScoreKind, Truncation
+from harness.benchmarks.base import count_warning
 from harness.figures import measure_names, measures, percentiles, statistics
 from harness.figures.audit import audit
 from harness.figures.fidelity import fidelity
@@ -30,6 +31,11 @@ class Raw(NamedTuple):
     missing: Sequence[str]  # ids of the queries without scores
     samples: Sequence[Sample]
     totals: Counts  # sums over all samples
+
+    @property
+    def without_candidates(self) -> tuple[str, ...]:
+        """Ids of the scored queries for which the first stage found no document, in ascending order."""
+        return tuple(sorted(sample.query_id for sample in self.samples if not sample.pairs))
 
 
 def engine_rows(folder: Path, wanted: Sequence[Measure] = measures.MEASURES) -> list[Row]:
@@ -53,6 +59,7 @@ def _row(store: Store, manifest: Manifest, name: str, wanted: Sequence[Measure])
     # a broken low-precision head gives constant scores (vLLM 35849)
     verdict: Completeness = "invalid" if evaluation.constant else "incomplete" if missing else "complete"
     per_query = {} if verdict == "invalid" else evaluation.per_query[measures.HEADLINE]
+    raw = Raw(verdict, missing, samples, totals)
     counted = [] if manifest.machines else percentiles.measured(samples)  # machines differ: no percentiles
     service_s = [sample.service_s for sample in counted]
     description, entry = manifest.description, manifest.benchmarks[name]
@@ -82,7 +89,9 @@ def _row(store: Store, manifest: Manifest, name: str, wanted: Sequence[Measure])
         revision=entry.revision,
         machine=_machine(manifest.machine, description.device),
         missing=tuple(missing),
-        notes=tuple(_notes(manifest, name, Raw(verdict, missing, samples, totals), store)),
+        without_candidates=raw.without_candidates,
+        alarms=entry.alarms,
+        notes=tuple(_notes(manifest, name, raw, store)),
     )
 
 
@@ -108,6 +117,7 @@ def _notes(manifest: Manifest, name: str, raw: Raw, store: Store) -> list[str]:
     if raw.missing:
         shown = ", ".join(raw.missing[:MISSING_SHOWN]) + (", ..." if len(raw.missing) > MISSING_SHOWN else "")
         notes.append(f"{len(raw.missing)} queries have no scores and count 0: {shown}")
+    notes += count_warning(raw.without_candidates, "queries without any candidate, which count 0 for every engine")
     failures = Counter(failure.error for failure in store.failures(name))
     for error, count in failures.most_common(MISSING_SHOWN):
         notes.append(f"{count} queries failed: {error}")
@@ -172,6 +182,8 @@ def measures_document(rows: Sequence[Row]) -> dict[str, Any]:
                 "pairs": row.pairs,
                 "coverage": row.coverage,
                 "missing": list(row.missing),
+                # only if there are any, so that earlier runs give the bytes that they were recorded with
+                **({"without_candidates": list(row.without_candidates)} if row.without_candidates else {}),
                 "tie_rate": row.tie_rate,
                 "truncated": row.truncated,
                 "truncated_queries": row.truncated_queries,

@@ -89,6 +89,8 @@ class Task:
             remove_self=benchmark.remove_self,
             warnings=(*benchmark.warnings, *candidates.warnings),
             available=benchmark.available,
+            without_candidates=candidates.without_candidates,
+            alarms=(*benchmark.alarms, *candidates.alarms),
             candidates=CandidatesRecord(
                 source=candidates.source,
                 k=candidates.k,

@@ -71,6 +71,9 @@ def run(config: Path, options: RunOptions, *, out: Path | None, say: Callable[[s
     _refuse_random_weights(settings, chosen)
     folder = out or RESULTS / settings.name
     tasks = prepare(settings, options)
+    for task in tasks:
+        for alarm in task.entry.alarms:
+            say(f"crispbench: {task.benchmark.name}: {alarm}")
     unavailable, given_up = dict[str, str](), dict[str, str]()
     with shards.connected(options.ray) if options.ray else nullcontext():
         for name in chosen:

@@ -8,8 +8,7 @@ from typing import Any
 from ir_measures import Measure
 
 from harness.benchmarks import BenchmarkError
-from harness.benchmarks.base import count_warning
-from harness.benchmarks.beir import read_qrels
+from harness.benchmarks.judgements import read_qrels
 from harness.candidates.trec import RunFile, as_trec_eval_ranks, read_run_file
 from harness.figures import measure_names, measures
 from harness.figures.measures import MEASURES
@@ -73,7 +72,9 @@ def measure(run_file: Path, qrels: Path, options: MeasureOptions, *, say: Callab
     chosen = [parse(name) for name in options.measures] or list(MEASURES)
     if not qrels.is_file():
         raise BenchmarkError(f"{qrels}: no such file; expected judgements, TREC's four columns or BEIR's three")
-    grades = read_qrels(qrels).grades
+    judged = read_qrels(qrels)
+    judged.refuse_spaced((), "no run file can hold such an id")
+    grades = judged.grades
     check(chosen, grades)
     contents = read_run_file(run_file)
     run = contents.scores
@@ -86,8 +87,8 @@ def measure(run_file: Path, qrels: Path, options: MeasureOptions, *, say: Callab
             f"crispbench: {len(missing)} of {len(grades)} judged queries are not in {run_file} and count 0: "
             f"{', '.join(missing[:5])}"
         )
-    for warning in _oddities(contents, grades):
-        say(f"crispbench: {run_file}: {warning}")
+    for warning in (*judged.warnings, *_oddities(run_file, contents, grades)):
+        say(f"crispbench: {warning}")
     measured = {
         name: MeasuredRun(measures.summary(name, values), len(values), values if options.per_query else {})
         for name, values in measures.measure(grades, ranked, chosen).items()
@@ -95,16 +96,15 @@ def measure(run_file: Path, qrels: Path, options: MeasureOptions, *, say: Callab
     return MeasureResult(measured, missing)
 
 
-def _oddities(contents: RunFile, grades: Qrels) -> Iterator[str]:
+def _oddities(run_file: Path, contents: RunFile, grades: Qrels) -> Iterator[str]:
     """What makes the values of a run doubtful, one line each."""
-    odd_ranks = [query_id for query_id in contents.odd_ranks if query_id in grades]
-    yield from count_warning(odd_ranks, "queries whose rank column disagrees with their scores; the scores decide")
+    yield from contents.oddities.warnings(str(run_file), grades)
     lists = {query_id: scores for query_id, scores in contents.scores.items() if query_id in grades}
     if not any(doc_id in grades[query_id] for query_id, scores in lists.items() for doc_id in scores):
         documents = sum(map(len, lists.values()))
         judged = sum(map(len, grades.values()))
         yield (
-            f"none of its {documents:,} documents for {len(lists):,} judged queries is among the {judged:,} judged "
+            f"{run_file}: none of its {documents:,} documents for {len(lists):,} judged queries is among the {judged:,} judged "
             "ones: compare the ids of the two files"
         )
 

@@ -1,6 +1,8 @@
 """BEIR folders: content, revisions, samples of queries and warnings."""
 
+import csv
 import gzip
+import io
 import json
 import re
 from pathlib import Path
@@ -113,6 +115,14 @@ def test_ids_and_texts_keep_line_separators_that_are_not_line_feeds(tmp_path: Pa
     assert read(write(tmp_path / "u", corpus, qrels="q1\td1\t1\n")).documents == {"d1": text}
 
 
+def judgements(pairs: list[tuple[str, str]], ending: str) -> str:
+    """The file that `csv`, with which BEIR's loader reads, writes: ids with a quote are quoted."""
+    file = io.StringIO()
+    writer = csv.writer(file, delimiter="\t", lineterminator=ending)
+    writer.writerows([("query-id", "corpus-id", "score"), *((*pair, 1) for pair in pairs)])
+    return file.getvalue()
+
+
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 identifiers = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=8)
 
@@ -136,12 +146,17 @@ def test_any_content_is_read_back(
             Path(directory) / "any",
             lines([{"_id": key, "title": title, "text": text} for key, (title, text) in documents.items()]),
             lines([{"_id": key, "text": text} for key, text in queries.items()]),
-            "".join(f"{query}\t{document}\t1{ending}" for query in queries for document in documents),
+            judgements([(query, document) for query in queries for document in documents], ending),
         )
         benchmark = read(folder)
     assert benchmark.documents == {key: f"{title} {text}".strip() for key, (title, text) in documents.items()}
     assert benchmark.queries == queries
     assert benchmark.qrels == {query: dict.fromkeys(documents, 1) for query in queries}
+
+
+def test_ids_with_white_space_are_read_where_the_corpus_has_them(tmp_path: Path) -> None:
+    corpus, qrels = CORPUS.replace("d1", "New York"), QRELS.replace("d1", "New York")
+    assert read(write(tmp_path / "names", corpus, qrels=qrels)).qrels["q1"] == {"New York": 2, "d2": 0}
 
 
 # Samples of queries
@@ -194,6 +209,37 @@ def test_empty_documents_and_queries_are_kept_and_counted(tmp_path: Path) -> Non
     benchmark = read(write(tmp_path / "e", corpus, QUERIES.replace("who sings?", " ")))
     assert benchmark.documents["d4"] == ""
     assert benchmark.warnings == ("empty documents: 1 (d4)", "empty queries: 1 (q2)")
+
+
+def test_missing_texts_are_empty_and_a_title_alone_is_a_document(tmp_path: Path) -> None:
+    corpus = (
+        '{"_id": "d1", "title": NaN, "text": "Cats.", "url": "x"}\n{"_id": "d2", "title": "Dogs", "text": null}\n'
+        '{"_id": "d3", "title": "Birds"}\n{"_id": "d4", "title": null, "text": NaN}\n'
+    )
+    benchmark = read(write(tmp_path / "n", corpus, '{"_id": "q1", "text": "?"}\n{"_id": "q2", "text": null}\n'))
+    assert benchmark.documents == {"d1": "Cats.", "d2": "Dogs", "d3": "Birds", "d4": ""}
+    assert benchmark.queries == {"q1": "?", "q2": ""}
+    assert benchmark.warnings == ("empty documents: 1 (d4)", "empty queries: 1 (q2)")
+
+
+def test_lines_that_repeat_earlier_ones_count_once_and_are_counted(tmp_path: Path) -> None:
+    again = '{"_id": "d2", "text": "Dogs do not.", "source": "a second crawl"}\n'
+    twice = write(tmp_path / "t", CORPUS + again, QUERIES + QUERIES, QRELS + "q1\td1\t2.0\n")
+    assert read(twice).revision == read(write(tmp_path / "o")).revision
+    assert read(twice).warnings == (
+        "test.tsv: judgements that repeat an earlier line and count once: 1 (line 5)",
+        "queries.jsonl: lines with the id and text of an earlier line, which count once: 3 (q1, q2, unjudged)",
+        "corpus.jsonl: lines with the id and text of an earlier line, which count once: 1 (d2)",
+    )
+
+
+@pytest.mark.parametrize(("lost", "alarms"), [(1, 0), (2, 1)])
+def test_a_tenth_of_the_relevant_documents_may_be_missing_before_an_alarm(
+    tmp_path: Path, lost: int, alarms: int
+) -> None:
+    corpus = "".join(json.dumps({"_id": f"d{number}", "text": "x"}) + "\n" for number in range(1, 19))
+    qrels = "".join(f"q1\td{number}\t1\n" for number in range(1, 19 + lost)) + "q1\tx\t0\n"
+    assert len(read(write(tmp_path / "a", corpus, qrels=qrels)).alarms) == alarms
 
 
 def test_judgements_of_unknown_documents_are_kept_and_counted(tmp_path: Path) -> None:

@@ -40,12 +40,12 @@ def message(folder: Path, split: str = "test") -> str:
         ('["d3", "c"]', '\'["d3", "c"]\' is not a JSON object; expected {...}'),
         ('{"id": "d3", "text": "c"}', 'no \'_id\' among ["id", "text"]; expected _id and text'),
         ('{"_id": "d3", "body": "c"}', 'no \'text\' among ["_id", "body"]; expected _id and text'),
-        ('{"_id": "d3", "text": null}', "text is null; expected a string"),
+        ('{"_id": "d3", "text": ["c"]}', 'text is ["c"]; expected a string or null'),
         ('{"_id": "d3", "text": "c", "title": 5}', "title is 5; expected a string, null or no title"),
         ('{"_id": 1.5, "text": "c"}', "_id is 1.5; expected a string without NUL and without half of a surrogate pair"),
         ('{"_id": true, "text": "c"}', "_id is true; expected a string without NUL"),
         ('{"_id": "", "text": "c"}', '_id is ""; expected a string without NUL'),
-        ('{"_id": "d1", "text": "c"}', "_id 'd1' is also in line 1; ids must be unique"),
+        ('{"_id": "d1", "text": "c"}', "_id 'd1' is also in line 1, with another text; keep one of them"),
         ('{"_id": "d3", "text": "\\ud83d"}', "the text of 'd3' has half of a surrogate pair"),
     ],
 )
@@ -55,8 +55,8 @@ def test_a_bad_line_of_the_corpus_is_named_with_its_number(folder: Path, line: s
 
 
 def test_a_bad_line_of_the_queries_is_named_with_its_number(folder: Path) -> None:
-    (folder / "queries.jsonl").write_text(QUERIES + QUERIES)
-    assert message(folder) == "queries.jsonl:2: _id 'q1' is also in line 1; ids must be unique"
+    (folder / "queries.jsonl").write_text(QUERIES + QUERIES.replace("?", "!"))
+    assert message(folder) == "queries.jsonl:2: _id 'q1' is also in line 1, with another text; keep one of them"
 
 
 def test_a_long_bad_line_is_shortened_in_the_message(folder: Path) -> None:
@@ -74,8 +74,8 @@ def test_a_line_that_is_not_utf8_is_named_with_its_byte(folder: Path) -> None:
     [
         ("q1\td2\t0.5", "grade '0.5' is not a whole number below a million; repair"),
         ("q1\td2\thigh", "grade 'high' is not a whole number below a million; repair"),
-        ("q1\td2", "'q1\\td2' is not a judgement; expected query-id, corpus-id and score separated by tabs"),
-        ("q1 d2 1", "'q1 d2 1' is not a judgement; expected"),
+        ("q1\td2", "'q1\\td2' is not a judgement: it has 2 columns, and 3 are expected as in line 1; is white space"),
+        ("q1\td2\t1\t1", "'q1\\td2\\t1\\t1' is not a judgement: it has 4 columns, and 3 are expected as in line 1"),
         ("q1\t\t1", "'q1\\t\\t1' is not a judgement; expected"),
         ("q1\td1\t0", "query 'q1', document 'd1' has grade 0, but 1 in line 2; keep one of them"),
         ("q9\td1\t1", "query 'q9' is not in queries.jsonl; add it there or remove its judgements"),
@@ -91,11 +91,38 @@ def test_a_first_judgement_with_a_bad_grade_is_not_mistaken_for_a_header(folder:
     assert message(folder).startswith("qrels/test.tsv:1: grade '1.5' is not a whole number")
 
 
-@pytest.mark.parametrize(("qrels", "count"), [("q1\td1\t0\nq1\td2\t-1\n", 2), ("", 0)])
-def test_judgements_without_a_positive_grade_are_refused(folder: Path, qrels: str, count: int) -> None:
-    (folder / "qrels/test.tsv").write_text(qrels)
+def test_judgements_without_a_positive_grade_are_refused(folder: Path) -> None:
+    (folder / "qrels/test.tsv").write_text("q1\td1\t0\nq1\td2\t-1\n")
+    assert message(folder) == "qrels/test.tsv: no grade above 0 in 2 judgements; nothing can be measured, check `split`"
+
+
+@pytest.mark.parametrize("file", ["corpus.jsonl", "queries.jsonl", "qrels/test.tsv"])
+def test_an_empty_file_is_named(folder: Path, file: str) -> None:
+    (folder / file).write_text("\n")
+    assert message(folder).startswith(f"{file}: the file ")
+
+
+def test_judgements_of_another_collection_are_refused_with_an_example_of_both(folder: Path) -> None:
+    (folder / "qrels/test.tsv").write_text(QRELS.replace("d1", "MED-1") + "q1\td2\t0\n")  # not relevant
     assert message(folder) == (
-        f"qrels/test.tsv: no grade above 0 in {count} judgements; nothing can be measured, check `split`"
+        "qrels/test.tsv: none of the 1 relevant judgements is for a document of the corpus (the first is for 'MED-1', "
+        "the first document is 'd1'): judgements and corpus are of different collections"
+    )
+
+
+def test_queries_of_another_collection_are_refused_with_an_example_of_both(folder: Path) -> None:
+    (folder / "queries.jsonl").write_text(QUERIES.replace("q1", "PLAIN-1"))
+    assert message(folder) == (
+        "qrels/test.tsv:2: query 'q1' is not in queries.jsonl, and no other judged query is (its first is 'PLAIN-1'): "
+        "the two files are of different collections, or the columns have another order than their header says"
+    )
+
+
+def test_an_id_with_white_space_that_nothing_has_is_refused_with_its_line(folder: Path) -> None:
+    (folder / "qrels/test.tsv").write_text(QRELS + "q1\tNew York\t1\n")
+    assert message(folder) == (
+        "qrels/test.tsv:3: id 'New York' holds white space, and neither corpus.jsonl nor queries.jsonl has it; "
+        "separate the columns by one tab each, and write ids without white space"
     )
 
 

@@ -15,8 +15,9 @@ from engines.remote import dialects
 from engines.remote.answers import log_odds, usage
 from engines.remote.transport import HttpAnswer, retry_after_s
 from harness.benchmarks import BenchmarkError
-from harness.benchmarks.beir import BeirFolder, read_qrels
+from harness.benchmarks.beir import BeirFolder
 from harness.benchmarks.beir_archive import check
+from harness.benchmarks.judgements import read_qrels
 from harness.candidates.trec import read_run_file
 from harness.config import ConfigError, read_config
 

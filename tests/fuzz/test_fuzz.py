@@ -28,8 +28,25 @@ PIECES = {
             "---\n",
         ),
     ),
-    "run": ("q1 Q0 d1 1 ", "0.5 tag\n", "nan", "1e999", "1_0", "\0", "\x1f\x8b", "\ufeff", "\u2028", "٣", "\r"),
-    "qrels": ("q1\td1\t1\n", "q1 0 d1 1\n", "score\n", "999999999999", "-1", "\0", "٣", "\t", "9" * 5000, "\ufeff"),
+    "run": (
+        *("q1 Q0 d1 1 ", "0.5 tag\n", "nan", "1e999", "1_0", "\0", "\x1f\x8b", "\ufeff", "\u2028", "٣", "\r"),
+        *("# ", "\u00a0", "\t\v", " more text\n", "qid Q0 docno rank score tag\n"),
+    ),
+    "qrels": (
+        *("q1\td1\t1\n", "q1 0 d1 1\n", "score\n", "999999999999", "-1", "\0", "٣", "\t", "9" * 5000, "\ufeff"),
+        *(
+            "query-id\tcorpus-id\tscore\n",
+            "label qid docno\n",
+            "#",
+            '"',
+            '""',
+            "\u00a0",
+            "1.0\n",
+            "1e999",
+            "2e5\n",
+            ",",
+        ),
+    ),
     "beir": (
         *('{"_id": "d1", "text": "x"}\n', '{"_id": ', '"\\u0000"', '"\\ud800"', '"title": ', "[" * 900, "9" * 5000),
         *("NaN", "null", "true", '"text": "a"}\n', "q1\td1\t1\n", BETWEEN.decode()),

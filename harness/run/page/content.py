@@ -58,7 +58,11 @@ LEGEND = (
 def build(rows: Sequence[Row], title: str, reproductions: Sequence[Reproduction] = ()) -> Report:
     """The report of a run. Tables of published figures come first."""
     engines = {row.engine: _engine(row) for row in reversed(rows)}
-    warnings = (*(() if rows else ("There is no result yet.",)), *((DEMO,) if _has_demo(rows) else ()))
+    warnings = (
+        *(() if rows else ("There is no result yet.",)),
+        *((DEMO,) if _has_demo(rows) else ()),
+        *dict.fromkeys(f"{row.benchmark}: {alarm}" for row in rows for alarm in row.alarms),
+    )
     return Report(
         title=title,
         sections=(*_published(reproductions), *_sections(rows)),
