@@ -104,8 +104,8 @@ def _oddities(run_file: Path, contents: RunFile, grades: Qrels) -> Iterator[str]
         documents = sum(map(len, lists.values()))
         judged = sum(map(len, grades.values()))
         yield (
-            f"{run_file}: none of its {documents:,} documents for {len(lists):,} judged queries is among the {judged:,} judged "
-            "ones: compare the ids of the two files"
+            f"{run_file}: none of its {documents:,} documents for {len(lists):,} judged queries is among the "
+            f"{judged:,} judged ones: compare the ids of the two files"
         )
 
 
