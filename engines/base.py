@@ -20,7 +20,9 @@ from operator import itemgetter
 from types import TracebackType
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, field_validator
+
+from engines.problems import alterations, explain, first_problem
 
 
 class Pair(NamedTuple):
@@ -215,6 +217,14 @@ class EngineError(CrispbenchError):
 class BadOptions(EngineError):
     """An option is unknown or has a wrong value."""
 
+    def __init__(self, message: str, location: Sequence[str | int] = ()) -> None:
+        super().__init__(message)
+        self.location = tuple(location)  # keys and positions that lead to the value in its document
+
+    def within(self, *parents: str | int) -> "BadOptions":
+        """The same error in the document that has the value's own document below these keys."""
+        return BadOptions(str(self), (*parents, *self.location))
+
 
 class EngineUnavailable(EngineError):
     """A package, a device, a file or a server is missing."""
@@ -240,9 +250,21 @@ class PromptOptions(NamedTuple):
 
 
 class Options(BaseModel):
-    """An engine's own settings: frozen; an unknown name is an error."""
+    """An engine's own settings: frozen; an unknown name is an error, and a value is what was written.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    No text becomes a number, no number becomes true or false, and no fraction becomes a whole number. Numbers are
+    finite.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _is_what_was_written(cls, given: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        read = handler(given)
+        for problem in alterations(given, read):
+            raise ValueError(problem)
+        return read
 
     @property
     def speed_only(self) -> bool:
@@ -352,20 +374,7 @@ def read_options(model: type[OptionsT], options: Mapping[str, Any], owner: str) 
     try:
         return model.model_validate(dict(options))
     except ValidationError as error:
-        raise BadOptions(f"{owner}: {explain(error, model)}") from None
-
-
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first problem of a pydantic error in one line: the value, what was expected, the next step."""
-    problem = error.errors()[0]
-    name = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return f"unknown option {name!r}; expected one of {', '.join(sorted(model.model_fields))}"
-    if problem["type"] == "missing":
-        return f"option {name!r} is missing; the options are {', '.join(sorted(model.model_fields))}"
-    message = problem["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    return f"{name} = {problem['input']!r:.200}: {message}" if name else message
+        raise BadOptions(f"{owner}: {explain(error, model)}", first_problem(error)["loc"]) from None
 
 
 def first_line(error: BaseException) -> str:

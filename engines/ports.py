@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 
 from engines.base import BadOptions, EngineUnavailable
+from engines.spelling import expected
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Port:
         """The attribute behind a name. Raises BadOptions for an unknown name, EngineUnavailable if an import fails."""
         targets = self.targets()
         if name not in targets:
-            raise BadOptions(f"{self.what} {name!r} is not known; expected one of {', '.join(sorted(targets))}")
+            raise BadOptions(f"{self.what} {name!r} is not known; {expected(name, sorted(targets))}")
         module, _, attribute = targets[name].partition(":")
         try:
             return getattr(importlib.import_module(module), attribute, None)

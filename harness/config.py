@@ -1,11 +1,11 @@
 """The config file: YAML, checked as a whole before any model, data or network is touched."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-import yaml
 from ir_measures import Measure
 from pydantic import (
     BaseModel,
@@ -20,11 +20,13 @@ from pydantic import (
 )
 
 import engines
-from engines.base import BadOptions, CrispbenchError, Options, explain, read_options
+from engines.base import BadOptions, CrispbenchError, Options, read_options
+from engines.problems import explain, first_problem
+from engines.spelling import closest, expected
 from engines.yaml_file import read_yaml
 from harness import benchmarks
 from harness.benchmarks import BenchmarkError, BenchmarkSource
-from harness.benchmarks.suites import load_suite
+from harness.benchmarks.suites import SuiteMember, load_suite
 from harness.candidates.stages import BM25Stage, FirstStage, read_stage
 from harness.figures.measure_names import parse
 from harness.figures.measures import HEADLINE, MEASURES
@@ -51,12 +53,12 @@ class EngineEntry:
         """Read the entry with this name. Raises BadOptions, or EngineUnavailable if its kind cannot be imported."""
         if not isinstance(document, Mapping):
             raise BadOptions(f"engine {name!r} = {document!r:.200}: expected a mapping such as {{kind: bm25}}")
+        owner = f"engine {name!r}"
+        kind = _name_of(document, "kind", engines.names(), owner)
         given = {option: value for option, value in document.items() if option != "kind"}
-        kind = document.get("kind")
-        if not isinstance(kind, str):
-            problem = "option 'kind' is missing" if kind is None else f"kind = {kind!r:.100} is not a name"
-            raise BadOptions(f"engine {name!r}: {problem}; expected one of {', '.join(engines.names())}")
-        return cls(kind, given, read_options(engines.engine_class(kind).options_type, given, f"engine {name!r}"))
+        with _below("kind"):
+            options_type = engines.engine_class(kind).options_type
+        return cls(kind, given, read_options(options_type, given, owner))
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,14 @@ class BenchmarkEntry:
         """Read an entry of `benchmarks`. Raises BadOptions, BenchmarkError."""
         if not isinstance(document, Mapping):
             raise BadOptions(f"benchmark {document!r:.200}: expected a mapping such as {{source: beir, path: FOLDER}}")
+        source = _name_of(document, "source", benchmarks.names(), f"benchmark {document!r:.100}")
         options = {name: value for name, value in document.items() if name not in ("source", "candidates")}
-        source, stage = document.get("source"), document.get("candidates")
-        if not isinstance(source, str):
-            problem = "option 'source' is missing" if source is None else f"source = {source!r:.100} is not a name"
-            raise BadOptions(f"benchmark {document!r:.100}: {problem}; expected one of {', '.join(benchmarks.names())}")
+        with _below("source"):
+            benchmarks.source_class(source)
         return cls(
             source=benchmarks.read_source(source, options),
             title=str(options.get("name") or source),
-            candidates=None if stage is None else read_stage(stage),
+            candidates=_read_stage(document["candidates"]) if "candidates" in document else None,
         )
 
 
@@ -91,15 +92,55 @@ class NamedEntry(NamedTuple):
     benchmark: BenchmarkEntry
 
 
+def _name_of(document: Mapping[str, object], option: str, known: Sequence[str], owner: str) -> str:
+    """The name under `kind` or `source`, which decides what the other options mean. Raises BadOptions."""
+    if option not in document:
+        near = closest(option, document)
+        slip = "" if near is None else f" (is {near!r} meant?)"
+        raise BadOptions(f"{owner}: option {option!r} is missing{slip}; expected one of {', '.join(known)}")
+    name = document[option]
+    if not isinstance(name, str):
+        raise BadOptions(
+            f"{owner}: {option} = {name!r:.100} is not a name; expected one of {', '.join(known)}", [option]
+        )
+    return name
+
+
 def _read_engines(document: object) -> object:
     """Read each entry together with its name, so that a wrong option is reported with the engine's name."""
     if not isinstance(document, Mapping):
         return document
-    return {name: EngineEntry.read(str(name), entry) for name, entry in document.items()}
+    entries = {}
+    for name, entry in document.items():
+        with _below("engines", name):
+            entries[name] = EngineEntry.read(str(name), entry)
+    return entries
 
 
 def _read_benchmarks(document: object) -> object:
-    return [BenchmarkEntry.read(entry) for entry in document] if isinstance(document, list | tuple) else document
+    if not isinstance(document, list | tuple):
+        return document
+    entries = []
+    for position, entry in enumerate(document):
+        with _below("benchmarks", position):
+            entries.append(BenchmarkEntry.read(entry))
+    return entries
+
+
+def _read_stage(document: object) -> FirstStage:
+    with _below("candidates"):
+        return read_stage(document)
+
+
+@contextmanager
+def _below(*parents: str | int) -> Iterator[None]:
+    """Errors inside the block are about values below these keys of the config."""
+    try:
+        yield
+    except BadOptions as error:
+        raise error.within(*parents) from None
+    except BenchmarkError as error:
+        raise BadOptions(str(error), parents) from None
 
 
 Level = Annotated[int, Field(gt=0, le=1024)]
@@ -154,7 +195,7 @@ class Config(Options):
     engines: Annotated[dict[Name, EngineEntry], BeforeValidator(_read_engines)] = Field(min_length=1)
     suites: tuple[str, ...] = ()  # names from configs/suites; every member is measured
     benchmarks: Annotated[tuple[BenchmarkEntry, ...], BeforeValidator(_read_benchmarks)] = ()
-    candidates: Annotated[FirstStage, BeforeValidator(read_stage)] = BM25Stage()
+    candidates: Annotated[FirstStage, BeforeValidator(_read_stage)] = BM25Stage()
     measures: Annotated[tuple[str, ...], Field(min_length=1)] | None = None  # None: the standard measures
     latency: Latency = Latency()
     ray: Cluster = Cluster()  # for `run --ray`
@@ -182,14 +223,16 @@ class Config(Options):
         prices = self.latency.price_per_hour
         unknown = sorted(prices.keys() - self.engines.keys()) if isinstance(prices, dict) else []
         if unknown:
-            raise ValueError(
-                f"latency.price_per_hour names engine {unknown[0]!r}; expected one of {', '.join(self.engines)}"
-            )
+            problem = f"latency.price_per_hour names engine {unknown[0]!r}; {expected(unknown[0], self.engines)}"
+            raise BadOptions(problem, ("latency", "price_per_hour", unknown[0]))
         return self
 
     @model_validator(mode="after")
     def _knows_its_suites(self) -> Self:
-        members = [member for name in self.suites for member in load_suite(name).members]
+        members: list[SuiteMember] = []
+        for position, name in enumerate(self.suites):
+            with _below("suites", position):
+                members += load_suite(name).members
         self._entries = (
             *(NamedEntry(member.name, BenchmarkEntry.read(member.benchmark)) for member in members),
             *(NamedEntry(None, benchmark) for benchmark in self.benchmarks),
@@ -198,8 +241,9 @@ class Config(Options):
 
     @model_validator(mode="after")
     def _compares_what_it_has(self) -> Self:
-        for comparison in self.published:
-            comparison.check(self.engines)
+        for position, comparison in enumerate(self.published):
+            with _below("published", position):
+                comparison.check(self.engines)
         return self
 
     @property
@@ -217,24 +261,29 @@ def read_config(path: Path) -> Config:
     """Read a config and check every name and option in it. Raises ConfigError, EngineUnavailable."""
     try:
         document = read_yaml(path)
-        if not isinstance(document, dict):
-            raise ConfigError(
-                f"{path}: holds {document!r:.60}, expected a mapping with {', '.join(Config.model_fields)}"
-            )
-        return Config.model_validate(document)
+    except BadOptions as error:
+        raise ConfigError(str(error)) from None
+    except OSError as error:
+        reason = f"{path.absolute()}: cannot be read ({error.strerror or error})"
+        raise ConfigError(f"{reason}; expected a YAML config, see configs/demo.yaml") from None
+    if not isinstance(document.content, dict):
+        raise ConfigError(
+            f"{path}: holds {document.content!r:.60}, expected a mapping with {', '.join(Config.model_fields)}"
+        )
+    try:
+        return Config.model_validate(document.content)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error, _part(error))}") from None
-    except (BadOptions, BenchmarkError) as error:
+        line = document.line_of(first_problem(error)["loc"])
+        raise ConfigError(f"{path}: line {line}: {explain(error, _part(error))}") from None
+    except BadOptions as error:
+        raise ConfigError(f"{path}: line {document.line_of(error.location)}: {error}") from None
+    except BenchmarkError as error:
         raise ConfigError(f"{path}: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); expected a YAML config, see configs/demo.yaml") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())[:500]}") from None
 
 
 def _part(error: ValidationError) -> type[BaseModel]:
     """The model of the section that has the first problem; its fields are the known options."""
-    location = error.errors()[0]["loc"]
+    location = first_problem(error)["loc"]
     if location[:2] == ("latency", "search"):
         return Search
     parts: dict[str, type[BaseModel]] = {"latency": Latency, "published": PublishedComparison, "ray": Cluster}
@@ -245,5 +294,5 @@ def choose(config: Config, names: Sequence[str]) -> list[str]:
     """These engines, or all engines for no names, in the config's order. Raises ConfigError for an unknown name."""
     unknown = [name for name in names if name not in config.engines]
     if unknown:
-        raise ConfigError(f"engine {unknown[0]!r} is not in the config; it has {', '.join(config.engines)}")
+        raise ConfigError(f"engine {unknown[0]!r} is not in the config; {expected(unknown[0], config.engines)}")
     return [name for name in config.engines if not names or name in names]

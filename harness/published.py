@@ -11,10 +11,12 @@ from math import sqrt
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from engines.base import BadOptions, Options, explain
+from engines.base import BadOptions, Options
+from engines.problems import explain, first_problem
+from engines.spelling import expected
+from engines.yaml_file import read_yaml
 from harness.benchmarks.suites import load_suite
 from harness.records import Measurement, Row
 
@@ -154,10 +156,10 @@ def load_table(name: str) -> PublishedTable:
     _check_known([name], table_names(), "published table")
     path = next(path for folder in FOLDERS if (path := folder / f"{name}.yaml").is_file())
     try:
-        return PublishedTable.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return PublishedTable.model_validate(read_yaml(path).content)
     except ValidationError as error:
         parts: dict[object, type[Options]] = {"columns": PublishedColumn, "protocol": Protocol, "tolerance": Tolerance}
-        location = error.errors()[0]["loc"]
+        location = first_problem(error)["loc"]
         part = parts.get(location[0], PublishedTable) if len(location) > 1 else PublishedTable
         raise BadOptions(f"{path}: {explain(error, part)}") from None
 
@@ -293,4 +295,4 @@ def _check_known(names: Collection[str], choices: Collection[str], what: str) ->
     """Raises BadOptions, which lists the choices, for a name that is not among them."""
     unknown = [name for name in names if name not in choices]
     if unknown:
-        raise BadOptions(f"{what} {unknown[0]!r} is not known; expected one of {', '.join(choices)}")
+        raise BadOptions(f"{what} {unknown[0]!r} is not known; {expected(unknown[0], choices)}")

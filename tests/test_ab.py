@@ -387,7 +387,7 @@ def test_a_noise_floor_of_another_engine_is_not_used(tmp_path: Path, sets: Sets)
 @pytest.mark.parametrize(
     ("names", "canary", "message"),
     [
-        (("quick", "missing"), False, "engine 'missing' is not in the config; it has quick, slow"),
+        (("quick", "missing"), False, "engine 'missing' is not in the config; expected one of quick, slow"),
         (("quick",), False, "engines quick: expected two different ones"),
         (("quick", "quick"), False, "expected two different ones"),
         ((), True, "engines none: expected two different ones"),

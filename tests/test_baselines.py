@@ -172,7 +172,7 @@ def test_scores_that_are_still_in_the_write_ahead_log_are_saved(good: Path, stor
 
 def test_an_entry_of_an_unknown_format_and_an_unknown_name_are_refused(tmp_path: Path, store: Path) -> None:
     entry = save(store, "main", [record(tmp_path / "e", 1.0)])
-    with pytest.raises(BadOptions, match="has no baseline 'mian'; expected one of main"):
+    with pytest.raises(BadOptions, match=r"has no baseline 'mian'; did you mean 'main'\?"):
         baselines.history(store, "mian")
     (entry.folder / "entry.json").write_text(json.dumps({**entry.document(), "format": 2}), encoding="utf-8")
     with pytest.raises(StoreError, match="its format is 2, this version reads 1"):

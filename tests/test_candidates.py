@@ -194,7 +194,7 @@ def test_a_missing_dense_model_is_reported_in_one_line(benchmark: Benchmark, tmp
         ({"source": "dense"}, "bi_encoder: option 'model' is missing; the options are batch_size, device, "),
         (
             {"source": "dense", "model": "m", "modle": "n"},
-            "bi_encoder: unknown option 'modle'; expected one of ",
+            "unknown option 'modle'; did you mean 'model'? expected one of ",
         ),
         ({"source": "dense", "model": "m", "precision": "fp64"}, "bi_encoder: precision = 'fp64'"),
         ({"source": "dense", "model": "m", "path": "x"}, "bi_encoder: unknown option 'path'"),

@@ -66,14 +66,14 @@ def test_a_missing_config_is_reported_with_an_example(tmp_path: Path, crispbench
         ("name: [", "line 1, column 8"),
         ("name: a\nname: b\n", "line 2: key 'name' occurs twice"),
         ("engines:\n  a: {kind: fake}\n  a: {kind: bm25}\n", "line 3: key 'a' occurs twice"),
-        ("? [a, b]\n: c\n", "unhashable"),
+        ("? [a, b]\n: c\n", "line 1: key of a list or a mapping is not text"),
         ("", "expected a mapping"),
         ("- name\n", "expected a mapping"),
         (CONFIG.replace("name: small", "name: ../up"), "name = '../up'"),
         (CONFIG.replace("fake: {", '"a/b": {'), "'a/b'"),
         (
             CONFIG + "engine: 3\n",
-            "unknown option 'engine'; expected one of benchmarks, candidates, engines, latency, ",
+            "unknown option 'engine'; did you mean 'engines'? expected one of benchmarks, candidates, ",
         ),
         (CONFIG + "candidates: {depth: 3}\n", "candidates: unknown option 'depth'; expected one of b, k, k1, source"),
         (CONFIG + "candidates: {k: 0}\n", "candidates: k = 0: input should be greater than 0"),
@@ -83,16 +83,22 @@ def test_a_missing_config_is_reported_with_an_example(tmp_path: Path, crispbench
         ),
         (
             CONFIG.replace("kind: fake", "kin: fake"),
-            "engine 'fake': option 'kind' is missing; expected one of bi_encoder",
+            "engine 'fake': option 'kind' is missing (is 'kin' meant?); expected one of bi_encoder",
         ),
         (CONFIG.replace("kind: fake", "kind: typo"), "engine kind 'typo' is not known; expected one of "),
-        (CONFIG.replace("kind: fake", "kind: fake, sead: 1"), "engine 'fake': unknown option 'sead'; expected one of "),
+        (
+            CONFIG.replace("kind: fake", "kind: fake, sead: 1"),
+            "engine 'fake': unknown option 'sead'; did you mean 'seed'?",
+        ),
         (CONFIG.replace("kind: fake", "kind: fake, seed: many"), "engine 'fake': seed = 'many'"),
         (
             CONFIG.replace("source: beir", "source: typo"),
             "benchmark source 'typo' is not known; expected one of beir, beir_archive, mteb, stdlib",
         ),
-        (CONFIG.replace("path: nowhere", "pat: nowhere"), "option 'path' is missing"),
+        (
+            CONFIG.replace("path: nowhere", "pat: nowhere"),
+            "unknown option 'pat'; did you mean 'path'?",
+        ),
         (CONFIG.replace("path: nowhere", "path: nowhere, queries: 0"), "queries = 0"),
     ],
 )

@@ -257,3 +257,84 @@ def test_measures_must_be_a_list_of_at_least_one_name(small: Callable[..., Path]
 def test_a_measure_keeps_its_name_when_it_is_parsed(name: str) -> None:
     assert str(parse(name)) == name
     assert parse(name) == ir_measures.parse_measure(name)
+
+
+# Mistakes, where they stand
+
+MISTAKEN = """name: mistaken
+engines:
+  first:
+    kind: fake
+  second:
+    kind: {kind}
+    {option}
+benchmarks:
+  - source: {source}
+    {path}
+candidates:
+  source: bm25
+  {candidates}
+{rest}
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "fakee"}, "line 6: engine kind 'fakee' is not known; did you mean 'fake'? expected one of"),
+        ({"option": "sead: 1"}, "line 7: engine 'second': unknown option 'sead'; did you mean 'seed'?"),
+        ({"option": "seed: true"}, "line 7: engine 'second': seed = true: expected a whole number, not true"),
+        ({"option": "seed: 1.0"}, "line 7: engine 'second': seed = 1.0: expected a whole number: write 1"),
+        ({"option": "seed: '01'"}, "line 7: engine 'second': seed = '01': expected a whole number: write 1 without"),
+        ({"option": "constant: 1"}, "line 7: engine 'second': constant = 1: expected true or false, not 1"),
+        ({"option": "constant: 'on'"}, "line 7: engine 'second': constant = 'on': expected true or false: write true"),
+        ({"option": "noise: 'nan'"}, "line 7: engine 'second': noise = 'nan': input should be a finite number"),
+        ({"option": "fail_on: 7"}, "line 7: engine 'second': fail_on = 7: input should be a valid string; put it in"),
+        ({"option": "fail_on: no"}, "put it in quotes (without quotes yes, no, on and off mean true and false)"),
+        ({"option": "fail_on:"}, "line 7: engine 'second': fail_on is empty: "),
+        ({"source": "bier"}, "line 9: benchmark source 'bier' is not known; did you mean 'beir'?"),
+        ({"path": "pth: folder"}, "line 10: benchmark source 'beir': unknown option 'pth'; did you mean 'path'?"),
+        ({"candidates": "k: -5"}, "line 13: candidates: k = -5: input should be greater than 0"),
+        ({"candidates": "k: true"}, "line 13: candidates: k = true: expected a whole number, not true"),
+        ({"candidates": "k: 1:40"}, "line 13: 1:40 is a number to base 60"),
+        ({"rest": "latecy: {}"}, "line 14: unknown option 'latecy'; did you mean 'latency'?"),
+        ({"rest": "latency:\n  sweep: [1, true]"}, "line 15: latency.sweep = [1, True]: expected a whole number"),
+        ({"rest": "latency:\n  search:\n    widht: 1"}, "line 16: unknown option 'latency.search.widht'; did you mean"),
+        ({"rest": "latency:\n  scenario: sweeep"}, "line 15: latency.scenario.0 = 'sweeep': "),
+        ({"rest": "latency:\n  price_per_hour:\n    secnd: 1"}, "line 16: latency.price_per_hour names engine 'secnd'"),
+        ({"rest": "ray: {gpus: yes}"}, "line 14: ray.gpus = true: expected a number, not true"),
+        ({"rest": "suites:\n- bier"}, "line 15: suite 'bier' is not known; did you mean 'beir'?"),
+        (
+            {"rest": "suites: beir"},
+            "input should be a valid tuple; write a list, such as [beir]",
+        ),
+        (
+            {"rest": "published:\n- table: minlm\n  engines: {first: x}"},
+            "line 15: published table 'minlm' is not",
+        ),
+    ],
+)
+def test_a_mistake_is_reported_with_its_line_and_with_what_to_write(
+    tmp_path: Path, changes: dict[str, str], message: str
+) -> None:
+    right = {"kind": "fake", "option": "seed: 1", "source": "beir", "path": "path: folder", "candidates": "k: 5"}
+    (tmp_path / "bench.yaml").write_text(MISTAKEN.format(**{"rest": "", **right, **changes}))
+    with pytest.raises(ConfigError) as raised:
+        read_config(tmp_path / "bench.yaml")
+    assert f"{tmp_path / 'bench.yaml'}: line " in str(raised.value)
+    assert message in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_number_in_quotes_is_accepted_if_it_is_written_as_a_number(tmp_path: Path) -> None:
+    text = MISTAKEN.format(
+        kind="fake", option="noise: '0.5'", source="beir", path="path: x", candidates="k: '7'", rest=""
+    )
+    (tmp_path / "bench.yaml").write_text(text)
+    config = read_config(tmp_path / "bench.yaml")
+    assert (config.candidates.k, config.engines["second"].options) == (7, FakeOptions(noise=0.5))
+
+
+@pytest.mark.parametrize("values", [{"seed": True}, {"seed": "0100"}, {"noise": float("inf")}, {"decimals": 2.0}])
+def test_options_given_in_python_mean_what_is_written_too(values: dict[str, object]) -> None:
+    with pytest.raises(engines.BadOptions, match=r"^fake: "):
+        engines.options("fake", values)

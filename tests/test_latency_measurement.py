@@ -167,9 +167,9 @@ def test_a_failing_engine_is_invalid_and_its_error_is_reported(latency: Callable
 def test_an_unknown_benchmark_or_engine_is_an_error_before_anything_is_loaded(
     latency: Callable[..., Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=r"'fkae' is not in the config; it has fake"):
+    with pytest.raises(ConfigError, match=r"'fkae' is not in the config; did you mean 'fake'"):
         measure(latency(), tmp_path / "run", LatencyOptions(["fkae"]))
-    with pytest.raises(ConfigError, match=r"'plants' is not in the config; it has animals"):
+    with pytest.raises(ConfigError, match=r"'plants' is not in the config; expected one of animals"):
         measure(latency(benchmark="plants"), tmp_path / "run")
 
 
@@ -179,7 +179,7 @@ def test_an_unknown_benchmark_or_engine_is_an_error_before_anything_is_loaded(
         ({"scenario": "multi-stream"}, "latency.scenario.0 = 'multi-stream': input should be 'single-stream'"),
         ({"scenario": []}, "latency.scenario = "),
         ({"rate": 0}, "latency.rate = 0: input should be greater than 0"),
-        ({"query": 5}, "unknown option 'latency.query'; expected one of arrivals, benchmark"),
+        ({"query": 5}, "unknown option 'latency.query'; did you mean 'queries'? expected one of arrivals"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_the_valid_ones(

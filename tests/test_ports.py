@@ -105,7 +105,10 @@ def test_the_documented_dialect_scores_through_its_server(
 
 def test_the_error_for_an_unknown_dialect_lists_the_installed_ones(install: Install) -> None:
     install("crispbench.dialects", "plain = plugin:DIALECT", block(PAGES["crispbench.dialects"], "python"))
-    with pytest.raises(BadOptions, match=r"dialect = 'plane': expected one of baseten, cohere, .*jina, plain, tei"):
+    with pytest.raises(
+        BadOptions,
+        match=r"dialect = 'plane': did you mean 'plain'\? expected one of baseten, cohere, .*jina, plain, tei",
+    ):
         engines.options("remote", {"dialect": "plane", "url": "http://127.0.0.1"})
 
 
@@ -155,7 +158,10 @@ def test_a_wrong_option_of_an_installed_source_is_a_usage_error(
     path = config(engines={"bm25": {"kind": "bm25"}}, benchmarks=[{**entry, "pth": "x"}])
     answer = crispbench("run", path)
     assert answer.code == 2
-    assert "benchmark source 'faq': unknown option 'pth'; expected one of name, path, queries" in answer.err
+    assert (
+        "benchmark source 'faq': unknown option 'pth'; did you mean 'path'? expected one of name, path, queries"
+        in answer.err
+    )
 
 
 def test_an_entry_point_does_not_replace_a_built_in_source(install: Install) -> None:

@@ -600,8 +600,8 @@ def test_published_scores_are_not_applied_to_a_config_with_an_instruction(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--engine", "typo"], "engine 'typo' is not in the config; it has fake"),
-        (["--reference", "typo"], "engine 'typo' is not in the config; it has fake"),
+        (["--engine", "typo"], "engine 'typo' is not in the config; expected one of fake"),
+        (["--reference", "typo"], "engine 'typo' is not in the config; expected one of fake"),
         (["--golden", "small"], "'small'"),
         (["--tolerance", "-1"], "tolerance -1.0: expected 0 or more log-odds"),
         (["--tolerance", "nan"], "tolerance nan: expected 0 or more log-odds"),

@@ -96,7 +96,7 @@ def test_an_unknown_engine_or_benchmark_is_a_usage_error_with_the_valid_names(
     answer = crispbench("run", small, "--out", tmp_path / "out", *option)
     assert (answer.code, answer.out) == (2, "")
     assert answer.err.count("\n") == 1
-    assert f"'typo' is not in the config; it has {names}" in answer.err
+    assert f"'typo' is not in the config; expected one of {names}" in answer.err
     assert not (tmp_path / "out").exists() and moody.queries == []
 
 

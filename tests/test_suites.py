@@ -184,7 +184,7 @@ def test_a_wrong_suite_is_a_usage_error_in_one_line_before_anything_is_loaded(
     [
         ("name: mine\ndescription: d\nsource: s\nmembers: []\n", "members"),
         ("name: mine\ndescription: d\nsource: s\nmembers:\n- {name: a, benchmark: {}, queries: 1}\n", "documents"),
-        ("name: mine\nmember: []\n", "the options are description, members, name, source"),
+        ("name: mine\nmember: []\n", "did you mean 'members'? expected one of description, members, name, source"),
         (json.dumps({"name": "mine", "description": "d", "source": "s", "members": [member("a"), member("a")]}), "'a'"),
     ],
 )

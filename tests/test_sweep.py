@@ -146,9 +146,12 @@ def test_missing_settings_of_a_search_or_a_sweep_are_reported_before_anything_is
         ({"sweep": [0]}, "latency.sweep.0 = 0: input should be greater than 0"),
         (
             {"search": {"widht": 0.1}},
-            "unknown option 'latency.search.widht'; expected one of longest, probes, seconds, width",
+            "unknown option 'latency.search.widht'; did you mean 'width'? expected one of longest",
         ),
-        ({"price_per_hour": {"ap": 1.2}}, "latency.price_per_hour names engine 'ap'; expected one of api"),
+        (
+            {"price_per_hour": {"ap": 1.2}},
+            "latency.price_per_hour names engine 'ap'; did you mean 'api'? expected one of api",
+        ),
         ({"price_per_hour": -1}, "= -1: input should be greater than 0"),
         ({"processes": 0}, "latency.processes = 0"),
     ],

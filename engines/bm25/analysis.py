@@ -13,6 +13,7 @@ from functools import cache
 from itertools import groupby
 
 from engines.base import BadOptions, require
+from engines.spelling import expected
 
 # Lucene's EnglishAnalyzer, as Anserini runs it: words by Unicode rules (an apostrophe or a full stop inside a
 # word stays, "3.5" is one word), possessive removed, these 33 stop words, Porter's stemmer.
@@ -62,7 +63,7 @@ def analyzer(analysis: str) -> Analyzer:
     if analysis in _snowball():
         return _stemmed(analysis)
     raise BadOptions(
-        f"analysis {analysis!r} is not known to BM25; expected one of {', '.join(names())}: "
+        f"analysis {analysis!r} is not known to BM25; {expected(analysis, names())}: "
         "take simple for any other language with spaces"
     )
 

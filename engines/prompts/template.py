@@ -11,10 +11,11 @@ import re
 from functools import cache
 from pathlib import Path
 
-import yaml
 from pydantic import PositiveInt, ValidationError, field_validator, model_validator
 
-from engines.base import BadOptions, Options, explain
+from engines.base import BadOptions, Options
+from engines.problems import explain, first_problem
+from engines.spelling import expected
 from engines.storage import resolve
 from engines.yaml_file import read_yaml
 
@@ -108,15 +109,13 @@ def load_template(name: str) -> Template:
     shipped = [folder / f"{name}.yaml" for folder in FOLDERS]
     path = next((path for path in [*shipped, resolve(name)] if path.is_file()), None)
     if path is None:
-        raise BadOptions(
-            f"template {name!r} is not known; expected one of {', '.join(template_names())}, or a YAML file"
-        )
+        raise BadOptions(f"template {name!r} is not known; {expected(name, template_names())}, or a YAML file")
     try:
-        return Template.model_validate(read_yaml(path))
+        document = read_yaml(path)
+        return Template.model_validate(document.content)
     except ValidationError as error:
-        raise BadOptions(f"template {path}: {explain(error, Template)}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadOptions(f"template {path} is not YAML: {' '.join(str(error).split())}") from None
+        line = document.line_of(first_problem(error)["loc"])
+        raise BadOptions(f"template {path}: line {line}: {explain(error, Template)}") from None
 
 
 def create_mxbai_v2_reranker_prompt_template(query: str, document: str, instruction: str = "") -> str:

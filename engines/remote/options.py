@@ -10,6 +10,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from engines.base import BadOptions, Options, PromptOptions
 from engines.prompts.template import load_template
 from engines.remote import dialects
+from engines.spelling import expected
 
 TEMPLATE = "mxbai-v2-seq"
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -36,7 +37,7 @@ class RemoteOptions(Options):
     @classmethod
     def _is_known(cls, dialect: str) -> str:
         if dialect not in dialects.names():
-            raise ValueError(f"expected one of {', '.join(dialects.names())}")
+            raise ValueError(expected(dialect, dialects.names()))
         try:
             dialects.find(dialect)
         except BadOptions as error:

@@ -9,10 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from engines.base import Options, explain
+from engines.base import Options
+from engines.problems import explain, first_problem
+from engines.spelling import expected
+from engines.yaml_file import read_yaml
 from harness.benchmarks import BenchmarkError
 
 # In a wheel the suites lie inside this package, in a checkout beside it.
@@ -93,11 +95,11 @@ def load_suite(name: str) -> Suite:
     """A shipped suite by name. Raises BenchmarkError, which names the known suites."""
     path = next((path for folder in FOLDERS if (path := folder / f"{name}.yaml").is_file()), None)
     if path is None or name not in suite_names():
-        raise BenchmarkError(f"suite {name!r} is not known; expected one of {', '.join(suite_names())}")
+        raise BenchmarkError(f"suite {name!r} is not known; {expected(name, suite_names())}")
     try:
-        return Suite.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Suite.model_validate(read_yaml(path).content)
     except ValidationError as error:
-        part = SuiteMember if len(error.errors()[0]["loc"]) > 1 else Suite
+        part = SuiteMember if len(first_problem(error)["loc"]) > 1 else Suite
         raise BenchmarkError(f"{path}: {explain(error, part)}") from None
 
 

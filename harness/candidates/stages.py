@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 import engines
 from engines.base import BadOptions, Options, read_options
+from engines.spelling import expected
 from engines.storage import resolve
 
 
@@ -71,7 +72,7 @@ class RunStage(Options):
         return resolve(self.path.replace("{benchmark}", benchmark))
 
 
-FirstStage = Annotated[BM25Stage | DenseStage | NativeStage | RunStage, Field(discriminator="source")]
+FirstStage = BM25Stage | DenseStage | NativeStage | RunStage
 STAGES: Mapping[str, type[BM25Stage | DenseStage | NativeStage | RunStage]] = {
     "bm25": BM25Stage,
     "dense": DenseStage,
@@ -88,5 +89,5 @@ def read_stage(document: object) -> FirstStage:
         raise BadOptions(f"candidates = {document!r:.200}: expected a mapping such as {{source: bm25, k: 100}}")
     source = document.get("source", "bm25")
     if not isinstance(source, str) or source not in STAGES:
-        raise BadOptions(f"candidates: source {source!r:.100} is not known; expected one of {', '.join(STAGES)}")
+        raise BadOptions(f"candidates: source {source!r:.100} is not known; {expected(source, STAGES)}")
     return read_options(STAGES[source], document, "candidates")

@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from engines.base import BadOptions
+from engines.spelling import expected
 from harness.check import sides
 from harness.check.sides import LATENCY, CheckSide
 from harness.config import Name
@@ -143,7 +144,7 @@ def history(store: Path, name: str) -> list[BaselineEntry]:
     _require_name(name)
     saved = entries(store, name)
     if not saved:
-        raise BadOptions(f"{store} has no baseline {name!r}; expected one of {', '.join(names(store)) or 'none'}")
+        raise BadOptions(f"{store} has no baseline {name!r}; {expected(name, names(store) or ['none'])}")
     return saved
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engines.base import BadOptions
+from engines.spelling import expected
 from harness import progress
 from harness.ab.margins import MARGINS, read_margins
 from harness.ab.records import METRICS, Metric
@@ -43,7 +44,7 @@ def read_options(margins: Sequence[str], allow: Sequence[str], *, store: Path, l
     """The default options, changed by texts such as `nDCG@10=0.01`, `p50=0.05` or `latency=none`. Raises BadOptions."""
     for name in allow:
         if name not in ALLOWANCES:
-            raise BadOptions(f"allow {name!r}: expected one of {', '.join(ALLOWANCES)}")
+            raise BadOptions(f"allow {name!r}: {expected(name, ALLOWANCES)}")
     written = [text for given in margins for text in (WITHOUT_LATENCY if given == times.LEAVE_OUT else [given])]
     shares = read_margins(written, dict([(HEADLINE, noninferiority.MARGIN), *MARGINS.items()]))
     if shares.get(HEADLINE) == 0:

@@ -4,6 +4,7 @@ Errors are one line and an exit code. Imports inside the functions keep `crispbe
 """
 
 import errno
+import re
 import sys
 from collections.abc import Sequence
 
@@ -57,14 +58,19 @@ def _explained(error: Exception) -> tuple[str, int]:
 
 def _usage(error: TyperException) -> str:
     """The mistake in the arguments, and the names that are known. Typer exports only the base class of these errors."""
+    from engines.spelling import expected
+
     message = getattr(error, "format_message", error.__str__)().rstrip(".")
     command = getattr(getattr(error, "ctx", None), "command", None)
-    if isinstance(command, TyperGroup) and "No such command" in message:
-        return f"{message}; expected one of {', '.join(command.commands)}"
-    if command is not None and "No such option" in message:
-        options = [name for parameter in command.params for name in parameter.opts if name.startswith("--")]
-        return f"{message}; expected one of {', '.join(options)}"
-    return str(message)
+    unknown = re.match(r"(No such (?:command|option):?) ['\"]?([^\s'\"]+)['\"]?", message)
+    if command is None or unknown is None:
+        return str(message)
+    known = (
+        list(command.commands)
+        if isinstance(command, TyperGroup) and "command" in unknown[1]
+        else [name for parameter in command.params for name in parameter.opts if name.startswith("--")]
+    )
+    return f"{unknown[0]}; {expected(unknown[2], known)}"
 
 
 def _exit_of(error: Exception) -> tuple[str, int]:

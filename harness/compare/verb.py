@@ -6,6 +6,7 @@ from itertools import combinations
 from pathlib import Path
 
 from engines.base import BadOptions
+from engines.spelling import expected
 from harness import progress
 from harness.compare import comparability
 from harness.compare.comparability import ALLOWANCES, Ground, Recorded
@@ -91,7 +92,7 @@ def _check(folders: Sequence[Path], options: CompareOptions) -> None:
         raise BadOptions(f"margin {options.margin!r}: expected a loss of nDCG@10 above 0 and below 1, such as {MARGIN}")
     for name in options.allow:
         if name not in ALLOWANCES:
-            raise BadOptions(f"allow {name!r}: expected one of {', '.join(ALLOWANCES)}")
+            raise BadOptions(f"allow {name!r}: {expected(name, ALLOWANCES)}")
     if len(folders) < 2:
         raise BadOptions("one folder: expected REFERENCE and at least one CANDIDATE")
     resolved = [folder.resolve() for folder in folders]

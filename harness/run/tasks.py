@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from engines.spelling import expected
 from harness import progress
 from harness.benchmarks import BenchmarkError
 from harness.candidates.first_stage import retrieve
@@ -122,7 +123,7 @@ def prepare(config: Config, selection: Selection) -> list[Task]:
         tasks[benchmark.name] = Task(benchmark, _retrieve(benchmark, entry, config), selection.part)
     unknown = sorted(set(names) - tasks.keys())
     if unknown:
-        raise ConfigError(f"benchmark {unknown[0]!r} is not in the config; it has {', '.join(seen)}")
+        raise ConfigError(f"benchmark {unknown[0]!r} is not in the config; {expected(unknown[0], seen)}")
     return list(tasks.values())
 
 

@@ -8,6 +8,7 @@ import engines
 from engines.base import BadOptions, EngineError
 from engines.prompts.template import load_template, template_names
 from engines.remote import dialects
+from engines.spelling import expected
 from harness import benchmarks
 from harness.benchmarks import BenchmarkError
 from harness.benchmarks.suites import K, Suite, load_suite, suite_names
@@ -78,7 +79,7 @@ class ListResult:
 def list(catalogue: str) -> ListResult:  # has the name of its verb; this module does not use the built-in `list`
     """The entries of a catalogue of CATALOGUES. Raises BadOptions for another name."""
     if catalogue not in CATALOGUES:
-        raise BadOptions(f"{catalogue!r} cannot be listed; expected one of {', '.join(CATALOGUES)}")
+        raise BadOptions(f"{catalogue!r} cannot be listed; {expected(catalogue, CATALOGUES)}")
     details = suite_documents() if catalogue == "suites" else {}
     return ListResult(catalogue, CATALOGUES[catalogue](), details)
 

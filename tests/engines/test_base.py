@@ -39,7 +39,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 def test_an_unknown_engine_names_the_known_ones() -> None:
     names = "bi_encoder, bm25, cross_encoder, fake, remote, tensorrt_llm, torch"
-    with pytest.raises(BadOptions, match=f"engine kind 'tensor' is not known; expected one of {names}"):
+    with pytest.raises(BadOptions, match=f"'tensor' is not known; did you mean 'tensorrt_llm'\\? expected .* {names}"):
         engines.load("tensor", {})
 
 
@@ -84,7 +84,10 @@ class Colours(Options):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"color": "red", "colour": "red"}, "paint: unknown option 'color'; expected one of colour, shade"),
+        (
+            {"color": "red", "colour": "red"},
+            "paint: unknown option 'color'; did you mean 'colour'?",
+        ),
         ({}, "paint: option 'colour' is missing; the options are colour, shade"),
         ({"colour": "red", "shade": "X1"}, "paint: shade = 'X1': input should be a valid integer"),
     ],

@@ -321,7 +321,10 @@ def test_an_engine_that_fails_to_start_leaves_no_thread(remote: Callable[..., En
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dialect": "tie"}, "dialect = 'tie': expected one of baseten, cohere, infinity, jina, tei, tei-rerank, vllm"),
+        (
+            {"dialect": "tie"},
+            "dialect = 'tie': did you mean 'tei'? expected one of baseten",
+        ),
         ({"url": "localhost:8080"}, "url cannot be read; expected http(s)://HOST[:PORT][/PATH]"),
         ({"url": "ftp://host"}, "url cannot be read"),
         ({"url": "http://"}, "url cannot be read"),

@@ -359,7 +359,8 @@ def test_the_published_templates_ship() -> None:
 
 def test_an_unknown_template_names_the_known_ones() -> None:
     with pytest.raises(
-        BadOptions, match=r"template 'mxbai' is not known; expected one of .*mxbai-v2, mxbai-v2-seq, or a YAML"
+        BadOptions,
+        match=r"template 'mxbai' is not known; did you mean 'mxbai-v2'\? expected .*mxbai-v2-seq, or a YAML",
     ):
         load_template("mxbai")
 
@@ -378,7 +379,7 @@ def test_an_unknown_template_names_the_known_ones() -> None:
             {"colour": "red"},
             "unknown option 'colour'; expected one of content_tokens, description, instruction, labels, name",
         ),
-        ({"labels": None}, "labels = None"),
+        ({"labels": None}, "line 2: labels is empty: "),
     ],
 )
 def test_a_wrong_template_is_refused_in_one_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
