@@ -273,6 +273,44 @@ def test_the_same_candidates_give_the_same_measures_in_mteb_and_here(
 
 
 @NEEDS_MTEB
+def test_equal_scores_give_the_same_measures_in_mteb_and_in_an_export(
+    task: Any, collection: Collection, crispbench: Callable[..., Any], tmp_path: Path
+) -> None:
+    write_beir(tmp_path / "made", collection.documents, collection.queries, collection.qrels)
+    write_run(tmp_path / "candidates.trec", collection.candidates, "made")
+    tied = {"kind": "fake", "decimals": 0}
+    config = {
+        "name": "tied",
+        "engines": {"tied": tied},
+        "benchmarks": [{"source": "beir", "path": str(tmp_path / "made")}],
+        "candidates": {"source": "run", "path": str(tmp_path / "candidates.trec"), "k": CUT},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    assert crispbench("run", tmp_path / "config.yaml", "--out", tmp_path / "run").code == 0
+    assert crispbench("export", "mteb", tmp_path / "run", tmp_path / "out").code == 0
+    (path,) = (tmp_path / "out").rglob("made.json")
+    (exported,) = json.loads(path.read_text())["scores"]["test"]
+    by_mteb = evaluated(task, "fake", {"decimals": 0})
+    names = [name for name in exported if name.partition("_at_")[0] in ("ndcg", "map", "mrr", "recall")]
+    assert len(names) == 4 * 7
+    assert {name: by_mteb[name] for name in names} == pytest.approx({name: exported[name] for name in names}, abs=1e-5)
+
+
+@NEEDS_MTEB
+def test_scores_for_mteb_fall_strictly_in_float32_and_move_by_the_smallest_step() -> None:
+    import numpy as np
+
+    from harness.interop.mteb_model import descending
+
+    assert descending([3.5, 0.25, -1.0]) == [3.5, 0.25, -1.0]
+    given = [1e300, 1.0, 1.0, 1.0 - 1e-12, 0.5, 0.0, 0.0, -1e300, -1e300]
+    separated = descending(given)
+    assert separated[1:5] == [1.0, 1 - 2**-24, 1 - 2**-23, 0.5]  # 2^-24 is the step of float32 below 1
+    as_float32 = np.asarray(separated, dtype=np.float32)
+    assert np.isfinite(as_float32).all() and (np.diff(as_float32) < 0).all()
+
+
+@NEEDS_MTEB
 def test_every_exported_mteb_score_equals_the_one_mteb_computes(
     ran: Path, task: Any, collection: Collection, tmp_path: Path
 ) -> None:

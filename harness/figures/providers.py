@@ -75,8 +75,8 @@ def check_grades(measures: Sequence[Measure], qrels: Qrels) -> None:
 def calculate(measures: Sequence[Measure], qrels: Qrels, ranked: Mapping[str, Sequence[str]]) -> Iterator[Value]:
     """Values for every query of `ranked` that has documents and judgements; one that is not given is 0.
 
-    Measures with different parameters are computed apart: pytrec_eval's provider gives nDCG the gains of another nDCG of
-    the same call.
+    Measures with different parameters are computed apart: pytrec_eval's provider gives an nDCG the gains of another one
+    in the same call.
     """
     plain = _plain(qrels, ranked)
     groups: dict[tuple[str, str], list[Measure]] = {}

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 import engines
 from engines.base import BadOptions, Description, Pair, ScoringFailed
 from harness import machine
@@ -54,7 +56,10 @@ class MtebModel:
         top_ranked: Mapping[str, Sequence[str]] | None = None,
         **_: object,
     ) -> dict[str, dict[str, float]]:
-        """The best `top_k` documents of every query with their scores. Raises ScoringFailed if a score is missing."""
+        """The best `top_k` documents of every query with their scores, `descending`, in our order.
+
+        Raises ScoringFailed if a score is missing.
+        """
         if top_ranked is None:
             raise ScoringFailed(
                 "a reranker needs candidates, and this task has none: "
@@ -75,8 +80,24 @@ class MtebModel:
     def _scores(self, query: str, doc_ids: Sequence[str], top_k: int) -> dict[str, float]:
         pairs = [Pair(query, self._documents[doc_id]) for doc_id in doc_ids]
         values = checked(self._engine.score(pairs), pairs) if pairs else []
-        best = sorted(zip(doc_ids, values, strict=True), key=lambda scored: -scored[1])
-        return dict(best[:top_k])
+        best = sorted(zip(doc_ids, values, strict=True), key=lambda scored: -scored[1])[:top_k]
+        return dict(zip((doc_id for doc_id, _ in best), descending([value for _, value in best]), strict=True))
+
+
+def descending(best_first: Sequence[float]) -> list[float]:
+    """Nearly the same scores, each lower than the one before it in float32.
+
+    mteb orders scores that are equal in float32 by document id, descending; here they keep the first stage's order, so
+    that mteb computes the figures of `crispbench export mteb`. A score moves by the smallest step, because mteb's nAUC
+    needs scores and not ranks.
+    """
+    separated: list[float] = []
+    largest = np.finfo(np.float32).max / 2  # room for steps below the lowest score
+    lowest_so_far = np.float32(np.inf)
+    for value in np.clip(np.asarray(best_first, dtype=np.float64), -largest, largest).astype(np.float32):
+        lowest_so_far = min(value, np.nextafter(lowest_so_far, np.float32(-np.inf)))
+        separated.append(float(lowest_so_far))
+    return separated
 
 
 def model_meta(kind: str, description: Description, first_stage: str, fingerprinted: object) -> Any:
