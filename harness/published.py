@@ -4,25 +4,30 @@ A published figure gets a verdict only if its protocol is known. An average gets
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from math import sqrt
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from engines.base import BadOptions, Options
 from engines.problems import explain, first_problem
 from engines.spelling import expected
 from engines.yaml_file import read_yaml
 from harness.benchmarks.suites import load_suite
+from harness.figures.measure_names import parse
+from harness.figures.measures import Ties
 from harness.records import Measurement, Row
 
 # In a wheel the tables lie inside this package, in a checkout beside it.
 FOLDERS = (Path(__file__).parent / "configs" / "published", Path(__file__).parent.parent / "results" / "published")
 LATENCY = "seconds per query"
+
+# a row's values of measures, with equal scores in the order of a rule
+Measured = Callable[[Row, Sequence[str], Ties], Mapping[str, Measurement]]
 
 Verdict = Literal["reproduced", "differs", "unspecified", "incomplete", "not measured"]
 
@@ -32,6 +37,7 @@ class Protocol(Options):
 
     status: Literal["stated", "unspecified"]
     note: str  # description of the measurement, or the details that were not published
+    ties: Ties | None = None  # the publisher's order of equal scores; None: not known
     first_stage: str | None = None  # source of the candidates; None: any source
     engine: str | None = None  # kind of the measured engine; None: any kind
     parameters: Mapping[str, Any] = Field(default_factory=dict)  # options of the first stage and of the engine
@@ -48,13 +54,18 @@ class PublishedColumn(Options):
     """One published figure of several models, on a benchmark or as the average of a suite."""
 
     name: str
-    measure: str  # a name in Row.measures, or LATENCY
+    measure: str  # a name as ir_measures writes it, or LATENCY
     values: Mapping[str, float]  # model -> figure as published
     benchmark: str | None = None
     suite: str | None = None
     queries: int | None = None  # number of queries in the benchmark; a sample of them has a different figure
     scale: float = 1  # published figure divided by ours, such as 100 for percent
     machine: str = ""  # machine on which a latency was measured
+
+    @field_validator("measure")
+    @classmethod
+    def _can_be_computed(cls, name: str) -> str:
+        return name if name == LATENCY else str(parse(name))
 
     @model_validator(mode="after")
     def _has_one_subject(self) -> Self:
@@ -78,6 +89,8 @@ class PublishedTable(Options):
     def _can_be_judged(self) -> Self:
         if self.protocol.status == "stated" and self.tolerance is None:
             raise ValueError("a table whose protocol is stated needs a tolerance and its reason")
+        if self.protocol.status == "stated" and self.protocol.ties is None:
+            raise ValueError(f"a table whose protocol is stated needs protocol.ties, one of {', '.join(Ties)}")
         return self
 
     @property
@@ -124,7 +137,8 @@ class Reproduction:
     model: str
     column: str
     published: float
-    measured: Measurement | None = None
+    measured: Measurement | None = None  # with equal scores in the publisher's order, if it is known
+    by_ties: Mapping[Ties, float] = field(default_factory=dict)  # the measured value by every rule for equal scores
     difference: float | None = None  # measured minus published
     tolerance: float | None = None
     verdict: Verdict = "not measured"
@@ -134,15 +148,25 @@ class Reproduction:
     machine: str = ""  # machine on which our latency was measured
 
     @property
+    def moved_by_ties(self) -> float:
+        """The measured value minus the one with equal scores in the first stage's order; 0 for a latency."""
+        return self.by_ties[self.ties] - self.by_ties[Ties.FIRST_STAGE] if self.by_ties else 0.0
+
+    @property
+    def ties(self) -> Ties:
+        """The order of equal scores behind the measured value."""
+        return self.table.protocol.ties or Ties.FIRST_STAGE
+
+    @property
     def source(self) -> PublishedColumn:
         return next(column for column in self.table.columns if column.name == self.column)
 
     def document(self) -> dict[str, Any]:
         """The comparison as plain JSON data, with the name of the table."""
-        fields = {field: value for field, value in vars(self).items() if field not in ("table", "measured", "trace")}
+        fields = {name: value for name, value in vars(self).items() if name not in ("table", "measured", "trace")}
         measured = self.measured and self.measured._asdict()
         trace = [vars(member) | {"measured": member.measured._asdict()} for member in self.trace]
-        return {"table": self.table.name, **fields, "measured": measured, "trace": trace}
+        return {"table": self.table.name, **fields, "ties": self.ties, "measured": measured, "trace": trace}
 
 
 def table_names() -> list[str]:
@@ -164,11 +188,14 @@ def load_table(name: str) -> PublishedTable:
         raise BadOptions(f"{path}: {explain(error, part)}") from None
 
 
-def compare(comparison: PublishedComparison, rows: Sequence[Row]) -> list[Reproduction]:
-    """Every published figure of the engines beside the rows of a run, engine by engine and column by column."""
+def compare(comparison: PublishedComparison, rows: Sequence[Row], measured: Measured) -> list[Reproduction]:
+    """Every published figure of the engines beside the rows of a run, engine by engine and column by column.
+
+    `measured` gives a row's values with equal scores in the publisher's order.
+    """
     table, chosen = load_table(comparison.table), comparison.columns
     return [
-        _compare(comparison, column, engine, rows)
+        _compare(comparison, column, engine, rows, measured)
         for engine, model in comparison.engines.items()
         for column in table.columns
         if model in column.values and (chosen is None or column.name in chosen)
@@ -176,7 +203,7 @@ def compare(comparison: PublishedComparison, rows: Sequence[Row]) -> list[Reprod
 
 
 def _compare(
-    comparison: PublishedComparison, column: PublishedColumn, engine: str, rows: Sequence[Row]
+    comparison: PublishedComparison, column: PublishedColumn, engine: str, rows: Sequence[Row], measured: Measured
 ) -> Reproduction:
     table, model = load_table(comparison.table), comparison.engines[engine]
     scored = {row.benchmark: row for row in rows if row.engine == engine and row.candidates}
@@ -192,10 +219,13 @@ def _compare(
         return replace(figure, verdict="incomplete" if scored.keys() & members.keys() else "not measured")
     if column.measure == LATENCY:
         return _timed(figure, scored[next(iter(members))])
-    trace = tuple(_trace(scored[name], scored[name].measures[column.measure]) for name in members)
     weights = list(load_suite(column.suite).weights.values()) if column.suite else [1.0]
-    measured = average([member.measured for member in trace], weights)
-    return _judged(replace(figure, trace=trace, measured=measured))
+    names = list(dict.fromkeys(column.measure for column in table.columns if column.measure != LATENCY))
+    values = {ties: [measured(scored[name], names, ties)[column.measure] for name in members] for ties in Ties}
+    means = {ties: average(members, weights) for ties, members in values.items()}
+    trace = tuple(_trace(scored[name], value) for name, value in zip(members, values[figure.ties], strict=True))
+    by_ties = {ties: mean.value for ties, mean in means.items()}
+    return _judged(replace(figure, trace=trace, measured=means[figure.ties], by_ties=by_ties))
 
 
 def _members(column: PublishedColumn) -> dict[str, int | None]:
@@ -216,8 +246,6 @@ def _problem(row: Row | None, column: PublishedColumn, queries: int | None, prot
         return None if row.p50.value is not None and row.service_s else "has too few samples"
     if queries is not None and row.queries != queries:
         return f"has {row.queries:,} queries, not {queries:,}"
-    if column.measure not in row.measures:
-        return f"has no {column.measure}"
     return _other_candidates(row, column.measure, protocol)
 
 

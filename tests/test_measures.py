@@ -6,15 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ir_measures
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ir_measures import RR, nDCG
+from ir_measures import AP, RR, R, nDCG
 
 from harness.figures.measures import (
     HEADLINE,
     MEASURES,
     TIE_AWARE,
+    Ties,
     evaluate,
     in_order,
     measure,
@@ -22,6 +24,7 @@ from harness.figures.measures import (
     random_order,
     rank,
     recall,
+    recount,
     tie_aware_ndcg,
 )
 from harness.records import Score
@@ -166,6 +169,29 @@ def test_tie_aware_ndcg_is_the_mean_over_every_order_of_the_tied_documents(
     numbered = {str(number): order for number, order in enumerate(orders)}  # every order becomes one query
     ndcg = measure(dict.fromkeys(numbered, grades), numbered, [nDCG @ k])[f"nDCG@{k}"]
     assert tie_aware_ndcg(in_order(scores), grades, k) == pytest.approx(sum(ndcg.values()) / len(ndcg), abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(st.sampled_from([0.0, 1.0, 1.0 + 1e-9, 1.0 + 1e-6, -3.5, 1e300]), min_size=1, max_size=8),
+    grades=st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 3), min_size=1),
+)
+def test_equal_scores_by_trec_evals_rule_give_what_pytrec_eval_computes_from_the_scores(
+    values: list[float], grades: dict[str, int]
+) -> None:
+    names = [nDCG @ 3, AP, RR, R @ 2]
+    scores = scored(*values, names="hcaebgdf")
+    run = {score.doc_id: score.value for score in scores}
+    recounted = recount({"q": grades}, {"q": scores}, names, Ties.TREC_EVAL)
+    for result in ir_measures.iter_calc(names, {"q": grades}, {"q": run}):
+        assert recounted[str(result.measure)]["q"] == pytest.approx(result.value, abs=1e-12)
+
+
+def test_each_rule_has_its_order_of_equal_scores() -> None:
+    tied = scored(1.0, 1.0 + 1e-12, 2.0, 1.0, names="zabc")  # 1e-12 is nothing in float32
+    assert "".join(rank(tied, Ties.FIRST_STAGE)) == "bazc"
+    assert "".join(rank(tied, Ties.TREC_EVAL)) == "bzca"
+    assert "".join(rank(tied, Ties.ASCENDING_IDS)) == "bacz"
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,6 +1,7 @@
 """Published and measured numbers: averages over exact members, two-sided tolerances, verdicts where they apply."""
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ from harness import published
 from harness.benchmarks import suites
 from harness.benchmarks.suites import load_suite
 from harness.candidates.stages import DenseStage
+from harness.candidates.trec import write_run
 from harness.config import read_config
-from harness.published import PublishedComparison, Reproduction, average, compare, load_table, table_names
+from harness.figures.measures import Ties
+from harness.published import Measured, PublishedComparison, Reproduction, average, compare, load_table, table_names
 from harness.records import Completeness, Measurement, Percentile, Row
 from tests import recordings
+from tests.conftest import write_beir
 
 ROOT = Path(__file__).parents[1]
 COMPARISON = PublishedComparison(table="theirs", engines={"ours": "model-1"})
@@ -23,7 +27,7 @@ name: theirs
 title: Their table
 source: a page
 retrieved: 2026-11
-protocol: {status: stated, first_stage: bm25, engine: fake, parameters: {k1: 0.9}, note: whole corpus}
+protocol: {status: stated, ties: trec_eval, first_stage: bm25, engine: fake, parameters: {k1: 0.9}, note: whole corpus}
 tolerance: {value: 0.002, reason: another tokeniser}
 columns:
   - {name: SciFact, benchmark: SciFact, measure: nDCG@10, queries: 300, values: {model-1: 0.6451, model-2: 0.5}}
@@ -43,7 +47,7 @@ LATENCY = (
 )
 
 UNSPECIFIED = (
-    "status: stated, first_stage: bm25, engine: fake, parameters: {k1: 0.9}, note",
+    "status: stated, ties: trec_eval, first_stage: bm25, engine: fake, parameters: {k1: 0.9}, note",
     "status: unspecified, note",
 )
 
@@ -94,8 +98,13 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Non
     return write
 
 
-def only(rows: list[Row], column: str = "SciFact") -> Reproduction:
-    (figure,) = [figure for figure in compare(COMPARISON, rows) if figure.column == column]
+def as_recorded(row: Row, names: Sequence[str], ties: Ties) -> Mapping[str, Measurement]:
+    """Values of a row without equal scores."""
+    return row.measures
+
+
+def only(rows: list[Row], column: str = "SciFact", measured: Measured = as_recorded) -> Reproduction:
+    (figure,) = [figure for figure in compare(COMPARISON, rows, measured) if figure.column == column]
     return figure
 
 
@@ -130,7 +139,6 @@ def test_a_figure_has_a_trace_of_folder_revision_candidates_queries_and_interval
         ({"queries": 299}, "SciFact has 299 queries, not 300"),
         ({"verdict": "incomplete"}, "SciFact is incomplete"),
         ({"verdict": "invalid", "measures": {}}, "SciFact is invalid"),
-        ({"measures": {}}, "SciFact has no nDCG@10"),
         (
             {"candidates": {"source": "dense", "k": 100, "parameters": {}}},
             "SciFact has candidates from dense; the published figure is for bm25",
@@ -169,7 +177,7 @@ def test_a_benchmark_that_the_engine_did_not_run_is_not_measured(rows: list[Row]
 @pytest.mark.usefixtures("tables")
 def test_a_benchmark_may_be_mapped_to_the_name_in_the_published_table() -> None:
     named = PublishedComparison(table="theirs", engines={"ours": "model-1"}, benchmarks={"SciFact": "SciFact-dense"})
-    (figure,) = compare(named, [row("SciFact", 0.1), row("SciFact-dense", 0.6451)])
+    (figure,) = compare(named, [row("SciFact", 0.1), row("SciFact-dense", 0.6451)], as_recorded)
     assert figure.verdict == "reproduced" and figure.trace[0].benchmark == "SciFact-dense"
 
 
@@ -179,6 +187,57 @@ def test_dense_retrieval_must_use_the_model_of_the_engine(tables: Callable[..., 
     assert only([row(candidates=candidates, description=Description(model="minilm"))]).verdict == "reproduced"
     figure = only([row(candidates=candidates, description=Description(model="another"))])
     assert figure.reasons == ("SciFact has candidates from a different model than the engine's",)
+
+
+# Equal scores
+
+
+def by_ties(row: Row, names: Sequence[str], ties: Ties) -> Mapping[str, Measurement]:
+    values = {Ties.FIRST_STAGE: 0.6500, Ties.TREC_EVAL: 0.6452, Ties.ASCENDING_IDS: 0.6600}
+    return dict.fromkeys(names, Measurement(values[ties], 0.6, 0.7))
+
+
+def test_a_cell_is_computed_and_judged_by_the_publishers_order_of_equal_scores(tables: Callable[..., None]) -> None:
+    figure = only([row(value=0.65)], measured=by_ties)
+    assert figure.measured is not None and figure.measured.value == 0.6452
+    assert (figure.verdict, figure.ties) == ("reproduced", "trec_eval")
+    assert figure.moved_by_ties == pytest.approx(-0.0048)
+    assert figure.document()["by_ties"] == {"first_stage": 0.65, "trec_eval": 0.6452, "ascending_ids": 0.66}
+    tables(change=("ties: trec_eval", "ties: first_stage"))
+    assert only([row(value=0.65)], measured=by_ties).verdict == "differs"
+
+
+def test_an_average_is_computed_by_the_publishers_order_of_equal_scores(tables: Callable[..., None]) -> None:
+    tables(AVERAGE)
+    figure = only(members(), "all", by_ties)
+    assert figure.measured is not None and figure.measured.value == pytest.approx(0.6452)
+    assert {trace.measured.value for trace in figure.trace} == {0.6452}
+
+
+def test_a_run_is_compared_by_stored_scores_in_the_publishers_order(
+    tables: Callable[..., None], config: Callable[..., Path], crispbench: Callable[..., Any], tmp_path: Path
+) -> None:
+    # d1, d2 and d3 have equal scores, so the order of ties decides where the relevant d2 is. The candidates d2 d1 d3
+    # keep it first; by ids, in either direction, it is second. For q2, d4 is above all of them.
+    folder = tmp_path / "tied"
+    documents = {"d1": "same words", "d2": "same words", "d3": "same words", "d4": "red fox"}
+    write_beir(folder, documents, {"q1": "blue whale", "q2": "red fox"}, {"q1": {"d2": 1}, "q2": {"d2": 1}})
+    write_run(tmp_path / "candidates.trec", {"q1": ["d2", "d1", "d3"], "q2": ["d2", "d1", "d3", "d4"]}, "made")
+    column = "  - {name: tied, benchmark: tied, measure: RR@3, queries: 2, values: {model-1: 0.4166}}\n"
+    tables(column, change=("first_stage: bm25, engine: fake, parameters: {k1: 0.9}", "first_stage: run, engine: fake"))
+    path = config(
+        engines={"ours": {"kind": "fake", "decimals": 0}},
+        benchmarks=[{"source": "beir", "path": str(folder)}],
+        candidates={"source": "run", "path": str(tmp_path / "candidates.trec"), "k": 4},
+        published=[{"table": "theirs", "engines": {"ours": "model-1"}, "columns": ["tied"]}],
+    )
+    answer = crispbench("run", path, "--out", tmp_path / "out")
+    assert answer.code == 0, answer.err
+    (figure,) = json.loads((tmp_path / "out/published.json").read_text())["figures"]
+    # q1 1, q2 1/2 in the first stage's order; q1 1/2, q2 1/3 by ids
+    assert figure["by_ties"] == pytest.approx({"first_stage": 0.75, "trec_eval": 5 / 12, "ascending_ids": 5 / 12})
+    assert figure["measured"]["value"] == pytest.approx(5 / 12) and figure["verdict"] == "reproduced"
+    assert "equal scores decide: 0.7500 in the first stage" in (tmp_path / "out/report/report.md").read_text()
 
 
 # Unspecified protocols
@@ -268,6 +327,7 @@ def test_every_published_table_is_valid_and_names_existing_suites() -> None:
     assert table_names() == ["bm25-anserini", "minilm", "mxbai-rerank-v2"]
     for name in table_names():
         table = load_table(name)
+        assert (table.protocol.ties is None) == (table.protocol.status == "unspecified")
         assert table.name == name and table.source and table.retrieved == "2026-11"
         for column in table.columns:
             assert column.suite is None or load_suite(column.suite)
@@ -304,7 +364,9 @@ def test_the_table_of_all_minilm_l6_v2_is_dense_retrieval_over_the_whole_corpus(
     assert {column.benchmark: column.values["all-MiniLM-L6-v2"] for column in table.columns} == {
         "SciFact": 0.6451,
         "NFCorpus": 0.3159,
+        "ArguAna": 0.97724,
     }
+    assert [column.values["all-MiniLM-L6-v2"] for column in table.columns[2:]] == [0.50167, 0.4223, 0.97724]
     assert table.protocol.first_stage == "dense" and table.tolerance is not None and table.tolerance.value == 0.002
 
 
@@ -354,7 +416,10 @@ def test_a_wrong_name_under_published_is_a_usage_error_with_the_valid_names(
             ("measure: nDCG@10", "measur: nDCG@10"),
             "did you mean 'measure'? expected one of benchmark",
         ),
+        (("measure: nDCG@10", "measure: nDGC@10"), "measure 'nDGC@10' cannot be computed"),
         (("value: 0.002", "value: 0"), "tolerance.value = 0"),
+        (("ties: trec_eval, ", ""), "needs protocol.ties, one of first_stage, trec_eval, ascending_ids"),
+        (("ties: trec_eval", "ties: random"), "protocol.ties = 'random'"),
     ],
 )
 def test_a_table_with_a_mistake_is_refused_with_its_path(

@@ -3,10 +3,12 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
 from itertools import groupby, islice
 from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 from ir_measures import AP, RR, Judged, Measure, R, nDCG
 
 from harness.figures.measure_names import is_count
@@ -20,6 +22,14 @@ AT_ONCE = 20  # queries in memory at a time; with 500, the garbage collector tak
 
 PerQuery = dict[str, dict[str, float]]  # measure -> query_id -> value
 Item = TypeVar("Item")
+
+
+class Ties(StrEnum):
+    """The order of documents with equal scores."""
+
+    FIRST_STAGE = "first_stage"  # as the first stage ranks them: our own rule
+    TREC_EVAL = "trec_eval"  # scores in float32, by document id, descending: pytrec_eval and trec_eval up to 9
+    ASCENDING_IDS = "ascending_ids"  # scores in float32, by document id, ascending: Lucene as Anserini runs it
 
 
 class Evaluation(NamedTuple):
@@ -60,9 +70,14 @@ def in_order(scored: Iterable[Score]) -> list[Score]:
     return sorted(sorted(scored, key=attrgetter("rank")), key=attrgetter("value"), reverse=True)
 
 
-def rank(scored: Iterable[Score]) -> list[str]:
-    """Documents by score, best first; equal scores keep the first stage's order."""
-    return _doc_ids(in_order(scored))
+def rank(scored: Iterable[Score], ties: Ties = Ties.FIRST_STAGE) -> list[str]:
+    """Documents by score, best first; equal scores in the order of the rule."""
+    if ties is Ties.FIRST_STAGE:
+        return _doc_ids(in_order(scored))
+    ordered = sorted(scored, key=lambda score: score.doc_id.encode(), reverse=ties is Ties.TREC_EVAL)
+    with np.errstate(over="ignore"):  # a score beyond float32 is infinite there as well
+        values = np.asarray([score.value for score in ordered], dtype=np.float64).astype(np.float32)
+    return [ordered[position].doc_id for position in np.argsort(-values, kind="stable")]
 
 
 def measure(qrels: Qrels, ranked: Mapping[str, Sequence[str]], measures: Sequence[Measure]) -> PerQuery:
@@ -79,6 +94,17 @@ def measure(qrels: Qrels, ranked: Mapping[str, Sequence[str]], measures: Sequenc
     for batch in _batches((query_id, docs) for query_id, docs in ranked.items() if query_id in qrels):
         for result in calculate(measures, qrels, dict(batch)):
             per_query[result.measure][result.query_id] = result.value
+    return per_query
+
+
+def recount(qrels: Qrels, scores: Mapping[str, Sequence[Score]], measures: Sequence[Measure], ties: Ties) -> PerQuery:
+    """The measures of scores with equal ones in the order of a rule. A query without scores counts 0."""
+    per_query = measure(qrels, {}, measures)
+    for batch in _batches(scores.items()):
+        ranked = {query_id: rank(scored, ties) for query_id, scored in batch if query_id in qrels}
+        judged = {query_id: qrels[query_id] for query_id in ranked}
+        for name, values in measure(judged, ranked, measures).items():
+            per_query[name].update(values)
     return per_query
 
 

@@ -1,7 +1,7 @@
 """From an engine's raw results to rows, and from rows to measures.json and latency.json."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from harness.benchmarks.base import count_warning
 from harness.figures import measure_names, measures, percentiles, statistics
 from harness.figures.audit import audit
 from harness.figures.fidelity import fidelity
+from harness.figures.measures import Ties
 from harness.figures.percentiles import percentile
 from harness.figures.statistics import paired_difference
 from harness.manifest import Machine, Manifest
@@ -245,7 +246,27 @@ def read(run_dir: Path) -> list[Row]:
 
 def reproductions(run_dir: Path, rows: Sequence[Row]) -> list[Reproduction]:
     """The published figures that the run's config names, compared with its rows. Raises BadOptions, StoreError."""
-    return [figure for comparison in RunIndex.read(run_dir).published for figure in compare(comparison, rows)]
+    return [figure for given in RunIndex.read(run_dir).published for figure in compare(given, rows, Recount(run_dir))]
+
+
+class Recount:
+    """Measures of the stored scores of a run, with equal scores in the order of any rule."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._kept: dict[tuple[str, str, Ties], dict[str, Measurement]] = {}
+
+    def __call__(self, row: Row, names: Sequence[str], ties: Ties) -> Mapping[str, Measurement]:
+        """These measures of a row. Raises StoreError."""
+        if ties is Ties.FIRST_STAGE and row.measures.keys() >= set(names):
+            return row.measures
+        kept = self._kept.setdefault((row.engine, row.benchmark, ties), {})
+        if not kept.keys() >= set(names):
+            with Store.read(self._run_dir / row.engine) as store:
+                qrels, scores = store.qrels(row.benchmark), store.scored(row.benchmark)
+                wanted = [measure_names.parse(name) for name in names]
+                kept |= _summaries(measures.recount(qrels, scores, wanted, ties))
+        return kept
 
 
 def _against(row: Row, rows: Sequence[Row]) -> Row:

@@ -155,7 +155,7 @@ def test_equal_scores_are_ordered_by_document_id_as_in_trec_eval() -> None:
 @pytest.mark.parametrize(
     ("run", "measure", "message"),
     [
-        ({"q": {"a": 1.0}}, "nCDG@10", "measure 'nCDG@10' is not known"),
+        ({"q": {"a": 1.0}}, "nCDG@10", "measure 'nCDG@10' cannot be computed"),
         ({"other": {"a": 1.0}}, "AP", "none of the run's 1 queries is among the 1 judged ones"),
         ({"q": {"a": float("nan")}}, "AP", "score nan of query 'q' and document 'a': expected a finite number"),
     ],

@@ -2,14 +2,16 @@
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from engines.base import Description
 from harness.benchmarks.suites import load_suite
+from harness.figures.measures import Ties
 from harness.published import PublishedComparison, Reproduction, compare
 from harness.records import Measurement, Percentile, Row
 from harness.report import html, latex, markdown, terminal
@@ -64,7 +66,12 @@ def rows(row: MakeRow) -> list[Row]:
 
 @pytest.fixture
 def reproductions(rows: Sequence[Row]) -> list[Reproduction]:
-    return compare(MXBAI, rows) + compare(BM25, rows)
+    return compare(MXBAI, rows, as_recorded) + compare(BM25, rows, as_recorded)
+
+
+def as_recorded(row: Row, names: Sequence[str], ties: Ties) -> Mapping[str, Measurement]:
+    """Values of a row without equal scores; a measure that it lacks is 0."""
+    return dict.fromkeys(names, Measurement(0.0, None, None)) | row.measures
 
 
 def on_terminal(report: Report) -> str:
@@ -127,7 +134,9 @@ def test_a_verdict_is_shown_with_its_tolerance(rows: list[Row], reproductions: l
 
 def test_a_wide_published_table_has_one_line_per_figure(rows: list[Row]) -> None:
     published_section = section(
-        rows, compare(PublishedComparison(table="bm25-anserini", engines={"bm25": "bm25-flat"}), rows), BM25.table
+        rows,
+        compare(PublishedComparison(table="bm25-anserini", engines={"bm25": "bm25-flat"}), rows, as_recorded),
+        BM25.table,
     )
     assert published_section.table is not None
     assert published_section.table.columns[2:] == (
@@ -231,7 +240,7 @@ def test_a_hostile_revision_stays_text_in_every_format(rows: list[Row]) -> None:
     hostile = "a<b>\\x % \n\x1b[31m|_"
     changed = [row for row in rows if row.engine == "bm25"]
     comparison = PublishedComparison(table="bm25-anserini", engines={"bm25": "bm25-flat"}, columns=("SciFact nDCG@10",))
-    figures = compare(comparison, [_revised(row, hostile) for row in changed])
+    figures = compare(comparison, [_revised(row, hostile) for row in changed], as_recorded)
     for format, render in RENDERERS.items():
         text = render(content.build([], "", figures))
         assert "\x1b[31m" not in text, format
@@ -265,6 +274,42 @@ def test_a_run_writes_the_comparison_of_its_config_and_report_repeats_it(
     (figure,) = json.loads((tmp_path / "out/published.json").read_text(encoding="utf-8"))["figures"]
     assert (figure["table"], figure["engine"], figure["verdict"]) == ("bm25-anserini", "bm25", "incomplete")
     assert figure["published"] == 0.6789 and figure["measured"] is None and figure["trace"] == []
+
+
+def by_id(row: Row, names: Sequence[str], ties: Ties) -> Mapping[str, Measurement]:
+    """Values of a row whose equal scores are worth 0.02 where higher ids come first."""
+    lift = 0.02 if ties is Ties.TREC_EVAL else 0.0
+    recorded = as_recorded(row, names, ties)
+    return {name: Measurement(value + lift, lo, hi) for name, (value, lo, hi) in recorded.items()}
+
+
+def test_a_figure_that_equal_scores_move_by_more_than_its_tolerance_is_noted(rows: list[Row], row: MakeRow) -> None:
+    (footnote,) = [
+        note.line
+        for note in section(rows, compare(BM25, rows, by_id), BM25.table).footnotes
+        if note.cell == "bm25, SciFact nDCG@10"
+    ]
+    assert footnote.endswith(
+        "nDCG@10 0.6822 [0.6300, 0.7300]; equal scores by document id, ascending, as Lucene orders them in float32; "
+        "0.7022 by document id, descending, as trec_eval orders them in float32"
+    )
+    assert section(rows, compare(BM25, rows, by_id), BM25.table).notes == ()  # Lucene's rule moves nothing here
+    dense = row(
+        "minilm",
+        benchmark="SciFact",
+        kind="bi_encoder",
+        queries=300,
+        measures={"nDCG@10": Measurement(0.6251, 0.58, 0.67)},
+        description=Description(model="m"),
+        candidates={"source": "dense", "k": 100, "sha256": "cd" * 32, "parameters": {"model": "m"}},
+    )
+    minilm = PublishedComparison(table="minilm", engines={"minilm": "all-MiniLM-L6-v2"}, columns=("SciFact",))
+    published_section = section([dense], compare(minilm, [dense], by_id), "minilm")
+    assert [note.line for note in published_section.notes] == [
+        "minilm, SciFact: equal scores decide: 0.6251 in the first stage's order, 0.6451 by document id, descending, "
+        "as trec_eval orders them in float32 (+0.0200, tolerance 0.0020); the publisher's order counts"
+    ]
+    assert published_section.sentence == "Published figures: 1 reproduced."
 
 
 def test_a_figure_as_json_holds_its_interval_and_its_trace(reproductions: list[Reproduction]) -> None:

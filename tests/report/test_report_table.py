@@ -66,6 +66,28 @@ def test_a_measure_missing_for_one_engine_is_a_dash(row: MakeRow) -> None:
     assert cell(table, "other", "nDCG@10").text == "0.5000"
 
 
+@pytest.mark.parametrize(("k", "shown"), [(20, ["R@20"]), (100, ["R@20", "R@100", "R(rel=2)@50"])])
+def test_a_recall_beyond_the_candidates_is_not_printed(row: MakeRow, k: int, shown: list[str]) -> None:
+    measures = dict.fromkeys(("nDCG@10", "R@20", "R@100", "R(rel=2)@50", "RR@50"), Measurement(0.5, 0.4, 0.6))
+    columns = tabulate([row(measures=measures, candidates={"source": "bm25", "k": k, "sha256": "ab" * 32})]).columns
+    assert [name for name in columns if name.startswith(("R@", "R("))] == shown
+    assert "RR@50" in columns
+
+
+def test_a_recall_is_a_dash_for_the_engine_whose_lists_are_too_short(row: MakeRow) -> None:
+    measures = dict.fromkeys(("nDCG@10", "R@100"), Measurement(0.5, 0.4, 0.6))
+    short = row("short", measures=measures, candidates={"source": "run", "k": 20, "sha256": "cd" * 32})
+    table = tabulate([row(measures=measures), short])
+    assert (cell(table, "bm25", "R@100").text, cell(table, "short", "R@100").text) == ("0.5000", "-")
+
+
+def test_a_count_is_printed_as_a_whole_number_and_is_never_best(row: MakeRow) -> None:
+    counts = [{"nDCG@10": Measurement(0.5, 0.4, 0.6), "NumRet(rel=1)": Measurement(n, None, None)} for n in (1500, 9)]
+    table = tabulate([row("one", measures=counts[0]), row("two", measures=counts[1])])
+    cells = [cell(table, engine, "NumRet(rel=1)") for engine in ("one", "two")]
+    assert [(shown.text, shown.best) for shown in cells] == [("1,500", False), ("9", False)]
+
+
 def test_a_measured_zero_is_printed_as_zero(row: MakeRow) -> None:
     table = tabulate([row(quality=(0.0, 0.0), measures={"nDCG@10": Measurement(0.0, 0.0, 0.0)})])
     assert cell(table, "bm25", "nDCG@10").text == "0.0000 [0.0000, 0.0000]"

@@ -109,6 +109,7 @@ def _published(reproductions: Sequence[Reproduction]) -> Iterator[Section]:
             table=reproduction.tabulate(group),
             sentence=reproduction.sentence(group),
             sources=(SourceLine(reproduction.source(published), reproduction.brief(published)),),
+            notes=tuple(reproduction.moved_by_ties(group)),
             footnotes=reproduction.footnotes(group),
         )
 

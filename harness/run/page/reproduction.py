@@ -4,13 +4,19 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from harness.benchmarks.suites import load_suite
+from harness.figures.measures import Ties
 from harness.published import LATENCY, PublishedTable, Reproduction, Trace
 from harness.report import notation
-from harness.report.content import Footnote
+from harness.report.content import Footnote, Note
 from harness.report.table import Cell, Table, Tone
 
 FIGURES_ACROSS = 6  # a published table with more columns has a line per figure
 TONES: Mapping[str, Tone] = {"differs": "bad", "reproduced": "good"}
+TIES: Mapping[Ties, str] = {
+    Ties.FIRST_STAGE: "in the first stage's order",
+    Ties.TREC_EVAL: "by document id, descending, as trec_eval orders them in float32",
+    Ties.ASCENDING_IDS: "by document id, ascending, as Lucene orders them in float32",
+}
 LINES = ("published", "measured", "difference", "verdict")
 COLUMNS = ("engine", "published as", "column", "published", "measured", "difference", "tolerance", "verdict")
 
@@ -47,13 +53,28 @@ def source(table: PublishedTable) -> str:
     """The title of a published table, its protocol, and its tolerance with the reason."""
     reason = f": {table.tolerance.reason}" if table.tolerance else ""
     protocol = f"protocol {table.protocol.status}: {table.protocol.note}"
-    line = f"{_title(table)}; read {table.retrieved}; {protocol} {_judged(table)}{reason}"
+    ties = f"Equal scores are {TIES[table.protocol.ties]}. " if table.protocol.ties else ""
+    line = f"{_title(table)}; read {table.retrieved}; {protocol} {ties}{_judged(table)}{reason}"
     return line.strip().removesuffix(".")
 
 
 def brief(table: PublishedTable) -> str:
     """The same without the reasons."""
-    return f"{_title(table)}; protocol {table.protocol.status}. {_judged(table)}."
+    ties = f", equal scores {TIES[table.protocol.ties]}" if table.protocol.ties else ""
+    return f"{_title(table)}; protocol {table.protocol.status}{ties}. {_judged(table)}."
+
+
+def moved_by_ties(reproductions: Sequence[Reproduction]) -> Iterator[Note]:
+    """The figures that the order of equal scores moves by more than their tolerance."""
+    for figure in reproductions:
+        if figure.tolerance is not None and abs(figure.moved_by_ties) > figure.tolerance:
+            ours, theirs = (notation.decimal(figure.by_ties[ties]) for ties in (Ties.FIRST_STAGE, figure.ties))
+            moved, tolerance = notation.signed(figure.moved_by_ties), notation.decimal(figure.tolerance)
+            yield Note(
+                f"{figure.engine}, {figure.column}",
+                f"equal scores decide: {ours} {TIES[Ties.FIRST_STAGE]}, {theirs} {TIES[figure.ties]} "
+                f"({moved}, tolerance {tolerance}); the publisher's order counts",
+            )
 
 
 def footnotes(reproductions: Sequence[Reproduction]) -> tuple[Footnote, ...]:
@@ -140,9 +161,19 @@ def _footnote(figure: Reproduction) -> Footnote:
         return Footnote(cell, f"no figure: {'; '.join(figure.reasons)}")
     if figure.source.suite is None:
         (trace,) = figure.trace
-        return Footnote(cell, f"{_line(trace)}; {_result(figure, trace)}")
+        return Footnote(cell, f"{_line(trace)}; {_result(figure, trace)}{_ties(figure)}")
     members = tuple(f"{trace.benchmark}: {_line(trace)}; {_result(figure, trace)}" for trace in figure.trace)
-    return Footnote(cell, _average(figure, figure.source.suite), members)
+    return Footnote(cell, f"{_average(figure, figure.source.suite)}{_ties(figure)}", members)
+
+
+def _ties(figure: Reproduction) -> str:
+    """The order of equal scores behind a figure, and the figures of the other orders; nothing if all print alike."""
+    printed = {ties: notation.decimal(value) for ties, value in figure.by_ties.items()}
+    if len(set(printed.values())) < 2:
+        return ""
+    used = printed.pop(figure.ties)
+    others = (f"{value} {TIES[ties]}" for ties, value in printed.items() if value != used)
+    return "; ".join((f"; equal scores {TIES[figure.ties]}", *others))
 
 
 def _average(figure: Reproduction, suite: str) -> str:

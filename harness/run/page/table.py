@@ -1,6 +1,7 @@
 """The table of one benchmark: a line for each engine."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -55,7 +56,7 @@ def _lists(row: Row) -> str | None:
 
 
 def _columns(rows: Sequence[Row], baseline: str) -> list[Column]:
-    names = dict.fromkeys(name for row in rows for name in row.measures)
+    names = dict.fromkeys(name for row in rows for name in row.measures if _reaches(row, name))
     rest = [_measure(name) for name in names if name != HEADLINE]
     quality = [_measure(HEADLINE)] if HEADLINE in names else []
     against = Column(f"Δ {HEADLINE}", lambda row: _against(row, baseline))
@@ -75,7 +76,7 @@ def _columns(rows: Sequence[Row], baseline: str) -> list[Column]:
 def _measure(name: str) -> Column:
     def cell(row: Row) -> Cell:
         measured = row.measures.get(name)
-        if measured is None:
+        if measured is None or not _reaches(row, name):
             return Cell()
         if is_count(name):
             return Cell(f"{measured.value:,.0f}")
@@ -87,6 +88,12 @@ def _measure(name: str) -> Column:
         return measured.value if measured else None
 
     return Column(name, cell, merit if is_merit(name) else None)
+
+
+def _reaches(row: Row, name: str) -> bool:
+    """Whether a row's lists are long enough for a measure: R@100 of 20 candidates would be their R@20."""
+    cut = re.fullmatch(r"R(?:\(.*\))?@([0-9]+)", name)
+    return cut is None or row.candidates is None or int(cut[1]) <= row.candidates.k
 
 
 def _against(row: Row, baseline: str) -> Cell:
