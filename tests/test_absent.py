@@ -95,8 +95,7 @@ def test_a_limit_outside_the_run_file_is_named_as_the_cause(
     assert answer.code == 2
     assert answer.err == (
         f"crispbench: {tmp_path / 'first.trec'}: none of its 1 queries is among the 1 of pets (its first is 'q1', the "
-        f"benchmark's {kept!r}): this run is for other queries, or for none of the sample that --limit or `queries` "
-        "takes\n"
+        f"benchmark's {kept!r}): this run is for other queries, or it lacks those that --limit or `queries` sampled\n"
     )
 
 

@@ -167,19 +167,21 @@ def _by_position(line: Line, path: Path) -> Layout:
 def _first_cause(text: str) -> str:
     """The probable reason why the first line shows no layout, and the next step."""
     cells = columns(text)
+    if "\r" in text:
+        return f"its lines seem to end with a carriage return alone, convert them to line feeds; expected {EXPECTED}"
     if text.lstrip().startswith(("{", "[")):
         return f"it looks like JSON; expected {EXPECTED}"
     if len(cells) < 3 and text.count(",") >= 2:
         return f"its columns seem to be separated by commas; expected {EXPECTED}"
     if len(cells) >= 6 and NUMBER.match(cells[4]):
-        return f"it looks like a line of a run file; expected {EXPECTED}"
+        return f"it looks like a line of a run file, were the two files exchanged? Expected {EXPECTED}"
     if len(cells) >= 3 and not any(map(NUMBER.fullmatch, cells)):
         missing = [role for role in NAMES if role not in _places(cells)]
         return (
             f"the first line looks like a header, but no column of it is {' or '.join(missing)}; "
             f"name its columns {', '.join(NAMES)}"
         )
-    return f"expected {EXPECTED}"
+    return f"it has {len(cells)} columns; expected {EXPECTED}"
 
 
 def _judgement(line: Line, layout: Layout, path: Path) -> Judgement:

@@ -4,6 +4,7 @@ This module does not know what a line means. Only a line feed ends a line: JSON 
 at which `str.splitlines` would split.
 """
 
+import codecs
 import gzip
 import itertools
 import json
@@ -19,7 +20,6 @@ GZIP_MAGIC = b"\x1f\x8b"
 COLUMN = re.compile(r"[^ \t\r\v\f]+")  # C's isspace, by which trec_eval splits lines; Python's str.split splits at more
 COMMENT = "#"  # trec_eval 10 skips lines that begin with it; elsewhere in a line it is a character
 MOST_LINE_BYTES = 2**28  # the longest known document has a few MB, but 10 MB of gzip can hold a line of 10 GB
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Line(NamedTuple):
@@ -52,7 +52,7 @@ def read_lines(path: Path) -> Iterator[Line]:
                 if len(raw) > MOST_LINE_BYTES:
                     raise BenchmarkError(f"{path}:{number}: a line of more than {MOST_LINE_BYTES:,} bytes; shorten it")
                 # files that were joined have a mark in the middle, where it would become a part of an id
-                line = raw.removeprefix(BYTE_ORDER_MARK)
+                line = raw.removeprefix(codecs.BOM_UTF8)
                 text = _decode(line.rstrip(b"\r\n"), path, number)
                 if text.strip():
                     yield Line(number, text)
@@ -98,6 +98,8 @@ def _open(path: Path) -> BinaryIO | gzip.GzipFile:
 
 def _decode(raw: bytes, path: Path, number: int) -> str:
     """The line as text. A NUL is an error, because it would end an id in the evaluators, which are written in C."""
+    if number == 1 and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise BenchmarkError(f"{path}:1: the file begins with the mark of UTF-16; convert it to UTF-8")
     if b"\0" in raw:
         raise BenchmarkError(f"{path}:{number}: a NUL byte at column {raw.index(0) + 1}; expected text, without NUL")
     try:

@@ -125,10 +125,11 @@ def _from_run(benchmark: Benchmark, stage: RunStage) -> Candidates:
 
 def _check_ids(run: Mapping[str, Sequence[str]], benchmark: Benchmark, path: Path) -> None:
     if not run.keys() & benchmark.queries.keys():
+        sampled = benchmark.available is not None and benchmark.available > len(benchmark.queries)
         raise BenchmarkError(
             f"{path}: none of its {len(run)} queries is among the {len(benchmark.queries)} of {benchmark.name} (its "
             f"first is {next(iter(run), 'none')!r}, the benchmark's {next(iter(benchmark.queries))!r}): this run is "
-            "for other queries, or for none of the sample that --limit or `queries` takes"
+            f"for other queries{', or it lacks those that --limit or `queries` sampled' if sampled else ''}"
         )
     for query_id in benchmark.queries:
         for doc_id in run.get(query_id, ()):

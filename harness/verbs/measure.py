@@ -9,6 +9,7 @@ from ir_measures import Measure
 
 from harness.benchmarks import BenchmarkError
 from harness.benchmarks.judgements import read_qrels
+from harness.benchmarks.lines import beginning
 from harness.candidates.trec import RunFile, as_trec_eval_ranks, read_run_file
 from harness.figures import measure_names, measures
 from harness.figures.measures import MEASURES
@@ -81,7 +82,11 @@ def measure(run_file: Path, qrels: Path, options: MeasureOptions, *, say: Callab
     ranked = {query_id: as_trec_eval_ranks(scores) for query_id, scores in run.items()}
     missing = [query_id for query_id in grades if query_id not in run]
     if len(missing) == len(grades):
-        raise BenchmarkError(f"{run_file}: none of its {len(run)} queries is judged in {qrels}")
+        raise BenchmarkError(
+            f"{run_file}: none of its {len(run):,} queries is judged in {qrels} (its first is "
+            f"{beginning(next(iter(run), 'none'))}, the first judged is {beginning(next(iter(grades)))}): the two "
+            "files are of different collections, or their ids are written differently"
+        )
     if missing:
         say(
             f"crispbench: {len(missing)} of {len(grades)} judged queries are not in {run_file} and count 0: "

@@ -123,8 +123,11 @@ def test_any_order_of_named_columns_and_any_quoting_give_the_same_judgements(
                                                   "could hold the grade; keep one of them, named score"),
         ("query-id,corpus-id,score\n1,2,1\n", "its columns seem to be separated by commas"),
         ('{"query-id": "1", "corpus-id": "2"}\n', "it looks like JSON"),
-        ("1 Q0 d 1 0.5 tag\n", "it looks like a line of a run file"),
-        ("1 2\n", "1: '1 2' is not a judgement; expected query-id, corpus-id and score separated by tabs, or TREC's"),
+        ("1 Q0 d 1 0.5 tag\n", "it looks like a line of a run file, were the two files exchanged?"),
+        ("1 2\n", "1: '1 2' is not a judgement; it has 2 columns; expected query-id, corpus-id and score separated by"),
+        ("1 0 d 1 x\n", "1: '1 0 d 1 x' is not a judgement; it has 5 columns; expected"),
+        ("1 0 d 1\r1 0 e 1\r", "its lines seem to end with a carriage return alone, convert them to line feeds"),
+        (TREC.encode("utf-16"), "1: the file begins with the mark of UTF-16; convert it to UTF-8"),
         (TREC + "7 0 New York 1\n", "4: '7 0 New York 1' is not a judgement: it has 5 columns, and 4 are expected as "
                                     "in line 1; is white space inside an id, or a column missing?"),
         (TREC + "9 b 1\n", "4: '9 b 1' is not a judgement: it has 3 columns, and 4 are expected as in line 1"),
@@ -142,7 +145,9 @@ def test_any_order_of_named_columns_and_any_quoting_give_the_same_judgements(
         ("1 0 d 0\n1 0 e -2\n", "no grade above 0 in 2 judgements; nothing can be measured, check `split`"),
     ],
 )  # fmt: skip
-def test_what_is_refused_names_the_line_and_the_probable_cause(tmp_path: Path, content: str, complaint: str) -> None:
+def test_what_is_refused_names_the_line_and_the_probable_cause(
+    tmp_path: Path, content: str | bytes, complaint: str
+) -> None:
     with pytest.raises(BenchmarkError) as refused:
         read_qrels(written(tmp_path, content))
     assert complaint in str(refused.value) and len(str(refused.value).splitlines()) == 1
