@@ -85,6 +85,18 @@ def test_merged_parts_name_the_queries_of_all_parts(partial: Path, crispbench: C
     assert ALARM in (tmp_path / "all/report/report.md").read_text()
 
 
+def test_comparisons_and_checks_of_such_runs_say_it(partial: Path, crispbench: Crispbench, tmp_path: Path) -> None:
+    for name in ("before", "now"):
+        assert crispbench("run", partial, "--out", tmp_path / name, "--engine", "fake").code == 0
+    sides = (tmp_path / "before/fake", tmp_path / "now/fake")
+    crispbench("compare", *sides, "--out", tmp_path / "compared")
+    assert f"> pets: {ALARM}" in (tmp_path / "compared/compare.md").read_text()
+    assert json.loads((tmp_path / "compared/compare.json").read_text())["comparisons"][0]["alarms"] == [
+        f"pets: {ALARM}"
+    ]
+    assert f"pets: {ALARM}" in json.loads(crispbench("check", *sides, "--json").out)["notes"]
+
+
 def test_a_limit_outside_the_run_file_is_named_as_the_cause(
     partial: Path, crispbench: Crispbench, tmp_path: Path
 ) -> None:

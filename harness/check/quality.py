@@ -18,6 +18,7 @@ RECORD = f"record it with `crispbench run`, or leave quality out with --margin {
 class QualityPart(NamedTuple):
     part: CheckPart
     left_out: tuple[str, ...] = ()  # one phrase per benchmark that only one side has
+    alarms: tuple[str, ...] = ()  # what makes the figures doubtful, one line each
 
 
 class QualityTerms(NamedTuple):
@@ -48,7 +49,7 @@ def judge(baseline: CheckSide, current: CheckSide, terms: QualityTerms) -> Quali
     lost = [name for name in before.rows if name not in ground.benchmarks] if terms.asked else []
     rows = (*(_row(effect, terms.margin) for effect in effects), *map(_lost, lost))
     part = CheckPart("quality", rows, worst([outcome, *(row.outcome for row in rows if row.subject in lost)]))
-    return QualityPart(part, tuple(f"not compared: {phrase}" for phrase in ground.left_out))
+    return QualityPart(part, tuple(f"not compared: {phrase}" for phrase in ground.left_out), ground.alarms)
 
 
 def _unrecorded(before: Recorded | None, now: Recorded | None, *, asked: bool) -> QualityPart:

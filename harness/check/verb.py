@@ -86,7 +86,7 @@ def check(baseline: str, current: Sequence[str], options: CheckOptions, *, out: 
         _subject(" ".join(current), now, None),
         judged.part,
         latency,
-        (*judged.left_out, *_notes(before, now, options)),
+        (*judged.alarms, *judged.left_out, *_notes(before, now, options)),
     )
     if out is not None:
         page.write(result, out)

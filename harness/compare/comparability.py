@@ -64,6 +64,7 @@ class Ground(NamedTuple):
     benchmarks: tuple[str, ...]  # in the reference's order
     left_out: tuple[str, ...]  # one phrase per benchmark that only one run has
     differing: tuple[Field, ...]  # fields of the manifests
+    alarms: tuple[str, ...] = ()  # what makes the figures of a shared benchmark doubtful, one line each
 
 
 def read(folder: Path) -> Recorded:
@@ -109,7 +110,11 @@ def ground(reference: Recorded, candidate: Recorded, allow: Sequence[str] = ()) 
         _require_complete(recorded, common)
     left_out = [f"{name} is only in {reference.folder}" for name in reference.rows if name not in common]
     left_out += [f"{name} is only in {candidate.folder}" for name in candidate.rows if name not in common]
-    return Ground(common, tuple(left_out), tuple(_differing(reference.manifest, candidate.manifest, common)))
+    differing = tuple(_differing(reference.manifest, candidate.manifest, common))
+    alarms = (
+        f"{name}: {alarm}" for name in common for run in (reference, candidate) for alarm in run.rows[name].alarms
+    )
+    return Ground(common, tuple(left_out), differing, tuple(dict.fromkeys(alarms)))
 
 
 def _template(reference: Recorded, candidate: Recorded, allow: Sequence[str]) -> list[str]:

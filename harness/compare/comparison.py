@@ -100,6 +100,7 @@ class Comparison:
     differing: tuple[Field, ...]
     left_out: tuple[str, ...]  # one phrase per benchmark that only one of the engines has
     notes: tuple[str, ...] = ()
+    alarms: tuple[str, ...] = ()  # what makes the figures doubtful, one line each
 
 
 class Standing(NamedTuple):

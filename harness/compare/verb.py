@@ -140,6 +140,7 @@ def _comparison(
         differing=ground.differing,
         left_out=(*ground.left_out, *_unrepeated(inputs, ground)),
         notes=inputs.texts.problems if losses else (),
+        alarms=ground.alarms,
     )
 
 

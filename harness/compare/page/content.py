@@ -95,6 +95,7 @@ def build(result: Comparisons, *, verdict_last: bool = False) -> Report:
         title=f"{names} against {reference.name}",
         conclusion=_conclusion(result),
         sections=tuple(section for part in parts for section in part),
+        warnings=tuple(dict.fromkeys(alarm for comparison in result.comparisons for alarm in comparison.alarms)),
         engines=tuple(map(_engine, engines)),
         legend=LEGEND,
         hint=f"{MARK} Holm-adjusted p below {SIGNIFICANT:g}; [95% interval]; '-' means unknown, never zero.",
