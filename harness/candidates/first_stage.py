@@ -9,8 +9,8 @@ import engines
 from engines.base import Retriever
 from harness import progress
 from harness.benchmarks import BenchmarkError
-from harness.benchmarks.base import LARGE_SHARE, shown
 from harness.candidates import cache
+from harness.candidates.alarms import alarms
 from harness.candidates.ranked import read_ranked
 from harness.candidates.stages import BM25Stage, DenseStage, FirstStage, NativeStage, RunStage
 from harness.candidates.trec import line_of
@@ -25,6 +25,11 @@ def retrieve(benchmark: Benchmark, stage: FirstStage) -> Candidates:
     If the benchmark has `remove_self`, the document with the query's id is dropped before the cut at k. A query for
     which the first stage finds nothing has an empty list and counts 0. Raises BenchmarkError, EngineUnavailable.
     """
+    found = _find(benchmark, stage)
+    return replace(found, alarms=alarms(benchmark, found))
+
+
+def _find(benchmark: Benchmark, stage: FirstStage) -> Candidates:
     match stage:
         case BM25Stage() | DenseStage():
             return _search(benchmark, stage)
@@ -49,19 +54,7 @@ def _candidates(
             done(1)
     if not any(lists.values()):
         raise BenchmarkError(f"{benchmark.name}: {stage.source} found no candidate for any of {len(lists)} queries")
-    return _alarmed(Candidates(stage.source, stage.k, parameters or {}, lists, warnings))
-
-
-def _alarmed(candidates: Candidates) -> Candidates:
-    """The candidates with an alarm if a large share of the queries has none."""
-    empty, queries = candidates.without_candidates, len(candidates.lists)
-    if len(empty) < LARGE_SHARE * queries or not empty:
-        return candidates
-    alarm = (
-        f"{len(empty):,} of {queries:,} queries ({len(empty) / queries:.0%}) have no candidate in the first stage "
-        f"({candidates.source}) and count 0 for every engine: {shown(empty)}"
-    )
-    return replace(candidates, alarms=(*candidates.alarms, alarm))
+    return Candidates(stage.source, stage.k, parameters or {}, lists, warnings)
 
 
 def _search(benchmark: Benchmark, stage: BM25Stage | DenseStage) -> Candidates:
@@ -72,7 +65,7 @@ def _search(benchmark: Benchmark, stage: BM25Stage | DenseStage) -> Candidates:
         stored = cache.key(benchmark, {"source": stage.source, "k": stage.k, **stage.given}, engine)
         lists = cache.read(stored, benchmark)
         if lists is not None:
-            return _alarmed(Candidates(stage.source, stage.k, parameters, lists))
+            return Candidates(stage.source, stage.k, parameters, lists)
         with progress.reading(f"documents of {benchmark.name}", benchmark.documents.values()) as shown:
             engine.prepare(shown, analysis=benchmark.analysis)
         ranked = _ranked(engine, benchmark, stage.k + benchmark.remove_self)
