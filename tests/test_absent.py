@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness.benchmarks import BenchmarkError, load
+from harness.benchmarks.beir import BeirFolder
 from harness.candidates.first_stage import retrieve
 from harness.candidates.stages import NativeStage
 from harness.manifest import BenchmarkRecord
@@ -174,4 +175,20 @@ def test_a_foreign_collection_needs_every_relevant_document_to_be_foreign(tmp_pa
     with pytest.raises(BenchmarkError, match="judgements and corpus are of different collections"):
         load("beir", {"path": str(animals)})
     qrels.write_text(foreign + "\nq-cat\td-cat\t1\n")
-    assert len(load("beir", {"path": str(animals)}).alarms) == 1
+    assert load("beir", {"path": str(animals)}).qrels["q-cat"] == {"MED-cat": 1, "d-cat": 1}
+
+
+def test_every_source_is_held_to_its_judgements(
+    partial: Path, crispbench: Crispbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = benchmark(3)
+    foreign = replace(made, qrels={query_id: {"MED-1": 1} for query_id in made.queries})
+    monkeypatch.setattr(BeirFolder, "load", lambda self: foreign)
+    answer = crispbench("run", partial, "--out", tmp_path / "run")
+    assert answer.code == 2 and answer.err.startswith("crispbench: made: none of the 3 relevant judgements is for a ")
+    monkeypatch.setattr(
+        BeirFolder, "load", lambda self: replace(foreign, available=99, documents={"d1": "x", "d2": "y"})
+    )
+    (tmp_path / "first.trec").write_text("q1 Q0 d1 1 2 tag\n")
+    answer = crispbench("run", partial, "--out", tmp_path / "run")
+    assert answer.code == 0 and "crispbench: made: 3 of 3 relevant judgements (100%) are for documents" in answer.err

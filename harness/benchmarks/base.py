@@ -108,8 +108,8 @@ def require_same_collection(source: str, qrels: Qrels, documents: Mapping[str, s
         )
 
 
-def alarms(documents: Mapping[str, str], qrels: Qrels) -> tuple[str, ...]:
-    """Warnings that every report shows above its figures: a large share of the relevant documents is missing."""
+def absent_documents(documents: Mapping[str, str], qrels: Qrels) -> tuple[str, ...]:
+    """One line if a large share of the relevant documents is not in the corpus, for every report to show first."""
     relevant = [doc_id for grades in qrels.values() for doc_id, grade in grades.items() if grade > 0]
     lost = [doc_id for doc_id in relevant if doc_id not in documents]
     if len(lost) < LARGE_SHARE * len(relevant) or not lost:

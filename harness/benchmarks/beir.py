@@ -16,7 +16,6 @@ from harness.benchmarks.base import (
     NO_ID,
     BenchmarkError,
     BenchmarkSource,
-    alarms,
     content_hash,
     count_warning,
     oddities,
@@ -72,7 +71,6 @@ class BeirFolder(BenchmarkSource):
                 *(*judged.warnings, *all_queries.warnings, *corpus.warnings),
                 *(*oddities(queries, documents, qrels), *self._id_warning(name, queries, documents)),
             ),
-            alarms=alarms(documents, qrels),
         )
 
     def _id_warning(self, name: str, queries: Mapping[str, str], documents: Mapping[str, str]) -> tuple[str, ...]:

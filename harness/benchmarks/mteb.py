@@ -18,7 +18,6 @@ from harness.benchmarks.base import (
     NO_ID,
     BenchmarkError,
     BenchmarkSource,
-    alarms,
     content_hash,
     count_warning,
     oddities,
@@ -105,7 +104,7 @@ class MtebTask(BenchmarkSource):
             analysis=self.analysis or analysis_of(languages[subset]),
             remove_self=bool(task.ignore_identical_ids) if self.remove_self is None else self.remove_self,
             warnings=(*warnings, *oddities(queries, documents, qrels), *native.warnings),
-            alarms=(*judged.alarms, *alarms(documents, qrels)),
+            alarms=judged.alarms,
             candidates=native.lists,
             available=len(judged.queries),
         )

@@ -8,6 +8,7 @@ from functools import cached_property
 from engines.spelling import expected
 from harness import progress
 from harness.benchmarks import BenchmarkError
+from harness.benchmarks.base import absent_documents, require_same_collection
 from harness.candidates.first_stage import retrieve
 from harness.config import Config, ConfigError, NamedEntry
 from harness.figures import audit
@@ -91,7 +92,11 @@ class Task:
             warnings=(*benchmark.warnings, *candidates.warnings),
             available=benchmark.available,
             without_candidates=candidates.without_candidates,
-            alarms=(*benchmark.alarms, *candidates.alarms),
+            alarms=(
+                *benchmark.alarms,
+                *absent_documents(benchmark.documents, benchmark.qrels),
+                *candidates.alarms,
+            ),
             candidates=CandidatesRecord(
                 source=candidates.source,
                 k=candidates.k,
@@ -120,6 +125,8 @@ def prepare(config: Config, selection: Selection) -> list[Task]:
         if names and benchmark.name not in names:
             continue
         _check_grades(benchmark, config)
+        if benchmark.available in (None, len(benchmark.queries)):  # a small sample may lack all its documents
+            require_same_collection(benchmark.name, benchmark.qrels, benchmark.documents)
         tasks[benchmark.name] = Task(benchmark, _retrieve(benchmark, entry, config), selection.part)
     unknown = sorted(set(names) - tasks.keys())
     if unknown:
