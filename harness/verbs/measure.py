@@ -104,14 +104,21 @@ def measure(run_file: Path, qrels: Path, options: MeasureOptions, *, say: Callab
 def _oddities(run_file: Path, contents: RunFile, grades: Qrels) -> Iterator[str]:
     """What makes the values of a run doubtful, one line each."""
     yield from contents.oddities.warnings(str(run_file), grades)
-    lists = {query_id: scores for query_id, scores in contents.scores.items() if query_id in grades}
-    if not any(doc_id in grades[query_id] for query_id, scores in lists.items() for doc_id in scores):
-        documents = sum(map(len, lists.values()))
-        judged = sum(map(len, grades.values()))
-        yield (
-            f"{run_file}: none of its {documents:,} documents for {len(lists):,} judged queries is among the "
-            f"{judged:,} judged ones: compare the ids of the two files"
-        )
+    foreign = unjudged(contents.scores, grades)
+    if foreign:
+        yield f"{run_file}: {foreign} of the two files"
+
+
+def unjudged(run: Mapping[str, Mapping[str, float]], qrels: Qrels) -> str | None:
+    """A line about a run that retrieves no judged document, whose values are all 0; None for another run."""
+    lists = {query_id: scores for query_id, scores in run.items() if query_id in qrels}
+    if any(doc_id in qrels[query_id] for query_id, scores in lists.items() for doc_id in scores):
+        return None
+    documents, judged = sum(map(len, lists.values())), sum(map(len, qrels.values()))
+    return (
+        f"none of its {documents:,} documents for {len(lists):,} judged queries is among the {judged:,} judged ones: "
+        "compare the ids"
+    )
 
 
 def check(chosen: Sequence[Measure], qrels: Qrels) -> None:

@@ -3,10 +3,10 @@
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import crispbench
@@ -152,17 +152,46 @@ def test_equal_scores_are_ordered_by_document_id_as_in_trec_eval() -> None:
     assert result.means == {"RR@10": 0.5}
 
 
+def test_numbers_of_pandas_and_numpy_are_read_as_a_file_would_be() -> None:
+    qrels: Any = {np.int64(7): {np.int64(1): np.float64(1.0), 2: np.int64(0)}}
+    run: Any = {"7": {"1": np.float32(0.25), "2": 1}}
+    result = crispbench.evaluate(qrels, run, ["RR@10"])
+    assert result.per_query == {"RR@10": {"7": 0.5}}
+
+
+def test_a_run_without_a_judged_document_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    assert crispbench.evaluate({"q": {"a": 1}}, {"q": {"A": 1.0}}, ["AP"]).means == {"AP": 0.0}
+    assert caplog.messages == [
+        "crispbench: the run: none of its 1 documents for 1 judged queries is among the 1 judged ones: compare the ids"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("qrels", "message"),
+    [
+        ({"q": {"a": 1.5}}, "grade 1.5 of query 'q' and document 'a': expected a whole number"),
+        ({"q": {"a": float("nan")}}, "grade nan of query 'q'"),
+        ({"q": {"a": "1"}}, "grade '1' of query 'q'"),
+        ({"q": {"a": True}}, "grade True of query 'q'"),
+        ({"q": {1.0: 1}}, "id 1.0: expected a string or a whole number"),
+        ({7: {"a": 1}, "7": {"b": 1}}, "id '7' is there as a text and as a number; keep one of them"),
+    ],
+)
+def test_judgements_that_could_be_read_in_two_ways_are_refused(qrels: Any, message: str) -> None:
+    with pytest.raises(crispbench.BenchmarkError, match=message):
+        crispbench.evaluate(qrels, {"q": {"a": 1.0}}, ["AP"])
+
+
 @pytest.mark.parametrize(
     ("run", "measure", "message"),
     [
+        ({"q": {"a": "1"}}, "AP", "score '1' of query 'q' and document 'a': expected a finite number"),
         ({"q": {"a": 1.0}}, "nCDG@10", "measure 'nCDG@10' cannot be computed"),
         ({"other": {"a": 1.0}}, "AP", "none of the run's 1 queries is among the 1 judged ones"),
         ({"q": {"a": float("nan")}}, "AP", "score nan of query 'q' and document 'a': expected a finite number"),
     ],
 )
-def test_a_ranking_that_cannot_be_evaluated_raises(
-    run: Mapping[str, Mapping[str, float]], measure: str, message: str
-) -> None:
+def test_a_ranking_that_cannot_be_evaluated_raises(run: Any, measure: str, message: str) -> None:
     with pytest.raises(crispbench.BenchmarkError, match=message):
         crispbench.evaluate({"q": {"a": 1}}, run, [measure])
 
