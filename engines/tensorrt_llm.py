@@ -31,6 +31,7 @@ from engines.base import (
     require,
 )
 from engines.model_files import DEMONSTRATION, check_vocabulary, label_rows, locate, weights_revision
+from engines.model_settings import check_transformer
 from engines.prompts.encoder import PromptEncoder
 from engines.prompts.template import Labels, load_template
 
@@ -293,6 +294,7 @@ def _open(model: str, revision: str | None) -> Files:
         folder = Path(locate(model))
         if not folder.is_dir():
             folder = Path(hub.snapshot_download(model, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
+        check_transformer(str(folder))
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         exported = folder / "hf_quant_config.json"  # ModelOpt's own file; config.json repeats it
         quantized = json.loads(exported.read_text(encoding="utf-8"))["quantization"] if exported.is_file() else {}

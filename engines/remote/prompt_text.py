@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from engines.base import BadOptions, Counts, EngineUnavailable, ScoringFailed, first_line, require
 from engines.model_files import locate
+from engines.model_settings import check_tokenizer
 from engines.prompts.template import MAX_TOKENS, Template
 
 if TYPE_CHECKING:
@@ -184,6 +185,7 @@ def load_tokenizer(model: str) -> "Tokenizer":
     """The tokenizer of tokenizer.json in a folder or on the hub, without torch. Raises EngineUnavailable."""
     tokenizers = require("tokenizers", extra="remote")
     hub = require("huggingface_hub", extra="remote")
+    check_tokenizer(model)
     folder = Path(locate(model))
     try:
         path = folder / "tokenizer.json" if folder.is_dir() else hub.hf_hub_download(model, "tokenizer.json")

@@ -26,6 +26,7 @@ from engines.base import (
     require,
 )
 from engines.model_files import hub_commit, is_demonstration, locate, weights_revision
+from engines.model_settings import check_sentence_transformer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,6 +76,7 @@ class BiEncoder(Retriever):
         from engines.torch.device import described
 
         path = locate(options.model)
+        check_sentence_transformer(options.model, options.revision)
         try:
             self._model = library.SentenceTransformer(
                 path,

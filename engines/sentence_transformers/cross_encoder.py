@@ -24,6 +24,7 @@ from engines.base import (
     require,
 )
 from engines.model_files import hub_commit, is_demonstration, locate, weights_revision
+from engines.model_settings import check_sentence_transformer
 from engines.torch import work
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class CrossEncoder(Engine):
         from engines.torch.device import described
 
         path = locate(options.model)
+        check_sentence_transformer(options.model, options.revision)
         try:
             if not library.util.is_sentence_transformer_model(path, revision=options.revision):
                 _refuse_guesses(path, options)

@@ -25,6 +25,7 @@ from transformers.utils.hub import cached_file
 
 from engines.base import BadOptions, EngineUnavailable, first_line
 from engines.model_files import check_vocabulary, is_demonstration, label_rows, weights_revision
+from engines.model_settings import check_transformer
 from engines.prompts.template import Labels
 from engines.torch import quantized
 from engines.torch.forward import packed
@@ -70,6 +71,7 @@ class Opened(NamedTuple):
 
 def open_model(model: str, revision: str | None) -> Opened:
     """A checkpoint with all of its weights, from safetensors only. Raises EngineUnavailable."""
+    check_transformer(model, revision)
     try:
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)

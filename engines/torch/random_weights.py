@@ -13,6 +13,7 @@ from transformers.initialization import no_init_weights
 
 from engines.base import EngineUnavailable, first_line
 from engines.model_files import DEMONSTRATION, check_vocabulary
+from engines.model_settings import check_tokenizer, check_transformer
 from engines.torch.checkpoint import Checkpoint, load_tokenizer, refuse_unsupported
 from engines.torch.forward import packed
 
@@ -25,6 +26,9 @@ def build(
     model: str, revision: str | None, tokenizer: str | None, *, dtype: torch.dtype, device: torch.device
 ) -> Checkpoint:
     """The shape of `model`, filled on the device in `dtype` without a larger copy. Raises EngineUnavailable."""
+    check_transformer(model, revision)
+    if tokenizer:
+        check_tokenizer(tokenizer)
     try:
         config: Any = AutoConfig.from_pretrained(model, revision=revision)
         refuse_unsupported(config, model)
