@@ -92,7 +92,6 @@ def flat(names: Any) -> Iterator[str]:
         ("processor_class", "processing"),
         ("feature_extractor_type", "feature_extraction"),
         ("image_processor_type", "image_processing"),
-        ("video_processor_type", "video_processing"),
     ],
 )
 def test_the_name_of_every_class_in_the_tables_of_transformers_passes(key: str, module: str) -> None:
