@@ -40,7 +40,7 @@ def evaluate(
     that is not a whole number or is too high for a measure, a score that is not a finite number, and a run that has
     none of the judged queries.
     """
-    parsed = [parse(name) for name in measures]
+    parsed = parse(measures)
     judged = {query_id: _read(query_id, grades, _grade) for query_id, grades in _by_text(qrels).items()}
     scored = {query_id: _read(query_id, scores, _score) for query_id, scores in _by_text(run).items()}
     check(parsed, judged)

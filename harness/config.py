@@ -28,7 +28,7 @@ from harness import benchmarks
 from harness.benchmarks import BenchmarkError, BenchmarkSource
 from harness.benchmarks.suites import SuiteMember, load_suite
 from harness.candidates.stages import BM25Stage, FirstStage, read_stage
-from harness.figures.measure_names import parse
+from harness.figures.measure_names import parse_all
 from harness.figures.measures import HEADLINE, MEASURES
 from harness.published import PublishedComparison
 
@@ -209,7 +209,7 @@ class Config(Options):
         """Unique names as ir_measures writes them, with nDCG@10, because verdicts depend on it."""
         if names is None:
             return None
-        written = [str(parse(name)) for name in names]
+        written = [str(measure) for measure in parse_all(names)]
         return tuple(dict.fromkeys(written if HEADLINE in written else [HEADLINE, *written]))
 
     @model_validator(mode="after")
@@ -249,7 +249,7 @@ class Config(Options):
     @property
     def chosen_measures(self) -> Sequence[Measure]:
         """The measures of the run."""
-        return [parse(name) for name in self.measures] if self.measures else MEASURES
+        return parse_all(self.measures) if self.measures else MEASURES
 
     @property
     def entries(self) -> Sequence[NamedEntry]:

@@ -100,6 +100,17 @@ def test_a_run_for_other_queries_is_refused_with_an_example_of_both(tmp_path: Pa
         candidates_of(benchmark, run_file(tmp_path, "17 Q0 d-cat 1 1"))
 
 
+def test_candidates_of_which_none_is_judged_are_an_alarm(tmp_path: Path, benchmark: Benchmark) -> None:
+    judged = replace(benchmark, qrels={query_id: {"d-bird": 1} for query_id in benchmark.queries})
+    lines = "; ".join(f"{query_id} Q0 d-cat 1 2; {query_id} Q0 d-dog 2 1" for query_id in benchmark.queries)
+    (alarm,) = candidates_of(judged, run_file(tmp_path, lines)).alarms
+    queries = len(benchmark.queries)
+    assert alarm.startswith(
+        f"none of the {2 * queries} candidates of {queries} queries in the first stage (run) is judged"
+    )
+    assert candidates_of(judged, run_file(tmp_path, f"{lines}; q-cat Q0 d-bird 3 0")).alarms == ()
+
+
 def test_a_run_with_an_unknown_document_is_refused(tmp_path: Path, benchmark: Benchmark) -> None:
     with pytest.raises(BenchmarkError, match="document 'd-yeti' of query 'q-cat' is not in animals"):
         candidates_of(benchmark, run_file(tmp_path, "q-cat Q0 d-cat 1 1; q-cat Q0 d-yeti 2 0.5"))

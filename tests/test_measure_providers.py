@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_measures import Measure
 
-from harness.figures.measure_names import is_count, parse
+from harness.figures.measure_names import is_count, parse, parse_all
 from harness.figures.measures import measure, summary
 from harness.figures.providers import PROVIDERS, check_grades
 
@@ -252,15 +252,27 @@ def test_the_names_of_trec_eval_and_mteb_in_any_case_are_read(given_name: str, r
     assert str(parse(given_name)) == read
 
 
+def test_a_list_of_parameters_as_trec_eval_takes_it_is_a_measure_for_each() -> None:
+    names = ["ndcg_cut.2,10", "P_5,10", "nDCG@10", "iprec_at_recall.0.1,0.2", "nDCG(gains={1: 1, 2: 3})@10"]
+    assert [str(parsed) for parsed in parse_all(names)] == [
+        "nDCG@2", "nDCG@10", "P@5", "P@10", "IPrec@0.1", "IPrec@0.2", "nDCG(gains={2:3})@10"
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="measure 'P_0' cannot be computed"):
+        parse_all(["P_5,0"])
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
         ("ndcg_10", "trec_eval's ndcg has no parameter, write ndcg_cut_10"),
         ("P_10abc", "measure not found: P_10abc"),
-        ("P_10.5", "invalid literal"),
-        ("P_5,10", "must be in format"),
-        ("P_0", "cutoff = 0, expected a whole number from 1 to 1,000,000"),
         ("gm_map", "measure not found: gm_map"),
+        ("P_10.5", "invalid literal"),
+        ("P_5,10,x", "measure not found: P_5"),
+        ("P_0", "cutoff = 0, expected a whole number from 1 to 1,000,000"),
+        ("nCDG@10", "measure not found: nCDG, did you mean 'ndcg'?"),
+        ("recip_rang", "did you mean 'recip_rank'?"),
+        ("utility", "measure not found: utility)"),
         ("IPrec@0.333", "recall = 0.333, expected 0.00 to 1.00 with two decimals"),
         ("Compat(p=1.0)", "p = 1.0, expected a number between 0 and 1"),
         ("nDCG(dcg='exp-log2')", "it needs a cutoff, such as nDCG(dcg='exp-log2')@10"),

@@ -1,4 +1,4 @@
-"""What makes a first stage doubtful: queries without candidates, and an order that is no better than chance."""
+"""What makes a first stage doubtful: queries without candidates, none that is judged, an order no better than chance."""
 
 import unicodedata
 from collections import Counter
@@ -21,7 +21,8 @@ LETTERS_READ = 2_000  # of each
 
 def alarms(benchmark: Benchmark, candidates: Candidates) -> tuple[str, ...]:
     """One line for each reason to doubt the first stage, which reports and the terminal show above all figures."""
-    return (*_without_candidates(candidates), *_near_chance(benchmark, candidates))
+    doubts = tuple(_unjudged(benchmark, candidates)) or _near_chance(benchmark, candidates)
+    return (*_without_candidates(candidates), *doubts)
 
 
 def _without_candidates(candidates: Candidates) -> Iterator[str]:
@@ -30,6 +31,15 @@ def _without_candidates(candidates: Candidates) -> Iterator[str]:
         yield (
             f"{len(empty):,} of {queries:,} queries ({len(empty) / queries:.0%}) have no candidate in the first stage "
             f"({candidates.source}) and count 0 for every engine: {shown(empty)}"
+        )
+
+
+def _unjudged(benchmark: Benchmark, candidates: Candidates) -> Iterator[str]:
+    lists, judged = candidates.lists, benchmark.qrels
+    if not any(doc_id in judged[query_id] for query_id in lists.keys() & judged.keys() for doc_id in lists[query_id]):
+        yield (
+            f"none of the {sum(map(len, lists.values())):,} candidates of {len(lists):,} queries in the first stage "
+            f"({candidates.source}) is judged, so every engine scores 0: check that the judgements belong to them"
         )
 
 

@@ -5,7 +5,7 @@ A measure is accepted only if a provider of `harness/figures/providers.py` compu
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -33,6 +33,7 @@ from ir_measures import (
     nDCG,
 )
 
+from engines.spelling import closest
 from harness.figures.providers import COUNTS, MOST_LEVEL, provider_of
 
 LONGEST_NAME = 200  # characters
@@ -65,6 +66,7 @@ TREC_EVAL: Mapping[str, tuple[Measure, str | None]] = {
     "num_rel_ret": (NumRelRet, None),
 }
 TREC_EVAL_NAME = re.compile(r"([A-Za-z_]+?)(?:[._]([0-9]+(?:\.[0-9]+)?))?")
+TREC_EVAL_LIST = re.compile(r"([A-Za-z_]+?)[._]([0-9.]+(?:,[0-9.]+)+)")
 MTEB_NAME = re.compile(r"([A-Za-z_]+)_at_([0-9]+)")
 SYNONYMS = {"hit": "Success", "hit_rate": "Success"}
 
@@ -88,6 +90,11 @@ def parse(name: str) -> Measure:
         ) from None
 
 
+def parse_all(names: Iterable[str]) -> list[Measure]:
+    """The measures with these names, each once; `ndcg_cut.5,10` of trec_eval is two. Raises ValueError as `parse`."""
+    return list(dict.fromkeys(parse(single) for name in names for single in _singles(name)))
+
+
 def is_count(name: str) -> bool:
     """Whether a measure counts queries or documents, so that its summary is a sum over the queries."""
     return _kind(name) in COUNTS
@@ -100,6 +107,12 @@ def is_merit(name: str) -> bool:
 
 def _kind(name: str) -> str:
     return re.split(r"\W", name, maxsplit=1)[0]
+
+
+def _singles(name: str) -> list[str]:
+    """The name once for every parameter behind it, as trec_eval lists them."""
+    match = TREC_EVAL_LIST.fullmatch(name.strip())
+    return [f"{match[1]}_{value}" for value in match[2].split(",")] if match else [name]
 
 
 def _trec_eval(name: str) -> Measure | None:
@@ -130,7 +143,10 @@ def _spelled(name: str) -> str:
     assert word is not None  # it may be empty
     registry = ir_measures.measures.registry
     known = SYNONYMS | {registered.lower(): registered for registered in registry}
-    spelled = word[0] if word[0] in registry else known.get(word[0].lower(), word[0])
+    spelled = word[0] if word[0] in registry else known.get(word[0].lower())
+    if spelled is None:
+        near = closest(word[0], (*registry, *TREC_EVAL))
+        raise ValueError(f"measure not found: {word[0]}" + (f", did you mean {near!r}?" if near else ""))
     return spelled + name[word.end() :]
 
 

@@ -70,7 +70,7 @@ def measure(run_file: Path, qrels: Path, options: MeasureOptions, *, say: Callab
     Documents with equal scores are ordered by their id, descending, as trec_eval orders them. Missing queries and what
     is odd about the run are named through `say`. Raises BenchmarkError.
     """
-    chosen = [parse(name) for name in options.measures] or list(MEASURES)
+    chosen = parse(options.measures) or list(MEASURES)
     if not qrels.is_file():
         raise BenchmarkError(f"{qrels}: no such file; expected judgements, TREC's four columns or BEIR's three")
     judged = read_qrels(qrels)
@@ -129,9 +129,9 @@ def check(chosen: Sequence[Measure], qrels: Qrels) -> None:
         raise BenchmarkError(str(error)) from None
 
 
-def parse(name: str) -> Measure:
-    """The measure with this name. Raises BenchmarkError."""
+def parse(names: Sequence[str]) -> list[Measure]:
+    """The measures with these names. Raises BenchmarkError."""
     try:
-        return measure_names.parse(name)
+        return measure_names.parse_all(names)
     except ValueError as error:
         raise BenchmarkError(str(error)) from None
