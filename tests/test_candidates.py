@@ -108,7 +108,8 @@ def test_candidates_of_which_none_is_judged_are_an_alarm(tmp_path: Path, benchma
     assert alarm.startswith(
         f"none of the {2 * queries} candidates of {queries} queries in the first stage (run) is judged"
     )
-    assert candidates_of(judged, run_file(tmp_path, f"{lines}; q-cat Q0 d-bird 3 0")).alarms == ()
+    others = candidates_of(judged, run_file(tmp_path, f"{lines}; q-cat Q0 d-bird 3 0")).alarms
+    assert not any("is judged" in alarm for alarm in others)
 
 
 def test_a_run_with_an_unknown_document_is_refused(tmp_path: Path, benchmark: Benchmark) -> None:

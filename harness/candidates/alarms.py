@@ -1,4 +1,4 @@
-"""What makes a first stage doubtful: queries without candidates, none that is judged, an order no better than chance."""
+"""What makes a first stage doubtful: no candidates, none that is judged, an order that is no better than chance."""
 
 import unicodedata
 from collections import Counter
@@ -35,8 +35,11 @@ def _without_candidates(candidates: Candidates) -> Iterator[str]:
 
 
 def _unjudged(benchmark: Benchmark, candidates: Candidates) -> Iterator[str]:
+    """A run file with the ids of another collection. A search of the corpus that finds nothing judged is near chance."""
     lists, judged = candidates.lists, benchmark.qrels
-    if not any(doc_id in judged[query_id] for query_id in lists.keys() & judged.keys() for doc_id in lists[query_id]):
+    if candidates.source == "run" and not any(
+        doc_id in judged[query_id] for query_id in lists.keys() & judged.keys() for doc_id in lists[query_id]
+    ):
         yield (
             f"none of the {sum(map(len, lists.values())):,} candidates of {len(lists):,} queries in the first stage "
             f"({candidates.source}) is judged, so every engine scores 0: check that the judgements belong to them"
