@@ -35,7 +35,7 @@ def _without_candidates(candidates: Candidates) -> Iterator[str]:
 
 
 def _unjudged(benchmark: Benchmark, candidates: Candidates) -> Iterator[str]:
-    """A run file with the ids of another collection. A search of the corpus that finds nothing judged is near chance."""
+    """A run file with ids of another collection. A search of the corpus that finds nothing judged is near chance."""
     lists, judged = candidates.lists, benchmark.qrels
     if candidates.source == "run" and not any(
         doc_id in judged[query_id] for query_id in lists.keys() & judged.keys() for doc_id in lists[query_id]
