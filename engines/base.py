@@ -176,6 +176,7 @@ class Counts:
     requests: int | None = None  # HTTP requests that were answered
     retries: int | None = None  # HTTP requests that were repeated
     splits: int | None = None  # HTTP requests that were too large and were split
+    paced: int | None = None  # HTTP requests that waited for their turn, because the config limits their rate
     saturated: int | None = None  # scores from a probability of 0 or 1
     encoded_texts: int | None = None  # texts that became vectors
     reused_vectors: int | None = None  # vectors that were read from disk

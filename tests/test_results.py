@@ -58,16 +58,26 @@ def noted(
         ),
         (Description(), Counts(saturated=1), "5 of 25 scores were 0 or 1 and have no order among themselves"),
         (
-            Description(truncation=Truncation.BY_SERVER),
+            Description(truncation=Truncation.BY_SERVER),  # no template: the server's prompt is its own
+            Counts(),
+            "the service makes its own prompt: where it cuts texts that are too long, if it does, is unknown",
+        ),
+        (
+            Description(truncation=Truncation.BY_SERVER, template="mxbai-v2-seq"),
             Counts(),
             "the server cuts prompts that are too long, at an unknown length: set `tokenizer` to cut documents here",
         ),
         (
-            Description(truncation=Truncation.REFUSED),
+            Description(truncation=Truncation.REFUSED, template="mxbai-v2-seq"),
             Counts(),
             "the server refuses prompts that are too long: set `tokenizer` to cut documents here",
         ),
         (Description(), Counts(retries=3), "15 requests were repeated and 0 split; latencies include that"),
+        (
+            Description(),
+            Counts(paced=3),
+            "15 requests waited for their turn under requests_per_minute; latencies include that",
+        ),
         (
             Description(),
             Counts(server_queue_us=1500, server_inference_us=20_000),

@@ -195,7 +195,9 @@ def test_an_engine_that_failed_for_three_queries_in_a_row_is_given_up_and_the_sa
 ) -> None:
     gone = EngineFailed("nobody listens")
     moody.answers = {f"animal {word}": gone for word in ("dog", "bird", "fish")}
-    with pytest.raises(GivenUp, match="after 3 queries in a row without scores: nobody listens"):
+    with pytest.raises(
+        GivenUp, match=r"after 3 queries in a row without scores; .* goes on from there: nobody listens"
+    ):
         score(small, tmp_path / "out")
     assert moody.queries == ["animal cat", "animal dog", "animal bird", "animal fish"]  # the worm was not asked for
     with Store.read(tmp_path / "out") as store:

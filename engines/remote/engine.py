@@ -5,7 +5,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,6 +16,7 @@ from engines.base import (
     Engine,
     EngineUnavailable,
     Options,
+    ScoreKind,
     ScoringFailed,
     Truncation,
     by_query,
@@ -25,11 +26,11 @@ from engines.base import (
 from engines.prompts.encoder import Prompt, PromptEncoder
 from engines.prompts.template import load_template
 from engines.remote import dialects
-from engines.remote.answers import LogOdds, log_odds, usage
+from engines.remote.answers import RAW, LogOdds, log_odds, refuse_softmax, usage
 from engines.remote.dialects.base import Batch, Dialect
 from engines.remote.options import TEMPLATE, RemoteOptions
 from engines.remote.prompt_text import PAD, TextEncoder, load_tokenizer
-from engines.remote.transport import Budget, Limits, TooLarge, Transport
+from engines.remote.transport import Budget, HttpAnswer, Limits, TooLarge, Transport
 
 
 class RequestJob(NamedTuple):
@@ -38,8 +39,11 @@ class RequestJob(NamedTuple):
     batch: Batch
     pairs: Sequence[tuple[str, str]]
 
-    def part(self, first: int, last: int) -> "RequestJob":
-        return RequestJob(self.batch._replace(inputs=self.batch.inputs[first:last]), self.pairs[first:last])
+    def parts(self, size: int) -> Iterator["RequestJob"]:
+        """The job in requests of at most `size` inputs."""
+        for first in range(0, len(self.pairs), size):
+            inputs = self.batch.inputs[first : first + size]
+            yield RequestJob(self.batch._replace(inputs=inputs), self.pairs[first : first + size])
 
 
 class CallRecord:
@@ -74,18 +78,22 @@ class Remote(Engine):
         self._last = threading.local()  # several threads may call at a time; `last_call` is per thread
         self._description = _described(options, self._dialect)
         self._anyio: Any = require("anyio", extra="remote")
+        tokenizer = load_tokenizer(options.tokenizer) if options.tokenizer else None
+        self._most = options.batch_size or self._dialect.batch_size  # inputs per request; refused requests lower it
         self._transport = Transport(
             options.url.rstrip("/"),
-            Limits(options.timeout_s, options.attempts, options.concurrency),
+            Limits(options.timeout_s, options.attempts, options.concurrency, options.requests_per_minute),
             authorization=_authorization(options, self._dialect),
             verify=options.verify,
+            proxy=options.proxy,
         )
-        self._encoder = self._make_encoder()
         with ExitStack() as stack:
             self._portal = stack.enter_context(require("anyio.from_thread", extra="remote").start_blocking_portal())
             stack.callback(self._portal.call, self._transport.close)
             self._slots = self._portal.call(self._anyio.Semaphore, options.concurrency)
-            self._description = self._with_server(self._description)
+            stated = self._ask_server()
+            self._encoder = self._make_encoder(tokenizer, _longest(options, stated.get(self._dialect.longest, "")))
+            self._describe_server(stated)
             self._open = stack.pop_all()
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
@@ -96,6 +104,9 @@ class Remote(Engine):
         except BaseException:  # an interrupt stops running requests and drops waiting ones
             future.cancel()
             raise
+        if self.options.kind in RAW:
+            with self._named(""):
+                refuse_softmax(scores)
         self._count(Counts(saturated=sum(score.saturated for score in scores)))
         self._last.call = record.call()
         return [score.value for score in scores]
@@ -104,7 +115,8 @@ class Remote(Engine):
         return self._description
 
     def counts(self) -> Counts:
-        return replace(self._counts, retries=self._transport.retries)
+        paced = None if self.options.requests_per_minute is None else self._transport.paced
+        return replace(self._counts, retries=self._transport.retries, paced=paced)
 
     def last_call(self) -> Call:
         call: Call = getattr(self._last, "call", Call())
@@ -113,26 +125,27 @@ class Remote(Engine):
     def close(self) -> None:
         self._open.close()
 
-    def _make_encoder(self) -> PromptEncoder | TextEncoder | None:
-        """The encoder that turns pairs into prompts; None if the service does. Adds to the description."""
+    def _make_encoder(self, tokenizer: Any, longest: int | None) -> PromptEncoder | TextEncoder | None:
+        """The encoder that turns pairs into prompts; None if the service does. Adds to the description.
+
+        `longest` is the longest prompt in tokens that the server takes; None: unknown.
+        """
         options, dialect, template = self.options, self._dialect, self._template
         if dialect.form == "pair":
             return None
-        tokenizer = load_tokenizer(options.tokenizer) if options.tokenizer else None
         self._description = replace(self._description, template=template.name, template_sha256=template.sha256)
+        limits: dict[str, Any] = {"max_tokens": options.max_tokens, "positions": longest}
         if tokenizer is not None:
             self._detail("tokenizer_sha256", hashlib.sha256(tokenizer.to_str().encode()).hexdigest())
         if dialect.form == "ids":
             assert tokenizer is not None
-            encoder = PromptEncoder(template, tokenizer, max_tokens=options.max_tokens, instruction=options.instruction)
+            encoder = PromptEncoder(template, tokenizer, **limits, instruction=options.instruction)
             self._description = replace(self._description, max_tokens=encoder.max_tokens)
             return encoder
         wanted = options.final_newline == "protect" or (options.final_newline == "auto" and dialect.strips)
         protect = wanted and template.pieces[-1][-1:].isspace()
         self._detail("final_newline", f"protected by {PAD}" if protect else "kept")
-        texts = TextEncoder(
-            template, tokenizer, max_tokens=options.max_tokens, instruction=options.instruction, protect=protect
-        )
+        texts = TextEncoder(template, tokenizer, **limits, instruction=options.instruction, protect=protect)
         if tokenizer is not None:
             self._description = replace(self._description, max_tokens=texts.max_tokens)
         return texts
@@ -140,22 +153,34 @@ class Remote(Engine):
     def _detail(self, name: str, value: str) -> None:
         self._description = replace(self._description, details={**self._description.details, name: value})
 
-    def _with_server(self, description: Description) -> Description:
-        """Adds what the info routes state. Raises EngineUnavailable for a server that is absent or refuses the key."""
+    def _ask_server(self) -> dict[str, str]:
+        """What the info routes state, by field.
+
+        Raises EngineUnavailable for a server that is absent, refuses the key or serves other models.
+        """
         budget = Budget(self.options.retry_budget_s)
         stated: dict[str, str] = {}
         for path, names in self._dialect.info.items():
             try:
                 document = self._portal.call(self._transport.get, path, budget)
             except ScoringFailed as error:
-                raise EngineUnavailable(f"{error}; start the server, or correct url, api_key_env or verify") from None
+                raise EngineUnavailable(f"{error}; start the server, or correct {_reach(self.options)}") from None
             entry = _entry(document, self.options.model)
-            stated |= {f"server_{name}": self._transport.line(str(entry[name])) for name in names if name in entry}
-        model = self.options.model or stated.get("server_model_id") or description.model
-        return replace(description, model=model, details={**description.details, **stated})
+            if entry is None and "id" in names:
+                served = self._transport.line(", ".join(_served(document)))
+                raise EngineUnavailable(
+                    f"{self.options.url}{path}: the server serves {served}, and not model = {self.options.model!r}"
+                )
+            stated |= {name: self._transport.line(str(entry[name])) for name in names if entry and name in entry}
+        return stated
+
+    def _describe_server(self, stated: Mapping[str, str]) -> None:
+        for name, value in stated.items():
+            self._detail(f"server_{name}", value)
+        model = self.options.model or stated.get("model_id") or self._description.model
+        self._description = replace(self._description, model=model)
 
     def _jobs(self, pairs: Sequence[tuple[str, str]]) -> Iterator[RequestJob]:
-        size = self.options.batch_size or self._dialect.batch_size
         batches = [self._batch(query, documents) for query, documents in by_query(pairs)]
         if self._dialect.form in ("prompt", "ids") and batches:  # one request may mix queries
             inputs: list[Any] = [text for batch in batches for text in batch.inputs]
@@ -163,7 +188,7 @@ class Remote(Engine):
         start = 0
         for batch in batches:
             whole = RequestJob(batch, pairs[start : start + len(batch.inputs)])
-            yield from (whole.part(first, first + size) for first in range(0, len(batch.inputs), size))
+            yield from whole.parts(self._most)
             start += len(batch.inputs)
 
     def _batch(self, query: str, documents: Sequence[str]) -> Batch:
@@ -198,30 +223,53 @@ class Remote(Engine):
         return [score for part in scores for score in part]
 
     async def _request(self, job: RequestJob, record: CallRecord) -> list[LogOdds]:
-        """One score per pair of the job. A request that is too large for the server is split in two."""
+        """One score per pair of the job. A request that is too large for the server is split.
+
+        If the server takes all parts, the request had too many inputs, and none will have as many again. A part that it
+        refuses alone is an input that is too long.
+        """
+        if len(job.pairs) > self._most:  # learnt while the job was waiting
+            return await self._request_parts(job, self._most, record)
         path, body = self._dialect.request(job.batch)
         try:
             answer = await self._transport.post(path, body, record.budget)
         except TooLarge as error:
             if len(job.pairs) == 1:
                 query, document = job.pairs[0]
-                raise ScoringFailed(f"{error}, for query {query[:60]!r} and document {document[:60]!r}") from None
+                length = f"{len(document):,} characters"
+                raise ScoringFailed(
+                    f"{error}, for query {query[:60]!r} and document {document[:60]!r} ({length})"
+                ) from None
             self._count(Counts(splits=1))
-            middle = len(job.pairs) // 2
-            first = await self._request(job.part(0, middle), record)
-            return first + await self._request(job.part(middle, len(job.pairs)), record)
+            size = error.limit(len(job.pairs))
+            scores = await self._request_parts(job, size, record)
+            self._most = min(self._most, size)
+            return scores
+        with self._named(path):
+            return self._read(answer, job, record)
+
+    async def _request_parts(self, job: RequestJob, size: int, record: CallRecord) -> list[LogOdds]:
+        return [score for part in job.parts(size) for score in await self._request(part, record)]
+
+    def _read(self, answer: HttpAnswer, job: RequestJob, record: CallRecord) -> list[LogOdds]:
+        """One score per pair of the job from the server's answer."""
         counts = replace(usage(answer), requests=1)
         if not self._dialect.counts_tokens:
             counts = replace(counts, tokens=None)
         self._count(counts)
         record.add(answer.first_byte_s, counts.tokens)
+        values = self._dialect.scores(answer.document)
+        if len(values) != len(job.pairs):
+            raise ScoringFailed(f"{len(values)} scores for {len(job.pairs)} pairs")
+        return [log_odds(value, self._template.labels, self.options.kind) for value in values]
+
+    @contextmanager
+    def _named(self, path: str) -> Iterator[None]:
+        """Puts the route before the message of an answer that cannot be used, and keeps the key out of it."""
         try:
-            values = self._dialect.scores(answer.document)
-            if len(values) != len(job.pairs):
-                raise ScoringFailed(f"{len(values)} scores for {len(job.pairs)} pairs")
-            return [log_odds(value, self._template.labels, self._dialect.score_kind) for value in values]
+            yield
         except ScoringFailed as error:
-            raise ScoringFailed(self._transport.line(f"{self.options.url}{path}: {error}")) from None
+            raise type(error)(self._transport.line(f"{self.options.url}{path}: {error}")) from None
 
     def _count(self, counts: Counts) -> None:
         with self._counting:  # the event loop and all threads that call `score` add to them
@@ -234,7 +282,8 @@ def _described(options: RemoteOptions, dialect: Dialect) -> Description:
     return Description(
         model=options.model or options.url,
         truncation=Truncation.HERE if options.tokenizer else beyond,
-        score_kind=dialect.score_kind,
+        # A service's own scale belongs to its model; OWN would be one scale for all remote engines.
+        score_kind=ScoreKind.OPAQUE if options.kind is ScoreKind.OWN else options.kind,
         details={
             "dialect": options.dialect,
             "url": options.url,
@@ -270,12 +319,44 @@ def _authorization(options: RemoteOptions, dialect: Dialect) -> str:
     return f"{dialect.auth} {key}"
 
 
-def _entry(document: Any, model: str) -> Mapping[str, Any]:
-    """The object that an info route returns; for a list below `data` its entry of this model."""
-    entries = document.get("data") if isinstance(document, dict) else None
-    if isinstance(entries, list):
-        return next((entry for entry in entries if isinstance(entry, dict) and entry.get("id") == model), {})
+def _longest(options: RemoteOptions, stated: str) -> int | None:
+    """The longest prompt in tokens that the server takes, from what it states; None if it states nothing.
+
+    Raises EngineUnavailable if the config allows more.
+    """
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", stated):
+        return None
+    if options.max_tokens and options.max_tokens > int(stated):
+        raise EngineUnavailable(
+            f"max_tokens = {options.max_tokens}: the server at {options.url} takes at most {stated} tokens; lower "
+            "max_tokens, or leave it out"
+        )
+    return int(stated)
+
+
+def _reach(options: RemoteOptions) -> str:
+    """The options that decide whether a server can be reached, for a message."""
+    variables = [name for name in _PROXY_VARIABLES if os.environ.get(name)]
+    if options.proxy is None and variables:
+        return f"url, api_key_env or verify; {variables[0]} is set and not read: to use a proxy, name it in `proxy`"
+    return "url, api_key_env, verify or proxy"
+
+
+_PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy")
+
+
+def _entry(document: Any, model: str) -> Mapping[str, Any] | None:
+    """The object that an info route returns; for a list of models its entry of this model, None if it has none."""
+    if _served(document):
+        return next((entry for entry in document["data"] if isinstance(entry, dict) and entry.get("id") == model), None)
     return document if isinstance(document, dict) else {}
+
+
+def _served(document: Any) -> list[str]:
+    """The models in the answer of an info route that lists them."""
+    entries = document.get("data") if isinstance(document, dict) else None
+    listed = entries if isinstance(entries, list) else []
+    return [str(entry["id"]) for entry in listed if isinstance(entry, dict) and "id" in entry]
 
 
 def _check_encodable(text: str) -> None:

@@ -7,13 +7,14 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from engines.base import BadOptions, Options, PromptOptions
+from engines.base import BadOptions, Options, PromptOptions, ScoreKind
 from engines.prompts.template import load_template
 from engines.remote import dialects
 from engines.spelling import expected
 
 TEMPLATE = "mxbai-v2-seq"
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Positive
 
 
 class RemoteOptions(Options):
@@ -23,15 +24,22 @@ class RemoteOptions(Options):
     template: str | None = None  # None: mxbai-v2-seq; cohere and jina have their own prompt
     instruction: str = ""
     tokenizer: str | None = None  # a folder with tokenizer.json, or a name on the hub; None: nothing is cut here
-    max_tokens: PositiveInt | None = None  # limit of the whole prompt, cut to fit; None: the template's
+    max_tokens: PositiveInt | None = None  # limit of the whole prompt, cut to fit; None: the template's or the server's
     final_newline: Literal["auto", "keep", "protect"] = "auto"  # protect: append the pad token
     batch_size: PositiveInt | None = None  # inputs per request; None: the dialect's
     concurrency: PositiveInt = 4  # requests at a time
+    requests_per_minute: Positive | None = None  # the service's own limit; None: as many as concurrency allows
     timeout_s: Seconds = 120.0  # limit of one attempt, from its start to the last byte
-    attempts: PositiveInt = 5
-    retry_budget_s: Seconds = 120.0  # limit of failed attempts and waits, over all requests for one query
+    # Tries of one request. None: 5 of a request that fails by itself, and as many as retry_budget_s allows while the
+    # server is busy or away.
+    attempts: PositiveInt | None = None
+    retry_budget_s: Seconds = 120.0  # how long a query waits for a server that answers none of its requests
+    # What the server sends: logit (raw logits), probability (a sigmoid or softmax), own (any other number); None: what
+    # the dialect's own server sends. Servers with equal routes differ, and an answer does not say which it is.
+    score_kind: Literal["logit", "probability", "own"] | None = None
     api_key_env: str | None = None  # the environment variable that holds the key
     verify: str | None = None  # a PEM file of certificate authorities instead of the public ones
+    proxy: str | None = None  # url of the HTTP proxy for every request; variables of the environment are not read
 
     @field_validator("dialect")
     @classmethod
@@ -51,9 +59,13 @@ class RemoteOptions(Options):
             raise ValueError(
                 "api_key_env must be the name of an environment variable (A-Z, 0-9, _), not the key itself"
             )
-        parts = _split(self.url)
+        parts = _split(self.url, "url")
+        if self.proxy is not None and _split(self.proxy, "proxy").path not in ("", "/"):
+            raise ValueError("proxy has a path; expected http(s)://HOST[:PORT]")
         if self.api_key_env and parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
             raise ValueError(f"the key of {self.api_key_env} is not sent in the clear to {parts.hostname}: use https")
+        if self.api_key_env and parts.scheme == "http" and self.proxy is not None:
+            raise ValueError(f"the key of {self.api_key_env} is not sent in the clear through a proxy: use https")
         ending = dialects.find(self.dialect).url_ending
         if not self.url.rstrip("/").endswith(ending):
             raise ValueError(f"url {self.url!r}: expected a url that ends in {ending}, as those of {self.dialect} do")
@@ -78,6 +90,11 @@ class RemoteOptions(Options):
         return self
 
     @property
+    def kind(self) -> ScoreKind:
+        """The kind of the numbers that the server sends."""
+        return ScoreKind(self.score_kind) if self.score_kind else dialects.find(self.dialect).score_kind
+
+    @property
     def prompt(self) -> PromptOptions | None:
         if dialects.find(self.dialect).form == "pair":
             return None
@@ -88,18 +105,18 @@ class RemoteOptions(Options):
         return self.concurrency
 
 
-def _split(url: str) -> SplitResult:
+def _split(url: str, option: str) -> SplitResult:
     """The parts of a url that names a server and nothing else. Raises ValueError, which does not repeat the url."""
     expected = "expected http(s)://HOST[:PORT][/PATH] in ASCII"
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ValueError(f"url cannot be read; {expected}") from None
+        raise ValueError(f"{option} cannot be read; {expected}") from None
     if not re.fullmatch(r"https?://[!-~]+", url) or not parts.hostname or port == 0:
-        raise ValueError(f"url cannot be read; {expected}")
+        raise ValueError(f"{option} cannot be read; {expected}")
     if "@" in url or "?" in url or "#" in url:
-        raise ValueError(f"url holds a user, a query or a fragment; {expected}, and a key in api_key_env")
+        raise ValueError(f"{option} holds a user, a query or a fragment; {expected}, and a key in api_key_env")
     return parts
 
 

@@ -55,10 +55,14 @@ class TextEncoder:
         tokenizer: "Tokenizer | None",
         *,
         max_tokens: int | None = None,
+        positions: int | None = None,
         instruction: str = "",
         protect: bool = False,
     ) -> None:
-        """`max_tokens` None: the template's own limit. Raises BadOptions if it leaves no room for a query."""
+        """`max_tokens` None: the template's own limit. `positions`: the most tokens that the server reads.
+
+        Raises BadOptions if the limit leaves no room for a query.
+        """
         self._template, self._instruction = template, instruction
         self._end = PAD if protect else ""
         self._tokenizer = tokenizer
@@ -83,6 +87,7 @@ class TextEncoder:
         content = template.content_tokens
         usual = content + around_tokens if content else MAX_TOKENS
         self.max_tokens = usual if max_tokens is None else max_tokens  # without the pad token, which changes no score
+        self.max_tokens = min(self.max_tokens, positions or self.max_tokens)
         self._query_limit = (self.max_tokens - around_tokens) * 3 // 4
         if len(self._ids(self._query_text(""))) >= self._query_limit:
             raise BadOptions(

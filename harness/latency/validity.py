@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from engines.base import Counts
 from harness.figures.percentiles import Estimate, estimate
 from harness.latency.conditions import Conditions
 from harness.latency.load import Timing
@@ -48,7 +49,7 @@ def examine(recording: Recording, latency: Mapping[str, Estimate], duration_s: f
         return Examination((cause,), (), (), ())
     local = not header.concurrent
     telemetry = end.telemetry
-    behind = (*_errors(recording.timings, end.counts.retries or 0), *_late(recording.timings))
+    behind = (*_errors(recording.timings, end.counts), *_late(recording.timings))
     unsteady = (*_too_few(latency), *(_drift(recording.timings) if latency else ()))
     disturbed = [
         *end.died,
@@ -72,12 +73,14 @@ def delay_bound_s(p50_s: float) -> float:
     return max(DELAY_OF_P50 * p50_s, DELAY_FLOOR_S)
 
 
-def _errors(timings: Sequence[Timing], retries: int) -> Iterator[str]:
-    failed = [timing for timing in timings if timing.error is not None]
+def _errors(timings: Sequence[Timing], counts: Counts) -> Iterator[str]:
+    retries, failed = counts.retries or 0, [timing for timing in timings if timing.error is not None]
     if len(failed) > ERRORS * len(timings):
         yield (f"{len(failed)} of {len(timings)} requests failed (limit {ERRORS:.1%}); the first: {failed[0].error}")
     if retries > ERRORS * len(timings):
         yield f"the engine repeated {retries} failed requests (limit {ERRORS:.1%} of all requests)"
+    if counts.paced:
+        yield f"{counts.paced} requests waited under requests_per_minute: leave it out to measure the server"
 
 
 def _too_few(latency: Mapping[str, Estimate]) -> Iterator[str]:

@@ -20,6 +20,10 @@ from harness.run.tasks import Task
 from harness.store import Store
 
 GIVE_UP_AFTER = 3  # queries in a row that fail because of the engine
+GIVEN_UP = (
+    f"given up after {GIVE_UP_AFTER} queries in a row without scores; scores so far are kept, and the same command "
+    "goes on from there"
+)
 
 
 class Identity(NamedTuple):
@@ -57,10 +61,7 @@ class Streak:
             return
         self._length = self._length + 1 if scored.engine_failed else 0
         if self._length == GIVE_UP_AFTER:
-            raise GivenUp(
-                f"given up after {GIVE_UP_AFTER} queries in a row without scores: {scored.error}; scores so far are "
-                "kept, and the same command goes on from there"
-            )
+            raise GivenUp(f"{GIVEN_UP}: {scored.error}")
 
 
 def score_engine(name: str, entry: EngineEntry, tasks: Sequence[Task], folder: Path, *, fresh: bool) -> None:

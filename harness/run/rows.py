@@ -150,14 +150,14 @@ def _served(description: Description, totals: Counts, samples: Sequence[Sample])
         yield f"scores are log-odds of the server's probabilities; {saturated}"
     elif totals.saturated:
         yield f"{totals.saturated:,} of {pairs:,} scores were 0 or 1 and have no order among themselves"
-    if description.truncation is Truncation.BY_SERVER:
-        yield "the server cuts prompts that are too long, at an unknown length: set `tokenizer` to cut documents here"
-    if description.truncation is Truncation.REFUSED:
-        yield "the server refuses prompts that are too long: set `tokenizer` to cut documents here"
+    if description.truncation in (Truncation.BY_SERVER, Truncation.REFUSED):
+        yield _unknown_cuts(description)
     if totals.retries or totals.splits:
         yield (
             f"{totals.retries or 0:,} requests were repeated and {totals.splits or 0:,} split; latencies include that"
         )
+    if totals.paced:
+        yield f"{totals.paced:,} requests waited for their turn under requests_per_minute; latencies include that"
     times_us = {
         "queue": totals.server_queue_us,
         "tokenization": totals.server_tokenization_us,
@@ -168,6 +168,15 @@ def _served(description: Description, totals: Counts, samples: Sequence[Sample])
     if known_us and samples:
         parts = ", ".join(f"{name} {us / 1000 / len(samples):.1f} ms" for name, us in known_us.items())
         yield f"the server's own time per query, summed over its requests: {parts}"
+
+
+def _unknown_cuts(description: Description) -> str:
+    """What happens to texts that are too long if they are not cut here."""
+    if not description.template:
+        return "the service makes its own prompt: where it cuts texts that are too long, if it does, is unknown"
+    if description.truncation is Truncation.REFUSED:
+        return "the server refuses prompts that are too long: set `tokenizer` to cut documents here"
+    return "the server cuts prompts that are too long, at an unknown length: set `tokenizer` to cut documents here"
 
 
 def measures_document(rows: Sequence[Row]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from harness.outcome import Outcome, worst
 from harness.records import Row
 from harness.run import shards
 from harness.run.folder import RunIndex
-from harness.run.loop import GivenUp, score_engine
+from harness.run.loop import GIVEN_UP, GivenUp, score_engine
 from harness.run.report import ReportResult, report
 from harness.run.rows import measures_document
 from harness.run.tasks import WHOLE, Selection, prepare
@@ -86,7 +86,7 @@ def run(config: Path, options: RunOptions, *, out: Path | None, say: Callable[[s
                     score_engine(name, job.entry, tasks, folder / name, fresh=options.fresh)
             except GivenUp as error:
                 say(f"crispbench: engine {name}: {error}")
-                given_up[name] = str(error)
+                given_up[name] = GIVEN_UP
             except EngineUnavailable as error:
                 say(f"crispbench: engine {name}: {error}")
                 unavailable[name] = f"unavailable: {error}"

@@ -91,21 +91,25 @@ class Server:
         self.calls: list[Call] = []
         self.plan: Callable[[Call], str | None] = lambda call: None
         self.max_inputs = 10_000
+        self.names_limit = False  # whether a refused batch is told how many inputs are accepted
         self.redirect = "http://elsewhere.invalid/predict?q=1"
         self.info: Mapping[str, Any] = INFO
         self.headers: dict[str, str] = {}
         self.draw = random.Random(0)
         self.released = threading.Event()
         self.late_body_s: list[float] = []  # clock before the headers and before the body of "late body"
-        handler = type("Handler", (_Handler,), {"owner": self})
-        self._server = _Quiet(("127.0.0.1", 0), handler)
-        self.scheme = "http"
-        if certificate:
+        self.connections: list[socket.socket] = []
+        self._certificate = certificate
+        self.scheme = "https" if certificate else "http"
+        self._server = self._bound(0)
+
+    def _bound(self, port: int) -> "_Quiet":
+        server = _Quiet(("127.0.0.1", port), type("Handler", (_Handler,), {"owner": self}))
+        if self._certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(*certificate)
-            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-            self.scheme = "https"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+            context.load_cert_chain(*self._certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        return server
 
     @property
     def url(self) -> str:
@@ -116,14 +120,27 @@ class Server:
         return [call for call in self.calls if call.method == "POST"]
 
     def __enter__(self) -> "Server":
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.released.set()
+        self.die()
+
+    def die(self) -> None:
+        """Refuse connections and cut those that are open, as a process that ended."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+        for connection in self.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def revive(self) -> None:
+        """Serve at the same port again."""
+        self._server = self._bound(self._server.server_port)
+        self.__enter__()
 
 
 class _Quiet(ThreadingHTTPServer):
@@ -140,6 +157,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # headers and body go in one packet; otherwise every answer waits 40 ms for a delayed ACK
 
+    def setup(self) -> None:
+        super().setup()
+        self.owner.connections.append(self.connection)
+
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
@@ -155,8 +176,11 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         fault = self.owner.plan(self._record(body))
         document = answer(self.path, body, self.owner.draw)
-        if len(_inputs(body)) > self.owner.max_inputs:
-            self.reply(422, {"error": "batch size > maximum allowed batch size", "error_type": "Validation"})
+        size, most = len(_inputs(body)), self.owner.max_inputs
+        if size > most:
+            limit = f" {most}" if self.owner.names_limit else ""
+            message = f"batch size {size} > maximum allowed batch size{limit}"
+            self.reply(422, {"error": message, "error_type": "Validation"})
         elif fault is not None:
             FAULTS[fault](self, document)
         else:
@@ -269,6 +293,38 @@ def _saturated(handler: _Handler, document: Any) -> None:
     handler.reply(200, document)
 
 
+def _raw_logits(handler: _Handler, document: Any) -> None:
+    for entry in _entries(document):
+        score = entry["relevance_score"]
+        entry["relevance_score"] = round(64 * math.log(score / (1 - score))) / 64  # truth is a multiple of 1/64
+    handler.reply(200, document)
+
+
+def _percent(handler: _Handler, document: Any) -> None:
+    for entry in _entries(document):
+        entry["relevance_score"] *= 100
+    handler.reply(200, document)
+
+
+def _softmax(handler: _Handler, document: Any) -> None:
+    """The probabilities of two labels in the place of their logits."""
+    if isinstance(document, list):  # TEI: a list of labels per text
+        for labels in document:
+            odds = labels[0]["score"] - labels[1]["score"]
+            labels[0]["score"], labels[1]["score"] = sigmoid(odds), sigmoid(-odds)
+    else:
+        for entry in document["data"]:
+            odds = entry["probs"][1] - entry["probs"][0]
+            entry["probs"] = [sigmoid(-odds), sigmoid(odds)]
+    handler.reply(200, document)
+
+
+def _winner(handler: _Handler, document: Any) -> None:
+    """The label with the highest score alone, as pipelines answer with top_k = 1."""
+    winners = [[max(labels, key=lambda entry: float(entry["score"]))] for labels in document["data"]]
+    handler.reply(200, {**document, "data": winners})
+
+
 def _redirect(handler: _Handler, document: Any) -> None:
     handler.reply(307, b"", {"Location": handler.owner.redirect})
 
@@ -285,9 +341,13 @@ FAULTS: dict[str, Handler] = {
     "429": _status(429),
     "429 in 0 s": _status(429, {"Retry-After": "0"}),
     "429 in 1 s": _status(429, {"Retry-After": "1"}),
+    "429 in 2.5 s": _status(429, {"Retry-After": "2.5"}),
     "429 in an hour": _status(429, {"Retry-After": "3600"}),
     "429 at a date": lambda handler, _: handler.reply(429, {}, {"Retry-After": formatdate(time.time(), usegmt=True)}),
-    **{str(code): _status(code) for code in (400, 401, 403, 404, 413, 422, 424, 500, 502, 503, 504)},
+    **{
+        str(code): _status(code)
+        for code in (400, 401, 402, 403, 404, 413, 422, 424, 500, 502, 503, 504, *range(520, 530))
+    },
     "page": lambda handler, _: handler.write(200, b"<html>Please wait</html>"),
     "half": lambda handler, document: handler.write(200, json.dumps(document).encode()[:-3]),
     "nested": lambda handler, _: handler.write(200, b"[" * 100_000),
@@ -307,6 +367,10 @@ FAULTS: dict[str, Handler] = {
     "trickle header": _trickle(lambda _: b"HTTP/1.1 200 OK\r\nX-Padding: " + b"x" * 1000),
     "hang": _hang,
     "redirect": _redirect,
+    "raw logits": _raw_logits,
+    "percent": _percent,
+    "softmax": _softmax,
+    "winner": _winner,
     "echo": _echo,
 }
 # faults after which the same request may succeed
@@ -320,6 +384,7 @@ TRANSIENT = (
     "502",
     "503",
     "504",
+    *map(str, range(520, 530)),
     "page",
     "half",
 )

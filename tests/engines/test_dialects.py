@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines import ScoringFailed
-from engines.base import ScoreKind
+from engines.base import EngineFailed, ScoreKind
 from engines.prompts.template import Labels, load_template
-from engines.remote.answers import log_odds, usage
+from engines.remote.answers import log_odds, refuse_softmax, usage
 from engines.remote.dialects import DIALECTS, find
 from engines.remote.dialects.base import OTHER, Batch, Value
 from engines.remote.transport import HttpAnswer
@@ -142,6 +144,12 @@ def test_a_label_that_occurs_twice_is_refused() -> None:
         ({"1": 2.0, OTHER: 0.5}, ScoreKind.LOG_ODDS, 1.5),  # vLLM names only the larger label
         ({"0": 2.0, OTHER: 0.5}, ScoreKind.LOG_ODDS, -1.5),
         (2.25, ScoreKind.LOG_ODDS, 2.25),  # one label: the value is the log-odds
+        (-2.25, ScoreKind.LOGIT, -2.25),
+        (117.0, ScoreKind.OWN, 117.0),
+        ({"LABEL_0": 2.25}, ScoreKind.LOG_ODDS, 2.25),  # the only label of a model, as transformers calls it
+        ({"1": 2.25}, ScoreKind.LOGIT, 2.25),  # the config says that the model has one label
+        ({"1": 0.75}, ScoreKind.PROBABILITY, math.log(3)),  # its probability, whether another label exists or not
+        ({"1": 2.0, "0": 0.5}, ScoreKind.LOGIT, 1.5),
         (0.75, ScoreKind.PROBABILITY, math.log(3)),
         ({"1": 0.75, "0": 0.25}, ScoreKind.PROBABILITY, math.log(3)),
         ({"1": 2.0**-60, "0": 1.0}, ScoreKind.PROBABILITY, -60 * math.log(2)),
@@ -150,7 +158,7 @@ def test_a_label_that_occurs_twice_is_refused() -> None:
     ],
 )
 def test_log_odds_match_a_computation_by_hand(answer: Value, kind: ScoreKind, expected: float) -> None:
-    assert log_odds(answer, LABELS, kind) == (pytest.approx(expected, rel=1e-12), False)
+    assert log_odds(answer, LABELS, kind)[:2] == (pytest.approx(expected, rel=1e-12), False)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +175,7 @@ def test_log_odds_match_a_computation_by_hand(answer: Value, kind: ScoreKind, ex
 def test_a_saturated_probability_becomes_a_finite_bound_and_is_marked(
     answer: Value, kind: ScoreKind, bound: float
 ) -> None:
-    assert log_odds(answer, LABELS, kind) == (pytest.approx(bound, rel=1e-12), True)
+    assert log_odds(answer, LABELS, kind)[:2] == (pytest.approx(bound, rel=1e-12), True)
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
@@ -205,6 +213,83 @@ def test_labels_are_never_guessed_from_their_position(answer: Value) -> None:
         log_odds(answer, LABELS, ScoreKind.PROBABILITY)
 
 
+@pytest.mark.parametrize(
+    ("label", "kind"),
+    [
+        (
+            "0",
+            ScoreKind.PROBABILITY,
+        ),  # the winner of a pipeline with top_k = 1; its probability of 0.9 is not that of 1
+        ("0", ScoreKind.LOG_ODDS),
+        ("0", ScoreKind.LOGIT),
+        ("1", ScoreKind.LOG_ODDS),  # the winner's logit is no log-odds
+        ("LABEL_0", ScoreKind.PROBABILITY),
+        ("LABEL_1", ScoreKind.PROBABILITY),
+        ("LABEL_1", ScoreKind.LOG_ODDS),  # there is a LABEL_0 as well
+        ("LABEL_1", ScoreKind.LOGIT),
+    ],
+)
+def test_a_label_alone_that_may_be_the_winner_of_several_is_refused(label: str, kind: ScoreKind) -> None:
+    with pytest.raises(
+        EngineFailed, match=f"label '{label}' alone.*set it to return all labels .top_k: null"
+    ) as raised:
+        log_odds({label: 0.9}, LABELS, kind)
+    assert ("set score_kind: logit" in str(raised.value)) == (kind is ScoreKind.LOG_ODDS)
+
+
+@pytest.mark.parametrize("kind", [ScoreKind.LOG_ODDS, ScoreKind.LOGIT, ScoreKind.PROBABILITY])
+def test_a_label_alone_with_another_name_is_refused(kind: ScoreKind) -> None:
+    with pytest.raises(EngineFailed, match=r"labels are \['toxic'\], expected '1' and '0': set id2label"):
+        log_odds({"toxic": 0.9}, LABELS, kind)
+
+
+@pytest.mark.parametrize("name", ["tei", "baseten", "infinity"])
+def test_a_winner_alone_is_read_with_its_name(name: str) -> None:
+    answer = [[{"label": "0", "score": 0.9}], [{"label": "1", "score": 0.8}]]
+    assert find(name).scores({"data": answer} if name == "infinity" else answer) == [{"0": 0.9}, {"1": 0.8}]
+
+
+def test_the_only_logit_of_vllm_is_read_with_its_name() -> None:
+    answer = {"data": [{"index": 0, "label": "LABEL_0", "probs": [1.5], "num_classes": 1}]}
+    assert find("vllm").scores(answer) == [{"LABEL_0": 1.5}]
+
+
+# A softmax where logits were asked for
+
+
+def softmax(logit: float, round_to: Callable[[float], float]) -> dict[str, float]:
+    return {"1": round_to(1 / (1 + math.exp(-logit))), "0": round_to(1 / (1 + math.exp(logit)))}
+
+
+def bfloat16(value: float) -> float:
+    """The nearest number with 8 significant bits."""
+    fraction, exponent = math.frexp(value)
+    return math.ldexp(round(fraction * 256) / 256, exponent)
+
+
+@given(
+    st.lists(st.floats(-12, 12), min_size=2, max_size=50), st.sampled_from([float, bfloat16, partial(round, ndigits=2)])
+)
+def test_a_softmax_is_never_taken_for_logits(logits: list[float], round_to: Callable[[float], float]) -> None:
+    scores = [log_odds(softmax(logit, round_to), LABELS, ScoreKind.LOG_ODDS) for logit in logits]
+    with pytest.raises(EngineFailed, match=r"are a softmax where raw logits were asked for: .*score_kind: probability"):
+        refuse_softmax(scores)
+
+
+@given(st.floats(-12, 12))
+def test_a_single_softmax_in_float64_is_not_taken_for_logits(logit: float) -> None:
+    with pytest.raises(EngineFailed):
+        refuse_softmax([log_odds(softmax(logit, float), LABELS, ScoreKind.LOG_ODDS)])
+
+
+def test_logits_of_which_one_pair_adds_up_to_1_are_logits() -> None:
+    pairs = [{"1": 0.75, "0": 0.25}, {"1": 0.9, "0": 0.2}, {"1": 3.0, "0": -2.0}]
+    refuse_softmax([log_odds(pair, LABELS, ScoreKind.LOG_ODDS) for pair in pairs[:2]])
+    refuse_softmax([log_odds(pair, LABELS, ScoreKind.LOG_ODDS) for pair in (pairs[0], pairs[2])])
+    refuse_softmax([log_odds({"1": 0.745, "0": 0.25}, LABELS, ScoreKind.LOG_ODDS)])  # one pair, by chance
+    refuse_softmax([])
+
+
 def test_labels_come_from_the_template() -> None:
     yes_no = Labels(positive="yes", negative="no")
     assert log_odds({"no": 1.0, "yes": 4.0}, yes_no, ScoreKind.LOG_ODDS).value == 3.0
@@ -212,7 +297,7 @@ def test_labels_come_from_the_template() -> None:
 
 @pytest.mark.parametrize("answer", [1.5, -0.1, {"1": 1.5, "0": -0.5}])
 def test_a_logit_is_not_taken_for_a_probability(answer: Value) -> None:
-    with pytest.raises(ScoringFailed, match="no probability"):
+    with pytest.raises(EngineFailed, match=r"no probability .*set score_kind: logit"):
         log_odds(answer, LABELS, ScoreKind.PROBABILITY)
 
 

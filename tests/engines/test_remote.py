@@ -16,10 +16,11 @@ import pytest
 
 import engines
 from engines import BadOptions, Engine, EngineUnavailable, Pair, ScoringFailed
+from engines.base import EngineFailed
 from engines.prompts.encoder import PromptEncoder
 from engines.prompts.template import load_template
 from engines.remote.prompt_text import PAD
-from tests.engines.server import Call, Server, truth
+from tests.engines.server import INFO, Call, Server, sigmoid, truth
 
 PAIRS = [Pair(query, f"{query} in document {i}") for query in ("a cat", "b") for i in range(7)]
 CARD = load_template("mxbai-v2-seq")
@@ -288,6 +289,104 @@ def test_a_server_without_metadata_works(info: Any, remote: Callable[..., Engine
     assert not any(name.startswith("server_") for name in engine.describe().document())
 
 
+# What a server sends
+
+
+@pytest.mark.parametrize("dialect", ["cohere", "jina"])
+def test_raw_logits_of_a_rerank_route_are_scores_if_the_config_says_so(
+    dialect: str, remote: Callable[..., Engine], server: Server
+) -> None:
+    server.plan = lambda call: "raw logits"  # as llama.cpp, LocalAI and NIM answer
+    engine = remote(dialect, score_kind="logit")
+    assert engine.score(PAIRS) == [truth(pair.query + pair.document) for pair in PAIRS]
+    assert engine.describe().score_kind == "logit"
+
+
+def test_raw_logits_are_refused_unless_the_config_says_so(remote: Callable[..., Engine], server: Server) -> None:
+    server.plan = lambda call: "raw logits"
+    with pytest.raises(EngineFailed, match=r"is no probability in \[0, 1\].*set score_kind: logit"):
+        remote("jina").score(PAIRS)
+
+
+def test_any_other_number_is_a_score_as_it_is(remote: Callable[..., Engine], server: Server) -> None:
+    server.plan = lambda call: "percent"
+    engine = remote("cohere", score_kind="own")
+    expected = [100 * sigmoid(truth(pair.query + pair.document)) for pair in PAIRS]
+    assert engine.score(PAIRS) == pytest.approx(expected, abs=1e-9)
+    assert engine.describe().score_kind == "opaque"  # the scale of this service's model, and of no other engine
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "tei"])
+def test_a_softmax_where_logits_were_asked_for_is_refused_with_the_way_on(
+    dialect: str, remote: Callable[..., Engine], server: Server
+) -> None:
+    server.plan = lambda call: "softmax"  # as vLLM before 0.11.2, which does not know use_activation
+    with pytest.raises(EngineFailed, match=r"softmax where raw logits were asked for.*score_kind: probability"):
+        remote(dialect, template="demo", batch_size=1).score(PAIRS)
+    as_logits = remote(dialect, template="demo", score_kind="probability").score(PAIRS)
+    server.plan = lambda call: None
+    assert as_logits == pytest.approx(remote(dialect, template="demo").score(PAIRS), abs=1e-9)
+
+
+def test_a_server_that_names_the_winning_label_alone_is_refused(remote: Callable[..., Engine], server: Server) -> None:
+    server.plan = lambda call: "winner"
+    with pytest.raises(EngineFailed, match=r"/classify: the server gives a score of label '0' alone"):
+        remote("infinity").score(PAIRS)
+
+
+# What a server states before the first query
+
+
+def test_prompts_are_cut_to_the_length_that_the_server_states(
+    remote: Callable[..., Engine], server: Server, tiny_template: str
+) -> None:
+    server.info = {**INFO, "/v1/models": {"data": [{"id": "served", "max_model_len": 40}]}}
+    engine = remote("vllm", template=tiny_template)
+    assert engine.describe().max_tokens == 40
+    engine.score([Pair("q", "x <|im_start|> " * 30)])
+    assert [len(ids) for ids in server.posts[-1].body["input"]] == [40]
+    assert engine.counts().truncated == 1
+    assert remote("vllm", template=tiny_template, max_tokens=30).describe().max_tokens == 30
+
+
+def test_text_prompts_are_cut_to_the_length_that_the_server_states(
+    remote: Callable[..., Engine], server: Server, classifier: str
+) -> None:
+    server.info = {"/info": {"model_id": "m", "max_input_length": 60}}
+    engine = remote("tei", template="demo", tokenizer=classifier)
+    assert engine.describe().max_tokens == 60
+    engine.score([Pair("q", "x " * 200)])
+    assert engine.counts().truncated == 1
+
+
+def test_a_limit_above_that_of_the_server_is_refused_before_the_first_query(
+    remote: Callable[..., Engine], server: Server
+) -> None:
+    server.info = {**INFO, "/v1/models": {"data": [{"id": "served", "max_model_len": 512}]}}
+    with pytest.raises(EngineUnavailable, match=r"max_tokens = 513: the server at .* takes at most 512 tokens; lower"):
+        remote("vllm", max_tokens=513)
+    assert server.posts == []
+
+
+@pytest.mark.parametrize("stated", [None, 0, -1, "many", 4096.5, [3]])
+def test_a_length_that_cannot_be_read_limits_nothing(
+    stated: Any, remote: Callable[..., Engine], server: Server
+) -> None:
+    server.info = {**INFO, "/v1/models": {"data": [{"id": "served", "max_model_len": stated}]}}
+    assert remote("vllm", max_tokens=9000).describe().max_tokens == 9000
+
+
+@pytest.mark.parametrize(("dialect", "path"), [("vllm", "/v1/models"), ("infinity", "/models")])
+def test_a_model_that_the_server_does_not_serve_is_named_before_the_first_query(
+    dialect: str, path: str, remote: Callable[..., Engine], server: Server
+) -> None:
+    server.info = {path: {"data": [{"id": "base"}, {"id": "large"}]}}
+    with pytest.raises(EngineUnavailable, match=f"{path}: the server serves base, large, and not model = 'served'"):
+        remote(dialect)
+    server.info = {path: {"data": []}}  # a gateway that lists nothing
+    assert remote(dialect).describe().model == "served"
+
+
 # Servers that cannot be reached
 
 
@@ -345,6 +444,12 @@ def test_an_engine_that_fails_to_start_leaves_no_thread(remote: Callable[..., En
         ({"timeout_s": 0}, "timeout_s = 0: input should be greater than 0"),
         ({"retry_budget_s": float("inf")}, "retry_budget_s = inf"),
         ({"attempts": 0}, "attempts = 0"),
+        ({"requests_per_minute": 0}, "requests_per_minute = 0"),
+        ({"score_kind": "logits"}, "score_kind = 'logits': input should be 'logit', 'probability' or 'own'"),
+        ({"proxy": "proxy:3128"}, "proxy cannot be read; expected http(s)://HOST[:PORT]"),
+        ({"proxy": "socks5://proxy:1080"}, "proxy cannot be read"),
+        ({"proxy": ""}, "proxy cannot be read"),
+        ({"proxy": "http://proxy:3128/path"}, "proxy has a path"),
         ({"concurrency": -1}, "concurrency = -1"),
         ({"batch_size": 2.5}, "batch_size = 2.5"),
         ({"final_newline": "maybe"}, "final_newline = 'maybe'"),

@@ -12,10 +12,13 @@ import pytest
 
 import engines
 from engines import BadOptions, Engine, EngineUnavailable, Pair, ScoringFailed
-from tests.engines.server import Server
+from engines.prompts.template import load_template
+from tests.engines.proxy import Proxy
+from tests.engines.server import Server, truth
 
 KEY = "sk-Zq7xW0rtle5s.secret/+=~"
 NAME = "CRISPBENCH_TEST_KEY"
+DEMO = load_template("demo")
 
 
 @pytest.fixture
@@ -93,6 +96,10 @@ def test_tls_and_loopback_may_carry_a_key(url: str) -> None:
         {"url": f"https://host/#{KEY}"},
         {"url": f"https://host:{KEY}/"},
         {"url": f"https:/{KEY}"},
+        {"proxy": f"http://user:{KEY}@proxy:3128"},
+        {"proxy": f"http://proxy:3128/?key={KEY}"},
+        {"proxy": f"http://proxy:{KEY}"},
+        {"proxy": f"http://proxy:3128/{KEY}"},
         {"api_key_env": KEY},
         {"api_key_env": "abcdEFGH1234"},
     ],
@@ -102,6 +109,56 @@ def test_a_secret_in_the_wrong_option_is_refused_and_not_repeated(options: dict[
         engines.options("remote", {"dialect": "tei", "url": "https://host", **options})
     trace = "".join(traceback.format_exception(raised.value))
     assert KEY not in trace and "abcdEFGH1234" not in str(raised.value) and "\n" not in str(raised.value)
+
+
+# Through a proxy
+
+
+def test_a_proxy_carries_a_tunnel_and_sees_the_host_alone(certificate: tuple[str, str], key: str) -> None:
+    with Server(certificate=certificate) as server, Proxy() as proxy:
+        with remote(server, proxy=proxy.url, verify=certificate[0]) as engine:
+            assert engine.score([Pair("my query", "my document")]) == [truth(DEMO.render("my query", "my document"))]
+        assert {call.headers["Authorization"] for call in server.calls} == {f"Bearer {KEY}"}
+        assert set(proxy.heads) == {f"CONNECT {server.url.removeprefix('https://')} HTTP/1.1"}
+        assert len(proxy.seen) > 500
+        assert not any(text in proxy.seen for text in (KEY.encode(), b"Bearer", b"my query", b"predict"))
+
+
+def test_a_server_without_tls_is_reached_through_a_proxy_if_there_is_no_key(server: Server) -> None:
+    with Proxy() as proxy, remote(server, proxy=proxy.url, api_key_env=None) as engine:
+        assert engine.score([Pair("q", "d")]) == [truth(DEMO.render("q", "d"))]
+        assert proxy.heads == [f"GET {server.url}/info HTTP/1.1", f"POST {server.url}/predict HTTP/1.1"]
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://localhost"])
+def test_a_key_is_not_sent_through_a_proxy_in_the_clear(url: str, key: str) -> None:
+    options = {"dialect": "tei", "url": url, "api_key_env": NAME, "proxy": "http://proxy:3128"}
+    with pytest.raises(BadOptions, match=f"the key of {NAME} is not sent in the clear through a proxy: use https"):
+        engines.options("remote", options)
+
+
+@pytest.mark.parametrize("status", [403, 407, 502])
+def test_a_proxy_that_opens_no_tunnel_is_named(status: int, key: str) -> None:
+    with Proxy(refuses=status) as proxy, pytest.raises(EngineUnavailable) as raised:
+        engines.load("remote", {"dialect": "tei", "url": "https://host.invalid", "proxy": proxy.url, "attempts": 1})
+    assert f"ProxyError: {status} " in str(raised.value) and f"through the proxy {proxy.url}" in str(raised.value)
+
+
+def test_a_proxy_that_is_absent_is_named(server: Server) -> None:
+    with Proxy() as proxy:
+        pass
+    with pytest.raises(EngineUnavailable, match=f"ConnectError.*through the proxy {proxy.url}"):
+        remote(server, proxy=proxy.url, api_key_env=None)
+    assert server.calls == []
+
+
+def test_a_proxy_variable_that_is_not_read_is_named_if_the_server_cannot_be_reached(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:{KEY}@proxy.invalid:1")
+    server.die()
+    with pytest.raises(EngineUnavailable, match="HTTPS_PROXY is set and not read: to use a proxy, name it in `proxy`"):
+        remote(server, api_key_env=None)
 
 
 @pytest.mark.parametrize("fault", ["echo", "401", "reset", "redirect", "echo in labels"])

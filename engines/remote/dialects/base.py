@@ -15,8 +15,8 @@ from engines.base import ScoreKind, ScoringFailed
 # prompt: the whole prompt as text · ids: the whole prompt as token ids · halves: the prompt's text, cut before the
 # document, for servers that concatenate query and document · pair: query and document as they are
 Form = Literal["prompt", "ids", "halves", "pair"]
-# A plain number is the score of the positive label. A dictionary has a score for every label of the model; OTHER is the
-# name of a label that the server left unnamed.
+# A plain number is the score of the pair. A dictionary has a score for every label that the server names; OTHER is the
+# name of a label that it left unnamed.
 Value = float | dict[str, float]
 OTHER = ""
 
@@ -39,9 +39,13 @@ class Dialect:
     request: Callable[[Batch], DialectRequest]
     scores: Callable[[Any], list[Value]]  # one score per input, in the order of the inputs
     form: Form
-    score_kind: ScoreKind  # the server's numbers: LOG_ODDS, PROBABILITY (a softmax or sigmoid) or OPAQUE (in [0, 1])
+    # The server's numbers: LOG_ODDS (raw logits), PROBABILITY (a softmax or sigmoid) or OPAQUE (in [0, 1]). A config
+    # can say otherwise by `score_kind`, because servers with equal routes send different numbers.
+    score_kind: ScoreKind
     batch_size: int  # inputs per request, unless the config sets another number
-    info: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # GET route -> fields of its answer to record
+    # GET route -> fields of its answer to record. A route with the field `id` lists the models that the server serves.
+    info: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    longest: str = ""  # field of `info` with the longest prompt in tokens that the server takes; empty: not stated
     url_ending: str = ""  # ending of every url of such a server; empty: any
     auth: str = "Bearer"  # scheme of the Authorization header
     needs_model: bool = False
@@ -75,7 +79,7 @@ def number(value: Any, name: str) -> float:
 
 
 def labelled(answer: Any) -> Value:
-    """Scores by label from [{"score": 0.98, "label": "1"}, ...] in any order; the plain score of a single label."""
+    """Scores by label from [{"score": 0.98, "label": "1"}, ...] in any order."""
     values: dict[str, float] = {}
     for entry in items(answer):
         label = take(entry, "label", str)
@@ -84,7 +88,7 @@ def labelled(answer: Any) -> Value:
         values[label] = number(entry.get("score"), "score")
     if not values:
         raise ScoringFailed("an answer without labels, expected a score for each label")
-    return values if len(values) > 1 else next(iter(values.values()))
+    return values
 
 
 def indexed(entries: list[Any], read: Callable[[dict[str, Any]], Value]) -> list[Value]:

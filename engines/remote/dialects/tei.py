@@ -29,4 +29,5 @@ DIALECT = Dialect(
     score_kind=ScoreKind.LOG_ODDS,
     batch_size=32,  # --max-client-batch-size; more inputs give status 422
     info={"/info": INFO},
+    longest="max_input_length",
 )

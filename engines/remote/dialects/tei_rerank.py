@@ -27,4 +27,5 @@ DIALECT = Dialect(
     score_kind=ScoreKind.LOG_ODDS,
     batch_size=32,
     info={"/info": tei.INFO},
+    longest=tei.DIALECT.longest,
 )

@@ -24,12 +24,12 @@ def scores(document: Any) -> list[Value]:
 
 def _logits(entry: dict[str, Any]) -> Value:
     """One or two logits. `label` names the larger one, so both are known in either order."""
-    logits = [number(value, "probs") for value in take(entry, "probs", list)]
+    logits, label = [number(value, "probs") for value in take(entry, "probs", list)], take(entry, "label", str)
     if len(logits) == 1:
-        return logits[0]
+        return {label: logits[0]}
     if len(logits) != 2:
         raise ScoringFailed(f"probs is {short(logits)}, expected one or two values")
-    return {take(entry, "label", str) or "unnamed": max(logits), OTHER: min(logits)}
+    return {label or "unnamed": max(logits), OTHER: min(logits)}
 
 
 DIALECT = Dialect(
@@ -39,5 +39,6 @@ DIALECT = Dialect(
     score_kind=ScoreKind.LOG_ODDS,
     batch_size=32,
     info=INFO,
+    longest="max_model_len",
     needs_model=True,
 )

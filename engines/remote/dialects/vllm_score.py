@@ -28,5 +28,6 @@ DIALECT = Dialect(
     score_kind=ScoreKind.LOG_ODDS,
     batch_size=32,
     info=vllm.INFO,
+    longest=vllm.DIALECT.longest,
     needs_model=True,
 )
