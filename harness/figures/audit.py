@@ -12,6 +12,7 @@ from typing import NamedTuple
 from harness.records import Audit, Oddities, Sample
 
 COUNTED_BY_ENGINE = ("special_text", "truncated", "truncated_queries")  # per query; see engines.base.Counts
+COUNTED_LATER = ("truncated_queries",)  # left out where it is unknown, as in runs from before 2026-11-28
 KINDS = (*COUNTED_BY_ENGINE, *Oddities._fields)
 NOT_COUNTED = "this engine does not count it"
 NOT_EXAMINED = "the candidates were not examined: repeat `crispbench run`, which examines them and scores nothing again"
@@ -69,7 +70,8 @@ def audit(
     so the figure says nothing about other queries.
     """
     values = per_query if samples else {}
-    return {kind: _entry(query_ids, values, *_counts(kind, samples, odd)) for kind in KINDS}
+    entries = {kind: _entry(query_ids, values, *_counts(kind, samples, odd)) for kind in KINDS}
+    return {kind: entry for kind, entry in entries.items() if kind not in COUNTED_LATER or entry.texts is not None}
 
 
 def _texts(documents: Mapping[str, str], wanted: Collection[str]) -> Iterator[tuple[str, str]]:

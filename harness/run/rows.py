@@ -196,7 +196,7 @@ def measures_document(rows: Sequence[Row]) -> dict[str, Any]:
                 **({"without_candidates": list(row.without_candidates)} if row.without_candidates else {}),
                 "tie_rate": row.tie_rate,
                 "truncated": row.truncated,
-                "truncated_queries": row.truncated_queries,
+                **({"truncated_queries": row.truncated_queries} if "truncated_queries" in row.audit else {}),
                 "audit": {kind: _audited(audit) for kind, audit in row.audit.items()},
                 "candidates": row.candidates.document() if row.candidates else {},
             }
