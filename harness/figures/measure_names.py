@@ -121,6 +121,8 @@ def _trec_eval(name: str) -> Measure | None:
     if match is None or match[1].lower() not in TREC_EVAL:
         return None
     measure, parameter = TREC_EVAL[match[1].lower()]
+    if match[2] is None and parameter == "cutoff":
+        raise ValueError(f"it needs a cutoff, such as {match[1]}_10")
     if match[2] is None:
         return measure
     if parameter is None:
