@@ -82,7 +82,7 @@ def columns(text: str) -> list[str]:
 
 def is_comment(text: str) -> bool:
     """Whether trec_eval 10 skips a line: its first character, after white space, is `#`."""
-    return text.lstrip(" \t\r\v\f").startswith(COMMENT)
+    return COMMENT in text and text.lstrip(" \t\r\v\f").startswith(COMMENT)
 
 
 def beginning(text: str) -> str:
