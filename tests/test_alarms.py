@@ -62,6 +62,7 @@ def test_a_random_and_a_reversed_order_are_named_with_both_figures() -> None:
         (ranked(made(), relevant_at(20), "native"), "reranking tasks list candidates in no order"),
         (ranked(made(), relevant_at(1, length=1), "bm25", k=1), "one candidate was asked for"),
         (ranked(made(), relevant_at(1, length=1)), "the run file has one document per query"),
+        (ranked(made(), relevant_at(1, length=1), "bm25"), "the search finds exactly what is relevant"),
     ],
 )
 def test_candidates_without_an_order_raise_no_alarm(candidates: Candidates, why: str) -> None:

@@ -5,6 +5,7 @@ is refused with its number and the probable cause, because a guess that is wrong
 """
 
 import csv
+import itertools
 import re
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
@@ -92,7 +93,9 @@ def read_qrels(path: Path) -> Judgements:
             if identifier.split() != [identifier]:
                 spaced.setdefault(identifier, line)
     if not grades:
-        raise BenchmarkError(f"{path}: the file has no judgement, only blank lines or comments; expected {EXPECTED}")
+        raise BenchmarkError(
+            f"{path}: the file has no judgement, only a header, comments or blank lines; expected {EXPECTED}"
+        )
     if not any(grade > 0 for judged in grades.values() for grade in judged.values()):
         raise BenchmarkError(
             f"{path}: no grade above 0 in {len(lines)} judgements; nothing can be measured, check `split`"
@@ -114,19 +117,22 @@ def grade_of(text: str) -> int | None:
 
 def _judgements(path: Path, comments: list[str]) -> Iterator[Judgement]:
     """Every judgement of the file. Comments that look like one are added to `comments`."""
-    layout: Layout | None = None
-    for line in read_lines(path):
-        commented = is_comment(line.text)
-        if commented and (layout is None or not layout.header or not _judges(line.text, layout)):
-            if layout is not None and _judges(line.text, layout):
-                comments.append(f"line {line.number}")
-        elif layout is None:
-            layout = _by_names(line, path)
-            if layout is None:
-                layout = _by_position(line, path)
-                yield _judgement(line, layout, path)
-        else:
+    lines = read_lines(path)
+    above = []
+    first = next(lines, None)
+    while first is not None and is_comment(first.text):
+        above.append(first)
+        first = next(lines, None)
+    if first is None:
+        return
+    named = _by_names(first, path)
+    layout = named or _by_position(first, path)
+    comments += [f"line {line.number}" for line in above if _judges(line.text, layout)]
+    for line in lines if named else itertools.chain([first], lines):
+        if not is_comment(line.text) or (named and _judges(line.text, layout)):
             yield _judgement(line, layout, path)
+        elif _judges(line.text, layout):
+            comments.append(f"line {line.number}")
 
 
 def _judges(text: str, layout: Layout) -> bool:

@@ -14,6 +14,7 @@ from harness.records import Benchmark, Candidates
 NEAR = 0.1  # largest share of the first stage's own nDCG@10 by which a doubtful order exceeds chance
 OF_ROOM = 0.25  # and largest share of the room between chance and the best order
 LEAST_ROOM = 0.05  # nDCG@10; lists with less room are too short to show an order
+FOUND = 0.5  # nDCG@10 of the best order; short lists that reach it and leave no room were not found by chance
 FEWEST = 5  # lists of a run file; the order of fewer says little
 TEXTS_READ = 200  # queries and documents whose script is looked at
 LETTERS_READ = 2_000  # of each
@@ -53,7 +54,10 @@ def _near_chance(benchmark: Benchmark, candidates: Candidates) -> Iterator[str]:
     values = measure(benchmark.qrels, candidates.lists, [nDCG @ 10])[HEADLINE]
     first = sum(values.values()) / len(values)
     chance = random_order(benchmark.qrels, candidates.lists)
-    room = max(oracle(benchmark.qrels, candidates.lists) - chance, LEAST_ROOM)
+    best = oracle(benchmark.qrels, candidates.lists)
+    if best - chance < LEAST_ROOM and best >= FOUND:
+        return
+    room = max(best - chance, LEAST_ROOM)
     if first - chance <= NEAR * first and first - chance <= OF_ROOM * room:
         yield (
             f"the first stage ({candidates.source}) is near a random order: {HEADLINE} {first:.4f}, in random order "

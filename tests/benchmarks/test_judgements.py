@@ -139,8 +139,8 @@ def test_any_order_of_named_columns_and_any_quoting_give_the_same_judgements(
         (TREC + "1 0 d 1000000\n", "4: grade '1000000' is not a whole number below a million"),
         (TREC + "1 0 d -1e300\n", "4: grade '-1e300' is not a whole number below a million"),
         (TREC + "8 0 b 0\n", "4: query '8', document 'b' has grade 0, but 1 in line 3; keep one of them"),
-        ("", "the file has no judgement, only blank lines or comments; expected query-id, corpus-id and score"),
-        ("# nothing\n\n", "the file has no judgement, only blank lines or comments"),
+        ("", "the file has no judgement, only a header, comments or blank lines; expected query-id, "),
+        ("# nothing\n\n", "the file has no judgement, only a header, comments or blank lines"),
         ("query-id\tcorpus-id\tscore\n", "the file has no judgement"),
         ("1 0 d 0\n1 0 e -2\n", "no grade above 0 in 2 judgements; nothing can be measured, check `split`"),
     ],
@@ -160,10 +160,10 @@ def test_repeated_lines_count_once_and_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_judgement_behind_a_hash_is_a_comment_in_trec_files_and_is_counted(tmp_path: Path) -> None:
-    judged = read_qrels(written(tmp_path, TREC + "#9 0 b 1\n"))
+    judged = read_qrels(written(tmp_path, "# 1998\n#5 0 b 1\n" + TREC + "#9 0 b 1\n"))
     assert judged.grades == GRADES
     assert judged.warnings == (
-        "test.tsv: lines that look like judgements but are comments, because of their #: 1 (line 4)",
+        "test.tsv: lines that look like judgements but are comments, because of their #: 2 (line 2, line 6)",
     )
 
 
