@@ -138,7 +138,9 @@ class Reproduction:
     column: str
     published: float
     measured: Measurement | None = None  # with equal scores in the publisher's order, if it is known
-    by_ties: Mapping[Ties, float] = field(default_factory=dict)  # the measured value by every rule for equal scores
+    by_ties: Mapping[Ties, float] = field(
+        default_factory=dict
+    )  # the measured value by every rule for equal scores, if the publisher's is known
     difference: float | None = None  # measured minus published
     tolerance: float | None = None
     verdict: Verdict = "not measured"
@@ -220,12 +222,20 @@ def _compare(
     if column.measure == LATENCY:
         return _timed(figure, scored[next(iter(members))])
     weights = list(load_suite(column.suite).weights.values()) if column.suite else [1.0]
-    names = list(dict.fromkeys(column.measure for column in table.columns if column.measure != LATENCY))
-    values = {ties: [measured(scored[name], names, ties)[column.measure] for name in members] for ties in Ties}
+    names = _measures(table, column)
+    rules = tuple(Ties) if table.protocol.ties else (Ties.FIRST_STAGE,)
+    values = {ties: [measured(scored[name], names, ties)[column.measure] for name in members] for ties in rules}
     means = {ties: average(members, weights) for ties, members in values.items()}
     trace = tuple(_trace(scored[name], value) for name, value in zip(members, values[figure.ties], strict=True))
     by_ties = {ties: mean.value for ties, mean in means.items()}
     return _judged(replace(figure, trace=trace, measured=means[figure.ties], by_ties=by_ties))
+
+
+def _measures(table: PublishedTable, column: PublishedColumn) -> list[str]:
+    """The measures of all columns with the same subject: computed together, they read the scores once."""
+    subject = (column.benchmark, column.suite)
+    alike = (other.measure for other in table.columns if (other.benchmark, other.suite) == subject)
+    return [name for name in dict.fromkeys(alike) if name != LATENCY]
 
 
 def _members(column: PublishedColumn) -> dict[str, int | None]:
