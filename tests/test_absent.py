@@ -54,6 +54,7 @@ def test_every_reader_of_a_run_names_the_queries_without_candidates(
     assert (manifest["without_candidates"], manifest["alarms"]) == (["q2", "q3"], [ALARM])
     measured = json.loads((run / "fake/measures.json").read_text())["benchmarks"]["pets"]
     assert (measured["without_candidates"], measured["missing"]) == (["q2", "q3"], [])
+    assert measured["alarms"] == [ALARM]
     assert measured["measures"]["nDCG@10"]["value"] == pytest.approx(1 / 3)  # by hand: q1 is right, q2 and q3 count 0
 
 

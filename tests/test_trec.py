@@ -1,8 +1,10 @@
 """Run files are read exactly or refused with the line; evaluators keep the order of the files that we write."""
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -71,6 +73,18 @@ def test_lines_are_read_as_trec_eval_reads_them(tmp_path: Path) -> None:
     run, oddities = read_run_file(path)
     assert run == SCORES
     assert oddities.warnings("run", run) == ()
+
+
+def test_measure_gives_trec_evals_values_for_untidy_files(tmp_path: Path, crispbench: Callable[..., Any]) -> None:
+    """Golden values: `trec_eval -c -m map -m ndcg_cut.10` of trec_eval 10.0 on these two files."""
+    (tmp_path / "qrels").write_bytes(b"# 2 assessors\n7\t0 b#2\t1\r\n  8 0\td 2  \t\n7 0\v a 0\n9 Q0\fz 1\n")
+    (tmp_path / "run").write_bytes(
+        b"\n# k = 3\n7 Q0 a 1 2.5 a tag # 1\n \t7\tQ0 b#2 2 1e0 a tag\n8 Q0\tc 1 9 t\n8 Q0 d 2 8 t\n8 Q0 e 3 8 t\n"
+    )
+    answer = crispbench("measure", tmp_path / "run", tmp_path / "qrels", "--measure", "AP", "--measure", "nDCG@10")
+    assert answer.code == 0
+    assert answer.out == "AP\tall\t0.2778\t(3 queries)\nnDCG@10\tall\t0.3770\t(3 queries)\n"
+    assert answer.err == f"crispbench: 1 of 3 judged queries are not in {tmp_path / 'run'} and count 0: 9\n"
 
 
 def test_repeated_and_commented_results_are_counted(tmp_path: Path) -> None:

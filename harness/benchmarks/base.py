@@ -76,8 +76,8 @@ def count_warning(ids: Sequence[str], what: str) -> tuple[str, ...]:
 
 
 def shown(ids: Sequence[str]) -> str:
-    """The first ids, as messages list them."""
-    return ", ".join(ids[:IDS_SHOWN]) + (", ..." if len(ids) > IDS_SHOWN else "")
+    """The first ids, each up to 60 characters, as messages list them."""
+    return ", ".join(identifier[:60] for identifier in ids[:IDS_SHOWN]) + (", ..." if len(ids) > IDS_SHOWN else "")
 
 
 def oddities(queries: Mapping[str, str], documents: Mapping[str, str], qrels: Qrels) -> tuple[str, ...]:

@@ -194,6 +194,7 @@ def measures_document(rows: Sequence[Row]) -> dict[str, Any]:
                 "missing": list(row.missing),
                 # only if there are any, so that earlier runs give the bytes that they were recorded with
                 **({"without_candidates": list(row.without_candidates)} if row.without_candidates else {}),
+                **({"alarms": list(row.alarms)} if row.alarms else {}),
                 "tie_rate": row.tie_rate,
                 "truncated": row.truncated,
                 **({"truncated_queries": row.truncated_queries} if "truncated_queries" in row.audit else {}),
