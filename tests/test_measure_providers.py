@@ -240,6 +240,7 @@ def test_without_perl_the_measures_of_gdeval_are_refused(monkeypatch: pytest.Mon
         ("recall@100", "R@100"),
         ("precision@5", "P@5"),
         ("hit_rate@5", "Success@5"),
+        ("Hits@5", "Success@5"),
         ("ap(rel=2)", "AP(rel=2)"),
         ("ndcg_at_10", "nDCG@10"),
         ("hit_rate_at_1", "Success@1"),
@@ -257,6 +258,7 @@ def test_a_list_of_parameters_as_trec_eval_takes_it_is_a_measure_for_each() -> N
     assert [str(parsed) for parsed in parse_all(names)] == [
         "nDCG@2", "nDCG@10", "P@5", "P@10", "IPrec@0.1", "IPrec@0.2", "nDCG(gains={2:3})@10"
     ]  # fmt: skip
+    assert [str(parsed) for parsed in parse_all([ir_measures.nDCG @ 10, "ndcg@10"])] == ["nDCG@10"]
     with pytest.raises(ValueError, match="measure 'P_0' cannot be computed"):
         parse_all(["P_5,0"])
 
@@ -264,7 +266,9 @@ def test_a_list_of_parameters_as_trec_eval_takes_it_is_a_measure_for_each() -> N
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("ndcg_10", "trec_eval's ndcg has no parameter, write ndcg_cut_10"),
+        ("ndcg_10", "trec_eval's ndcg has no parameter, write nDCG@10"),
+        ("recip_rank.10", "trec_eval's recip_rank has no parameter, write RR@10"),
+        ("bpref_10", "trec_eval's bpref has no parameter)"),
         ("P_10abc", "measure not found: P_10abc"),
         ("gm_map", "measure not found: gm_map"),
         ("P_10.5", "invalid literal"),

@@ -68,7 +68,7 @@ TREC_EVAL: Mapping[str, tuple[Measure, str | None]] = {
 TREC_EVAL_NAME = re.compile(r"([A-Za-z_]+?)(?:[._]([0-9]+(?:\.[0-9]+)?))?")
 TREC_EVAL_LIST = re.compile(r"([A-Za-z_]+?)[._]([0-9.]+(?:,[0-9.]+)+)")
 MTEB_NAME = re.compile(r"([A-Za-z_]+)_at_([0-9]+)")
-SYNONYMS = {"hit": "Success", "hit_rate": "Success"}
+SYNONYMS = dict.fromkeys(("hit", "hits", "hit_rate", "hitrate"), "Success")
 
 
 def parse(name: str) -> Measure:
@@ -90,9 +90,12 @@ def parse(name: str) -> Measure:
         ) from None
 
 
-def parse_all(names: Iterable[str]) -> list[Measure]:
-    """The measures with these names, each once; `ndcg_cut.5,10` of trec_eval is two. Raises ValueError as `parse`."""
-    return list(dict.fromkeys(parse(single) for name in names for single in _singles(name)))
+def parse_all(names: Iterable[str | Measure]) -> list[Measure]:
+    """The measures with these names, each once; `ndcg_cut.5,10` of trec_eval is two. Raises ValueError as `parse`.
+
+    A measure of ir_measures is taken by its name, and checked like one.
+    """
+    return list(dict.fromkeys(parse(single) for name in names for single in _singles(str(name))))
 
 
 def is_count(name: str) -> bool:
@@ -126,9 +129,8 @@ def _trec_eval(name: str) -> Measure | None:
     if match[2] is None:
         return measure
     if parameter is None:
-        cut = f"{match[1]}_cut_{match[2]}"
-        advice = f", write {cut}" if f"{match[1].lower()}_cut" in TREC_EVAL else ""
-        raise ValueError(f"trec_eval's {match[1]} has no parameter{advice}")
+        cut = f", write {measure}@{match[2]}" if "cutoff" in measure.SUPPORTED_PARAMS else ""
+        raise ValueError(f"trec_eval's {match[1]} has no parameter{cut}")
     parsed: Measure = measure(**{parameter: measure.SUPPORTED_PARAMS[parameter].dtype(match[2])})
     return parsed
 
