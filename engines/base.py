@@ -267,6 +267,10 @@ class Options(BaseModel):
             raise ValueError(problem)
         return read
 
+    # Options that decide neither scores nor times, such as how often a server is asked again. They may change when the
+    # same command goes on with a run.
+    incidental: ClassVar[frozenset[str]] = frozenset()
+
     @property
     def speed_only(self) -> bool:
         """Whether only times may be reported, because the scores mean nothing by choice."""

@@ -45,7 +45,7 @@ class EngineEntry:
     """An engine of the config."""
 
     kind: str
-    given: Mapping[str, Any]  # options as the config has them, which results record
+    given: Mapping[str, Any]  # options as the config has them
     options: Options  # the same options, validated for `engines.load`
 
     @classmethod
@@ -59,6 +59,11 @@ class EngineEntry:
         with _below("kind"):
             options_type = engines.engine_class(kind).options_type
         return cls(kind, given, read_options(options_type, given, owner))
+
+    @property
+    def decisive(self) -> Mapping[str, Any]:
+        """The given options that decide scores or times, which results record."""
+        return {option: value for option, value in self.given.items() if option not in self.options.incidental}
 
 
 @dataclass(frozen=True)

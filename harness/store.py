@@ -62,7 +62,7 @@ class Store:
     def open(cls, folder: Path, manifest: Manifest, *, fresh: bool = False) -> Iterator["Store"]:
         """Open a store for results of this manifest. It is created if it does not exist, and emptied first if `fresh`.
 
-        New benchmarks are added to the store. Raises NotComparable with the differing fields if the store holds results
+        New benchmarks are added to the store. Raises NotComparable with the differing fields if the store holds scores
         of another configuration, and StoreError if another process is writing to it.
         """
         folder.mkdir(parents=True, exist_ok=True)
@@ -112,6 +112,9 @@ class Store:
         if stored is not None:
             before = stored.document()
             differing = differences(before, current)
+            if differing and not self._has_scores():
+                self._forget()
+                before, differing = current, []
             if differing:
                 raise NotComparable(
                     f"{folder} holds results of another configuration: {'; '.join(differing[:5])}"
@@ -121,6 +124,15 @@ class Store:
         with self._transaction():
             self._connection.execute("DELETE FROM manifest")
             self._connection.execute("INSERT INTO manifest VALUES (?)", (json.dumps(current),))
+
+    def _has_scores(self) -> bool:
+        return self._connection.execute("SELECT 1 FROM scores").fetchone() is not None
+
+    def _forget(self) -> None:
+        """Delete what a run without any score has left, so that a corrected configuration takes its place."""
+        with self._transaction():
+            for table in ("qrels", "samples", "oddities", "preparations", "failures"):
+                self._connection.execute(f"DELETE FROM {table}")
 
     def manifest(self) -> Manifest | None:
         """The manifest with the benchmarks of all runs so far; None in a new store. Raises StoreError."""

@@ -199,9 +199,19 @@ def test_another_configuration_is_refused_with_the_differing_field(
         assert store.scores("animals") == {"q": [Score("d", 1, 0.5)]}
 
 
+def test_a_store_without_scores_takes_another_configuration_and_forgets_what_the_first_left(tmp_path: Path) -> None:
+    with Store.open(tmp_path, MANIFEST) as store:
+        store.save_qrels("animals", {"q": {"d": 1}})
+        store.fail("animals", Failure("q", "wrong key"))
+    changed = replace(MANIFEST, options={"key": "right"})
+    with Store.open(tmp_path, changed) as store:
+        assert store.manifest() == changed
+        assert (store.failures("animals"), store.qrels("animals")) == ([], {})
+
+
 def test_a_long_list_of_differences_is_shortened_to_a_count(tmp_path: Path) -> None:
-    with Store.open(tmp_path, MANIFEST):
-        pass
+    with Store.open(tmp_path, MANIFEST) as store:
+        store.commit("animals", SAMPLE, [Score("d", 1, 0.5)])
     options = {f"option{number}": number for number in range(7)}  # two more options were removed
     with pytest.raises(NotComparable, match="and 4 more"), Store.open(tmp_path, replace(MANIFEST, options=options)):
         pass

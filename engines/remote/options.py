@@ -2,7 +2,7 @@
 
 import re
 from ipaddress import ip_address
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
@@ -18,6 +18,9 @@ Seconds = Positive
 
 
 class RemoteOptions(Options):
+    incidental: ClassVar[frozenset[str]] = frozenset(
+        ("requests_per_minute", "timeout_s", "attempts", "retry_budget_s", "api_key_env", "verify", "proxy")
+    )
     dialect: str
     url: str  # base of the dialect's routes, without a user, a query or a fragment
     model: str = ""  # the name under which the server serves it

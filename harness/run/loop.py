@@ -95,7 +95,7 @@ def describe(name: str, entry: EngineEntry, identity: Identity, tasks: Sequence[
     return Manifest(
         engine=name,
         kind=entry.kind,
-        options=entry.given,
+        options=entry.decisive,
         description=identity.description,
         versions=identity.versions,
         machine=identity.machine,

@@ -129,7 +129,7 @@ class Server:
         self.die()
 
     def die(self) -> None:
-        """Refuse connections and cut those that are open, as a process that ended."""
+        """Refuse connections and cut those that are open, as a process that ended. No handler may call this."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
