@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 import ir_measures
-from ir_measures import Measure
+from ir_measures import Measure, nDCG
 
 from harness.records import Qrels
 
@@ -66,7 +66,7 @@ def check_grades(measures: Sequence[Measure], qrels: Qrels) -> None:
             if exponential and grade > GDEVAL_GRADES:
                 raise ValueError(
                     f"{where} is too high for {exponential[0]}, which gdeval defines for grades up to {GDEVAL_GRADES}; "
-                    f"leave the measure out, or give gains: nDCG(gains={{1: 1, 2: 3}})@10"
+                    f"{_instead(exponential[0], max(grades.values()))}"
                 )
         for measure in interpolated:
             _check_interpolation(measure, query_id, grades)
@@ -155,6 +155,14 @@ def _check_interpolation(measure: Measure, query_id: str, grades: Mapping[str, i
             f"{measure} of query {query_id!r:.80} differs between trec_eval 9 and 10, which round "
             f"{share:g} relevant documents differently; leave the measure out"
         )
+
+
+def _instead(measure: Measure, highest: int) -> str:
+    """The measure of pytrec_eval with the gains of one of gdeval, if there is one."""
+    if measure.NAME != nDCG.NAME or 2**highest - 1 > MOST_LEVEL:
+        return "leave the measure out"
+    gains = ", ".join(f"{grade}: {2**grade - 1}" for grade in range(1, highest + 1))
+    return f"write nDCG(gains={{{gains}}})@{measure['cutoff']}"
 
 
 def _is_of(measure: Measure, provider: str) -> bool:
