@@ -11,8 +11,10 @@ Every error raised on purpose is a CrispbenchError with a message of one line:
     │   └── ScoringFailed       pairs have no score
     ├── ConfigError             a config cannot be used
     ├── BenchmarkError          queries, documents, judgements or rankings are wrong or missing
+    │   └── BenchmarkUnavailable  a package, a server or the source's own code failed
     └── StoreError              recorded results cannot be read or written
-        └── NotComparable       results of two configurations do not belong together
+        ├── NotComparable       results of two configurations do not belong together
+        └── WrongFolder         a folder is not a run, or not an engine of a run
 """
 
 import importlib
@@ -23,17 +25,18 @@ if TYPE_CHECKING:
     from crispbench.recorded import Run, ScoredPair, compare, read_run, run
     from crispbench.scoring import score
     from engines.base import BadOptions, CrispbenchError, EngineError, EngineUnavailable, Pair, ScoringFailed
-    from harness.benchmarks.base import BenchmarkError
+    from harness.benchmarks.base import BenchmarkError, BenchmarkUnavailable
     from harness.compare.verb import CompareResult
     from harness.config import ConfigError
     from harness.records import Row
-    from harness.store import NotComparable, StoreError
+    from harness.store import NotComparable, StoreError, WrongFolder
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BadOptions",
     "BenchmarkError",
+    "BenchmarkUnavailable",
     "CompareResult",
     "ConfigError",
     "CrispbenchError",
@@ -47,6 +50,7 @@ __all__ = [
     "ScoredPair",
     "ScoringFailed",
     "StoreError",
+    "WrongFolder",
     "compare",
     "evaluate",
     "read_run",
@@ -57,6 +61,7 @@ __all__ = [
 _MODULES = {
     "BadOptions": "engines.base",
     "BenchmarkError": "harness.benchmarks.base",
+    "BenchmarkUnavailable": "harness.benchmarks.base",
     "CompareResult": "harness.compare.verb",
     "ConfigError": "harness.config",
     "CrispbenchError": "engines.base",
@@ -70,6 +75,7 @@ _MODULES = {
     "ScoredPair": "crispbench.recorded",
     "ScoringFailed": "engines.base",
     "StoreError": "harness.store",
+    "WrongFolder": "harness.store",
     "compare": "crispbench.recorded",
     "evaluate": "crispbench.evaluation",
     "read_run": "crispbench.recorded",

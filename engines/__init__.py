@@ -9,6 +9,7 @@ from typing import Any
 
 from engines.base import BadOptions, Engine, EngineError, EngineUnavailable, Options, Pair, Retriever, ScoringFailed
 from engines.base import read_options as _read_options
+from engines.own_errors import own_errors_as
 from engines.ports import Port
 from engines.prompts.template import create_mxbai_v2_reranker_prompt_template
 
@@ -65,4 +66,6 @@ def load(kind: str, values: Options | Mapping[str, Any]) -> Engine:
 
     `values` are what `options` returned, or a plain mapping that is validated first.
     """
-    return engine_class(kind)(values if isinstance(values, Options) else options(kind, values))
+    chosen, read = engine_class(kind), values if isinstance(values, Options) else options(kind, values)
+    with own_errors_as(EngineUnavailable):
+        return chosen(read)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 
 from engines.base import BadOptions, EngineUnavailable
+from engines.own_errors import named_line
 from engines.spelling import expected
 
 
@@ -34,8 +35,9 @@ class Port:
         module, _, attribute = targets[name].partition(":")
         try:
             return getattr(importlib.import_module(module), attribute, None)
-        except (ImportError, ValueError) as error:  # ValueError: a target without a module
-            raise EngineUnavailable(f"{self.what} {name!r} points to {targets[name]!r}: {error}") from None
+        except Exception as error:  # a package of somebody else, which can raise anything while it is imported
+            reason = str(error) if isinstance(error, ImportError | ValueError) else named_line(error)
+            raise EngineUnavailable(f"{self.what} {name!r} points to {targets[name]!r}: {reason}") from error
 
     def mismatch(self, name: str, expected: str) -> BadOptions:
         """The error for a target that is something else than the port expects."""

@@ -52,6 +52,7 @@ _EXIT_CODES = {
 }
 USAGE_EXIT_CODE = 2  # the command line or a config is wrong
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells count
+CLOSED_PIPE_EXIT_CODE = 141  # 128 + SIGPIPE: the reader of the output has left, as after `| head -1`
 
 
 def worst(outcomes: Iterable[Outcome | None]) -> Outcome | None:

@@ -41,10 +41,15 @@ CREATE TABLE IF NOT EXISTS failures (
 COMMIT;
 """
 FILE = "scores.sqlite"
+AVAILABLE = "available"  # describes a benchmark beyond the queries that were taken; older versions did not record it
 
 
 class StoreError(CrispbenchError):
     """A store cannot be opened or read. The message is one line for the user."""
+
+
+class WrongFolder(StoreError):
+    """A folder is not what the command line says: it is another one than a run or an engine of a run."""
 
 
 class NotComparable(StoreError):
@@ -84,7 +89,7 @@ class Store:
     def read(cls, folder: Path) -> Iterator["Store"]:
         """Open a store for reading, even while another process writes to it. Raises StoreError if it does not exist."""
         if not (folder / FILE).is_file():
-            raise StoreError(f"{folder} holds no {FILE}: expected a RUN/ENGINE folder that `crispbench run` wrote")
+            raise WrongFolder(f"{folder} {_not_an_engine(folder)}")
         with cls._connect(folder / FILE, "ro") as store:
             yield store
 
@@ -279,6 +284,16 @@ class Scored(Mapping[str, list[Score]]):
         return len(self._query_ids)
 
 
+def _not_an_engine(folder: Path) -> str:
+    """The reason why a folder is not the folder of an engine, and the next step."""
+    if not folder.is_dir():
+        return "is not a folder: expected a RUN/ENGINE folder that `crispbench run` wrote"
+    engines = sorted(str(path.parent) for path in folder.glob(f"*/{FILE}"))
+    if engines:
+        return f"is a whole run: name one of its engines, such as {', '.join(engines[:3])}"
+    return f"holds no {FILE}: expected a RUN/ENGINE folder that `crispbench run` wrote"
+
+
 def _delete(folder: Path) -> None:
     for name in (FILE, f"{FILE}-wal", f"{FILE}-shm"):
         (folder / name).unlink(missing_ok=True)
@@ -286,7 +301,9 @@ def _delete(folder: Path) -> None:
 
 def differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     """One phrase for every difference between two manifests. A benchmark in only one of them does not count."""
-    old, new = _flat(stored), _flat(current)
+    old, new = (
+        {name: leaf for name, leaf in _flat(side).items() if name[-1] != AVAILABLE} for side in (stored, current)
+    )
     shared = stored["benchmarks"].keys() & current["benchmarks"].keys()
     phrases = []
     for name in sorted(old.keys() | new.keys()):

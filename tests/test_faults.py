@@ -252,7 +252,7 @@ GPU_ERROR = torch.AcceleratorError(
 
 
 @pytest.mark.parametrize("guarded", [True, False], ids=["torch", "another-engine"])
-def test_a_failing_gpu_ends_the_run_and_the_same_command_resumes(
+def test_a_failing_gpu_ends_its_engine_and_the_same_command_resumes(
     small: Path, moody: Any, crispbench: Crispbench, tmp_path: Path, *, guarded: bool
 ) -> None:
     error: BaseException = GPU_ERROR
@@ -263,15 +263,18 @@ def test_a_failing_gpu_ends_the_run_and_the_same_command_resumes(
     command = ["run", small, "--engine", "moody", "--out", tmp_path / "out"]
     assert crispbench("run", small, "--engine", "moody", "--out", tmp_path / "whole").code == 0
     moody.answers["animal bird"] = error  # the third query
-    line = complaint(crispbench(*command))
-    assert "CUDA error: an illegal memory access was encountered" in line
-    assert ("repeat the command" in line) == guarded
-    with Store.read(tmp_path / "out/moody") as store:
-        assert len(store.done("animals")) == 2 and store.failures("animals") == []
+    answer = crispbench(*command)
+    assert answer.code == 5
+    where = answer.err if guarded else (tmp_path / "out/report/report.md").read_text(encoding="utf-8")
+    assert "CUDA error: an illegal memory access was encountered" in where
+    assert ("repeat the command" in where) == guarded
+    with Store.read(tmp_path / "out/moody") as store:  # an engine that knows no lost GPU goes on with the next query
+        scored, failed = len(store.done("animals")), store.failures("animals")
+    assert (scored, len(failed)) == ((2, 0) if guarded else (4, 1))
     moody.answers.clear()
     moody.queries.clear()
     assert crispbench(*command).code == 0
-    assert len(moody.queries) == 3
+    assert len(moody.queries) == 5 - scored
     name = "moody/measures.json"
     assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 

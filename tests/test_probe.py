@@ -556,7 +556,7 @@ def test_an_engine_that_cannot_be_loaded_is_named_and_the_others_are_probed(
     assert document["moody"]["verdict"] == "unavailable" and "moodypackage" in document["moody"]["reason"]
     assert document["fake"]["verdict"] == "pass"
     alone = crispbench("probe", small, "--engine", "moody")
-    assert (alone.code, alone.out) == (5, "") and "no engine could be probed: moodypackage" in alone.err
+    assert (alone.code, alone.out) == (5, "") and "no engine could be probed: moody: moodypackage" in alone.err
 
 
 def test_a_model_with_published_scores_is_recognised_by_its_name(

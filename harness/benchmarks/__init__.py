@@ -9,10 +9,19 @@ from typing import Any
 
 from engines.base import BadOptions, EngineUnavailable, read_options
 from engines.ports import Port
-from harness.benchmarks.base import BenchmarkError, BenchmarkSource
+from harness.benchmarks.base import BenchmarkError, BenchmarkSource, BenchmarkUnavailable
 from harness.records import Benchmark
 
-__all__ = ["SOURCES", "BenchmarkError", "BenchmarkSource", "load", "names", "read_source", "source_class"]
+__all__ = [
+    "SOURCES",
+    "BenchmarkError",
+    "BenchmarkSource",
+    "BenchmarkUnavailable",
+    "load",
+    "names",
+    "read_source",
+    "source_class",
+]
 
 SOURCES = {
     "beir": "harness.benchmarks.beir:BeirFolder",
@@ -33,8 +42,10 @@ def source_class(name: str) -> type[BenchmarkSource]:
     """The class behind a source's name; imports its module. Raises BenchmarkError."""
     try:
         target = PORT.find(name)
-    except (BadOptions, EngineUnavailable) as error:
+    except BadOptions as error:
         raise BenchmarkError(str(error)) from None
+    except EngineUnavailable as error:
+        raise BenchmarkUnavailable(str(error)) from None
     if not (isinstance(target, type) and issubclass(target, BenchmarkSource)):
         raise BenchmarkError(str(PORT.mismatch(name, "a BenchmarkSource")))
     return target

@@ -22,6 +22,10 @@ class BenchmarkError(CrispbenchError):
     """A benchmark cannot be used. One line names file and line, the value, what was expected and the next step."""
 
 
+class BenchmarkUnavailable(BenchmarkError):
+    """A benchmark cannot be loaded now and here: a package, a server or its own code failed. Others can be used."""
+
+
 class BenchmarkSource(Options, ABC):
     """The origin of a benchmark. Its fields are the options that a config may set in addition to `source`."""
 
@@ -37,11 +41,11 @@ class BenchmarkSource(Options, ABC):
 
 
 def require(package: str, *, extra: str) -> Any:
-    """Import an optional package, or raise BenchmarkError that names the extra to install."""
+    """Import an optional package, or raise BenchmarkUnavailable that names the extra to install."""
     try:
         return engines.base.require(package, extra=extra)
     except EngineUnavailable as error:
-        raise BenchmarkError(str(error)) from None
+        raise BenchmarkUnavailable(str(error)) from None
 
 
 def sample(query_ids: Iterable[str], size: int | None) -> set[str]:

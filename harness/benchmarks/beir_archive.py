@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from pydantic import Field
 
 from engines.storage import cache_folder, resolve
-from harness.benchmarks.base import BenchmarkError, BenchmarkSource, require
+from harness.benchmarks.base import BenchmarkError, BenchmarkSource, BenchmarkUnavailable, require
 from harness.benchmarks.beir import BeirFolder
 from harness.benchmarks.lines import beginning
 from harness.records import Benchmark
@@ -93,7 +93,7 @@ class BeirArchive(BenchmarkSource):
                     util.download_and_unzip(url, staging)  # finds the archive there and extracts it
                 except BROKEN as error:
                     reason = " ".join(str(error).split())[:200]
-                    raise BenchmarkError(
+                    raise BenchmarkUnavailable(
                         f"{url} cannot be downloaded ({reason}); check the network, or put the dataset into {folder}"
                     ) from error
             if not (Path(staging) / archive).is_dir():

@@ -18,6 +18,7 @@ from harness.benchmarks.base import (
     NO_ID,
     BenchmarkError,
     BenchmarkSource,
+    BenchmarkUnavailable,
     content_hash,
     count_warning,
     oddities,
@@ -182,7 +183,7 @@ def _load(task: Any, subset: str, split: str) -> Mapping[str, Any]:
         task.convert_v1_dataset_format_to_v2(num_proc=None)
         part: Mapping[str, Any] = task.dataset[subset][split]
     except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
-        raise BenchmarkError(f"mteb task {task.metadata.name}: {_explained(error, task, hub)}") from error
+        raise BenchmarkUnavailable(f"mteb task {task.metadata.name}: {_explained(error, task, hub)}") from error
     return part
 
 

@@ -14,7 +14,7 @@ from harness.compare.comparability import Recorded, template_difference
 from harness.latency import summary
 from harness.latency.recording import Header
 from harness.manifest import Manifest
-from harness.store import FILE, NotComparable, StoreError
+from harness.store import FILE, NotComparable, WrongFolder
 
 LATENCY = "latency"
 SCENARIOS = ("single-stream", "server", "offline")
@@ -52,7 +52,7 @@ class CheckSide:
 
 
 def read(folders: Sequence[Path]) -> CheckSide:
-    """The content of the folders. Raises BadOptions for a folder named twice, StoreError for one that holds nothing."""
+    """The content of the folders. Raises BadOptions for a folder named twice, WrongFolder for an empty one."""
     resolved = [folder.resolve() for folder in folders]
     for folder, path in zip(folders, resolved, strict=True):
         if resolved.count(path) > 1:
@@ -63,7 +63,7 @@ def read(folders: Sequence[Path]) -> CheckSide:
     for folder in folders:
         paths = recordings(folder)
         if not paths and not (folder / FILE).is_file():
-            raise StoreError(
+            raise WrongFolder(
                 f"{folder} holds neither {FILE} nor {LATENCY}/*{summary.SUFFIX}: expected a RUN/ENGINE folder that "
                 "`crispbench run` or `crispbench latency` wrote"
             )

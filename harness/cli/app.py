@@ -4,11 +4,13 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli import streams
 from harness.outcome import VerbResult
 
 if TYPE_CHECKING:
@@ -16,14 +18,34 @@ if TYPE_CHECKING:
 
 HELP = "Evaluate rerankers honestly: quality and latency of every engine over the same candidates, in one report."
 
-app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help=HELP,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 RunDir = Annotated[Path, typer.Argument(help="Folder that `crispbench run` wrote.")]
 
 
+def _show_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    try:
+        print(f"crispbench {version('crispbench')}")
+    except PackageNotFoundError:
+        print("crispbench, not installed: a checkout without a version")
+    raise typer.Exit
+
+
 @app.callback()
-def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Options of every command."""  # `--debug` is declared here for --help; main() reads it before typer does
 
 
@@ -61,4 +83,4 @@ def say(message: str) -> None:
 
 
 def print_json(document: Any) -> None:
-    print(json.dumps(document, indent=1, ensure_ascii=False))
+    print(json.dumps(document, indent=1, ensure_ascii=not streams.takes_any_character()))

@@ -19,7 +19,8 @@ from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
-from engines.base import Call, Counts, Engine, EngineError, Pair
+from engines.base import Call, Counts, Engine, EngineError, EngineFailed, Pair
+from engines.own_errors import own_errors_as
 from harness.run.loop import checked
 
 LEAD_S = 0.05  # time from the start of the workers to the zero of the schedule
@@ -99,7 +100,8 @@ class Target:
 
     def counts(self) -> Counts:
         """The counts of the engine since it was loaded."""
-        return self._engine.counts()
+        with own_errors_as(EngineFailed):
+            return self._engine.counts()
 
     def score(self, request: Request, scheduled_s: float | None = None, sent_s: float | None = None) -> Timing:
         """Score a request now; without `scheduled_s` it is due now. The timing holds an error of the engine."""
@@ -107,9 +109,10 @@ class Target:
         before = Counts() if self.concurrent else self.counts()
         error, call = None, Call()
         try:
-            values = self._engine.score(request.pairs)
-            done_s, call = self.now(), self._engine.last_call()
-            checked(values, request.pairs)
+            with own_errors_as(EngineFailed):
+                values = self._engine.score(request.pairs)
+                done_s, call = self.now(), self._engine.last_call()
+                checked(values, request.pairs)
         except EngineError as problem:
             done_s, call, error = self.now(), Call(), str(problem)
         tokens = call.tokens

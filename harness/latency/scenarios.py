@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import engines
-from engines.base import Ceiling, Engine
+from engines.base import Ceiling, Description, Engine, EngineFailed
+from engines.own_errors import closing, own_errors_as
 from harness import files, machine, progress
 from harness.config import EngineEntry, Latency, Scenario
 from harness.latency import conditions, load, recording, search
@@ -37,7 +38,8 @@ class LoadedEngine:
     task: Task
     settings: Latency
     order: Sequence[Request]
-    ceiling: Ceiling | None = None  # measured speed limits of the machine for this engine's arithmetic
+    ceiling: Ceiling | None  # measured speed limits of the machine for this engine's arithmetic
+    description: Description
     processes: Processes | None = None  # load generators; None: this process sends the requests
 
 
@@ -187,10 +189,12 @@ def _loaded(name: str, entry: EngineEntry, task: Task, settings: Latency) -> Ite
     """The loaded engine and its load generators, with documents prepared and the ceiling measured."""
     with progress.waiting(f"loading {name}"):
         loaded = engines.load(entry.kind, entry.options)
-    with loaded as engine:
+    with closing(loaded) as engine:
         order = ordered(task, settings)
         prepare_engine(engine, task, [request.query_id for request in order])
-        subject = LoadedEngine(name, entry, engine, task, settings, order, engine.ceiling())
+        with own_errors_as(EngineFailed):
+            ceiling, description = engine.ceiling(), engine.describe()
+        subject = LoadedEngine(name, entry, engine, task, settings, order, ceiling, description)
         if settings.processes == 1 or not engine.concurrent:
             yield subject
             return
@@ -233,7 +237,7 @@ def _header(
         engine=subject.name,
         kind=subject.entry.kind,
         options=subject.entry.given,
-        description=subject.engine.describe(),
+        description=subject.description,
         concurrent=subject.engine.concurrent,
         ceiling=subject.ceiling,
         benchmark=subject.task.benchmark.name,

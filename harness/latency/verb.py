@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import engines
-from engines.base import EngineUnavailable, read_options
+from engines.base import BadOptions, EngineError, EngineUnavailable, read_options
 from harness.config import Config, ConfigError, Latency, Scenario, choose, read_config
 from harness.figures.measures import HEADLINE
 from harness.files import RESULTS
@@ -18,6 +18,7 @@ from harness.latency.page.load_curve import Searched
 from harness.latency.scenarios import Measurements, measure_engine, summarised
 from harness.latency.search import Probe, RateFound, conclude, judged
 from harness.latency.summary import SUFFIX, Summary
+from harness.left_out import LeftOut
 from harness.manifest import Manifest
 from harness.outcome import Outcome, worst
 from harness.report import press
@@ -80,7 +81,7 @@ class LatencyResult:
 def latency(config: Path, options: LatencyOptions, *, out: Path | None, say: Callable[[str], None]) -> LatencyResult:
     """Measure and write `OUT/ENGINE/latency/`. The default of `out` is results/NAME with the config's name.
 
-    Engines that cannot be loaded are named through `say`, and the others are measured. Raises ConfigError, BadOptions
+    Engines that fail are named through `say`, and the others are measured. Raises ConfigError, BadOptions
     or BenchmarkError before an engine is loaded, and EngineUnavailable if no engine can be loaded.
     """
     whole = read_config(config)
@@ -90,18 +91,22 @@ def latency(config: Path, options: LatencyOptions, *, out: Path | None, say: Cal
         _check(name, whole, settings)
     folder, task = out or RESULTS / whole.name, _task(whole)
     measured: dict[str, Measurements] = {}
-    unavailable: dict[str, str] = {}
+    left_out = LeftOut(say)
     for name in chosen:
         try:
             measured[name] = measure_engine(name, whole.engines[name], task, settings, folder / name / FOLDER, say)
-        except EngineUnavailable as error:
-            say(f"crispbench: engine {name}: {error}")
-            unavailable[name] = str(error)
-    if len(unavailable) == len(chosen):
-        raise EngineUnavailable(f"no engine could be measured: {'; '.join(unavailable.values())}")
+        except EngineError as error:
+            if isinstance(error, BadOptions) and not measured:
+                raise
+            left_out.add(name, error)
+        else:
+            left_out.announce()
+    if not measured:
+        raise EngineUnavailable(f"no engine could be measured: {left_out}")
+    left_out.announce()
     summaries = [summary for measurements in measured.values() for summary in measurements.summaries]
     rates = {name: measurements.rate for name, measurements in measured.items() if measurements.rate is not None}
-    return LatencyResult(folder, summaries, write_page(folder, list(whole.engines)), unavailable, rates)
+    return LatencyResult(folder, summaries, write_page(folder, list(whole.engines)), left_out.reasons, rates)
 
 
 def write_page(folder: Path, order: Sequence[str]) -> list[Path]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from engines.base import Engine, Pair, ScoringFailed
+from engines.base import Engine, EngineFailed, Pair, ScoringFailed
+from engines.own_errors import own_errors_as
 from harness.probe.canaries import CANARIES, Canary
 from harness.run.loop import checked
 
@@ -35,7 +36,8 @@ class ProbedEngine:
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         """One finite number per pair. Raises ScoringFailed."""
-        return checked(self.engine.score(pairs), pairs)
+        with own_errors_as(EngineFailed):
+            return checked(self.engine.score(pairs), pairs)
 
     def score_alone(self, pairs: Iterable[Pair]) -> dict[Pair, float]:
         """One call per pair, so that no score can belong to another pair. Raises ScoringFailed."""

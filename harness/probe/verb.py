@@ -10,10 +10,12 @@ from typing import Any
 import yaml
 
 import engines
-from engines.base import BadOptions, Engine, EngineUnavailable, Pair, Retriever
+from engines.base import BadOptions, Engine, EngineError, EngineFailed, EngineUnavailable, Pair, Retriever
+from engines.own_errors import closing, own_errors_as
 from engines.prompts.template import load_template
 from harness import progress
 from harness.config import EngineEntry, choose, read_config
+from harness.left_out import LeftOut
 from harness.outcome import Outcome, worst
 from harness.probe.canaries import CANARIES, GOLDEN_MODELS, GOLDEN_PAIRS, filler_words, long_pairs
 from harness.probe.faults import ProbeCheck, examine
@@ -97,17 +99,21 @@ def probe(config: Path, options: ProbeOptions, *, say: Callable[[str], None]) ->
         (trusted,) = choose(settings, [options.reference])
         reference = trust(trusted, settings.engines[trusted])
     probes: dict[str, EngineProbe] = {}
+    left_out = LeftOut(say)
     for name in chosen:
         trusted_scores = reference if name != options.reference else None  # the reference is not compared with itself
         try:
             probes[name] = EngineProbe(_examine(name, settings.engines[name], trusted_scores, options))
-        except EngineUnavailable as error:
-            say(f"crispbench: engine {name}: {error}")
+        except EngineError as error:
+            if isinstance(error, BadOptions) and not probes:
+                raise
+            left_out.add(name, error)
             probes[name] = EngineProbe(unavailable=str(error))
+        else:
+            left_out.announce()
     if all(engine.unavailable for engine in probes.values()):
-        raise EngineUnavailable(
-            f"no engine could be probed: {'; '.join(engine.unavailable for engine in probes.values())}"
-        )
+        raise EngineUnavailable(f"no engine could be probed: {left_out}")
+    left_out.announce()
     return ProbeResult(probes)
 
 
@@ -138,17 +144,19 @@ def _loaded(name: str, entry: EngineEntry) -> Iterator[Engine]:
     """The engine, loaded and prepared with every document that it is going to score."""
     with progress.waiting(f"loading {name}"):
         loaded = engines.load(entry.kind, entry.options)
-    with loaded as engine, progress.waiting(f"probing {name}"):
+    with closing(loaded) as engine, progress.waiting(f"probing {name}"):
         if engine.prepares != "nothing":
             pairs = [*(pair for canary in CANARIES for pair in canary.pairs), *GOLDEN_PAIRS]
             if not isinstance(engine, Retriever):
                 pairs += [pair for words in filler_words(max_tokens(engine)) for pair in long_pairs(CANARIES, words)]
-            engine.prepare([pair.document for pair in pairs], analysis="english")
+            with own_errors_as(EngineUnavailable):
+                engine.prepare([pair.document for pair in pairs], analysis="english")
         yield engine
 
 
 def _score(engine: Engine, pairs: Sequence[Pair]) -> dict[Pair, float]:
-    return dict(zip(pairs, checked(engine.score(pairs), pairs), strict=True))
+    with own_errors_as(EngineFailed):
+        return dict(zip(pairs, checked(engine.score(pairs), pairs), strict=True))
 
 
 def _stripped(name: str, entry: EngineEntry, folder: Path) -> EngineEntry | str:

@@ -3,14 +3,14 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness import files
 from harness.figures.measure_names import parse
 from harness.published import PublishedComparison
-from harness.store import StoreError
+from harness.store import FILE, StoreError, WrongFolder
 
 INDEX = "run.json"
 FORMAT = 1  # 1: first version, 2026-11
@@ -25,6 +25,7 @@ class RunIndex:
     name: str
     engines: Sequence[str]  # in the config's order
     unavailable: Mapping[str, str]  # engine -> the reason why it could not score
+    missing: Mapping[str, str] = field(default_factory=dict)  # benchmark -> the reason why it could not be loaded
     published: Sequence[PublishedComparison] = ()  # published tables to show beside the run
     measures: Sequence[str] = ()  # names as ir_measures writes them; empty: the standard measures
     part: str | None = None  # the part of the queries in the run, such as "3/16"; None: all queries
@@ -32,6 +33,7 @@ class RunIndex:
 
     def write(self, run_dir: Path) -> None:
         optional = {
+            "missing": dict(self.missing),
             "published": [comparison.model_dump(mode="json") for comparison in self.published],
             "measures": list(self.measures),
             "part": self.part,
@@ -49,7 +51,9 @@ class RunIndex:
 
     @classmethod
     def read(cls, run_dir: Path) -> "RunIndex":
-        """Read the index of a run folder. Raises StoreError if this is not a run folder."""
+        """Read the index of a run folder. Raises WrongFolder if this is not one, StoreError if it is damaged."""
+        if not (run_dir / INDEX).is_file():
+            raise WrongFolder(f"{run_dir} is not a run folder: {_expected(run_dir)}")
         try:
             document: dict[str, Any] = json.loads((run_dir / INDEX).read_text(encoding="utf-8"))
             if not {"name", "engines", "unavailable"} <= document.keys():
@@ -60,6 +64,7 @@ class RunIndex:
                 name=document["name"],
                 engines=tuple(document["engines"]),
                 unavailable=document["unavailable"],
+                missing=document.get("missing", {}),
                 published=tuple(map(PublishedComparison.model_validate, document.get("published", ()))),
                 measures=tuple(str(parse(name)) for name in document.get("measures", ())),
                 part=document.get("part"),
@@ -70,6 +75,13 @@ class RunIndex:
             raise StoreError(
                 f"{run_dir} is not a run folder ({reason}): expected one that `crispbench run` wrote"
             ) from None
+
+
+def _expected(path: Path) -> str:
+    """What was expected instead of a folder without an index."""
+    if (path / FILE).is_file() and (path.resolve().parent / INDEX).is_file():
+        return f"it is an engine of the run {path.resolve().parent}"
+    return f"it holds no {INDEX}; expected one that `crispbench run` wrote"
 
 
 def worker_notes(folder: Path) -> list[str]:

@@ -3,6 +3,7 @@
 It uses engines only through their contract and the store through its methods. It knows nothing of reports or workers.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import engines
-from engines.base import Counts, Description, Engine, EngineError, EngineFailed, Pair, ScoringFailed
+from engines.base import Counts, Description, Engine, EngineError, EngineFailed, EngineUnavailable, Pair, ScoringFailed
+from engines.own_errors import closing, own_errors_as
 from harness import machine, progress
 from harness.benchmarks.stored import Picked
 from harness.config import EngineEntry
@@ -18,6 +20,8 @@ from harness.manifest import Machine, Manifest
 from harness.records import Failure, Sample, Score
 from harness.run.tasks import Task
 from harness.store import Store
+
+log = logging.getLogger("crispbench")
 
 GIVE_UP_AFTER = 3  # queries in a row that fail because of the engine
 GIVEN_UP = (
@@ -72,7 +76,7 @@ def score_engine(name: str, entry: EngineEntry, tasks: Sequence[Task], folder: P
     """
     with progress.waiting(f"loading {name}"):
         loaded = engines.load(entry.kind, entry.options)
-    with loaded as engine:
+    with closing(loaded) as engine:
         manifest = describe(name, entry, identify(engine), tasks)
         # The store opens after the engine: with `fresh`, an engine that cannot be loaded must not delete results.
         with Store.open(folder, manifest, fresh=fresh) as store:
@@ -88,7 +92,9 @@ def score_engine(name: str, entry: EngineEntry, tasks: Sequence[Task], folder: P
 
 
 def identify(engine: Engine) -> Identity:
-    return Identity(engine.describe(), machine.versions(), machine.machine())
+    with own_errors_as(EngineUnavailable):
+        description = engine.describe()
+    return Identity(description, machine.versions(), machine.machine())
 
 
 def describe(name: str, entry: EngineEntry, identity: Identity, tasks: Sequence[Task]) -> Manifest:
@@ -129,7 +135,7 @@ def prepare_engine(engine: Engine, task: Task, query_ids: Sequence[str]) -> floa
         doc_ids = dict.fromkeys(doc_id for query_id in query_ids for doc_id in lists[query_id])
         documents = Picked(benchmark.documents, doc_ids)
     started = time.perf_counter()
-    with progress.reading(f"documents of {benchmark.name}", documents) as shown:
+    with own_errors_as(EngineFailed), progress.reading(f"documents of {benchmark.name}", documents) as shown:
         engine.prepare(shown, analysis=benchmark.analysis)
     return time.perf_counter() - started
 
@@ -153,15 +159,22 @@ def score_task(
 
 
 def score_query(engine: Engine, pairs: Sequence[Pair], *, warmup: bool) -> ScoredQuery:
-    """Score one query's pairs. If the engine raises ScoringFailed, the result has the error and no scores."""
-    before, started = engine.counts(), time.perf_counter()
+    """Score one query's pairs. If the engine fails, the result has the error and no scores.
+
+    An error that the engine does not raise on purpose counts as EngineFailed: other queries may meet it as well.
+    """
+    started = time.perf_counter()
     try:
-        values = checked(engine.score(pairs) if pairs else [], pairs)
+        with own_errors_as(EngineFailed):
+            before, started = engine.counts(), time.perf_counter()
+            values = checked(engine.score(pairs) if pairs else [], pairs)
     except ScoringFailed as error:
+        log.debug("a query without scores", exc_info=error)
         failed_s, engine_failed = time.perf_counter() - started, isinstance(error, EngineFailed)
         return ScoredQuery(None, str(error), failed_s, Counts(), warmup, engine_failed)
     service_s = time.perf_counter() - started
-    return ScoredQuery(values, "", service_s, engine.counts() - before, warmup)
+    with own_errors_as(EngineFailed):
+        return ScoredQuery(values, "", service_s, engine.counts() - before, warmup)
 
 
 def commit(store: Store, task: Task, query_id: str, scored: ScoredQuery) -> None:

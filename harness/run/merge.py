@@ -56,6 +56,7 @@ def merge(runs: Sequence[Path], options: MergeOptions, *, out: Path) -> RunResul
             name=indexes[0].name,
             engines=names,
             unavailable={name: reason for name, reason in unavailable.items() if not _whole(folder / name)},
+            missing=_missing(indexes, folder, names),
             published=list({str(table): table for index in indexes for table in index.published}.values()),
             measures=_measures(indexes),
             merged=[{"run": str(run)} | _part(index) for run, index in zip(runs, indexes, strict=True)],
@@ -81,6 +82,16 @@ def _check(out: Path, runs: Sequence[Path], *, fresh: bool) -> None:
 
 def _part(index: RunIndex) -> dict[str, str]:
     return {} if index.part is None else {"part": index.part}
+
+
+def _missing(indexes: Sequence[RunIndex], folder: Path, engines: Sequence[str]) -> dict[str, str]:
+    """The benchmarks that a run could not load and that no other run has."""
+    present = set[str]()
+    for name in engines:
+        if (folder / name / FILE).is_file():
+            with Store.read(folder / name) as store:
+                present.update(store.benchmarks())
+    return {name: reason for index in indexes for name, reason in index.missing.items() if name not in present}
 
 
 def _measures(indexes: Sequence[RunIndex]) -> list[str]:

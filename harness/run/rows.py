@@ -120,8 +120,11 @@ def _notes(manifest: Manifest, name: str, raw: Raw, store: Store) -> list[str]:
         notes.append(f"{len(raw.missing)} queries have no scores and count 0: {shown}")
     notes += count_warning(raw.without_candidates, "queries without any candidate, which count 0 for every engine")
     failures = Counter(failure.error for failure in store.failures(name))
-    for error, count in failures.most_common(MISSING_SHOWN):
-        notes.append(f"{count} queries failed: {error}")
+    common = failures.most_common(MISSING_SHOWN)
+    notes += [f"{_queries(count)} failed: {error}" for error, count in common]
+    rest = failures.total() - sum(count for _, count in common)
+    if rest:
+        notes.append(f"{_queries(rest)} failed with {len(failures) - len(common)} other errors")
     if raw.verdict == "invalid":
         notes.append("every query has equal scores only: the engine does not score, so its measures are withheld")
     if manifest.machines:
@@ -202,8 +205,13 @@ def measures_document(rows: Sequence[Row]) -> dict[str, Any]:
                 "candidates": row.candidates.document() if row.candidates else {},
             }
             for row in rows
+            if row.candidates is not None
         },
     }
+
+
+def _queries(count: int) -> str:
+    return f"{count:,} {'query' if count == 1 else 'queries'}"
 
 
 def _audited(audit: Audit) -> dict[str, Any]:
@@ -226,6 +234,7 @@ def latency_document(rows: Sequence[Row]) -> dict[str, Any]:
                 "pairs_per_s": row.pairs_per_s,
             }
             for row in rows
+            if row.candidates is not None
         },
     }
 
@@ -244,8 +253,10 @@ def read(run_dir: Path) -> list[Row]:
     for name in index.engines:
         reason = index.unavailable.get(name)
         engine = stored.get(name) or [_absent(name, benchmark) for benchmark in benchmarks]
+        engine += [_absent(name, benchmark) for benchmark in index.missing if benchmark not in benchmarks]
         reason = reason or (None if name in stored else "no results yet")
         rows += [replace(row, notes=(*row.notes, reason)) for row in engine] if reason else engine
+    rows = [_not_loaded(row, index.missing) for row in rows]
     rows = [replace(row, folder=f"{run_dir.resolve().name}/{row.engine}") for row in rows]
     if index.part is not None:
         note = f"part {index.part.replace('/', ' of ')} of the queries: `crispbench merge` joins the parts"
@@ -277,6 +288,12 @@ class Recount:
                 wanted = [measure_names.parse(name) for name in names]
                 kept |= _summaries(measures.recount(qrels, scores, wanted, ties))
         return kept
+
+
+def _not_loaded(row: Row, missing: Mapping[str, str]) -> Row:
+    """The row with the reason why its benchmark could not be loaded in the last run, if it could not."""
+    reason = missing.get(row.benchmark)
+    return row if reason is None else replace(row, notes=(*row.notes, f"the benchmark was not loaded: {reason}"))
 
 
 def _against(row: Row, rows: Sequence[Row]) -> Row:

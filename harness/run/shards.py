@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import engines
-from engines.base import Counts, Engine, EngineUnavailable, Options, Pair, require
+from engines.base import Counts, Engine, EngineFailed, EngineUnavailable, Options, Pair, require
+from engines.own_errors import own_errors_as
 from harness import children, files, progress
 from harness.config import Cluster, EngineEntry
 from harness.run import loop
@@ -92,7 +93,8 @@ class Worker:
         """The scores of every query of the shard, in its order."""
         assert self._engine is not None, "load() comes first"
         if self._engine.prepares == "candidates":
-            self._engine.prepare(shard.documents, analysis=shard.analysis)
+            with own_errors_as(EngineFailed):
+                self._engine.prepare(shard.documents, analysis=shard.analysis)
         scored = []
         for query in shard.queries:
             pairs = [Pair(query.text, shard.documents[position]) for position in query.positions]

@@ -1,13 +1,17 @@
 """The tasks of a run: benchmarks with their candidates, as the config and the command line select them."""
 
+import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
+from engines.base import EngineUnavailable, ScoringFailed
+from engines.own_errors import own_errors_as
 from engines.spelling import expected
 from harness import progress
-from harness.benchmarks import BenchmarkError
+from harness.benchmarks import BenchmarkError, BenchmarkUnavailable
 from harness.benchmarks.base import absent_documents, require_same_collection
 from harness.candidates.first_stage import retrieve
 from harness.config import Config, ConfigError, NamedEntry
@@ -16,6 +20,8 @@ from harness.figures.measures import oracle, random_order, recall
 from harness.figures.providers import check_grades
 from harness.manifest import BenchmarkRecord, CandidatesRecord
 from harness.records import Benchmark, Candidates, Oddities
+
+log = logging.getLogger("crispbench")
 
 
 @dataclass(frozen=True)
@@ -109,29 +115,68 @@ class Task:
         )
 
 
+class Prepared(NamedTuple):
+    """The tasks of a run, and the benchmarks that it cannot have."""
+
+    tasks: list[Task]
+    missing: dict[str, str]  # benchmark -> the reason why it could not be loaded
+
+
 def prepare(config: Config, selection: Selection) -> list[Task]:
     """Load the selected benchmarks and retrieve their candidates. Raises ConfigError, BenchmarkError."""
+    prepared = prepare_available(config, selection)
+    if prepared.missing:
+        raise BenchmarkUnavailable(next(iter(prepared.missing.values())))
+    return prepared.tasks
+
+
+def prepare_available(config: Config, selection: Selection) -> Prepared:
+    """The same, with the benchmarks that cannot be loaded now and here beside the tasks. Mistakes are raised."""
     names = selection.benchmarks
     tasks: dict[str, Task] = {}
+    missing: dict[str, str] = {}
     seen: list[str] = []
     for entry in config.entries:
         if entry.name is not None and names and entry.name not in names:
             seen.append(entry.name)  # only selected members are loaded, because a suite may have hundreds of gigabytes
             continue
-        benchmark = _load(entry, selection.limit)
-        if benchmark.name in seen:
-            raise ConfigError(f"benchmark {benchmark.name!r} is listed twice: give one of the two a different `name`")
-        seen.append(benchmark.name)
-        if names and benchmark.name not in names:
-            continue
-        _check_grades(benchmark, config)
-        if benchmark.available in (None, len(benchmark.queries)):  # a small sample may lack all its documents
-            require_same_collection(benchmark.name, benchmark.qrels, benchmark.documents)
-        tasks[benchmark.name] = Task(benchmark, _retrieve(benchmark, entry, config), selection.part)
-    unknown = sorted(set(names) - tasks.keys())
-    if unknown:
+        title = entry.name or entry.benchmark.title
+        try:
+            with own_errors_as(BenchmarkUnavailable):
+                benchmark = _load(entry, selection.limit)
+                title = benchmark.name
+                _check_new(benchmark, seen)
+                if not names or benchmark.name in names:
+                    _check_judgements(benchmark, config)
+                    tasks[benchmark.name] = Task(benchmark, _retrieve(benchmark, entry, config), selection.part)
+        except (BenchmarkUnavailable, EngineUnavailable, ScoringFailed) as error:
+            log.debug("benchmark %s", title, exc_info=error)
+            missing[title] = str(error)
+            seen.append(title)
+    return _selected(tasks, missing, seen, names)
+
+
+def _check_judgements(benchmark: Benchmark, config: Config) -> None:
+    _check_grades(benchmark, config)
+    if benchmark.available in (None, len(benchmark.queries)):  # a small sample may lack all its documents
+        require_same_collection(benchmark.name, benchmark.qrels, benchmark.documents)
+
+
+def _check_new(benchmark: Benchmark, seen: list[str]) -> None:
+    if benchmark.name in seen:
+        raise ConfigError(f"benchmark {benchmark.name!r} is listed twice: give one of the two a different `name`")
+    seen.append(benchmark.name)
+
+
+def _selected(
+    tasks: Mapping[str, Task], missing: Mapping[str, str], seen: Sequence[str], names: Sequence[str]
+) -> Prepared:
+    """What was selected by name. The name of a benchmark that was not loaded is not sure: it may be the missing one."""
+    unknown = sorted(set(names) - tasks.keys() - missing.keys())
+    if unknown and not missing:
         raise ConfigError(f"benchmark {unknown[0]!r} is not in the config; {expected(unknown[0], seen)}")
-    return list(tasks.values())
+    wanted = {name: reason for name, reason in missing.items() if not names or name in names or unknown}
+    return Prepared(list(tasks.values()), wanted)
 
 
 def prepare_first(config: Config, *, limit: int | None = None) -> Task:
@@ -145,7 +190,7 @@ def _load(entry: NamedEntry, limit: int | None) -> Benchmark:
     source = entry.benchmark.source
     if limit is not None:
         source = source.sampled(min(limit, source.queries or limit))
-    with progress.waiting(f"loading {entry.name or entry.benchmark.title}"):
+    with progress.waiting(f"loading {entry.name or entry.benchmark.title}"), own_errors_as(BenchmarkUnavailable):
         benchmark = source.load()
     return benchmark if entry.name is None else replace(benchmark, name=entry.name)
 

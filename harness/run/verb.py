@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from engines.base import EngineUnavailable
+from engines.base import BadOptions, EngineError, EngineUnavailable
+from harness.benchmarks import BenchmarkUnavailable
 from harness.config import Config, ConfigError, choose, read_config
 from harness.files import RESULTS
+from harness.left_out import LeftOut, grouped
 from harness.outcome import Outcome, worst
 from harness.records import Row
 from harness.run import shards
@@ -16,8 +18,8 @@ from harness.run.folder import RunIndex
 from harness.run.loop import GIVEN_UP, GivenUp, score_engine
 from harness.run.report import ReportResult, report
 from harness.run.rows import measures_document
-from harness.run.tasks import WHOLE, Selection, prepare
-from harness.store import FILE
+from harness.run.tasks import WHOLE, Prepared, Selection, prepare_available
+from harness.store import FILE, NotComparable
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class RunResult(ReportResult):
     """The report of a run, and whether all requested queries have scores."""
 
     measures: Mapping[str, Any]  # engine -> content of its measures.json
+    missing: Mapping[str, str] = field(default_factory=dict)  # benchmark -> the reason why it could not be loaded
+    failed: Mapping[str, str] = field(default_factory=dict)  # engine -> the reason why it was left out
     requested: Mapping[str, Collection[str]] = field(default_factory=dict)  # benchmark -> query ids; {}: all queries
 
     @classmethod
@@ -46,8 +50,10 @@ class RunResult(ReportResult):
 
     @property
     def outcome(self) -> Outcome:
-        """INCOMPLETE if a chosen engine lacks scores, INVALID if its scores are constant; else PASS."""
-        return worst(self._outcome(row) for row in self.rows if row.engine in self.measures) or Outcome.PASS
+        """INCOMPLETE if scores or a whole benchmark are missing, INVALID if scores are constant; else PASS."""
+        outcomes = [self._outcome(row) for row in self.rows if row.engine in self.measures]
+        is_missing = bool(self.missing) or not self.failed.keys() <= {row.engine for row in self.rows}
+        return worst([*outcomes, Outcome.INCOMPLETE if is_missing else Outcome.PASS]) or Outcome.PASS
 
     def _outcome(self, row: Row) -> Outcome:
         part = self.requested.get(row.benchmark)
@@ -56,45 +62,109 @@ class RunResult(ReportResult):
         return {"complete": Outcome.PASS, "incomplete": Outcome.INCOMPLETE, "invalid": Outcome.INVALID}[row.verdict]
 
     def document(self) -> dict[str, Any]:
-        return {"run": str(self.folder), "engines": dict(self.measures)}
+        missing = {"missing": dict(self.missing)} if self.missing else {}
+        return {"run": str(self.folder), "engines": dict(self.measures), **missing}
 
 
 def run(config: Path, options: RunOptions, *, out: Path | None, say: Callable[[str], None]) -> RunResult:
     """Score, measure and report in the run folder `out`. The default of `out` is results/NAME with the config's name.
 
-    Engines that cannot be loaded or that were given up are named in the report, and the others are scored. Raises
-    ConfigError, BadOptions or BenchmarkError before an engine is loaded, NotComparable for a folder with results of
-    another configuration, and EngineUnavailable if no engine could be loaded.
+    Engines and benchmarks that fail are named in the report with their reasons, and the others are scored. Raises
+    ConfigError, BadOptions or BenchmarkError for a mistake before an engine is loaded, NotComparable at the end for
+    a folder with results of another configuration, BenchmarkUnavailable if no benchmark could be loaded, and
+    EngineUnavailable if no engine could be.
     """
     settings = read_config(config)
     chosen = choose(settings, options.engines)
     _refuse_random_weights(settings, chosen)
     folder = out or RESULTS / settings.name
-    tasks = prepare(settings, options)
-    for task in tasks:
+    prepared = prepare_available(settings, options)
+    for line in grouped(prepared.missing):
+        say(f"crispbench: benchmark {line}")
+    if not prepared.tasks:
+        raise BenchmarkUnavailable(f"no benchmark could be loaded: {'; '.join(grouped(prepared.missing))}")
+    for task in prepared.tasks:
         for alarm in task.entry.alarms:
             say(f"crispbench: {task.benchmark.name}: {alarm}")
-    unavailable, given_up = dict[str, str](), dict[str, str]()
-    with shards.connected(options.ray) if options.ray else nullcontext():
-        for name in chosen:
-            _record_index(folder, settings, options, chosen, unavailable | given_up)
-            job = shards.EngineJob(name, settings.engines[name], settings.ray)
-            try:
-                if options.ray:
-                    shards.score_engine(job, tasks, folder / name, fresh=options.fresh, say=say)
+    scoring = Scoring(folder, settings, options, chosen, prepared)
+    scoring.score(say)
+    written = report(folder)
+    if scoring.refused is not None:
+        raise scoring.refused
+    requested = {} if options.part == WHOLE else {task.benchmark.name: task.query_ids for task in prepared.tasks}
+    result = RunResult.of(written, chosen, requested)
+    return replace(result, missing=prepared.missing, failed=scoring.left_out)
+
+
+class Scoring:
+    """One pass over the chosen engines. An engine that fails is left out, and the others go on."""
+
+    def __init__(
+        self, folder: Path, config: Config, options: RunOptions, chosen: Sequence[str], prepared: Prepared
+    ) -> None:
+        self._folder, self._config, self._options = folder, config, options
+        self._chosen, self._prepared = chosen, prepared
+        self.left_out: Mapping[str, str] = {}  # engine -> reason
+        self.refused: NotComparable | None = None  # the first folder with results of another configuration
+
+    def score(self, say: Callable[[str], None]) -> None:
+        """Score with every engine in turn. Raises EngineUnavailable if none could be loaded.
+
+        An option that the first engine refuses while it is loaded is raised at once, because nothing is lost by that.
+        """
+        failures, used = LeftOut(say), 0
+        with shards.connected(self._options.ray) if self._options.ray else nullcontext():
+            for name in self._chosen:
+                self._record_index(failures)
+                try:
+                    self._score_one(name, say)
+                except EngineError as error:
+                    if isinstance(error, BadOptions) and not used:
+                        raise
+                    failures.add(name, error)
+                except NotComparable as error:
+                    self.refused = self.refused or error
                 else:
-                    score_engine(name, job.entry, tasks, folder / name, fresh=options.fresh)
-            except GivenUp as error:
-                say(f"crispbench: engine {name}: {error}")
-                given_up[name] = GIVEN_UP
-            except EngineUnavailable as error:
-                say(f"crispbench: engine {name}: {error}")
-                unavailable[name] = f"unavailable: {error}"
-    _record_index(folder, settings, options, chosen, unavailable | given_up)
-    if len(unavailable) == len(chosen):
-        raise EngineUnavailable(f"no engine could score: {'; '.join(unavailable.values())}")
-    requested = {} if options.part == WHOLE else {task.benchmark.name: task.query_ids for task in tasks}
-    return RunResult.of(report(folder), chosen, requested)
+                    used += 1
+                    failures.announce()
+        self._record_index(failures)
+        if self.refused is not None and not used:
+            raise self.refused
+        if len(failures.errors) == len(self._chosen) and _none_was_loaded(failures):
+            raise EngineUnavailable(f"no engine could score: {failures}")
+        failures.announce()
+        self.left_out = failures.reasons
+
+    def _score_one(self, name: str, say: Callable[[str], None]) -> None:
+        job = shards.EngineJob(name, self._config.engines[name], self._config.ray)
+        tasks, fresh, folder = self._prepared.tasks, self._options.fresh, self._folder / name
+        if self._options.ray:
+            shards.score_engine(job, tasks, folder, fresh=fresh, say=say)
+        else:
+            score_engine(name, job.entry, tasks, folder, fresh=fresh)
+
+    def _record_index(self, failures: LeftOut) -> None:
+        """Record the chosen engines and those that earlier calls scored here, in the config's order."""
+        config, part = self._config, self._options.part
+        RunIndex(
+            name=config.name,
+            engines=[name for name in config.engines if name in self._chosen or (self._folder / name / FILE).is_file()],
+            unavailable={name: _reason(error) for name, error in failures.errors.items()},
+            missing=self._prepared.missing,
+            published=config.published,
+            measures=config.measures or (),
+            part=None if part == WHOLE else str(part),
+        ).write(self._folder)
+
+
+def _none_was_loaded(failures: LeftOut) -> bool:
+    return all(isinstance(error, EngineUnavailable | BadOptions) for error in failures.errors.values())
+
+
+def _reason(error: EngineError) -> str:
+    if isinstance(error, GivenUp):
+        return GIVEN_UP
+    return f"unavailable: {error}" if isinstance(error, EngineUnavailable) else str(error)
 
 
 def _refuse_random_weights(config: Config, chosen: Sequence[str]) -> None:
@@ -105,18 +175,3 @@ def _refuse_random_weights(config: Config, chosen: Sequence[str]) -> None:
                 f"engine {name!r} has `weights: random`, whose scores mean nothing: measure its speed with `crispbench "
                 "latency` or `crispbench ab`, and name the other engines with --engine here"
             )
-
-
-def _record_index(
-    folder: Path, config: Config, options: RunOptions, chosen: Sequence[str], unavailable: Mapping[str, str]
-) -> None:
-    """Record the chosen engines and those that earlier calls scored here, in the config's order."""
-    names = [name for name in config.engines if name in chosen or (folder / name / FILE).is_file()]
-    RunIndex(
-        name=config.name,
-        engines=names,
-        unavailable=unavailable,
-        published=config.published,
-        measures=config.measures or (),
-        part=None if options.part == WHOLE else str(options.part),
-    ).write(folder)

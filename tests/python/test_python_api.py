@@ -66,7 +66,7 @@ def test_importing_the_package_imports_no_other_package() -> None:
 def test_every_error_is_a_crispbench_error() -> None:
     values = [getattr(crispbench, name) for name in crispbench.__all__]
     errors = [value for value in values if isinstance(value, type) and issubclass(value, Exception)]
-    assert len(errors) == 9
+    assert len(errors) == 11
     assert all(issubclass(error, crispbench.CrispbenchError) for error in errors)
 
 
