@@ -1,6 +1,10 @@
 """Run files are read exactly or refused with the line; evaluators keep the order of the files that we write."""
 
 import gzip
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,7 +57,7 @@ def test_a_run_is_read_from_any_encoding_and_compression(tmp_path: Path, content
         ("q1 Q0 d9 1 nan tag", "score 'nan' is not a finite number"),
         ("q1 Q0 d9 1 -inf tag", "score '-inf' is not a finite number"),
         ("q1 Q0 d9 1 1e999 tag", "score '1e999' is not a finite number"),
-        ("q1 Q0 d2 9 0.5 tag", "document 'd2' is listed twice for query 'q1', with score 0.5 and, in line 1, with 1.5"),
+        ("q1 Q0 d2 9 0.5 tag", "document 'd2' is listed twice for query 'q1', with scores 1.5 in line 1 and 0.5; keep"),
     ],
 )  # fmt: skip
 def test_a_bad_line_is_refused_with_its_file_and_number(tmp_path: Path, line: str, complaint: str) -> None:
@@ -116,6 +120,29 @@ def test_an_id_that_would_be_read_back_differently_is_not_written(
     with pytest.raises(BenchmarkError, match=complaint):
         write_run(tmp_path / "run", lists, "tag")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_a_pipe_is_read_as_a_file(tmp_path: Path, packed: bool) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    content = (RUN + "q1 Q0 d2 9 0.5 tag\n").encode()
+    for complete in (content[: len(RUN)], content):
+        writer = threading.Thread(target=path.write_bytes, args=(gzip.compress(complete) if packed else complete,))
+        writer.start()
+        if complete == content:
+            with pytest.raises(BenchmarkError, match=r"with scores 1\.5 and 0\.5; keep one of them"):
+                read_run(path)
+        else:
+            assert read_run(path) == SCORES
+        writer.join()
+
+
+def test_measure_reads_standard_input_as_trec_eval_does(tmp_path: Path) -> None:
+    (tmp_path / "qrels").write_text("q1 0 d2 1\nq2 0 d1 1\n")
+    command = [sys.executable, "-m", "crispbench", "measure", "-", str(tmp_path / "qrels"), "--measure", "RR"]
+    answer = subprocess.run(command, input=gzip.compress(RUN.encode()), capture_output=True, check=False)
+    assert (answer.returncode, answer.stdout, answer.stderr) == (0, b"RR\tall\t1.0000\t(2 queries)\n", b"")
 
 
 def test_a_missing_run_file_is_refused(tmp_path: Path) -> None:

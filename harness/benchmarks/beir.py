@@ -111,7 +111,7 @@ def _read_texts(path: Path, text_of: Callable[[Mapping[str, Any], str], str]) ->
     if not texts:
         raise BenchmarkError(f"{path}: the file is empty; expected one JSON object per line, with _id and text")
     return Texts(
-        texts, count_warning(repeated, f"{path.name}: lines with the id and text of an earlier line, which count once")
+        texts, count_warning(repeated, f"{path.name}: lines that share id and text with an earlier line and count once")
     )
 
 

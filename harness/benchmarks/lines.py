@@ -11,6 +11,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -90,10 +91,15 @@ def beginning(text: str) -> str:
     return repr(text[:60] + ("..." if len(text) > 60 else ""))
 
 
-def _open(path: Path) -> BinaryIO | gzip.GzipFile:
+@contextmanager
+def _open(path: Path) -> Iterator[BinaryIO | gzip.GzipFile]:
+    """The file, unpacked if it is gzip. It is opened once, because a pipe such as `<(zcat run.gz)` opens once."""
     with path.open("rb") as file:
-        packed = file.read(2) == GZIP_MAGIC
-    return gzip.open(path, "rb") if packed else path.open("rb")
+        if file.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC):
+            with gzip.GzipFile(fileobj=file) as packed:
+                yield packed
+        else:
+            yield file
 
 
 def _decode(raw: bytes, path: Path, number: int) -> str:

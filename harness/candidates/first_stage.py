@@ -127,7 +127,8 @@ def _check_ids(run: Mapping[str, Sequence[str]], benchmark: Benchmark, path: Pat
     for query_id in benchmark.queries:
         for doc_id in run.get(query_id, ()):
             if doc_id not in benchmark.documents:
+                line = line_of(query_id, doc_id, path)
                 raise BenchmarkError(
-                    f"{path}:{line_of(query_id, doc_id, path)}: document {doc_id!r} of query {query_id!r} is not in "
+                    f"{path}{'' if line is None else f':{line}'}: document {doc_id!r} of query {query_id!r} is not in "
                     f"{benchmark.name}'s corpus"
                 )

@@ -53,7 +53,9 @@ def read_ranked(path: Path) -> Ranked:
 
 
 def _digest(path: Path) -> str | None:
-    """The sha256 of a large file; None for a small file, or for one that cannot be read, which `_rank` reports."""
+    """The sha256 of a large file; None for a small one, a pipe, and one that cannot be read, which `_rank` reports."""
+    if not path.is_file():
+        return None
     try:
         with path.open("rb") as file:
             large = path.stat().st_size >= REMEMBERED_BYTES

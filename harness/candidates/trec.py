@@ -50,7 +50,7 @@ def read_run_file(path: Path) -> RunFile:
     not read. A line that repeats an earlier one counts once. Raises BenchmarkError with file, line and probable cause
     for any other line, a score that is not a finite number, and two scores of one document for one query.
     """
-    if not path.is_file():
+    if path.is_dir() or not path.exists():
         raise BenchmarkError(f"{path}: no such file; expected a TREC run of query, Q0, document, rank, score and tag")
     run: Run = {}
     ranks: dict[str, list[str]] = {}  # in the order of the run's documents
@@ -71,17 +71,23 @@ def read_run_file(path: Path) -> RunFile:
         else:
             raise BenchmarkError(
                 f"{path}:{line.number}: document {beginning(doc_id)} is listed twice for query {beginning(query_id)}, "
-                f"with score {score:g} and, in line {line_of(query_id, doc_id, path)}, with {documents[doc_id]:g}; "
-                "keep one of them"
+                f"with scores {documents[doc_id]:g}{_in_line(query_id, doc_id, path)} and {score:g}; keep one of them"
             )
     odd = (query_id for query_id, scores in run.items() if _disagree(ranks[query_id], list(scores.values())))
     return RunFile(run, RunOddities(tuple(odd), tuple(repeated), tuple(comments)))
 
 
-def line_of(query_id: str, doc_id: str, path: Path) -> int:
-    """The number of the first line that lists a document for a query."""
+def line_of(query_id: str, doc_id: str, path: Path) -> int | None:
+    """The number of the first line that lists a document for a query; None if the file is a pipe, which is gone."""
+    if not path.is_file():
+        return None
     lines = ((line.number, columns(line.text)) for line in read_lines(path) if not is_comment(line.text))
-    return next(number for number, cells in lines if (cells[0], cells[2]) == (query_id, doc_id))
+    return next((number for number, cells in lines if (cells[0], cells[2]) == (query_id, doc_id)), None)
+
+
+def _in_line(query_id: str, doc_id: str, path: Path) -> str:
+    number = line_of(query_id, doc_id, path)
+    return "" if number is None else f" in line {number}"
 
 
 def write_run(path: Path, lists: Mapping[str, Sequence[str]], tag: str) -> None:

@@ -40,7 +40,9 @@ def run(
     "AP(rel=2) is trec_eval -l 2 -m map, which TREC Deep Learning 2019 and 2020 report."
 )
 def measure(
-    run_file: Annotated[Path, typer.Argument(metavar="RUN.trec", help="TREC run file, plain or gzip.")],
+    run_file: Annotated[
+        Path, typer.Argument(metavar="RUN.trec", help="TREC run file, plain or gzip; - is standard input.")
+    ],
     qrels: Annotated[Path, typer.Argument(help="Judgements: TREC's four columns or BEIR's three.")],
     measure: Annotated[
         list[str] | None,

@@ -17,6 +17,8 @@ from harness.figures.providers import check_grades
 from harness.outcome import Outcome
 from harness.records import Qrels
 
+STANDARD_INPUT = Path("/dev/stdin")  # the run file `-`, as in trec_eval 10
+
 
 @dataclass(frozen=True)
 class MeasureOptions:
@@ -67,17 +69,17 @@ class MeasureResult:
 def measure(run_file: Path, qrels: Path, options: MeasureOptions, *, say: Callable[[str], None]) -> MeasureResult:
     """Values over every judged query, as `trec_eval -c` computes them: a query that the run lacks counts 0.
 
-    Documents with equal scores are ordered by their id, descending, as trec_eval orders them. Missing queries and what
-    is odd about the run are named through `say`. Raises BenchmarkError.
+    The run file `-` is standard input. Documents with equal scores are ordered by their id, descending, as trec_eval
+    orders them. Missing queries and what is odd about the run are named through `say`. Raises BenchmarkError.
     """
     chosen = parse(options.measures) or list(MEASURES)
-    if not qrels.is_file():
+    if qrels.is_dir() or not qrels.exists():
         raise BenchmarkError(f"{qrels}: no such file; expected judgements, TREC's four columns or BEIR's three")
     judged = read_qrels(qrels)
     judged.refuse_spaced((), "no run file can hold such an id")
     grades = judged.grades
     check(chosen, grades)
-    contents = read_run_file(run_file)
+    contents = read_run_file(STANDARD_INPUT if str(run_file) == "-" else run_file)
     run = contents.scores
     ranked = {query_id: as_trec_eval_ranks(scores) for query_id, scores in run.items()}
     missing = [query_id for query_id in grades if query_id not in run]

@@ -229,8 +229,8 @@ def test_lines_that_repeat_earlier_ones_count_once_and_are_counted(tmp_path: Pat
     assert read(twice).revision == read(write(tmp_path / "o")).revision
     assert read(twice).warnings == (
         "test.tsv: judgements that repeat an earlier line and count once: 1 (line 5)",
-        "queries.jsonl: lines with the id and text of an earlier line, which count once: 3 (q1, q2, unjudged)",
-        "corpus.jsonl: lines with the id and text of an earlier line, which count once: 1 (d2)",
+        "queries.jsonl: lines that share id and text with an earlier line and count once: 3 (q1, q2, unjudged)",
+        "corpus.jsonl: lines that share id and text with an earlier line and count once: 1 (d2)",
     )
 
 
