@@ -56,20 +56,23 @@ def provider_of(measure: Measure) -> Any:
 
 def check_grades(measures: Sequence[Measure], qrels: Qrels) -> None:
     """Raises a one-line ValueError for a grade with which one of the measures would be wrong."""
-    exponential = [measure for measure in measures if _is_of(measure, "gdeval")]
+    exponential = next((measure for measure in measures if _is_of(measure, "gdeval")), None)
     interpolated = [measure for measure in measures if measure.NAME == "IPrec"]
     for query_id, grades in qrels.items():
         for doc_id, grade in grades.items():
-            where = f"query {query_id!r:.80}, document {doc_id!r:.80}: grade {grade!r:.40}"
             if type(grade) is not int or abs(grade) >= GRADES:
-                raise ValueError(f"{where}, expected a whole number below {GRADES:,}")
-            if exponential and grade > GDEVAL_GRADES:
+                raise ValueError(f"{_where(query_id, doc_id, grade)}, expected a whole number below {GRADES:,}")
+            if exponential is not None and grade > GDEVAL_GRADES:
                 raise ValueError(
-                    f"{where} is too high for {exponential[0]}, which gdeval defines for grades up to {GDEVAL_GRADES}; "
-                    f"{_instead(exponential[0], max(grades.values()))}"
+                    f"{_where(query_id, doc_id, grade)} is too high for {exponential}, which gdeval defines for grades "
+                    f"up to {GDEVAL_GRADES}; {_instead(exponential, max(grades.values()))}"
                 )
         for measure in interpolated:
             _check_interpolation(measure, query_id, grades)
+
+
+def _where(query_id: str, doc_id: str, grade: object) -> str:
+    return f"query {query_id!r:.80}, document {doc_id!r:.80}: grade {grade!r:.40}"
 
 
 def calculate(measures: Sequence[Measure], qrels: Qrels, ranked: Mapping[str, Sequence[str]]) -> Iterator[Value]:
