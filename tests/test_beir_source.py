@@ -1,9 +1,12 @@
 """BEIR's datasets by name: beir downloads them from a server on loopback; they are checked before extraction."""
 
 import contextlib
+import csv
 import hashlib
 import io
+import json
 import sys
+import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engines.base import BadOptions
 from engines.storage import cache_folder
@@ -130,6 +135,45 @@ def test_a_known_dataset_is_evaluated_as_beirs_table_does(
         target.write_text(text)
     made = load("beir_archive", {"name": name, "folder": str(tmp_path)})
     assert (made.split, made.remove_self) == (split, remove_self)
+
+
+names = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=4).map(str.strip)
+ids = names.filter(bool)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # beir's loader leaves its files open
+@settings(max_examples=40, deadline=None)
+@given(
+    grades=st.dictionaries(
+        ids, st.dictionaries(ids, st.integers(0, 2), min_size=1, max_size=3), min_size=1, max_size=3
+    ),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
+    ending=st.sampled_from(["\n", "\r\n"]),
+)
+def test_a_folder_that_beirs_own_loader_reads_is_read_the_same(
+    grades: dict[str, dict[str, int]], quoting: "csv._QuotingType", ending: str
+) -> None:
+    from beir.datasets.data_loader import GenericDataLoader
+
+    documents = {doc_id: {"text": f"text of {doc_id}", "title": "T"} for judged in grades.values() for doc_id in judged}
+    grades["judged"] = {next(iter(documents)): 1}
+    file = io.StringIO()
+    writer = csv.writer(file, delimiter="\t", quoting=quoting, lineterminator=ending)
+    writer.writerow(["query-id", "corpus-id", "score"])
+    writer.writerows((query_id, doc_id, grade) for query_id in grades for doc_id, grade in grades[query_id].items())
+    corpus = [json.dumps({"_id": doc_id, **document, "metadata": {}}) for doc_id, document in documents.items()]
+    queries = [json.dumps({"_id": query_id, "text": f"text of {query_id}"}) for query_id in grades]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "qrels").mkdir()
+        (folder / "qrels/test.tsv").write_bytes(file.getvalue().encode())
+        (folder / "corpus.jsonl").write_text("\n".join(corpus))
+        (folder / "queries.jsonl").write_text("\n".join(queries))
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
+            _, texts, qrels = GenericDataLoader(str(folder)).load("test")
+        made = load("beir", {"path": str(folder)})
+    assert (made.qrels, made.queries) == (qrels, texts) == (grades, {key: f"text of {key}" for key in grades})
+    assert made.documents == {key: f"T text of {key}" for key in documents}
 
 
 def test_an_unknown_dataset_name_is_refused_with_the_list_of_published_names(tmp_path: Path) -> None:
