@@ -239,6 +239,12 @@ class Store:
             for query_id, service_s, pairs, warmup, counts in rows
         ]
 
+    def score_range(self, benchmark: str) -> tuple[float, float] | None:
+        """The lowest and the highest score; None without scores."""
+        rows = self._connection.execute("SELECT min(score), max(score) FROM scores WHERE benchmark = ?", (benchmark,))
+        lowest, highest = rows.fetchone()
+        return None if lowest is None else (lowest, highest)
+
     def failures(self, benchmark: str) -> list[Failure]:
         rows = self._connection.execute(
             "SELECT query_id, error FROM failures WHERE benchmark = ? ORDER BY query_id", (benchmark,)

@@ -96,7 +96,7 @@ def test_after_a_run_without_any_score_the_corrected_config_takes_its_place(
     server.plan = lambda call: "raw logits"
     refused = run()
     assert (refused.code, missing(refused)) == (5, QUERIES)
-    assert "set score_kind: logit" in refused.err
+    assert "set score_kind to logit" in refused.err
     corrected = run(score_kind="logit")
     assert (corrected.code, missing(corrected)) == (0, 0)
 

@@ -19,7 +19,7 @@ class Endpoint(Fake):
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         self._counts += self.counted
-        return super().score(pairs)
+        return [score / 100 for score in super().score(pairs)]
 
     def describe(self) -> Description:
         return self.described
@@ -83,7 +83,12 @@ def noted(
             Counts(server_queue_us=1500, server_inference_us=20_000),
             "the server's own time per query, summed over its requests: queue 1.5 ms, inference 20.0 ms",
         ),
-        (Description(score_kind=ScoreKind.LOG_ODDS, truncation=Truncation.HERE), Counts(requests=1), None),
+        (
+            Description(score_kind=ScoreKind.LOG_ODDS, truncation=Truncation.HERE),
+            Counts(requests=1),  # the scores of this engine lie in [0, 0.1]
+            "every score lies in [0, 1], as a sigmoid's: if the server sends no logits, set score_kind: probability",
+        ),
+        (Description(score_kind=ScoreKind.LOG_ODDS, truncation=Truncation.HERE), Counts(), None),
     ],
 )
 def test_every_reservation_about_the_scores_of_a_server_is_a_note(

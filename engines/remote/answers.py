@@ -129,7 +129,8 @@ def _other_labels(given: Iterable[str], labels: Labels) -> EngineFailed:
 def _checked(probability: float) -> float:
     if not 0 <= probability <= 1:
         raise EngineFailed(
-            f"score {probability} is no probability in [0, 1]: if the server sends raw logits, set score_kind: logit"
+            f"score {probability} is no probability in [0, 1]: set score_kind to logit if the server sends raw logits, "
+            "to own if it sends another number"
         )
     return probability
 

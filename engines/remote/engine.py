@@ -92,7 +92,8 @@ class Remote(Engine):
             stack.callback(self._portal.call, self._transport.close)
             self._slots = self._portal.call(self._anyio.Semaphore, options.concurrency)
             stated = self._ask_server()
-            self._encoder = self._make_encoder(tokenizer, _longest(options, stated.get(self._dialect.longest, "")))
+            self._encoder = self._make_encoder(tokenizer, _longest(options, stated.get(self._dialect.longest)))
+            self._most = min(self._most, _count(stated.get(self._dialect.most)) or self._most)
             self._describe_server(stated)
             self._open = stack.pop_all()
 
@@ -319,19 +320,23 @@ def _authorization(options: RemoteOptions, dialect: Dialect) -> str:
     return f"{dialect.auth} {key}"
 
 
-def _longest(options: RemoteOptions, stated: str) -> int | None:
+def _longest(options: RemoteOptions, stated: str | None) -> int | None:
     """The longest prompt in tokens that the server takes, from what it states; None if it states nothing.
 
     Raises EngineUnavailable if the config allows more.
     """
-    if not re.fullmatch(r"[1-9][0-9]{0,8}", stated):
-        return None
-    if options.max_tokens and options.max_tokens > int(stated):
+    longest = _count(stated)
+    if longest and options.max_tokens and options.max_tokens > longest:
         raise EngineUnavailable(
-            f"max_tokens = {options.max_tokens}: the server at {options.url} takes at most {stated} tokens; lower "
+            f"max_tokens = {options.max_tokens}: the server at {options.url} takes at most {longest} tokens; lower "
             "max_tokens, or leave it out"
         )
-    return int(stated)
+    return longest
+
+
+def _count(stated: str | None) -> int | None:
+    """A number above zero that a server states; None for anything else."""
+    return int(stated) if stated and re.fullmatch(r"[1-9][0-9]{0,8}", stated) else None
 
 
 def _reach(options: RemoteOptions) -> str:

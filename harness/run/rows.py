@@ -132,6 +132,7 @@ def _notes(manifest: Manifest, name: str, raw: Raw, store: Store) -> list[str]:
     preparation_s = store.preparation_s(name)
     if preparation_s is not None and preparation_s >= 1:
         notes.append(f"documents were prepared in {preparation_s:.1f} s, which latencies leave out")
+    notes += _scored(manifest.description.score_kind, totals, raw.samples, store.score_range(name))
     notes += _served(manifest.description, totals, raw.samples)
     if totals.truncated:
         pairs = sum(sample.pairs for sample in raw.samples)
@@ -145,14 +146,23 @@ def _notes(manifest: Manifest, name: str, raw: Raw, store: Store) -> list[str]:
     return notes
 
 
-def _served(description: Description, totals: Counts, samples: Sequence[Sample]) -> Iterator[str]:
-    """Notes on scores that came from a server."""
+def _scored(
+    kind: ScoreKind, totals: Counts, samples: Sequence[Sample], scores: tuple[float, float] | None
+) -> Iterator[str]:
+    """Notes on numbers that came from a server. `scores` are the lowest and the highest score."""
     pairs = sum(sample.pairs for sample in samples)
-    if description.score_kind is ScoreKind.PROBABILITY:
+    if kind is ScoreKind.PROBABILITY:
         saturated = f"{totals.saturated or 0:,} of {pairs:,} were 0 or 1 and have no order among themselves"
         yield f"scores are log-odds of the server's probabilities; {saturated}"
     elif totals.saturated:
         yield f"{totals.saturated:,} of {pairs:,} scores were 0 or 1 and have no order among themselves"
+    logits = kind in (ScoreKind.LOG_ODDS, ScoreKind.LOGIT)
+    if totals.requests and logits and scores is not None and scores[0] >= 0 and scores[1] <= 1:
+        yield "every score lies in [0, 1], as a sigmoid's: if the server sends no logits, set score_kind: probability"
+
+
+def _served(description: Description, totals: Counts, samples: Sequence[Sample]) -> Iterator[str]:
+    """Notes on the requests to a server."""
     if description.truncation in (Truncation.BY_SERVER, Truncation.REFUSED):
         yield _unknown_cuts(description)
     if totals.retries or totals.splits:

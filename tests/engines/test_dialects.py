@@ -249,6 +249,13 @@ def test_a_winner_alone_is_read_with_its_name(name: str) -> None:
     assert find(name).scores({"data": answer} if name == "infinity" else answer) == [{"0": 0.9}, {"1": 0.8}]
 
 
+@pytest.mark.parametrize(("probs", "classes"), [([0.9], 2), ([0.9, 0.1], 3), ([0.5, 0.3, 0.2], 3), ([], 0)])
+def test_vllm_must_send_the_logits_of_all_classes(probs: list[float], classes: int) -> None:
+    answer = {"data": [{"index": 0, "label": "LABEL_0", "probs": probs, "num_classes": classes}]}
+    with pytest.raises(ScoringFailed, match=f"of {classes} classes, expected all of one or two"):
+        find("vllm").scores(answer)
+
+
 def test_the_only_logit_of_vllm_is_read_with_its_name() -> None:
     answer = {"data": [{"index": 0, "label": "LABEL_0", "probs": [1.5], "num_classes": 1}]}
     assert find("vllm").scores(answer) == [{"LABEL_0": 1.5}]
@@ -297,7 +304,7 @@ def test_labels_come_from_the_template() -> None:
 
 @pytest.mark.parametrize("answer", [1.5, -0.1, {"1": 1.5, "0": -0.5}])
 def test_a_logit_is_not_taken_for_a_probability(answer: Value) -> None:
-    with pytest.raises(EngineFailed, match=r"no probability .*set score_kind: logit"):
+    with pytest.raises(EngineFailed, match=r"no probability .*set score_kind to logit"):
         log_odds(answer, LABELS, ScoreKind.PROBABILITY)
 
 

@@ -304,7 +304,7 @@ def test_raw_logits_of_a_rerank_route_are_scores_if_the_config_says_so(
 
 def test_raw_logits_are_refused_unless_the_config_says_so(remote: Callable[..., Engine], server: Server) -> None:
     server.plan = lambda call: "raw logits"
-    with pytest.raises(EngineFailed, match=r"is no probability in \[0, 1\].*set score_kind: logit"):
+    with pytest.raises(EngineFailed, match=r"is no probability in \[0, 1\].*set score_kind to logit"):
         remote("jina").score(PAIRS)
 
 
@@ -357,6 +357,12 @@ def test_text_prompts_are_cut_to_the_length_that_the_server_states(
     assert engine.describe().max_tokens == 60
     engine.score([Pair("q", "x " * 200)])
     assert engine.counts().truncated == 1
+
+
+def test_a_request_has_no_more_inputs_than_the_server_states(remote: Callable[..., Engine], server: Server) -> None:
+    server.info = {"/info": {"model_id": "m", "max_client_batch_size": 5}}
+    remote("tei", batch_size=9, concurrency=1).score(PAIRS)
+    assert [len(call.body["inputs"]) for call in server.posts] == [5, 5, 4]
 
 
 def test_a_limit_above_that_of_the_server_is_refused_before_the_first_query(

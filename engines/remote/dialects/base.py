@@ -46,6 +46,7 @@ class Dialect:
     # GET route -> fields of its answer to record. A route with the field `id` lists the models that the server serves.
     info: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     longest: str = ""  # field of `info` with the longest prompt in tokens that the server takes; empty: not stated
+    most: str = ""  # field of `info` with the most inputs of a request
     url_ending: str = ""  # ending of every url of such a server; empty: any
     auth: str = "Bearer"  # scheme of the Authorization header
     needs_model: bool = False

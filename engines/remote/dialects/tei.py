@@ -8,7 +8,15 @@ from typing import Any
 from engines.base import ScoreKind
 from engines.remote.dialects.base import Batch, Dialect, DialectRequest, Value, items, labelled
 
-INFO = ("model_id", "model_sha", "model_dtype", "version", "max_input_length", "auto_truncate")
+INFO = (
+    "model_id",
+    "model_sha",
+    "model_dtype",
+    "version",
+    "max_input_length",
+    "max_client_batch_size",
+    "auto_truncate",
+)
 
 
 def request(batch: Batch) -> DialectRequest:
@@ -30,4 +38,5 @@ DIALECT = Dialect(
     batch_size=32,  # --max-client-batch-size; more inputs give status 422
     info={"/info": INFO},
     longest="max_input_length",
+    most="max_client_batch_size",
 )

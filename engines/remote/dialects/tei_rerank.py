@@ -28,4 +28,5 @@ DIALECT = Dialect(
     batch_size=32,
     info={"/info": tei.INFO},
     longest=tei.DIALECT.longest,
+    most=tei.DIALECT.most,
 )

@@ -25,10 +25,11 @@ def scores(document: Any) -> list[Value]:
 def _logits(entry: dict[str, Any]) -> Value:
     """One or two logits. `label` names the larger one, so both are known in either order."""
     logits, label = [number(value, "probs") for value in take(entry, "probs", list)], take(entry, "label", str)
+    classes = entry.get("num_classes", len(logits))
+    if classes != len(logits) or classes not in (1, 2):
+        raise ScoringFailed(f"probs is {short(logits)} of {short(classes)} classes, expected all of one or two")
     if len(logits) == 1:
         return {label: logits[0]}
-    if len(logits) != 2:
-        raise ScoringFailed(f"probs is {short(logits)}, expected one or two values")
     return {label or "unnamed": max(logits), OTHER: min(logits)}
 
 
