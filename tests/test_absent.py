@@ -99,6 +99,28 @@ def test_comparisons_and_checks_of_such_runs_say_it(partial: Path, crispbench: C
     assert f"pets: {ALARM}" in json.loads(crispbench("check", *sides, "--json").out)["notes"]
 
 
+def test_ids_that_no_run_file_holds_leave_only_their_benchmark_out_of_an_export(
+    beir: Callable[..., Path], config: Callable[..., Path], animals: Path, crispbench: Crispbench, tmp_path: Path
+) -> None:
+    documents = {"New York": "a city that never sleeps", "Rome": "an eternal city"}
+    cities = beir(
+        "cities", documents, {"#1": "never sleeps", "2": "eternal"}, {"#1": {"New York": 1}, "2": {"Rome": 1}}
+    )
+    sources = [{"source": "beir", "path": str(folder)} for folder in (cities, animals)]
+    path = config(engines={"fake": {"kind": "fake"}}, benchmarks=sources)
+    assert crispbench("run", path, "--out", tmp_path / "run").code == 0
+    measured = json.loads((tmp_path / "run/fake/measures.json").read_text())["benchmarks"]["cities"]
+    assert (measured["verdict"], measured["queries"]) == ("complete", 2)
+    answer = crispbench("export", "trec", tmp_path / "run", tmp_path / "out", "--json")
+    assert answer.code == 5
+    document = json.loads(answer.out)
+    assert [Path(file).name for file in document["files"]] == ["animals.trec.gz"]
+    (problem,) = document["problems"]
+    assert problem.startswith("fake on cities: left out, ") and problem.endswith(
+        "id '#1' or 'New York' holds white space, which a run file cannot represent"
+    )
+
+
 def test_a_limit_outside_the_run_file_is_named_as_the_cause(
     partial: Path, crispbench: Crispbench, tmp_path: Path
 ) -> None:

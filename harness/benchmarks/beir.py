@@ -171,7 +171,7 @@ def _require_queries(judged: Judgements, queries: Mapping[str, str]) -> None:
     if len(lost) == len(judged.first_lines):
         raise BenchmarkError(
             f"{where}, and no other judged query is (its first is {beginning(next(iter(queries)))}): the two files are "
-            "of different collections, or the columns have another order than their header says"
+            "of different collections, or the columns are in another order than expected"
         )
     more = f", nor are {len(lost) - 1:,} other judged queries" if len(lost) > 1 else ""
     raise BenchmarkError(f"{where}{more}; add it there or remove its judgements")

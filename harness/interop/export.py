@@ -14,7 +14,7 @@ from ir_measures import AP, RR, P, R, Success, nDCG
 
 from engines.base import BadOptions
 from engines.storage import replacing
-from harness.benchmarks.base import require, shown
+from harness.benchmarks.base import BenchmarkError, require, shown
 from harness.benchmarks.mteb import Provenance
 from harness.candidates.trec import write_run
 from harness.figures.measures import PerQuery, measure, rank
@@ -72,7 +72,8 @@ class Collected:
 def export_trec(run_dir: Path, out: Path) -> ExportResult:
     """OUT/ENGINE/BENCHMARK.trec.gz with scores n, n-1, ..., 1, so that every evaluator keeps our order.
 
-    Raises StoreError if this is not a run folder, BenchmarkError for an id that holds white space.
+    A benchmark with ids that a run file cannot represent is left out and named. Raises StoreError if this is not a run
+    folder.
     """
     exported = ExportResult([], [])
     for row, store in _rows(run_dir, exported.problems):
@@ -85,8 +86,12 @@ def export_trec(run_dir: Path, out: Path) -> ExportResult:
             exported.notes.append(f"{_empty(row)} and are not in the run; only trec_eval -c counts them")
         path = out / row.engine / f"{quote(row.benchmark, safe='')}.trec.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_run(path, _ranked(store, row.benchmark), row.engine)
-        exported.files.append(path)
+        try:
+            write_run(path, _ranked(store, row.benchmark), row.engine)
+        except BenchmarkError as error:
+            exported.problems.append(f"{row.engine} on {row.benchmark}: left out, {error}")
+        else:
+            exported.files.append(path)
     return exported
 
 

@@ -114,7 +114,7 @@ def test_queries_of_another_collection_are_refused_with_an_example_of_both(folde
     (folder / "queries.jsonl").write_text(QUERIES.replace("q1", "PLAIN-1"))
     assert message(folder) == (
         "qrels/test.tsv:2: query 'q1' is not in queries.jsonl, and no other judged query is (its first is 'PLAIN-1'): "
-        "the two files are of different collections, or the columns have another order than their header says"
+        "the two files are of different collections, or the columns are in another order than expected"
     )
 
 
