@@ -129,7 +129,7 @@ def test_scores_that_are_all_equal_are_not_exported(
     ("arguments", "code", "message"),
     [
         (("ranx", "results/none"), 2, "export to 'ranx' is not possible; known formats are trec, mteb"),
-        (("trec", "results/none"), 5, "results/none is not a run folder"),
+        (("trec", "results/none"), 2, "results/none is not a run folder"),
     ],
 )
 def test_an_impossible_export_is_refused_in_one_line(
