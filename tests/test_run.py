@@ -222,6 +222,17 @@ def test_a_run_whose_engine_was_given_up_ends_with_its_report_and_one_line(
     assert crispbench("run", small, "--out", tmp_path / "out", "--engine", "moody", "--json").code == 0
 
 
+def test_queries_that_failed_before_are_tried_again_after_all_others(small: Path, moody: Any, tmp_path: Path) -> None:
+    gone = EngineFailed("no answer in time")  # they alone would have an engine given up before the rest is scored
+    moody.answers = {"animal cat": gone, "animal dog": gone, "animal bird": gone}
+    with pytest.raises(GivenUp):
+        score(small, tmp_path / "out")
+    moody.queries = []
+    with pytest.raises(GivenUp):
+        score(small, tmp_path / "out")
+    assert moody.queries == [f"animal {word}" for word in ("fish", "worm", "cat", "dog", "bird")]
+
+
 @pytest.mark.parametrize("between", [None, ScoringFailed("this query alone")])
 def test_an_engine_that_answers_or_refuses_a_query_in_between_is_not_given_up(
     between: Any, small: Path, moody: Any, tmp_path: Path

@@ -119,7 +119,8 @@ def _split(url: str, option: str) -> SplitResult:
     if not re.fullmatch(r"https?://[!-~]+", url) or not parts.hostname or port == 0:
         raise ValueError(f"{option} cannot be read; {expected}")
     if "@" in url or "?" in url or "#" in url:
-        raise ValueError(f"{option} holds a user, a query or a fragment; {expected}, and a key in api_key_env")
+        step = "and a key in api_key_env" if option == "url" else "and no password"
+        raise ValueError(f"{option} holds a user, a query or a fragment; {expected}, {step}")
     return parts
 
 

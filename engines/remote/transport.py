@@ -9,6 +9,7 @@ the time of the call's budget. Any other failure belongs to the request, which h
 """
 
 import json
+import math
 import random
 import re
 import ssl
@@ -31,7 +32,7 @@ LATER = {429, 502, 503, 504, *range(520, 530)}
 TRANSIENT = LATER | {408, 500}
 TRIES = 5  # of one request that fails in another way; the pauses between them last 2.8 s on average
 TOO_LARGE = {400, 413, 422}  # TEI sends 422 where its documentation says 413; vLLM and Cohere send 400
-REFUSES_ALL = {401, 402, 404}  # the key, the account or the route is wrong, whatever the request holds
+REFUSES_ALL = {401, 402, 404, 405, 407}  # the key, account, route or proxy is wrong, whatever the request holds
 NEXT_STEPS = {
     400: "the server refuses this request: are dialect and model right, and is max_tokens within its limit?",
     401: "is api_key_env the right key?",
@@ -99,7 +100,7 @@ class _Cause(Enum):
 
     ABSENT = auto()  # no connection was made
     BUSY = auto()  # a status of LATER
-    SILENT = auto()  # no complete answer in time
+    SILENT = auto()  # no complete answer in time, or a connection that was cut before one began
     BROKEN = auto()  # another status, an answer that breaks off or is no JSON: the request may be to blame
 
 
@@ -220,6 +221,7 @@ class Transport:
 
     async def _attempt(self, method: str, path: str, content: bytes | None) -> HttpAnswer:
         headers = {"Content-Type": "application/json"} if content is not None else {}
+        first_byte_s = math.inf
         try:
             with self._anyio.fail_after(self._limits.timeout_s):
                 request = self._client.stream(method, self._url + path, content=content, headers=headers)
@@ -231,7 +233,7 @@ class Transport:
                 f"no complete answer within timeout_s = {self._limits.timeout_s:g}", _Cause.SILENT
             ) from None
         except self._httpx.HTTPError as error:
-            raise self._broken(error) from None
+            raise self._broken(error, begun=first_byte_s < math.inf) from None
         self._is_there = True
         if response.status_code in TRANSIENT:
             raise _Transient(
@@ -248,11 +250,14 @@ class Transport:
             document = self.line(response.text)
         return HttpAnswer(response.status_code, response.headers, document, first_byte_s)
 
-    def _broken(self, error: "httpx.HTTPError") -> ScoringFailed | _Transient:
-        """What a connection that failed or broke off means."""
+    def _broken(self, error: "httpx.HTTPError", *, begun: bool) -> ScoringFailed | _Transient:
+        """What a connection that failed or broke off means; `begun` says whether an answer had begun.
+
+        A program that forwards a port, such as that of Docker, accepts connections for a server that is gone.
+        """
         reason = self.line(f"{type(error).__name__}: {error}").rstrip(": ")
         if not isinstance(error, self._httpx.ConnectError | self._httpx.ProxyError):
-            return _Transient(reason, _Cause.BROKEN)
+            return _Transient(reason, _Cause.BROKEN if begun else _Cause.SILENT)
         if _is_tls(error):
             return EngineFailed(f"{self._url}: {reason}; for your own certificate authority set `verify`")
         return _Transient(f"{reason}{self._through}", _Cause.ABSENT)

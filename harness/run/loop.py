@@ -120,9 +120,10 @@ def save_judgements(tasks: Sequence[Task], store: Store) -> None:
 
 
 def unscored(task: Task, store: Store) -> list[str]:
-    """The queries of a task that have no scores yet."""
-    done = store.done(task.benchmark.name)
-    return [query_id for query_id in task.query_ids if query_id not in done]
+    """The queries of a task that have no scores yet. Those that failed before come last and hold up no other."""
+    name = task.benchmark.name
+    done, failed = store.done(name), {failure.query_id for failure in store.failures(name)}
+    return sorted((query_id for query_id in task.query_ids if query_id not in done), key=failed.__contains__)
 
 
 def prepare_engine(engine: Engine, task: Task, query_ids: Sequence[str]) -> float:

@@ -110,7 +110,9 @@ def test_the_final_error_has_the_last_reason_and_the_number_of_attempts(
     fault: str, server: Server, quick: None
 ) -> None:
     server.plan = lambda call: fault
-    line = failure(server, attempts=3)
+    with remote(server, attempts=3) as engine:
+        line, whole_engine = failed(engine)
+    assert whole_engine == (fault in ("reset", "429", "502", "503", "504", "520", "529"))
     assert len(server.posts) == 3
     assert line.endswith("(attempts = 3)")
     assert re.search(GIVES_UP[fault], line)
