@@ -98,7 +98,7 @@ def read_qrels(path: Path) -> Judgements:
         )
     if not any(grade > 0 for judged in grades.values() for grade in judged.values()):
         raise BenchmarkError(
-            f"{path}: no grade above 0 in {len(lines)} judgements; nothing can be measured, check `split`"
+            f"{path}: no grade above 0 in {len(lines)} judgements; nothing can be measured; check that this is the right file, or `split`"
         )
     warnings = (
         *count_warning(repeated, f"{path.name}: judgements that repeat an earlier line and count once"),
@@ -144,7 +144,7 @@ def _by_names(line: Line, path: Path) -> Layout | None:
     """The layout that a header states; None if the line is no header."""
     for cells in (_between_tabs(line.text), list(map(_unquoted, columns(line.text)))):
         places = _places(cells)
-        if len(places.get(GRADE, ())) > 1:
+        if len(places) == len(NAMES) and len(places[GRADE]) > 1:
             raise BenchmarkError(
                 f"{path}:{line.number}: the header {beginning(line.text)} has {len(places[GRADE])} columns that could "
                 f"hold the grade; keep one of them, named {GRADE}"

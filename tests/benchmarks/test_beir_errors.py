@@ -93,7 +93,10 @@ def test_a_first_judgement_with_a_bad_grade_is_not_mistaken_for_a_header(folder:
 
 def test_judgements_without_a_positive_grade_are_refused(folder: Path) -> None:
     (folder / "qrels/test.tsv").write_text("q1\td1\t0\nq1\td2\t-1\n")
-    assert message(folder) == "qrels/test.tsv: no grade above 0 in 2 judgements; nothing can be measured, check `split`"
+    assert message(folder) == (
+        "qrels/test.tsv: no grade above 0 in 2 judgements; nothing can be measured; check that this is the right file, "
+        "or `split`"
+    )
 
 
 @pytest.mark.parametrize("file", ["corpus.jsonl", "queries.jsonl", "qrels/test.tsv"])
