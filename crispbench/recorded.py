@@ -63,6 +63,7 @@ class Run:
         """A DataFrame of the rows, or of the scores as one long table with the columns of ScoredPair.
 
         The rows have engine, benchmark, verdict, queries, pairs, coverage (share of the queries that have scores),
+        without_candidates (number of queries for which the first stage found nothing, which count 0),
         each measure with the ends of its 95% bootstrap interval ("nDCG@10", "nDCG@10 lo", "nDCG@10 hi"), p50_s and
         p90_s (seconds per query with all its candidates, warm-up excluded) and pairs_per_s. An unknown figure is
         missing, never zero. Raises ImportError without pandas, and StoreError.
@@ -86,6 +87,7 @@ def _columns(row: Row) -> dict[str, Any]:
         "queries": row.queries,
         "pairs": row.pairs,
         "coverage": row.coverage,
+        "without_candidates": len(row.without_candidates),
     }
     for name, measurement in row.measures.items():
         columns |= {name: measurement.value, f"{name} lo": measurement.lo, f"{name} hi": measurement.hi}

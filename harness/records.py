@@ -171,6 +171,6 @@ class Row:
     revision: str = ""  # the benchmark's revision
     machine: str = ""  # the machine of the measurement in one line
     missing: tuple[str, ...] = ()  # ids of the queries without scores
-    without_candidates: tuple[str, ...] = ()  # ids of the scored queries for which the first stage found no document
+    without_candidates: tuple[str, ...] = ()  # ids of the queries for which the first stage found no document
     alarms: tuple[str, ...] = ()  # warnings that make the figures doubtful: one line each
     notes: tuple[str, ...] = ()  # failures, warnings: one line each

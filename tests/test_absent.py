@@ -1,6 +1,7 @@
 """Queries without candidates and judgements without documents are named wherever results are read."""
 
 import json
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from crispbench.recorded import read_run
 from harness.benchmarks import BenchmarkError, load
 from harness.benchmarks.beir import BeirFolder
 from harness.candidates.first_stage import retrieve
@@ -50,6 +52,10 @@ def test_every_reader_of_a_run_names_the_queries_without_candidates(
     for page in ("report.md", "index.html"):
         text = (run / "report" / page).read_text()
         assert text.count(f"pets: {ALARM}") == 1 and NOTE in text
+    assert "pets. 3 queries (2 of them without candidates), revision" in (run / "report/table.tex").read_text()
+    (row,) = (row for row in read_run(run).rows if row.engine == "fake")
+    assert (row.without_candidates, row.alarms) == (("q2", "q3"), (ALARM,))
+    assert list(read_run(run).to_pandas()["without_candidates"]) == [2, 2]
     manifest = json.loads((run / "fake/manifest.json").read_text())["benchmarks"]["pets"]
     assert (manifest["without_candidates"], manifest["alarms"]) == (["q2", "q3"], [ALARM])
     measured = json.loads((run / "fake/measures.json").read_text())["benchmarks"]["pets"]
@@ -80,7 +86,7 @@ def test_merged_parts_name_the_queries_of_all_parts(partial: Path, crispbench: C
     for number, part in enumerate(parts, start=1):
         assert crispbench("run", partial, "--part", f"{number}/3", "--out", part).code == 0
     alone = json.loads((parts[2] / "fake/measures.json").read_text())["benchmarks"]["pets"]
-    assert (alone["without_candidates"], alone["missing"]) == (["q3"], ["q1", "q2"])
+    assert (alone["without_candidates"], alone["missing"]) == (["q2", "q3"], ["q1", "q2"])  # of all parts
     assert crispbench("merge", tmp_path / "all", *parts).code == 0
     joined = json.loads((tmp_path / "all/fake/measures.json").read_text())["benchmarks"]["pets"]
     assert (joined["without_candidates"], joined["missing"]) == (["q2", "q3"], [])
@@ -119,6 +125,18 @@ def test_ids_that_no_run_file_holds_leave_only_their_benchmark_out_of_an_export(
     assert problem.startswith("fake on cities: left out, ") and problem.endswith(
         "id '#1' or 'New York' holds white space, which a run file cannot represent"
     )
+
+
+def test_a_run_from_before_manifests_recorded_them_names_them_too(
+    partial: Path, crispbench: Crispbench, tmp_path: Path
+) -> None:
+    assert crispbench("run", partial, "--out", tmp_path / "run", "--engine", "fake").code == 0
+    with sqlite3.connect(tmp_path / "run/fake/scores.sqlite") as store:
+        document = json.loads(store.execute("SELECT document FROM manifest").fetchone()[0])
+        del document["benchmarks"]["pets"]["without_candidates"], document["benchmarks"]["pets"]["alarms"]
+        store.execute("UPDATE manifest SET document = ?", (json.dumps(document),))
+    store.close()
+    assert NOTE in " ".join(crispbench("report", tmp_path / "run").out.split())
 
 
 def test_a_limit_outside_the_run_file_is_named_as_the_cause(

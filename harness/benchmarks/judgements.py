@@ -98,7 +98,8 @@ def read_qrels(path: Path) -> Judgements:
         )
     if not any(grade > 0 for judged in grades.values() for grade in judged.values()):
         raise BenchmarkError(
-            f"{path}: no grade above 0 in {len(lines)} judgements; nothing can be measured; check that this is the right file, or `split`"
+            f"{path}: no grade above 0 in {len(lines)} judgements; nothing can be measured; check that this is the "
+            "right file, or `split`"
         )
     warnings = (
         *count_warning(repeated, f"{path.name}: judgements that repeat an earlier line and count once"),

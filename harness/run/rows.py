@@ -32,11 +32,7 @@ class Raw(NamedTuple):
     missing: Sequence[str]  # ids of the queries without scores
     samples: Sequence[Sample]
     totals: Counts  # sums over all samples
-
-    @property
-    def without_candidates(self) -> tuple[str, ...]:
-        """Ids of the scored queries for which the first stage found no document, in ascending order."""
-        return tuple(sorted(sample.query_id for sample in self.samples if not sample.pairs))
+    without_candidates: Sequence[str]  # ids of the queries for which the first stage found no document
 
 
 def engine_rows(folder: Path, wanted: Sequence[Measure] = measures.MEASURES) -> list[Row]:
@@ -60,10 +56,12 @@ def _row(store: Store, manifest: Manifest, name: str, wanted: Sequence[Measure])
     # a broken low-precision head gives constant scores (vLLM 35849)
     verdict: Completeness = "invalid" if evaluation.constant else "incomplete" if missing else "complete"
     per_query = {} if verdict == "invalid" else evaluation.per_query[measures.HEADLINE]
-    raw = Raw(verdict, missing, samples, totals)
+    description, entry = manifest.description, manifest.benchmarks[name]
+    # manifests did not record them before 2026-11-28
+    empty = sorted(entry.without_candidates or (sample.query_id for sample in samples if not sample.pairs))
+    raw = Raw(verdict, missing, samples, totals, empty)
     counted = [] if manifest.machines else percentiles.measured(samples)  # machines differ: no percentiles
     service_s = [sample.service_s for sample in counted]
-    description, entry = manifest.description, manifest.benchmarks[name]
     return Row(
         engine=manifest.engine,
         kind=manifest.kind,
@@ -90,7 +88,7 @@ def _row(store: Store, manifest: Manifest, name: str, wanted: Sequence[Measure])
         revision=entry.revision,
         machine=_machine(manifest.machine, description.device),
         missing=tuple(missing),
-        without_candidates=raw.without_candidates,
+        without_candidates=tuple(empty),
         alarms=entry.alarms,
         notes=tuple(_notes(manifest, name, raw, store)),
     )

@@ -142,7 +142,7 @@ def test_any_order_of_named_columns_and_any_quoting_give_the_same_judgements(
         ("", "the file has no judgement, only a header, comments or blank lines; expected query-id, "),
         ("# nothing\n\n", "the file has no judgement, only a header, comments or blank lines"),
         ("query-id\tcorpus-id\tscore\n", "the file has no judgement"),
-        ("1 0 d 0\n1 0 e -2\n", "no grade above 0 in 2 judgements; nothing can be measured; check that this is the right"),
+        ("1 0 d 0\n1 0 e -2\n", "no grade above 0 in 2 judgements; nothing can be measured; check that this is"),
         ("rel 0 score high\n", "1: 'rel 0 score high' is not a judgement; it has 4 columns"),
     ],
 )  # fmt: skip

@@ -21,7 +21,8 @@ def sources(rows: Sequence[Row]) -> Iterator[SourceLine]:
 
 
 def _line(row: Row) -> str:
-    benchmark = f"{row.queries:,} queries, revision {row.revision.strip() or notation.MISSING}"
+    empty = f" ({len(row.without_candidates):,} of them without candidates)" if row.without_candidates else ""
+    benchmark = f"{row.queries:,} queries{empty}, revision {row.revision.strip() or notation.MISSING}"
     candidates = row.candidates
     if candidates is None:
         return f"{benchmark}; candidates {notation.MISSING}"
