@@ -267,7 +267,12 @@ def test_a_judged_query_missing_from_the_run_counts_zero_and_is_named(
     (tmp_path / "run.trec").write_text("q1 Q0 d 1 0.5 tag\n")
     (tmp_path / "qrels.txt").write_text("q1 0 d 1\nq2 0 d 1\n")
     answer = crispbench("measure", tmp_path / "run.trec", tmp_path / "qrels.txt", "--measure", "AP", "--json")
-    assert json.loads(answer.out) == {"measures": {"AP": {"value": 0.5, "queries": 2}}, "missing": ["q2"]}
+    warning = f"1 of 2 judged queries are not in {tmp_path / 'run.trec'} and count 0: q2"
+    assert json.loads(answer.out) == {
+        "measures": {"AP": {"value": 0.5, "queries": 2}},
+        "missing": ["q2"],
+        "warnings": [warning],
+    }
     assert answer.err.count("\n") == 1 and "1 of 2" in answer.err and "q2" in answer.err
 
 

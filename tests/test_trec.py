@@ -1,6 +1,7 @@
 """Run files are read exactly or refused with the line; evaluators keep the order of the files that we write."""
 
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -88,7 +89,11 @@ def test_measure_gives_trec_evals_values_for_untidy_files(tmp_path: Path, crispb
     answer = crispbench("measure", tmp_path / "run", tmp_path / "qrels", "--measure", "AP", "--measure", "nDCG@10")
     assert answer.code == 0
     assert answer.out == "AP\tall\t0.2778\t(3 queries)\nnDCG@10\tall\t0.3770\t(3 queries)\n"
-    assert answer.err == f"crispbench: 1 of 3 judged queries are not in {tmp_path / 'run'} and count 0: 9\n"
+    warning = f"1 of 3 judged queries are not in {tmp_path / 'run'} and count 0: 9"
+    assert answer.err == f"crispbench: {warning}\n"
+    assert json.loads(crispbench("measure", tmp_path / "run", tmp_path / "qrels", "--json").out)["warnings"] == [
+        warning
+    ]
 
 
 def test_repeated_and_commented_results_are_counted(tmp_path: Path) -> None:

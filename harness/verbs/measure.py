@@ -8,6 +8,7 @@ from typing import Any
 from ir_measures import Measure
 
 from harness.benchmarks import BenchmarkError
+from harness.benchmarks.base import shown
 from harness.benchmarks.judgements import read_qrels
 from harness.benchmarks.lines import beginning
 from harness.candidates.trec import RunFile, as_trec_eval_ranks, read_run_file
@@ -47,6 +48,7 @@ class MeasureResult:
 
     measures: Mapping[str, MeasuredRun]
     missing: Sequence[str]
+    warnings: Sequence[str] = ()  # what makes the values doubtful, one line each
 
     @property
     def outcome(self) -> Outcome:
@@ -54,7 +56,7 @@ class MeasureResult:
 
     def document(self) -> dict[str, Any]:
         measures = {name: measured.document() for name, measured in self.measures.items()}
-        return {"measures": measures, "missing": list(self.missing)}
+        return {"measures": measures, "missing": list(self.missing), "warnings": list(self.warnings)}
 
     def lines(self) -> list[str]:
         """Lines as trec_eval prints them: measure, query id or `all`, value."""
@@ -89,18 +91,17 @@ def measure(run_file: Path, qrels: Path, options: MeasureOptions, *, say: Callab
             f"{beginning(next(iter(run), 'none'))}, the first judged is {beginning(next(iter(grades)))}): the two "
             "files are of different collections, or their ids are written differently"
         )
+    warnings = [*judged.warnings, *_oddities(run_file, contents, grades)]
     if missing:
-        say(
-            f"crispbench: {len(missing)} of {len(grades)} judged queries are not in {run_file} and count 0: "
-            f"{', '.join(missing[:5])}"
-        )
-    for warning in (*judged.warnings, *_oddities(run_file, contents, grades)):
+        lacking = f"{len(missing):,} of {len(grades):,} judged queries are not in {run_file} and count 0"
+        warnings.insert(0, f"{lacking}: {shown(missing)}")
+    for warning in warnings:
         say(f"crispbench: {warning}")
     measured = {
         name: MeasuredRun(measures.summary(name, values), len(values), values if options.per_query else {})
         for name, values in measures.measure(grades, ranked, chosen).items()
     }
-    return MeasureResult(measured, missing)
+    return MeasureResult(measured, missing, warnings)
 
 
 def _oddities(run_file: Path, contents: RunFile, grades: Qrels) -> Iterator[str]:
