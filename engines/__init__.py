@@ -4,7 +4,8 @@
 `crispbench.engines`. Importing this package does not import torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from engines.base import BadOptions, Engine, EngineError, EngineUnavailable, Options, Pair, Retriever, ScoringFailed
@@ -28,6 +29,7 @@ __all__ = [
     "load",
     "names",
     "options",
+    "preflight",
 ]
 
 ENGINES = {
@@ -56,9 +58,18 @@ def engine_class(kind: str) -> type[Engine]:
     return target
 
 
-def options(kind: str, values: Mapping[str, Any]) -> Options:
-    """The validated options of an engine, without loading a model. Raises BadOptions."""
-    return _read_options(engine_class(kind).options_type, values, kind)
+def options(kind: str, values: Mapping[str, Any], config_folder: Path | None = None) -> Options:
+    """The validated options of an engine, without loading a model. Raises BadOptions.
+
+    Relative paths are looked for in the working directory, and then in `config_folder`.
+    """
+    return _read_options(engine_class(kind).options_type, values, kind, config_folder)
+
+
+def preflight(kind: str, values: Options) -> Sequence[str]:
+    """What can be said of an engine before it is loaded: notes. Raises BadOptions or EngineUnavailable."""
+    with own_errors_as(EngineUnavailable):
+        return engine_class(kind).preflight(values)
 
 
 def load(kind: str, values: Options | Mapping[str, Any]) -> Engine:
@@ -67,5 +78,6 @@ def load(kind: str, values: Options | Mapping[str, Any]) -> Engine:
     `values` are what `options` returned, or a plain mapping that is validated first.
     """
     chosen, read = engine_class(kind), values if isinstance(values, Options) else options(kind, values)
+    preflight(kind, read)
     with own_errors_as(EngineUnavailable):
         return chosen(read)

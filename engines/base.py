@@ -10,18 +10,27 @@ An engine turns (query, document) pairs into scores. It knows nothing of benchma
             └── EngineFailed    for a reason that is not in these pairs, so that others would fail as well
 """
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, field_validator
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
+from engines.errors import BadOptions as BadOptions
+from engines.errors import CrispbenchError as CrispbenchError
+from engines.errors import EngineError as EngineError
+from engines.errors import EngineFailed as EngineFailed
+from engines.errors import EngineUnavailable as EngineUnavailable
+from engines.errors import ScoringFailed as ScoringFailed
+from engines.packages import is_installed as is_installed
+from engines.packages import require as require
+from engines.packages import require_installed as require_installed
 from engines.problems import alterations, explain, first_problem
 
 
@@ -207,41 +216,6 @@ class Counts:
 COUNT_NAMES = tuple(count.name for count in fields(Counts))
 
 
-class CrispbenchError(Exception):
-    """Base of every error that is raised on purpose; the message is one line for the user."""
-
-
-class EngineError(CrispbenchError):
-    """Base of every error that an engine raises on purpose."""
-
-
-class BadOptions(EngineError):
-    """An option is unknown or has a wrong value."""
-
-    def __init__(self, message: str, location: Sequence[str | int] = ()) -> None:
-        super().__init__(message)
-        self.location = tuple(location)  # keys and positions that lead to the value in its document
-
-    def within(self, *parents: str | int) -> "BadOptions":
-        """The same error in the document that has the value's own document below these keys."""
-        return BadOptions(str(self), (*parents, *self.location))
-
-
-class EngineUnavailable(EngineError):
-    """A package, a device, a file or a server is missing."""
-
-
-class ScoringFailed(EngineError):
-    """These pairs have no score."""
-
-
-class EngineFailed(ScoringFailed):
-    """These pairs have no score for a reason that is not in them, such as a dead server: others would fail as well.
-
-    A caller with many queries gives up after a few of these in a row.
-    """
-
-
 class PromptOptions(NamedTuple):
     """How an engine makes a prompt of a pair."""
 
@@ -270,6 +244,16 @@ class Options(BaseModel):
     # Options that decide neither scores nor times, such as how often a server is asked again. They may change when the
     # same command goes on with a run.
     incidental: ClassVar[frozenset[str]] = frozenset()
+    _config_folder: Path | None = PrivateAttr(default=None)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Keep the folder of the config, if the options came from one."""
+        self._config_folder = (context or {}).get("config_folder")
+
+    @property
+    def config_folder(self) -> Path | None:
+        """The folder in which relative paths are looked for after the working directory; None without a config."""
+        return self._config_folder
 
     @property
     def speed_only(self) -> bool:
@@ -302,6 +286,16 @@ class Engine(ABC):
     def __init__(self, options: Any) -> None:
         """Load the model that the options name. `options` is a validated instance of the class's own `options_type`."""
         self.options = options
+
+    @classmethod
+    def preflight(cls, options: Any) -> Sequence[str]:
+        """Look for everything that the options need, in seconds and without loading a model.
+
+        A run calls this for all of its engines before the first pair is scored, and `engines.load` before loading.
+        Returns notes that a reader should see, one line each. Raises BadOptions for a mistake in the config, such as a
+        folder that does not exist, and EngineUnavailable for a package, a key, a device or a model that is missing.
+        """
+        return ()
 
     @abstractmethod
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
@@ -374,10 +368,12 @@ def by_query(pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, list[str]]
 OptionsT = TypeVar("OptionsT", bound=Options)
 
 
-def read_options(model: type[OptionsT], options: Mapping[str, Any], owner: str) -> OptionsT:
+def read_options(
+    model: type[OptionsT], options: Mapping[str, Any], owner: str, config_folder: Path | None = None
+) -> OptionsT:
     """Validated options. Raises BadOptions in one line with the value and the known names."""
     try:
-        return model.model_validate(dict(options))
+        return model.model_validate(dict(options), context={"config_folder": config_folder})
     except ValidationError as error:
         raise BadOptions(f"{owner}: {explain(error, model)}", first_problem(error)["loc"]) from None
 
@@ -390,11 +386,3 @@ def first_line(error: BaseException) -> str:
 def not_utf8(error: Exception) -> ScoringFailed:
     """The failure of a text that has no bytes in UTF-8, such as a lone surrogate."""
     return ScoringFailed(f"a text cannot be encoded as UTF-8: {error}")
-
-
-def require(package: str, *, extra: str) -> Any:
-    """Import an optional package. Raises EngineUnavailable with the extra that installs it."""
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise EngineUnavailable(f"{package} cannot be imported ({error}): pip install 'crispbench[{extra}]'") from None

@@ -1,28 +1,34 @@
 """A model's files: where they are, which revision they have, and whether tokenizer and labels fit the weights."""
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engines import hub
 from engines.base import BadOptions, EngineUnavailable
 from engines.prompts.template import Labels
-from engines.storage import resolve
+from engines.spelling import closest
+from engines.storage import places_of, resolve, shadowed, tried
 
 if TYPE_CHECKING:
     from torch import nn
 
+TEMPLATE = "crispbench_template"  # key of config.json: the template that a checkpoint was trained with
+QUANTIZED = "quantization_report.json"  # beside an FP8 checkpoint; names the template that it was calibrated with
+TRAINED_WITH_DEFAULT = ("mixedbread-ai/mxbai-rerank-base-v2", "mixedbread-ai/mxbai-rerank-large-v2")
 DEMONSTRATION = "crispbench_demonstration"  # key of config.json: true for a model that only shows how the harness works
 
 
-def locate(model: str) -> str:
+def locate(model: str, config_folder: Path | None = None) -> str:
     """The folder of a model or tokenizer in a config, or its name on the hub unchanged.
 
     A folder is a path, or `package:NAME/FOLDER` inside an installed package. Raises EngineUnavailable, BadOptions.
     """
     if not model.startswith("package:"):
-        path = resolve(model)
+        path = resolve(model, config_folder)
         return str(path) if path.is_dir() else model
     package, _, folder = model.removeprefix("package:").partition("/")
     if not package.isidentifier():
@@ -32,6 +38,81 @@ def locate(model: str) -> str:
         distribution = package.replace("_", "-")
         raise EngineUnavailable(f"model {model!r}: package {package} is not installed: pip install {distribution}")
     return str(Path(spec.origin).parent / folder)
+
+
+def require_model(
+    model: str,
+    config_folder: Path | None,
+    *,
+    extra: str,
+    what: str = "model",
+    revision: str | None = None,
+    files: Sequence[str] = ("config.json",),
+) -> tuple[str, ...]:
+    """Look for a model or a tokenizer in seconds, without loading it; it must have one of `files`. Returns notes.
+
+    Raises BadOptions for a folder that does not exist or holds something else, and EngineUnavailable for a name that
+    the hub and its cache do not give now. `extra` installs the hub's library.
+    """
+    folder = Path(locate(model, config_folder))
+    if folder.is_dir():
+        if not any((folder / name).is_file() for name in files):
+            wanted = " or ".join(files)
+            raise BadOptions(f"{what} {model!r}: the folder {folder.absolute()} has no {wanted}: name one that has it")
+        return () if model.startswith("package:") else shadowed(model, config_folder)
+    if model.startswith("package:"):
+        raise BadOptions(f"{what} {model!r}: no such folder, tried {folder}")
+    path = resolve(model, config_folder)
+    if path.exists():
+        raise BadOptions(f"{what} {model!r}: {path.absolute()} is a file: name the folder of the checkpoint")
+    near = _near(model, config_folder)
+    missing = BadOptions(f"{what} {model!r}: no such folder, tried {tried(model, config_folder)}{near}")
+    if not hub.is_name(model):
+        raise missing
+    try:
+        hub.require_files(model, files, what=what, revision=revision, extra=extra)
+    except EngineUnavailable as error:
+        beside = [place.parent.is_dir() for place in places_of(model, config_folder)]
+        if "/" in model and any(beside):  # a path with a slip: its other folders exist
+            raise missing from None
+        raise EngineUnavailable(f"{error} (no folder either, tried {tried(model, config_folder)})") from None
+    return ()
+
+
+def _near(model: str, config_folder: Path | None) -> str:
+    """The folder beside a missing one that was probably meant."""
+    for place in places_of(model, config_folder):
+        if place.parent.is_dir():
+            near = closest(place.name, [other.name for other in place.parent.iterdir() if other.is_dir()])
+            if near is not None:
+                return f"; did you mean {str(place.parent / near)!r}?"
+    return ""
+
+
+def unset_template(model: str, config_folder: Path | None, used: str) -> tuple[str, ...]:
+    """One line for an engine without `template` whose checkpoint names another one than `used`, or none."""
+    named = _named_template(Path(locate(model, config_folder)))
+    if named == used or (named is None and model in TRAINED_WITH_DEFAULT):
+        return ()
+    if named is None:
+        advice = "the checkpoint's files name none: set `template` to the one that it was trained with"
+    else:
+        advice = f"the checkpoint's files name {named}: set `template: {named}`"
+    return (f"`template` is not set, so {used} is used, and {advice}",)
+
+
+def _named_template(folder: Path) -> str | None:
+    """The template that the files of a checkpoint name; None for a model on the hub and for files that name none."""
+    for name, keys in ((QUANTIZED, ("calibration", "template")), ("config.json", (TEMPLATE,))):
+        try:
+            value = json.loads((folder / name).read_text(encoding="utf-8"))
+            for key in keys:
+                value = value[key]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue
+        if isinstance(value, str):
+            return value
+    return None
 
 
 def weights_revision(folder: str) -> str:

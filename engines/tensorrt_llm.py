@@ -28,12 +28,22 @@ from engines.base import (
     ScoringFailed,
     by_query,
     first_line,
+    is_installed,
     require,
 )
-from engines.model_files import DEMONSTRATION, check_vocabulary, label_rows, locate, weights_revision
+from engines.model_files import (
+    DEMONSTRATION,
+    check_vocabulary,
+    label_rows,
+    locate,
+    require_model,
+    unset_template,
+    weights_revision,
+)
 from engines.model_settings import check_transformer
 from engines.prompts.encoder import PromptEncoder
 from engines.prompts.template import Labels, load_template
+from engines.storage import shadowed
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -58,7 +68,7 @@ class TensorRTLLMOptions(Options):
 
     @model_validator(mode="after")
     def _template_takes_the_instruction(self) -> Self:
-        load_template(self.template).instruction_line(self.instruction)
+        load_template(self.template, self.config_folder).instruction_line(self.instruction)
         return self
 
     @property
@@ -119,13 +129,24 @@ class TensorRTLLM(Engine):
     options: TensorRTLLMOptions
     prepares = "candidates"
 
+    @classmethod
+    def preflight(cls, options: TensorRTLLMOptions) -> Sequence[str]:
+        if not is_installed("tensorrt_llm"):
+            raise EngineUnavailable(f"tensorrt_llm is not installed: {INSTALL}")
+        _gpu()
+        folder = options.config_folder
+        notes = require_model(options.model, folder, revision=options.revision, extra="torch")
+        if "template" not in options.model_fields_set:
+            return (*notes, *unset_template(options.model, folder, options.template))
+        return (*notes, *shadowed(options.template, folder))
+
     def __init__(self, options: TensorRTLLMOptions) -> None:
         super().__init__(options)
-        template = load_template(options.template)
+        template = load_template(options.template, options.config_folder)
         with _stdout_kept_clean():
             package = _package()
         gpu = _gpu()
-        files = _open(options.model, options.revision)
+        files = _open(options.model, options.revision, options.config_folder)
         _check_fits(files, gpu.capability, package)
         positions = files.config.get("max_position_embeddings", math.inf)
         self._encoder = PromptEncoder(
@@ -285,13 +306,13 @@ def _gpu() -> GPU:
     return GPU(torch.cuda.get_device_name(), torch.cuda.get_device_capability())
 
 
-def _open(model: str, revision: str | None) -> Files:
+def _open(model: str, revision: str | None, config_folder: Path | None) -> Files:
     """The checkpoint's folder and the contents of its files. Raises EngineUnavailable."""
     from engines.torch.checkpoint import load_tokenizer
 
     hub = require("huggingface_hub", extra="torch")
     try:
-        folder = Path(locate(model))
+        folder = Path(locate(model, config_folder))
         if not folder.is_dir():
             folder = Path(hub.snapshot_download(model, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
         check_transformer(str(folder))
@@ -310,7 +331,9 @@ def _open(model: str, revision: str | None) -> Files:
             f"model {model!r} quantizes its KV cache ({cache}), which breaks Qwen2.5's scores: export it again with "
             "16-bit keys and values (kv_cache_quant_algo null)"
         )
-    commit = "" if folder == Path(locate(model)) else folder.name  # the hub's cache names its folders by commit
+    commit = (
+        "" if folder == Path(locate(model, config_folder)) else folder.name
+    )  # the hub's cache names its folders by commit
     weights = str(settings.get("quant_algo") or settings.get("quant_method") or "none")
     return Files(model, commit or weights_revision(str(folder)), folder, config, weights, tokenizer)
 

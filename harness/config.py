@@ -1,5 +1,6 @@
 """The config file: YAML, checked as a whole before any model, data or network is touched."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pydantic import (
     PrivateAttr,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -49,7 +51,7 @@ class EngineEntry:
     options: Options  # the same options, validated for `engines.load`
 
     @classmethod
-    def read(cls, name: str, document: object) -> Self:
+    def read(cls, name: str, document: object, config_folder: Path | None = None) -> Self:
         """Read the entry with this name. Raises BadOptions, or EngineUnavailable if its kind cannot be imported."""
         if not isinstance(document, Mapping):
             raise BadOptions(f"engine {name!r} = {document!r:.200}: expected a mapping such as {{kind: bm25}}")
@@ -58,7 +60,7 @@ class EngineEntry:
         given = {option: value for option, value in document.items() if option != "kind"}
         with _below("kind"):
             options_type = engines.engine_class(kind).options_type
-        return cls(kind, given, read_options(options_type, given, owner))
+        return cls(kind, given, read_options(options_type, given, owner, config_folder))
 
     @property
     def decisive(self) -> Mapping[str, Any]:
@@ -75,7 +77,7 @@ class BenchmarkEntry:
     candidates: FirstStage | None = None  # first stage of this benchmark; None: the config's first stage
 
     @classmethod
-    def read(cls, document: object) -> Self:
+    def read(cls, document: object, config_folder: Path | None = None) -> Self:
         """Read an entry of `benchmarks`. Raises BadOptions, BenchmarkError."""
         if not isinstance(document, Mapping):
             raise BadOptions(f"benchmark {document!r:.200}: expected a mapping such as {{source: beir, path: FOLDER}}")
@@ -83,10 +85,14 @@ class BenchmarkEntry:
         options = {name: value for name, value in document.items() if name not in ("source", "candidates")}
         with _below("source"):
             benchmarks.source_class(source)
+        stage = None
+        if "candidates" in document:
+            with _below("candidates"):
+                stage = read_stage(document["candidates"], config_folder)
         return cls(
-            source=benchmarks.read_source(source, options),
+            source=benchmarks.read_source(source, options, config_folder),
             title=str(options.get("name") or source),
-            candidates=_read_stage(document["candidates"]) if "candidates" in document else None,
+            candidates=stage,
         )
 
 
@@ -111,30 +117,35 @@ def _name_of(document: Mapping[str, object], option: str, known: Sequence[str], 
     return name
 
 
-def _read_engines(document: object) -> object:
+def _read_engines(document: object, info: ValidationInfo) -> object:
     """Read each entry together with its name, so that a wrong option is reported with the engine's name."""
     if not isinstance(document, Mapping):
         return document
     entries = {}
     for name, entry in document.items():
         with _below("engines", name):
-            entries[name] = EngineEntry.read(str(name), entry)
+            entries[name] = EngineEntry.read(str(name), entry, _folder_of(info))
     return entries
 
 
-def _read_benchmarks(document: object) -> object:
+def _read_benchmarks(document: object, info: ValidationInfo) -> object:
     if not isinstance(document, list | tuple):
         return document
     entries = []
     for position, entry in enumerate(document):
         with _below("benchmarks", position):
-            entries.append(BenchmarkEntry.read(entry))
+            entries.append(BenchmarkEntry.read(entry, _folder_of(info)))
     return entries
 
 
-def _read_stage(document: object) -> FirstStage:
+def _read_stage(document: object, info: ValidationInfo) -> FirstStage:
     with _below("candidates"):
-        return read_stage(document)
+        return read_stage(document, _folder_of(info))
+
+
+def _folder_of(info: ValidationInfo) -> Path | None:
+    folder: Path | None = (info.context or {}).get("config_folder")
+    return folder
 
 
 @contextmanager
@@ -276,7 +287,7 @@ def read_config(path: Path) -> Config:
             f"{path}: holds {document.content!r:.60}, expected a mapping with {', '.join(Config.model_fields)}"
         )
     try:
-        return Config.model_validate(document.content)
+        return Config.model_validate(document.content, context={"config_folder": Path(os.path.abspath(path)).parent})
     except ValidationError as error:
         line = document.line_of(first_problem(error)["loc"])
         raise ConfigError(f"{path}: line {line}: {explain(error, _part(error))}") from None

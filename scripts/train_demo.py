@@ -32,7 +32,7 @@ from tokenizers import Tokenizer
 from torch.nn import functional
 from transformers import Qwen2ForSequenceClassification
 
-from engines.model_files import DEMONSTRATION
+from engines.model_files import DEMONSTRATION, TEMPLATE
 from engines.storage import replacing
 from scripts import demo_data as data
 from scripts.demo_data import Array, TrainingFunction
@@ -311,6 +311,7 @@ def export(model: Qwen2ForSequenceClassification, tokenizer: Tokenizer, out: Pat
     copy.half().save_pretrained(out)  # type: ignore[no-untyped-call]
     config = json.loads((out / "config.json").read_text())
     config |= {"rope_theta": 1e8, "torch_dtype": "float16"}  # keys that transformers 4 reads
+    config[TEMPLATE] = "demo"
     config[DEMONSTRATION] = True  # reports say so of every engine that scores with it
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     tokenizer.save(str(out / "tokenizer.json"), pretty=False)

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, field_validator
 
-from engines.base import BadOptions, Description, Options, Retriever, ScoringFailed, by_query, require
+from engines.base import (
+    BadOptions,
+    Description,
+    Options,
+    Retriever,
+    ScoringFailed,
+    by_query,
+    require,
+    require_installed,
+)
 from engines.bm25.analysis import analyzer
 
 if TYPE_CHECKING:
@@ -36,6 +45,11 @@ class BM25(Retriever):
 
     options_type: ClassVar[type[Options]] = BM25Options
     options: BM25Options
+
+    @classmethod
+    def preflight(cls, options: BM25Options) -> Sequence[str]:
+        require_installed("bm25s", "Stemmer", extra="bm25")
+        return ()
 
     def __init__(self, options: BM25Options) -> None:
         super().__init__(options)

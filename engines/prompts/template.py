@@ -16,7 +16,7 @@ from pydantic import PositiveInt, ValidationError, field_validator, model_valida
 from engines.base import BadOptions, Options
 from engines.problems import explain, first_problem
 from engines.spelling import expected
-from engines.storage import resolve
+from engines.storage import resolve, tried
 from engines.yaml_file import read_yaml
 
 SLOT = re.compile(r"\{(query|document|instruction)\}")
@@ -103,13 +103,19 @@ def template_names() -> list[str]:
     return sorted({path.stem for folder in FOLDERS for path in folder.glob("*.yaml")})
 
 
-@cache
-def load_template(name: str) -> Template:
+def load_template(name: str, config_folder: Path | None = None) -> Template:
     """A shipped template by name, or any other by the path of its YAML file. Raises BadOptions."""
     shipped = [folder / f"{name}.yaml" for folder in FOLDERS]
-    path = next((path for path in [*shipped, resolve(name)] if path.is_file()), None)
+    path = next((path for path in [*shipped, resolve(name, config_folder)] if path.is_file()), None)
     if path is None:
-        raise BadOptions(f"template {name!r} is not known; {expected(name, template_names())}, or a YAML file")
+        known = f"{expected(name, template_names())}, or a YAML file (tried {tried(name, config_folder)})"
+        raise BadOptions(f"template {name!r} is not known; {known}")
+    return read_template(path.absolute())
+
+
+@cache
+def read_template(path: Path) -> Template:
+    """The template of a file, which is read once. Raises BadOptions."""
     try:
         document = read_yaml(path)
         return Template.model_validate(document.content)

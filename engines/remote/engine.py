@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 from engines.base import (
+    BadOptions,
     Call,
     Counts,
     Description,
@@ -22,7 +23,9 @@ from engines.base import (
     by_query,
     not_utf8,
     require,
+    require_installed,
 )
+from engines.model_files import require_model
 from engines.prompts.encoder import Prompt, PromptEncoder
 from engines.prompts.template import load_template
 from engines.remote import dialects
@@ -30,7 +33,8 @@ from engines.remote.answers import RAW, LogOdds, log_odds, refuse_softmax, usage
 from engines.remote.dialects.base import Batch, Dialect
 from engines.remote.options import TEMPLATE, RemoteOptions
 from engines.remote.prompt_text import PAD, TextEncoder, load_tokenizer
-from engines.remote.transport import Budget, HttpAnswer, Limits, TooLarge, Transport
+from engines.remote.transport import Budget, HttpAnswer, Limits, TooLarge, Transport, trust
+from engines.storage import resolve, shadowed, tried
 
 
 class RequestJob(NamedTuple):
@@ -69,22 +73,40 @@ class Remote(Engine):
     options: RemoteOptions
     concurrent: ClassVar[bool] = True
 
+    @classmethod
+    def preflight(cls, options: RemoteOptions) -> Sequence[str]:
+        """Everything except the server, which may be started later."""
+        require_installed("httpx", "anyio", extra="remote")
+        _authorization(options, dialects.find(options.dialect))
+        folder, notes = options.config_folder, tuple[str, ...]()
+        if options.tokenizer is not None:
+            require_installed("tokenizers", extra="remote")
+            notes += require_model(
+                options.tokenizer, folder, what="tokenizer", files=("tokenizer.json",), extra="remote"
+            )
+        if options.verify is not None:
+            if not resolve(options.verify, folder).is_file():
+                raise BadOptions(f"verify = {options.verify!r}: no such file, tried {tried(options.verify, folder)}")
+            trust(resolve(options.verify, folder))
+        paths = (path for path in (options.verify, options.template) if path is not None)
+        return (*notes, *(note for path in paths for note in shadowed(path, folder)))
+
     def __init__(self, options: RemoteOptions) -> None:
         super().__init__(options)
         self._dialect = dialects.find(options.dialect)
-        self._template = load_template(options.template or TEMPLATE)
+        self._template = load_template(options.template or TEMPLATE, options.config_folder)
         self._counts = Counts()
         self._counting = threading.Lock()
         self._last = threading.local()  # several threads may call at a time; `last_call` is per thread
         self._description = _described(options, self._dialect)
         self._anyio: Any = require("anyio", extra="remote")
-        tokenizer = load_tokenizer(options.tokenizer) if options.tokenizer else None
+        tokenizer = load_tokenizer(options.tokenizer, options.config_folder) if options.tokenizer else None
         self._most = options.batch_size or self._dialect.batch_size  # inputs per request; refused requests lower it
         self._transport = Transport(
             options.url.rstrip("/"),
             Limits(options.timeout_s, options.attempts, options.concurrency, options.requests_per_minute),
             authorization=_authorization(options, self._dialect),
-            verify=options.verify,
+            verify=None if options.verify is None else resolve(options.verify, options.config_folder),
             proxy=options.proxy,
         )
         with ExitStack() as stack:

@@ -89,7 +89,7 @@ class RemoteOptions(Options):
             return self
         if self.max_tokens and not self.tokenizer:
             raise ValueError(f"max_tokens = {self.max_tokens} needs the model's `tokenizer` to count and cut")
-        load_template(self.template or TEMPLATE).instruction_line(self.instruction)
+        load_template(self.template or TEMPLATE, self.config_folder).instruction_line(self.instruction)
         return self
 
     @property

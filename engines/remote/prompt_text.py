@@ -186,12 +186,13 @@ class TextEncoder:
         return [i for i in ids if i in self._special_ids]
 
 
-def load_tokenizer(model: str) -> "Tokenizer":
+def load_tokenizer(model: str, config_folder: Path | None = None) -> "Tokenizer":
     """The tokenizer of tokenizer.json in a folder or on the hub, without torch. Raises EngineUnavailable."""
     tokenizers = require("tokenizers", extra="remote")
     hub = require("huggingface_hub", extra="remote")
-    check_tokenizer(model)
-    folder = Path(locate(model))
+    place = locate(model, config_folder)
+    check_tokenizer(place)
+    folder = Path(place)
     try:
         path = folder / "tokenizer.json" if folder.is_dir() else hub.hf_hub_download(model, "tokenizer.json")
         tokenizer: Tokenizer = tokenizers.Tokenizer.from_file(str(path))

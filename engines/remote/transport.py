@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engines.base import EngineFailed, EngineUnavailable, ScoringFailed, require
@@ -122,7 +123,7 @@ class Transport:
         limits: Limits,
         *,
         authorization: str = "",
-        verify: str | None = None,
+        verify: str | Path | None = None,
         proxy: str | None = None,
     ) -> None:
         self.retries = 0
@@ -137,7 +138,7 @@ class Transport:
         self._anyio: Any = require("anyio", extra="remote")
         self._client: httpx.AsyncClient = self._httpx.AsyncClient(
             headers={"Authorization": authorization} if authorization else {},
-            verify=_trust(verify),
+            verify=trust(verify),
             timeout=None,  # `_attempt` sets the deadline
             limits=self._httpx.Limits(max_connections=limits.connections, max_keepalive_connections=limits.connections),
             proxy=proxy,
@@ -317,13 +318,14 @@ def retry_after_s(value: str, now: datetime) -> float:
     return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds())
 
 
-def _trust(authorities: str | None) -> ssl.SSLContext | bool:
+def trust(authorities: str | Path | None) -> ssl.SSLContext | bool:
+    """The certificate authorities of a PEM file; True for the public ones. Raises EngineUnavailable."""
     if authorities is None:
         return True
     try:
         return ssl.create_default_context(cafile=resolve(authorities))
     except OSError as error:  # ssl.SSLError is one
-        raise EngineUnavailable(f"verify = {authorities!r}: {error}; expected a PEM file of authorities") from None
+        raise EngineUnavailable(f"verify = {str(authorities)!r}: {error}; expected a PEM file of authorities") from None
 
 
 def _is_tls(error: BaseException | None) -> bool:

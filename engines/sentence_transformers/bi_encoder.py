@@ -24,9 +24,11 @@ from engines.base import (
     first_line,
     not_utf8,
     require,
+    require_installed,
 )
-from engines.model_files import hub_commit, is_demonstration, locate, weights_revision
+from engines.model_files import hub_commit, is_demonstration, locate, require_model, weights_revision
 from engines.model_settings import check_sentence_transformer
+from engines.torch.device_names import DeviceName, require_device
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +58,7 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 class BiEncoderOptions(Options):
     model: str  # a folder, a name on the hub, or package:NAME/FOLDER for a model that an installed package carries
     revision: str | None = None
-    device: str = "auto"
+    device: DeviceName = "auto"
     query_prompt: str = ""  # put before each query, as E5 and BGE expect it
     document_prompt: str = ""
     max_tokens: PositiveInt | None = None  # None: the model's own limit
@@ -69,14 +71,26 @@ class BiEncoder(Retriever):
     options: BiEncoderOptions
     prepares = "candidates"
 
+    @classmethod
+    def preflight(cls, options: BiEncoderOptions) -> Sequence[str]:
+        require_installed("torch", "sentence_transformers", extra="sentence-transformers")
+        require_device(options.device)
+        return require_model(
+            options.model,
+            options.config_folder,
+            revision=options.revision,
+            files=("config.json", "modules.json"),
+            extra="sentence-transformers",
+        )
+
     def __init__(self, options: BiEncoderOptions) -> None:
         super().__init__(options)
         library = require("sentence_transformers", extra="sentence-transformers")
         require("transformers.utils.logging", extra="sentence-transformers").disable_progress_bar()
         from engines.torch.device import described
 
-        path = locate(options.model)
-        check_sentence_transformer(options.model, options.revision)
+        path = locate(options.model, options.config_folder)
+        check_sentence_transformer(path, options.revision)
         try:
             self._model = library.SentenceTransformer(
                 path,

@@ -22,10 +22,12 @@ from engines.base import (
     first_line,
     not_utf8,
     require,
+    require_installed,
 )
-from engines.model_files import hub_commit, is_demonstration, locate, weights_revision
+from engines.model_files import hub_commit, is_demonstration, locate, require_model, weights_revision
 from engines.model_settings import check_sentence_transformer
 from engines.torch import work
+from engines.torch.device_names import DeviceName, require_device
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +41,7 @@ class CrossEncoderOptions(Options):
     model: str  # a folder, a name on the hub, or package:NAME/FOLDER for a model that an installed package carries
     revision: str | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    device: str = "auto"
+    device: DeviceName = "auto"
     max_tokens: PositiveInt | None = None  # limit of query and document together; None: the model's own limit
     batch_size: PositiveInt = 32
 
@@ -54,14 +56,26 @@ class CrossEncoder(Engine):
     options_type: ClassVar[type[Options]] = CrossEncoderOptions
     options: CrossEncoderOptions
 
+    @classmethod
+    def preflight(cls, options: CrossEncoderOptions) -> Sequence[str]:
+        require_installed("torch", "sentence_transformers", extra="sentence-transformers")
+        require_device(options.device)
+        return require_model(
+            options.model,
+            options.config_folder,
+            revision=options.revision,
+            files=("config.json", "modules.json"),
+            extra="sentence-transformers",
+        )
+
     def __init__(self, options: CrossEncoderOptions) -> None:
         super().__init__(options)
         library = require("sentence_transformers", extra="sentence-transformers")
         require("transformers.utils.logging", extra="sentence-transformers").disable_progress_bar()
         from engines.torch.device import described
 
-        path = locate(options.model)
-        check_sentence_transformer(options.model, options.revision)
+        path = locate(options.model, options.config_folder)
+        check_sentence_transformer(path, options.revision)
         try:
             if not library.util.is_sentence_transformer_model(path, revision=options.revision):
                 _refuse_guesses(path, options)

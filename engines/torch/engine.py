@@ -18,11 +18,14 @@ from engines.base import (
     ScoringFailed,
     by_query,
     require,
+    require_installed,
 )
-from engines.model_files import locate
+from engines.model_files import locate, require_model, unset_template
 from engines.prompts.encoder import Prompt, PromptEncoder
 from engines.prompts.template import load_template
+from engines.storage import shadowed
 from engines.torch import faults, work
+from engines.torch.device_names import DeviceName, require_device
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +40,7 @@ class TorchOptions(Options):
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8", "fp8-sim"] = "auto"
     template: str = "mxbai-v2-seq"
     instruction: str = ""
-    device: str = "auto"
+    device: DeviceName = "auto"
     max_tokens: PositiveInt | None = None  # limit of the whole prompt, cut to fit; None: the template's
     token_budget: PositiveInt | None = None  # tokens of one packed forward; None: 2048 on a CPU, 16384 elsewhere
     allow_slow: bool = False  # fp16 on a CPU
@@ -50,7 +53,7 @@ class TorchOptions(Options):
 
     @model_validator(mode="after")
     def _template_takes_the_instruction(self) -> Self:
-        load_template(self.template).instruction_line(self.instruction)
+        load_template(self.template, self.config_folder).instruction_line(self.instruction)
         return self
 
     @model_validator(mode="after")
@@ -88,9 +91,28 @@ class TorchEngine(Engine):
     options: TorchOptions
     prepares = "candidates"
 
+    @classmethod
+    def preflight(cls, options: TorchOptions) -> Sequence[str]:
+        require_installed("torch", "transformers", extra="torch")
+        require_device(options.device)
+        if options.precision in ("fp16", "fp8"):  # the two that not every device has
+            from engines.torch.checkpoint import pick_precision
+            from engines.torch.device import pick_device
+
+            pick_precision(options.precision, pick_device(options.device), allow_slow=options.allow_slow)
+        folder = options.config_folder
+        notes = require_model(options.model, folder, revision=options.revision, extra="torch")
+        if options.tokenizer is not None:
+            notes += require_model(
+                options.tokenizer, folder, what="tokenizer", files=("tokenizer.json",), extra="torch"
+            )
+        if "template" not in options.model_fields_set and not options.speed_only:
+            return (*notes, *unset_template(options.model, folder, options.template))
+        return (*notes, *shadowed(options.template, folder))
+
     def __init__(self, options: TorchOptions) -> None:
         super().__init__(options)
-        template = load_template(options.template)
+        template = load_template(options.template, options.config_folder)
         require("torch", extra="torch")
         require("transformers", extra="torch")
         from engines.torch import ceiling, checkpoint, memory, quantized, random_weights
@@ -100,9 +122,10 @@ class TorchEngine(Engine):
         device = devices.pick_device(options.device)
         precision = checkpoint.pick_precision(options.precision, device, allow_slow=options.allow_slow)
         dtype = checkpoint.DTYPES[precision]
-        model = locate(options.model)
+        model = locate(options.model, options.config_folder)
         if options.weights == "random":
-            shape_of = (model, options.revision, locate(options.tokenizer) if options.tokenizer else None)
+            tokenizer = locate(options.tokenizer, options.config_folder) if options.tokenizer else None
+            shape_of = (model, options.revision, tokenizer)
             loaded = random_weights.build(*shape_of, dtype=dtype, device=device)
         else:
             loaded = checkpoint.load(model, options.revision, template.labels)

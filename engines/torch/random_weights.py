@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.initialization import no_init_weights
 
 from engines.base import EngineUnavailable, first_line
-from engines.model_files import DEMONSTRATION, check_vocabulary
+from engines.model_files import DEMONSTRATION, TEMPLATE, check_vocabulary
 from engines.model_settings import check_tokenizer, check_transformer
 from engines.torch.checkpoint import Checkpoint, load_tokenizer, refuse_unsupported
 from engines.torch.forward import packed
@@ -33,6 +33,7 @@ def build(
         config: Any = AutoConfig.from_pretrained(model, revision=revision)
         refuse_unsupported(config, model)
         demonstration = vars(config).pop(DEMONSTRATION, False) is True  # not a part of the shape
+        vars(config).pop(TEMPLATE, None)
         shape = hashlib.sha256(config.to_json_string().encode()).hexdigest()
         words = load_tokenizer(tokenizer or model, None if tokenizer else revision)
         config.quantization_config = None  # the engine's option `precision` decides, not the checkpoint's

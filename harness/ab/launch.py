@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import engines
@@ -49,7 +50,8 @@ def serve(commands: Iterator[str], reply: Reply) -> None:
     setup = LaunchSetup(**json.loads(next(commands)))
     queries = [[Pair(query, document) for document in documents] for query, documents in setup.questions]
     started_s = time.perf_counter()
-    with engines.load(setup.kind, setup.options) as engine:
+    folder = None if setup.config_folder is None else Path(setup.config_folder)
+    with engines.load(setup.kind, engines.options(setup.kind, setup.options, folder)) as engine:
         if engine.prepares != "nothing":
             engine.prepare(setup.documents, analysis=setup.analysis)
         reply(

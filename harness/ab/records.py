@@ -113,6 +113,7 @@ class LaunchSetup:
     questions: Sequence[tuple[str, Sequence[str]]]  # per query: its text, and the texts of its candidates
     documents: Sequence[str]  # documents to prepare; empty if the engine prepares nothing
     analysis: str  # text analysis for the benchmark's language, which BM25 uses
+    config_folder: str | None = None  # where relative paths are looked for after the working directory
 
 
 @dataclass(frozen=True)

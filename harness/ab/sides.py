@@ -57,6 +57,7 @@ def _setup(config: Config, name: str, task: Task) -> LaunchSetup:
     return LaunchSetup(
         kind=entry.kind,
         options=entry.given,
+        config_folder=None if entry.options.config_folder is None else str(entry.options.config_folder),
         query_ids=list(lists),
         questions=[
             (benchmark.queries[query_id], [benchmark.documents[doc_id] for doc_id in doc_ids])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engines.base import EngineError
-from harness import progress
+from harness import preflight, progress
 from harness.ab import canary, journal, page, result, sides
 from harness.ab.journal import Journal
 from harness.ab.launches import LaunchFailed, run_launch_pair
@@ -60,6 +60,7 @@ def ab(
     folder = folder / canary.FOLDER if options.canary else folder
     if (folder / journal.FILE).exists() and not options.fresh:
         raise ConfigError(f"{folder} holds an earlier run: --fresh replaces it, --out names another folder")
+    preflight.check_engines(settings, list(dict.fromkeys(chosen)), say, fewest=len(set(chosen)))
     task = sides.first_task(settings, queries_wanted(options.plan))
     both = sides.both(settings, chosen, task)
     (folder / "logs").mkdir(parents=True, exist_ok=True)

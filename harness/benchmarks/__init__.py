@@ -5,6 +5,7 @@ its own source under the entry point group `crispbench.benchmarks`; importing th
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from engines.base import BadOptions, EngineUnavailable, read_options
@@ -51,9 +52,9 @@ def source_class(name: str) -> type[BenchmarkSource]:
     return target
 
 
-def read_source(name: str, values: Mapping[str, Any]) -> BenchmarkSource:
+def read_source(name: str, values: Mapping[str, Any], config_folder: Path | None = None) -> BenchmarkSource:
     """A source with its validated options, which has read nothing yet. Raises BenchmarkError, BadOptions."""
-    return read_options(source_class(name), values, f"benchmark source {name!r}")
+    return read_options(source_class(name), values, f"benchmark source {name!r}", config_folder)
 
 
 def load(name: str, values: Mapping[str, Any]) -> Benchmark:

@@ -31,13 +31,21 @@ class BenchmarkSource(Options, ABC):
 
     queries: int | None = Field(default=None, gt=0)  # size of a reproducible sample; None: all queries
 
+    def preflight(self) -> Sequence[str]:
+        """Look for the data in seconds, without reading it.
+
+        A run calls this for all of its benchmarks before the first one is loaded. Returns notes that a reader should
+        see, one line each. Raises BenchmarkError for data that does not exist or a package that is missing.
+        """
+        return ()
+
     @abstractmethod
     def load(self) -> Benchmark:
         """Read the benchmark. Raises BenchmarkError; oddities that do not stop a run become the record's warnings."""
 
     def sampled(self, queries: int) -> Self:
         """The same source with a sample of this many queries. Raises BadOptions for a number below 1."""
-        return read_options(type(self), {**dict(self), "queries": queries}, "benchmark")
+        return read_options(type(self), {**dict(self), "queries": queries}, "benchmark", self.config_folder)
 
 
 def require(package: str, *, extra: str) -> Any:

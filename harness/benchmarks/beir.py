@@ -7,11 +7,11 @@ stays judged, because denominators come from the qrels. This module knows nothin
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engines.storage import resolve
+from engines.storage import resolve, shadowed, tried
 from harness.benchmarks.base import (
     NO_ID,
     BenchmarkError,
@@ -44,8 +44,20 @@ class BeirFolder(BenchmarkSource):
     remove_self: bool | None = None  # None: true for the names in REMOVE_SELF
     analysis: str = "english"
 
+    def preflight(self) -> Sequence[str]:
+        folder = resolve(self.path, self.config_folder)
+        if not folder.is_dir():
+            raise BenchmarkError(
+                f"{self.path}: no such folder, tried {tried(self.path, self.config_folder)}; set `path` to a folder "
+                "in BEIR's format"
+            )
+        for name in (f"qrels/{self.split}.tsv", "queries.jsonl", "corpus.jsonl"):
+            find(folder, name, "set `split` to one that exists" if "qrels" in name else "BEIR folders have one")
+        return shadowed(self.path, self.config_folder)
+
     def load(self) -> Benchmark:
-        folder = resolve(self.path)
+        self.preflight()
+        folder = resolve(self.path, self.config_folder)
         name = self.name or folder.resolve().name
         judged = read_qrels(find(folder, f"qrels/{self.split}.tsv", "set `split` to one that exists"))
         all_queries = _read_texts(find(folder, "queries.jsonl", "BEIR folders have one"), _text)

@@ -13,12 +13,14 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from pydantic import Field
 
-from engines.storage import cache_folder, resolve
+from engines.base import is_installed
+from engines.spelling import expected
+from engines.storage import cache_folder, resolve, shadowed
 from harness.benchmarks.base import BenchmarkError, BenchmarkSource, BenchmarkUnavailable, require
 from harness.benchmarks.beir import BeirFolder
 from harness.benchmarks.lines import beginning
@@ -63,9 +65,19 @@ class BeirArchive(BenchmarkSource):
     remove_self: bool | None = None  # None: true for the names in beir.REMOVE_SELF
     analysis: str = "english"
 
+    def preflight(self) -> Sequence[str]:
+        folder, archive = self._folder(), self.name.partition("/")[0]
+        if not (folder / archive).is_dir():
+            if self.url == URL and archive not in MD5:
+                raise BenchmarkError(f"BEIR has no public dataset {archive!r}; {expected(archive, MD5)}")
+            if not is_installed("beir"):
+                require("beir", extra="mteb")
+        return () if self.folder is None else shadowed(self.folder, self.config_folder)
+
     def load(self) -> Benchmark:
+        self.preflight()
         archive = self.name.partition("/")[0]
-        folder = cache_folder("beir") if self.folder is None else resolve(self.folder)
+        folder = self._folder()
         if not (folder / archive).is_dir():
             self._download(archive, folder)
         source = BeirFolder(
@@ -78,9 +90,10 @@ class BeirArchive(BenchmarkSource):
         )
         return source.load()
 
+    def _folder(self) -> Path:
+        return cache_folder("beir") if self.folder is None else resolve(self.folder, self.config_folder)
+
     def _download(self, archive: str, folder: Path) -> None:
-        if self.url == URL and archive not in MD5:
-            raise BenchmarkError(f"BEIR has no public dataset {archive!r}; it has {', '.join(MD5)}")
         util = require("beir.util", extra="mteb")
         url = f"{self.url.rstrip('/')}/{archive}.zip"
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from engines import hub
 from harness.benchmarks.base import (
     LARGE_SHARE,
     NO_ID,
@@ -69,6 +70,10 @@ class MtebTask(BenchmarkSource):
     label: str | None = None  # name in reports; None: `name`, followed by the subset if there are several
     remove_self: bool | None = None  # None: mteb's `ignore_identical_ids`
     analysis: str | None = None  # None: the analysis for the language that mteb states
+
+    def preflight(self) -> Sequence[str]:
+        self._choose()
+        return ()
 
     def load(self) -> Benchmark:
         task, subset, split = self._choose()
@@ -173,25 +178,27 @@ def _one(wanted: str | None, names: Sequence[str], option: str, task: str) -> st
 
 
 def _load(task: Any, subset: str, split: str) -> Mapping[str, Any]:
-    datasets, hub = require("datasets", extra="mteb"), require("huggingface_hub", extra="mteb")
+    datasets, library = require("datasets", extra="mteb"), require("huggingface_hub", extra="mteb")
+    hub.absence("mteb")  # without an answer, libraries look into the cache at once
     datasets.utils.logging.set_verbosity_error()  # _revision_warning reports the one warning that matters
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
-        hub.utils.disable_progress_bars()
+        library.utils.disable_progress_bars()
     try:
         task.load_data()
         task.convert_v1_dataset_format_to_v2(num_proc=None)
         part: Mapping[str, Any] = task.dataset[subset][split]
     except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
-        raise BenchmarkUnavailable(f"mteb task {task.metadata.name}: {_explained(error, task, hub)}") from error
+        raise BenchmarkUnavailable(f"mteb task {task.metadata.name}: {_explained(error, task)}") from error
     return part
 
 
-def _explained(error: Exception, task: Any, hub: Any) -> str:
+def _explained(error: Exception, task: Any) -> str:
     path = task.metadata.dataset["path"]
-    if hub.is_offline_mode():
+    absent = hub.absence("mteb")
+    if absent:
         return (
-            f"{path} is not in the cache and HF_HUB_OFFLINE is set; load it once without HF_HUB_OFFLINE, "
+            f"{path} is not in the cache, and {absent}; load it once where the hub can be reached, "
             f"or point HF_HOME to a cache that has it"
         )
     reason = " ".join(f"{type(error).__name__}: {error}".split())

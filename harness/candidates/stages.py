@@ -1,15 +1,17 @@
 """First stages as a config names them: one record per source, with only the options of that source."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, ValidationInfo, model_validator
 
 import engines
 from engines.base import BadOptions, Options, read_options
 from engines.spelling import expected
-from engines.storage import resolve
+from engines.storage import resolve, shadowed, tried
+
+PLACE = "{benchmark}"  # in the path of a run file: the benchmark's name
 
 
 class BM25Stage(Options):
@@ -45,12 +47,13 @@ class DenseStage(Options):
 
     @model_validator(mode="before")
     @classmethod
-    def _split(cls, values: Any) -> Any:
+    def _split(cls, values: Any, info: ValidationInfo) -> Any:
         if not isinstance(values, Mapping):
             return values
+        folder = (info.context or {}).get("config_folder")
         stage = {name: values[name] for name in ("source", "k") if name in values}
         given = {name: value for name, value in values.items() if name not in stage}
-        return {**stage, "given": given, "options": engines.options(cls.kind, given)}
+        return {**stage, "given": given, "options": engines.options(cls.kind, given, folder)}
 
 
 class NativeStage(Options):
@@ -69,7 +72,7 @@ class RunStage(Options):
 
     def file(self, benchmark: str) -> Path:
         """The run file for a benchmark of this name."""
-        return resolve(self.path.replace("{benchmark}", benchmark))
+        return resolve(self.path.replace(PLACE, benchmark), self.config_folder)
 
 
 FirstStage = BM25Stage | DenseStage | NativeStage | RunStage
@@ -81,7 +84,24 @@ STAGES: Mapping[str, type[BM25Stage | DenseStage | NativeStage | RunStage]] = {
 }
 
 
-def read_stage(document: object) -> FirstStage:
+def preflight(stage: FirstStage) -> Sequence[str]:
+    """Look for what a first stage needs, without searching. Returns notes.
+
+    Raises BadOptions for a run file that does not exist, and what the preflight of its engine raises.
+    """
+    match stage:
+        case BM25Stage() | DenseStage():
+            return engines.preflight(stage.kind, stage.options)
+        case RunStage() if PLACE not in stage.path:
+            if not resolve(stage.path, stage.config_folder).is_file():
+                raise BadOptions(
+                    f"candidates: {stage.path}: no such file, tried {tried(stage.path, stage.config_folder)}"
+                )
+            return shadowed(stage.path, stage.config_folder)
+    return ()
+
+
+def read_stage(document: object, config_folder: Path | None = None) -> FirstStage:
     """The first stage under `candidates` in a config; the default source is BM25. Raises BadOptions."""
     if isinstance(document, BM25Stage | DenseStage | NativeStage | RunStage):
         return document
@@ -90,4 +110,4 @@ def read_stage(document: object) -> FirstStage:
     source = document.get("source", "bm25")
     if not isinstance(source, str) or source not in STAGES:
         raise BadOptions(f"candidates: source {source!r:.100} is not known; {expected(source, STAGES)}")
-    return read_options(STAGES[source], document, "candidates")
+    return read_options(STAGES[source], document, "candidates", config_folder)

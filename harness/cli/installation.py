@@ -1,5 +1,6 @@
 """Verbs about the installation."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,10 +20,15 @@ def list_(
     finish(result, result.lines, as_json=as_json)
 
 
-@app.command(epilog="Example: crispbench doctor")
-def doctor(as_json: AsJson = False) -> None:
+@app.command(epilog="Example: crispbench doctor configs/demo.yaml")
+def doctor(
+    config: Annotated[
+        Path | None, typer.Argument(help="YAML file whose engines and benchmarks are looked for; default none.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Say what this installation can run, and what to install for the rest."""
     from harness.verbs import doctor as verb
 
-    result = verb.doctor()
+    result = verb.doctor(config)
     finish(result, result.lines, as_json=as_json)

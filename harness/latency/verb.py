@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import engines
 from engines.base import BadOptions, EngineError, EngineUnavailable, read_options
+from harness import preflight
 from harness.config import Config, ConfigError, Latency, Scenario, choose, read_config
 from harness.figures.measures import HEADLINE
 from harness.files import RESULTS
@@ -18,7 +19,6 @@ from harness.latency.page.load_curve import Searched
 from harness.latency.scenarios import Measurements, measure_engine, summarised
 from harness.latency.search import Probe, RateFound, conclude, judged
 from harness.latency.summary import SUFFIX, Summary
-from harness.left_out import LeftOut
 from harness.manifest import Manifest
 from harness.outcome import Outcome, worst
 from harness.report import press
@@ -89,10 +89,10 @@ def latency(config: Path, options: LatencyOptions, *, out: Path | None, say: Cal
     settings = _settings(whole.latency, options)
     for name in chosen:
         _check(name, whole, settings)
+    left_out = preflight.check_engines(whole, chosen, say).left_out
     folder, task = out or RESULTS / whole.name, _task(whole)
     measured: dict[str, Measurements] = {}
-    left_out = LeftOut(say)
-    for name in chosen:
+    for name in [name for name in chosen if name not in left_out.errors]:
         try:
             measured[name] = measure_engine(name, whole.engines[name], task, settings, folder / name / FOLDER, say)
         except EngineError as error:

@@ -13,9 +13,8 @@ import engines
 from engines.base import BadOptions, Engine, EngineError, EngineFailed, EngineUnavailable, Pair, Retriever
 from engines.own_errors import closing, own_errors_as
 from engines.prompts.template import load_template
-from harness import progress
+from harness import preflight, progress
 from harness.config import EngineEntry, choose, read_config
-from harness.left_out import LeftOut
 from harness.outcome import Outcome, worst
 from harness.probe.canaries import CANARIES, GOLDEN_MODELS, GOLDEN_PAIRS, filler_words, long_pairs
 from harness.probe.faults import ProbeCheck, examine
@@ -94,13 +93,16 @@ def probe(config: Path, options: ProbeOptions, *, say: Callable[[str], None]) ->
     """
     settings = read_config(config)
     chosen = choose(settings, options.engines)
+    left_out = preflight.check_engines(settings, chosen, say).left_out
     reference = None
     if options.reference is not None:
         (trusted,) = choose(settings, [options.reference])
         reference = trust(trusted, settings.engines[trusted])
     probes: dict[str, EngineProbe] = {}
-    left_out = LeftOut(say)
     for name in chosen:
+        if name in left_out.errors:
+            probes[name] = EngineProbe(unavailable=left_out.reasons[name])
+            continue
         trusted_scores = reference if name != options.reference else None  # the reference is not compared with itself
         try:
             probes[name] = EngineProbe(_examine(name, settings.engines[name], trusted_scores, options))
@@ -164,11 +166,13 @@ def _stripped(name: str, entry: EngineEntry, folder: Path) -> EngineEntry | str:
     prompt = entry.options.prompt
     if prompt is None or not prompt.exact:
         return f"a reference of kind {entry.kind} does not show what another prompt would score; torch does"
-    template = load_template(prompt.template)
+    template = load_template(prompt.template, entry.options.config_folder)
     *pieces, last = template.pieces
     if not last.endswith("\n"):
         return f"the reference's template {template.name} does not end in a newline"
     file = folder / "stripped.yaml"
     changed = template.model_dump(mode="json") | {"pieces": [*pieces, last.rstrip("\n")]}
     file.write_text(yaml.safe_dump(changed), encoding="utf-8")
-    return EngineEntry.read(name, {"kind": entry.kind, **entry.given, "template": str(file)})
+    return EngineEntry.read(
+        name, {"kind": entry.kind, **entry.given, "template": str(file)}, entry.options.config_folder
+    )

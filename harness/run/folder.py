@@ -28,6 +28,7 @@ class RunIndex:
     missing: Mapping[str, str] = field(default_factory=dict)  # benchmark -> the reason why it could not be loaded
     published: Sequence[PublishedComparison] = ()  # published tables to show beside the run
     measures: Sequence[str] = ()  # names as ir_measures writes them; empty: the standard measures
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)  # engine -> what its preflight said
     part: str | None = None  # the part of the queries in the run, such as "3/16"; None: all queries
     merged: Sequence[Mapping[str, Any]] = ()  # the runs from which this run was merged
 
@@ -36,6 +37,7 @@ class RunIndex:
             "missing": dict(self.missing),
             "published": [comparison.model_dump(mode="json") for comparison in self.published],
             "measures": list(self.measures),
+            "notes": {name: list(lines) for name, lines in self.notes.items()},
             "part": self.part,
             "merged": [dict(run) for run in self.merged],
         }
@@ -67,6 +69,7 @@ class RunIndex:
                 missing=document.get("missing", {}),
                 published=tuple(map(PublishedComparison.model_validate, document.get("published", ()))),
                 measures=tuple(str(parse(name)) for name in document.get("measures", ())),
+                notes={str(name): tuple(map(str, lines)) for name, lines in document.get("notes", {}).items()},
                 part=document.get("part"),
                 merged=tuple(document.get("merged", ())),
             )

@@ -59,6 +59,7 @@ def merge(runs: Sequence[Path], options: MergeOptions, *, out: Path) -> RunResul
             missing=_missing(indexes, folder, names),
             published=list({str(table): table for index in indexes for table in index.published}.values()),
             measures=_measures(indexes),
+            notes={name: lines for index in indexes for name, lines in index.notes.items()},
             merged=[{"run": str(run)} | _part(index) for run, index in zip(runs, indexes, strict=True)],
         ).write(folder)
         written = report(folder)

@@ -269,6 +269,7 @@ def read(run_dir: Path) -> list[Row]:
     if index.part is not None:
         note = f"part {index.part.replace('/', ' of ')} of the queries: `crispbench merge` joins the parts"
         rows = [replace(row, notes=(*row.notes, note)) if row.verdict == "incomplete" else row for row in rows]
+    rows = [replace(row, notes=(*row.notes, *index.notes.get(row.engine, ()))) for row in rows]
     rows = [replace(row, notes=(*row.notes, *worker_notes(run_dir / row.engine))) for row in rows]
     return [_shifted(_against(row, rows), rows, run_dir) for row in rows]
 

@@ -12,9 +12,10 @@ from harness.config import Config, ConfigError, choose, read_config
 from harness.files import RESULTS
 from harness.left_out import LeftOut, grouped
 from harness.outcome import Outcome, worst
+from harness.preflight import Readiness, check_benchmarks, check_engines
 from harness.records import Row
 from harness.run import shards
-from harness.run.folder import RunIndex
+from harness.run.folder import INDEX, RunIndex
 from harness.run.loop import GIVEN_UP, GivenUp, score_engine
 from harness.run.report import ReportResult, report
 from harness.run.rows import measures_document
@@ -78,6 +79,9 @@ def run(config: Path, options: RunOptions, *, out: Path | None, say: Callable[[s
     chosen = choose(settings, options.engines)
     _refuse_random_weights(settings, chosen)
     folder = out or RESULTS / settings.name
+    check_benchmarks(settings, options.benchmarks, say)
+    here = options.ray in (None, "local")  # the workers of a cluster look for what they need themselves
+    ready = check_engines(settings, chosen if here else (), say)
     prepared = prepare_available(settings, options)
     for line in grouped(prepared.missing):
         say(f"crispbench: benchmark {line}")
@@ -86,7 +90,7 @@ def run(config: Path, options: RunOptions, *, out: Path | None, say: Callable[[s
     for task in prepared.tasks:
         for alarm in task.entry.alarms:
             say(f"crispbench: {task.benchmark.name}: {alarm}")
-    scoring = Scoring(folder, settings, options, chosen, prepared)
+    scoring = Scoring(folder, settings, options, chosen, prepared, ready)
     scoring.score(say)
     written = report(folder)
     if scoring.refused is not None:
@@ -100,9 +104,16 @@ class Scoring:
     """One pass over the chosen engines. An engine that fails is left out, and the others go on."""
 
     def __init__(
-        self, folder: Path, config: Config, options: RunOptions, chosen: Sequence[str], prepared: Prepared
+        self,
+        folder: Path,
+        config: Config,
+        options: RunOptions,
+        chosen: Sequence[str],
+        prepared: Prepared,
+        ready: Readiness,
     ) -> None:
         self._folder, self._config, self._options = folder, config, options
+        self._ready, self._notes = ready, {**_earlier_notes(folder, chosen), **ready.notes}
         self._chosen, self._prepared = chosen, prepared
         self.left_out: Mapping[str, str] = {}  # engine -> reason
         self.refused: NotComparable | None = None  # the first folder with results of another configuration
@@ -112,9 +123,9 @@ class Scoring:
 
         An option that the first engine refuses while it is loaded is raised at once, because nothing is lost by that.
         """
-        failures, used = LeftOut(say), 0
+        failures, used = self._ready.left_out, 0
         with shards.connected(self._options.ray) if self._options.ray else nullcontext():
-            for name in self._chosen:
+            for name in [name for name in self._chosen if name not in failures.errors]:
                 self._record_index(failures)
                 try:
                     self._score_one(name, say)
@@ -151,6 +162,7 @@ class Scoring:
             engines=[name for name in config.engines if name in self._chosen or (self._folder / name / FILE).is_file()],
             unavailable={name: _reason(error) for name, error in failures.errors.items()},
             missing=self._prepared.missing,
+            notes=self._notes,
             published=config.published,
             measures=config.measures or (),
             part=None if part == WHOLE else str(part),
@@ -175,3 +187,10 @@ def _refuse_random_weights(config: Config, chosen: Sequence[str]) -> None:
                 f"engine {name!r} has `weights: random`, whose scores mean nothing: measure its speed with `crispbench "
                 "latency` or `crispbench ab`, and name the other engines with --engine here"
             )
+
+
+def _earlier_notes(folder: Path, chosen: Sequence[str]) -> dict[str, Sequence[str]]:
+    """The notes that earlier calls recorded for engines that this call does not score."""
+    if not (folder / INDEX).is_file():
+        return {}
+    return {name: lines for name, lines in RunIndex.read(folder).notes.items() if name not in chosen}

@@ -1,4 +1,4 @@
-"""`crispbench doctor`: what this installation can run, by its packages, devices and demo files."""
+"""`crispbench doctor`: what this installation can run, by its packages, devices and demo files, and by a config."""
 
 import os
 import shutil
@@ -9,6 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness import preflight
+from harness.config import read_config
+from harness.left_out import grouped
 from harness.machine import machine
 from harness.outcome import Outcome
 
@@ -61,9 +64,32 @@ class DoctorResult:
         ]
 
 
-def doctor() -> DoctorResult:
-    """Examine this installation. Loads torch, if it is installed, to name the devices."""
-    return DoctorResult(tuple(_checks()))
+def doctor(config: Path | None = None) -> DoctorResult:
+    """Examine this installation, and what a config needs of it. Loads torch, if it is installed, to name the devices.
+
+    Raises ConfigError or BenchmarkError for a mistake in the config, and EngineUnavailable for a first stage that
+    cannot search.
+    """
+    return DoctorResult((*_checks(), *(() if config is None else _config_checks(config))))
+
+
+def _config_checks(config: Path) -> list[Diagnosis]:
+    """One check per engine of a config, and one for its benchmarks and first stages."""
+    settings = read_config(config)
+    notes = list[str]()
+    missing = preflight.check_benchmarks(settings, (), notes.append)
+    ready = preflight.examine_engines(settings, list(settings.engines), notes.append)
+    data = "; ".join([*grouped(missing), *(note.removeprefix("crispbench: ") for note in notes)]) or "found"
+    return [
+        Diagnosis("benchmarks", not missing, True, data),
+        *(_engine(name, ready) for name in settings.engines),
+    ]
+
+
+def _engine(name: str, ready: preflight.Readiness) -> Diagnosis:
+    if name in ready.left_out.errors:
+        return Diagnosis(f"engine {name}", False, True, ready.left_out.reasons[name])
+    return Diagnosis(f"engine {name}", True, True, "; ".join(ready.notes.get(name, ("ready",))))
 
 
 def _checks() -> list[Diagnosis]:

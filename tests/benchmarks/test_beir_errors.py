@@ -146,7 +146,7 @@ def test_a_missing_file_is_reported_with_the_files_that_exist(folder: Path, file
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    assert message(tmp_path / "none") == "FOLDER: no such folder; set `path` to a folder with qrels/test.tsv"
+    assert message(tmp_path / "none") == "FOLDER: no such folder, tried FOLDER; set `path` to a folder in BEIR's format"
 
 
 def test_a_truncated_gzip_file_is_named(folder: Path) -> None:

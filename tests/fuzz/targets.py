@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from engines.base import BadOptions, ScoringFailed
-from engines.prompts.template import Labels, load_template
+from engines.prompts.template import Labels, load_template, read_template
 from engines.remote import dialects
 from engines.remote.answers import log_odds, usage
 from engines.remote.transport import HttpAnswer, retry_after_s
@@ -49,7 +49,7 @@ def config(data: bytes, folder: Path) -> None:
 
 
 def template(data: bytes, folder: Path) -> None:
-    load_template.cache_clear()
+    read_template.cache_clear()
     try:
         load_template(str(written(data, folder / "template.yaml")))
     except BadOptions as error:
