@@ -66,7 +66,7 @@ def test_every_reader_of_a_run_names_the_queries_without_candidates(
 
 @pytest.mark.parametrize(
     ("format", "consequence"),
-    [("trec", "and are not in the run; only trec_eval -c counts them"), ("mteb", "and count 0 in the means")],
+    [("trec", "which the run does not have: only trec_eval -c counts them"), ("mteb", "which count 0 in the means")],
 )
 def test_an_export_names_them_and_is_still_complete(
     partial: Path, crispbench: Crispbench, tmp_path: Path, format: str, consequence: str
@@ -76,7 +76,7 @@ def test_an_export_names_them_and_is_still_complete(
     assert crispbench("run", partial, "--out", tmp_path / "run", "--engine", "fake").code == 0
     answer = crispbench("export", format, tmp_path / "run", tmp_path / "out", "--json")
     assert answer.code == 0
-    note = f"fake on pets: 2 queries have no candidate (q2, q3) {consequence}"
+    note = f"fake on pets: queries without any candidate, {consequence}: 2 (q2, q3)"
     assert json.loads(answer.out)["notes"] == [note]
     assert answer.err == f"crispbench: {note}\n"
 

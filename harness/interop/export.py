@@ -14,7 +14,7 @@ from ir_measures import AP, RR, P, R, Success, nDCG
 
 from engines.base import BadOptions
 from engines.storage import replacing
-from harness.benchmarks.base import BenchmarkError, require, shown
+from harness.benchmarks.base import BenchmarkError, count_warning, require
 from harness.benchmarks.mteb import Provenance
 from harness.candidates.trec import write_run
 from harness.figures.measures import PerQuery, measure, rank
@@ -82,8 +82,7 @@ def export_trec(run_dir: Path, out: Path) -> ExportResult:
                 f"{row.engine} on {row.benchmark}: {len(row.missing)} queries have no scores and are not in the run; "
                 f"only trec_eval -c counts them"
             )
-        if row.without_candidates:
-            exported.notes.append(f"{_empty(row)} and are not in the run; only trec_eval -c counts them")
+        exported.notes += _empty(row, "which the run does not have: only trec_eval -c counts them")
         path = out / row.engine / f"{quote(row.benchmark, safe='')}.trec.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -112,8 +111,7 @@ def export_mteb(run_dir: Path, out: Path) -> ExportResult:
             continue
         manifest = store.manifest()
         assert manifest is not None  # a store with scores has one
-        if row.without_candidates:
-            exported.notes.append(f"{_empty(row)} and count 0 in the means")
+        exported.notes += _empty(row, "which count 0 in the means")
         target = _target(row, manifest.benchmarks[row.benchmark].split, source, mteb)
         scores = mteb_scores(store.qrels(row.benchmark), _ranked(store, row.benchmark))
         if target.main_score not in scores:
@@ -179,9 +177,10 @@ def _rows(run_dir: Path, problems: list[str]) -> Iterator[tuple[Row, Store]]:
                 yield row, store
 
 
-def _empty(row: Row) -> str:
-    empty = row.without_candidates
-    return f"{row.engine} on {row.benchmark}: {len(empty):,} queries have no candidate ({shown(empty)})"
+def _empty(row: Row, consequence: str) -> Sequence[str]:
+    """A line on the queries without candidates, if there are any."""
+    what = f"{row.engine} on {row.benchmark}: queries without any candidate, {consequence}"
+    return count_warning(row.without_candidates, what)
 
 
 def _ranked(store: Store, benchmark: str) -> dict[str, list[str]]:
