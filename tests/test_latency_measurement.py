@@ -288,14 +288,15 @@ def test_a_killed_measurement_is_incomplete_and_the_next_one_starts_from_zero(
     assert len(read(raw).timings) == 30 and summarise(read(raw)).verdict != "INCOMPLETE"
 
 
-def test_a_fault_in_an_engine_leaves_an_incomplete_measurement(
+def test_a_measurement_of_an_engine_that_is_gone_ends_early_and_is_invalid(
     latency: Callable[..., Path], tmp_path: Path, moody: Any
 ) -> None:
-    moody.answers["animal fish"] = ZeroDivisionError("a bug")
-    path = latency({"moody": {"kind": "moody"}}, queries=30, warmup=0)
-    with pytest.raises(ZeroDivisionError):
-        measure(path, tmp_path / "run")
-    assert json.loads((tmp_path / "run/moody/latency/single-stream.json").read_text())["verdict"] == "INCOMPLETE"
+    moody.answers = {f"animal {word}": ZeroDivisionError("a bug") for word in ("cat", "dog", "bird", "fish", "worm")}
+    outcome, _ = measure(latency({"moody": {"kind": "moody"}}, queries=3000, warmup=0), tmp_path / "run")
+    (summary,) = outcome.summaries
+    assert (summary.verdict, outcome.outcome) == ("INVALID", "invalid")
+    assert any("3 of 3 requests failed" in cause and "ZeroDivisionError: a bug" in cause for cause in summary.causes)
+    assert len(moody.queries) == 3
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ import numpy as np
 
 from engines.base import Call, Counts, Engine, EngineError, EngineFailed, Pair
 from engines.own_errors import own_errors_as
-from harness.run.loop import checked
+from harness.run.loop import GIVE_UP_AFTER, checked
 
 LEAD_S = 0.05  # time from the start of the workers to the zero of the schedule
 SWITCH_S = 0.0005  # a thread holds the interpreter for up to 5 ms by default, which is too long for a schedule
@@ -90,10 +90,17 @@ class Target:
         self._engine = engine
         self.concurrent = concurrent
         self._origin_s = 0.0
+        self._failed_in_a_row = 0  # requests that failed because of the engine
 
     def start(self, origin_s: float | None = None) -> None:
         """Set the clock to zero: now, or when `time.perf_counter` reaches `origin_s`."""
         self._origin_s = time.perf_counter() if origin_s is None else origin_s
+        self._failed_in_a_row = 0
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the engine failed for so many requests in a row that no load asks it for more."""
+        return self._failed_in_a_row >= GIVE_UP_AFTER
 
     def now(self) -> float:
         return time.perf_counter() - self._origin_s
@@ -113,8 +120,10 @@ class Target:
                 values = self._engine.score(request.pairs)
                 done_s, call = self.now(), self._engine.last_call()
                 checked(values, request.pairs)
+            self._failed_in_a_row = 0
         except EngineError as problem:
             done_s, call, error = self.now(), Call(), str(problem)
+            self._failed_in_a_row = self._failed_in_a_row + 1 if isinstance(problem, EngineFailed) else 0
         tokens = call.tokens
         if not self.concurrent and error is None:
             tokens = (self.counts() - before).tokens
@@ -124,7 +133,7 @@ class Target:
 
 
 def perform(target: Target, load: Load, record: Record, stop: threading.Event, origin_s: float | None = None) -> None:
-    """Put a target under load. Setting `stop` ends an open or a closed loop."""
+    """Put a target under load. Setting `stop` ends an open or a closed loop, and a target that is gone ends any."""
     if load.kind == "single-stream":
         single_stream(target, load.requests, record)
     elif load.kind == "offline":
@@ -140,6 +149,8 @@ def single_stream(target: Target, requests: Sequence[Request], record: Record) -
     target.start()
     for request in requests:
         record(target.score(request))
+        if target.is_gone:
+            return
 
 
 def offline(target: Target, requests: Sequence[Request], record: Record) -> None:
@@ -163,7 +174,7 @@ def server(target: Target, load: Load, record: Record, stop: threading.Event, or
 
     def work() -> None:
         for number in numbers:
-            if number >= len(load.requests) or stop.is_set():
+            if number >= len(load.requests) or stop.is_set() or target.is_gone:
                 return
             if stop.wait(max(load.due_s[number] - target.now(), 0)):
                 return
@@ -181,7 +192,7 @@ def closed(target: Target, load: Load, record: Record, stop: threading.Event, or
 
     def work() -> None:
         for number in numbers:
-            if stop.is_set():
+            if stop.is_set() or target.is_gone:
                 return
             record(target.score(load.requests[number % len(load.requests)]))
 
@@ -226,6 +237,8 @@ def _queue(target: Target, load: Load, record: Record) -> None:
         timing = target.score(request, due_s, due_s if waits else None)
         free_s = timing.done_s
         record(timing)
+        if target.is_gone:
+            return
 
 
 def _together(work: Callable[[], None], workers: int, stop: threading.Event) -> None:
