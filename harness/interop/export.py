@@ -82,7 +82,7 @@ def export_trec(run_dir: Path, out: Path) -> ExportResult:
                 f"{row.engine} on {row.benchmark}: {len(row.missing)} queries have no scores and are not in the run; "
                 f"only trec_eval -c counts them"
             )
-        exported.notes += _empty(row, "which the run does not have: only trec_eval -c counts them")
+        exported.notes.extend(_empty(row, "which the run does not have: only trec_eval -c counts them"))
         path = out / row.engine / f"{quote(row.benchmark, safe='')}.trec.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -111,7 +111,7 @@ def export_mteb(run_dir: Path, out: Path) -> ExportResult:
             continue
         manifest = store.manifest()
         assert manifest is not None  # a store with scores has one
-        exported.notes += _empty(row, "which count 0 in the means")
+        exported.notes.extend(_empty(row, "which count 0 in the means"))
         target = _target(row, manifest.benchmarks[row.benchmark].split, source, mteb)
         scores = mteb_scores(store.qrels(row.benchmark), _ranked(store, row.benchmark))
         if target.main_score not in scores:
