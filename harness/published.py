@@ -25,6 +25,7 @@ from harness.records import Measurement, Row
 # In a wheel the tables lie inside this package, in a checkout beside it.
 FOLDERS = (Path(__file__).parent / "configs" / "published", Path(__file__).parent.parent / "results" / "published")
 LATENCY = "seconds per query"
+NAMES_SHOWN = 5  # benchmarks of a table that a message names
 
 # a row's values of measures, with equal scores in the order of a rule
 Measured = Callable[[Row, Sequence[str], Ties], Mapping[str, Measurement]]
@@ -191,17 +192,46 @@ def load_table(name: str) -> PublishedTable:
 
 
 def compare(comparison: PublishedComparison, rows: Sequence[Row], measured: Measured) -> list[Reproduction]:
-    """Every published figure of the engines beside the rows of a run, engine by engine and column by column.
+    """The published figures of the engines beside the rows of a run, engine by engine and column by column.
 
+    Without `columns` in the config, these are the figures of the run's own benchmarks; a table has many others.
     `measured` gives a row's values with equal scores in the publisher's order.
     """
-    table, chosen = load_table(comparison.table), comparison.columns
+    columns = _columns(comparison, rows)
     return [
         _compare(comparison, column, engine, rows, measured)
         for engine, model in comparison.engines.items()
-        for column in table.columns
-        if model in column.values and (chosen is None or column.name in chosen)
+        for column in columns
+        if model in column.values
     ]
+
+
+def unmatched(comparison: PublishedComparison, rows: Sequence[Row]) -> str:
+    """What to do if the run has none of the benchmarks of a published table; empty if it has one."""
+    if _columns(comparison, rows) or not rows:
+        return ""
+    table = load_table(comparison.table)
+    names = list(dict.fromkeys(column.benchmark or str(column.suite) for column in table.columns))
+    more = ", ..." if len(names) > NAMES_SHOWN else ""
+    return (
+        f"published {comparison.table!r}: this run has none of its benchmarks "
+        f"({', '.join(names[:NAMES_SHOWN])}{more}); "
+        "if names differ, map them under `benchmarks` of that entry"
+    )
+
+
+def _columns(comparison: PublishedComparison, rows: Sequence[Row]) -> list[PublishedColumn]:
+    """The columns that the config names; without names, those whose benchmarks the run has."""
+    columns, chosen = load_table(comparison.table).columns, comparison.columns
+    if chosen is not None:
+        return [column for column in columns if column.name in chosen]
+    present = {row.benchmark for row in rows}
+    return [column for column in columns if _renamed(comparison, column).keys() <= present]
+
+
+def _renamed(comparison: PublishedComparison, column: PublishedColumn) -> dict[str, int | None]:
+    """The benchmarks behind a figure under their names in the run, with their numbers of queries."""
+    return {comparison.benchmarks.get(name, name): queries for name, queries in _members(column).items()}
 
 
 def _compare(
@@ -209,7 +239,7 @@ def _compare(
 ) -> Reproduction:
     table, model = load_table(comparison.table), comparison.engines[engine]
     scored = {row.benchmark: row for row in rows if row.engine == engine and row.candidates}
-    members = {comparison.benchmarks.get(name, name): queries for name, queries in _members(column).items()}
+    members = _renamed(comparison, column)
     problems = {name: _problem(scored.get(name), column, queries, table.protocol) for name, queries in members.items()}
     reasons = tuple(f"{name} {problem}" for name, problem in problems.items() if problem)
     if len(members) > 1 and not scored.keys() & members.keys():

@@ -7,13 +7,13 @@ at any moment loses at most the query in flight. Measures are computed from the 
 import fcntl
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from engines.base import Counts, CrispbenchError
-from harness.manifest import Manifest
+from harness.fingerprint import differences, of_benchmark
+from harness.manifest import BenchmarkRecord, Manifest
 from harness.records import Failure, Oddities, Qrels, Sample, Score
 
 # A new version may only add tables, so that it can resume an older store. `oddities` was added on 2026-11-25; the
@@ -41,7 +41,10 @@ CREATE TABLE IF NOT EXISTS failures (
 COMMIT;
 """
 FILE = "scores.sqlite"
-AVAILABLE = "available"  # describes a benchmark beyond the queries that were taken; older versions did not record it
+
+
+# The record that a benchmark of the current run has with these queries alone; None if it has others.
+Narrowed = Callable[[str, Collection[str]], BenchmarkRecord | None]
 
 
 class StoreError(CrispbenchError):
@@ -64,11 +67,14 @@ class Store:
 
     @classmethod
     @contextmanager
-    def open(cls, folder: Path, manifest: Manifest, *, fresh: bool = False) -> Iterator["Store"]:
+    def open(
+        cls, folder: Path, manifest: Manifest, *, fresh: bool = False, narrowed: Narrowed | None = None
+    ) -> Iterator["Store"]:
         """Open a store for results of this manifest. It is created if it does not exist, and emptied first if `fresh`.
 
-        New benchmarks are added to the store. Raises NotComparable with the differing fields if the store holds scores
-        of another configuration, and StoreError if another process is writing to it.
+        New benchmarks are added to the store. A benchmark that has more queries than before keeps its scores, if
+        `narrowed` shows that nothing else differs. Raises NotComparable with the differing fields if the store holds
+        scores of another configuration, and StoreError if another process is writing to it.
         """
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("w") as lock:
@@ -80,7 +86,7 @@ class Store:
                 _delete(folder)
             with cls._connect(folder / FILE, "rwc") as store:
                 store._connection.executescript(SCHEMA)
-                store._accept(manifest, folder)
+                store._accept(manifest, folder, narrowed)
                 yield store
                 store._leave_one_file()
 
@@ -112,10 +118,13 @@ class Store:
         with suppress(sqlite3.OperationalError):  # another process is reading; the next writer tries again
             self._connection.execute("PRAGMA journal_mode=DELETE")
 
-    def _accept(self, manifest: Manifest, folder: Path) -> None:
+    def _accept(self, manifest: Manifest, folder: Path, narrowed: Narrowed | None) -> None:
         stored, current = self.manifest(), manifest.document()
+        grown: list[str] = []
         if stored is not None:
             before = stored.document()
+            grown = [name for name in manifest.benchmarks if self._has_grown(name, stored, manifest, narrowed)]
+            before["benchmarks"] |= {name: current["benchmarks"][name] for name in grown}
             differing = differences(before, current)
             if differing and not self._has_scores():
                 self._forget()
@@ -129,6 +138,16 @@ class Store:
         with self._transaction():
             self._connection.execute("DELETE FROM manifest")
             self._connection.execute("INSERT INTO manifest VALUES (?)", (json.dumps(current),))
+            for name in grown:  # they are counted over the candidates of all queries
+                self._connection.execute("DELETE FROM oddities WHERE benchmark = ?", (name,))
+
+    def _has_grown(self, name: str, stored: Manifest, current: Manifest, narrowed: Narrowed | None) -> bool:
+        """Whether a benchmark has more queries than in this store, and is the same with those of the store alone."""
+        earlier = stored.benchmarks.get(name)
+        if earlier is None or narrowed is None or current.benchmarks[name].queries <= earlier.queries:
+            return False
+        alone = narrowed(name, self.qrels(name).keys())
+        return alone is not None and not of_benchmark(name, earlier.document(), alone.document())
 
     def _has_scores(self) -> bool:
         return self._connection.execute("SELECT 1 FROM scores").fetchone() is not None
@@ -303,25 +322,3 @@ def _not_an_engine(folder: Path) -> str:
 def _delete(folder: Path) -> None:
     for name in (FILE, f"{FILE}-wal", f"{FILE}-shm"):
         (folder / name).unlink(missing_ok=True)
-
-
-def differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """One phrase for every difference between two manifests. A benchmark in only one of them does not count."""
-    old, new = (
-        {name: leaf for name, leaf in _flat(side).items() if name[-1] != AVAILABLE} for side in (stored, current)
-    )
-    shared = stored["benchmarks"].keys() & current["benchmarks"].keys()
-    phrases = []
-    for name in sorted(old.keys() | new.keys()):
-        if name[0] == "benchmarks" and name[1] not in shared:
-            continue
-        before, now = old.get(name, "nothing"), new.get(name, "nothing")
-        if before != now:
-            phrases.append(f"{'.'.join(name)} was {before!r} and is {now!r}")
-    return phrases
-
-
-def _flat(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    if not isinstance(value, Mapping):
-        return {path: value}
-    return {name: leaf for key, item in value.items() for name, leaf in _flat(item, (*path, str(key))).items()}

@@ -56,7 +56,7 @@ def test_different_candidates_exit_4_and_name_the_field(recorded: Path, crispben
     written.write_text(written.read_text(encoding="utf-8").replace("k: 9", "k: 8"), encoding="utf-8")
     crispbench("run", written, "--out", tmp_path / "s", "--engine", "good")
     answer = crispbench("compare", recorded / "good", tmp_path / "s/good")
-    assert answer.code == 4 and "candidates.sha256" in answer.err
+    assert answer.code == 4 and "words candidates.k is 9 and 8" in answer.err
 
 
 def test_json_prints_one_document_and_files_are_written_only_with_out(

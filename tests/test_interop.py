@@ -15,7 +15,7 @@ import yaml
 from ir_measures import AP, RR, nDCG
 
 import engines
-from engines.base import BadOptions, Pair, ScoringFailed
+from engines.base import BadOptions, Description, Pair, ScoringFailed
 from engines.fake import Fake, FakeOptions
 from engines.torch.engine import TorchOptions
 from harness.benchmarks.mteb import Provenance
@@ -339,6 +339,24 @@ def test_an_engine_that_needs_a_corpus_gets_that_of_the_mteb_task(task: Any, col
     best = sorted(scores, key=lambda doc_id: -scores[doc_id])[:3]
     assert results["q0"] == {doc_id: scores[doc_id] for doc_id in best}
     assert results["q1"] == {}
+
+
+@NEEDS_MTEB
+@pytest.mark.parametrize(
+    ("revision", "folder"),
+    [
+        (f"sha256:{'ab' * 8}", f"sha256-{'ab' * 8}"),
+        ("refs/pr/3", "refs-pr-3"),
+        ("ec0fa4", "ec0fa4"),
+        ("", "no_revision_available"),
+    ],
+)
+def test_a_revision_is_a_folder_name_on_every_system(revision: str, folder: str) -> None:
+    from harness.interop.mteb_model import model_meta
+
+    meta = model_meta("torch", Description(model="/models/a:b", revision=revision, template="a:b"), "bm25-k100", [])
+    assert meta.revision == folder
+    assert not set('<>:"|?*') & set(meta.model_name_as_path() + (meta.experiment_name or ""))
 
 
 @NEEDS_MTEB

@@ -15,7 +15,16 @@ from harness.candidates.stages import DenseStage
 from harness.candidates.trec import write_run
 from harness.config import read_config
 from harness.figures.measures import Ties
-from harness.published import Measured, PublishedComparison, Reproduction, average, compare, load_table, table_names
+from harness.published import (
+    Measured,
+    PublishedComparison,
+    Reproduction,
+    average,
+    compare,
+    load_table,
+    table_names,
+    unmatched,
+)
 from harness.records import Completeness, Measurement, Percentile, Row
 from tests import recordings
 from tests.conftest import write_beir
@@ -104,8 +113,31 @@ def as_recorded(row: Row, names: Sequence[str], ties: Ties) -> Mapping[str, Meas
 
 
 def only(rows: list[Row], column: str = "SciFact", measured: Measured = as_recorded) -> Reproduction:
-    (figure,) = [figure for figure in compare(COMPARISON, rows, measured) if figure.column == column]
+    (figure,) = compare(COMPARISON.model_copy(update={"columns": (column,)}), rows, measured)
     return figure
+
+
+def test_without_columns_only_the_benchmarks_of_the_run_are_shown(tables: Callable[..., None]) -> None:
+    tables(AVERAGE + LATENCY)
+    whole = [row(), *members()]
+    assert [figure.column for figure in compare(COMPARISON, [row()], as_recorded)] == ["SciFact"]
+    assert [figure.column for figure in compare(COMPARISON, [row("NFCorpus")], as_recorded)] == ["latency"]
+    assert [figure.column for figure in compare(COMPARISON, whole[:-1], as_recorded)] == ["SciFact"]
+    assert [figure.column for figure in compare(COMPARISON, whole, as_recorded)] == ["SciFact", "all"]
+    elsewhere = [row(engine="another")]  # the benchmark is in the run, and this engine has no row of it
+    assert [figure.verdict for figure in compare(COMPARISON, elsewhere, as_recorded)] == ["not measured"]
+
+
+def test_a_table_without_any_benchmark_of_the_run_says_what_to_do(tables: Callable[..., None]) -> None:
+    tables(AVERAGE)
+    assert compare(COMPARISON, [row("scifact")], as_recorded) == []
+    assert unmatched(COMPARISON, [row("scifact")]) == (
+        "published 'theirs': this run has none of its benchmarks (SciFact, three); if names differ, map them under "
+        "`benchmarks` of that entry"
+    )
+    assert unmatched(COMPARISON, [row()]) == unmatched(COMPARISON, []) == ""
+    named = COMPARISON.model_copy(update={"benchmarks": {"SciFact": "scifact"}})
+    assert unmatched(named, [row("scifact")]) == ""
 
 
 @pytest.mark.parametrize(

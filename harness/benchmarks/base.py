@@ -5,7 +5,8 @@ import json
 import random
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Self
 
 from pydantic import Field
@@ -14,6 +15,7 @@ import engines.base
 from engines.base import CrispbenchError, EngineUnavailable, Options, read_options
 from harness.records import Benchmark, Qrels
 
+SHUFFLED = 277  # ids that are drawn by a shuffle; more are drawn one by one, and again if one was drawn before
 # Characters that no id may hold: pytrec_eval is written in C, where a NUL ends an id and equal ids end the process.
 NO_ID = re.compile("[\0\ud800-\udfff]")
 
@@ -57,11 +59,30 @@ def require(package: str, *, extra: str) -> Any:
 
 
 def sample(query_ids: Iterable[str], size: int | None) -> set[str]:
-    """`size` of the ids, drawn with a fixed seed; all ids if there are fewer. The order of the ids does not matter."""
+    """`size` of the ids, drawn with a fixed seed; all ids if there are fewer. The order of the ids does not matter.
+
+    A larger sample has every id of a smaller one, so that a run with a higher limit keeps what it has scored.
+    """
     ordered = sorted(query_ids)
-    if size is None or size >= len(ordered):
-        return set(ordered)
-    return set(random.Random(0).sample(ordered, size))
+    return set(ordered) if size is None or size >= len(ordered) else set(islice(_drawn(ordered), size))
+
+
+def _drawn(ids: Sequence[str]) -> Iterator[str]:
+    """All ids in random order, the first ones as `random.sample` draws them.
+
+    It has two algorithms and takes one of them by both numbers, so that its samples are not nested. Here the number of
+    ids alone decides. Up to SHUFFLED ids and for at least 22 of them, or above for up to 85, samples are equal to its.
+    """
+    draw = random.Random(0)
+    if len(ids) <= SHUFFLED:
+        yield from draw.sample(ids, len(ids))
+        return
+    seen = set[int]()
+    while len(seen) < len(ids):
+        index = draw.randrange(len(ids))
+        if index not in seen:
+            seen.add(index)
+            yield ids[index]
 
 
 def content_hash(queries: Mapping[str, str], documents: Mapping[str, str], qrels: Qrels) -> str:

@@ -11,6 +11,7 @@ from harness.check import launches
 from harness.check.launches import TimedLaunch
 from harness.compare import comparability
 from harness.compare.comparability import Recorded, template_difference
+from harness.fingerprint import DifferingField
 from harness.latency import summary
 from harness.latency.recording import Header
 from harness.manifest import Manifest
@@ -111,17 +112,22 @@ def obstacles(baseline: TimedLaunch, current: TimedLaunch, allow: Sequence[str])
     before, now = baseline.work, current.work
     if before["benchmark"] != now["benchmark"]:
         return [f"benchmark {before['benchmark']} -> {now['benchmark']}"]
-    changed = [
-        f"{name} {_short(value)} -> {_short(now.get(name))}" for name, value in before.items() if value != now.get(name)
-    ]
+    changed = [_changed(name, value, now.get(name)) for name, value in before.items() if value != now.get(name)]
     lifted = "template" in allow
     return [*changed, *([] if lifted else _templates(baseline.source.description, current.source.description))]
+
+
+def _changed(name: str, before: Any, now: Any) -> str:
+    hidden = DifferingField(("benchmarks", "", *name.split(".")), before, now).hidden
+    return f"the {hidden} changed" if hidden else f"{name} {_short(before)} -> {_short(now)}"
 
 
 def _templates(before: Description, now: Description) -> Iterator[str]:
     difference = template_difference(before, now)
     if difference is not None:
-        yield f"{difference.field} {_short(difference.before)} -> {_short(difference.now)} (--allow template)"
+        names = (before.template or "unnamed", now.template or "unnamed")
+        shown = f"template {names[0]} -> {names[1]}" if names[0] != names[1] else f"the content of {names[0]} changed"
+        yield f"{shown} (--allow template)"
 
 
 def described(baseline: Header | Manifest, current: Header | Manifest) -> list[str]:

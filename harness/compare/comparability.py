@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from engines.base import Description, ScoreKind
 from harness.compare.comparison import ComparedEngine, Field
+from harness.fingerprint import DifferingField, of_benchmark
 from harness.manifest import Manifest
 from harness.records import Qrels, Row, Score
 from harness.run.rows import engine_rows
@@ -124,8 +125,8 @@ def _template(reference: Recorded, candidate: Recorded, allow: Sequence[str]) ->
     if difference is None or "template" in allow:
         return []
     names = (before.template or "unnamed", now.template or "unnamed")
-    shown = [f"{name} ({value[:12]})" for name, value in zip(names, difference[1:], strict=True)]
-    return [f"{difference.field} is {shown[0]} and {shown[1]} (--allow template compares them anyway)"]
+    shown = f"{names[0]} and {names[1]}" if names[0] != names[1] else f"{names[0]} with another content"
+    return [f"template is {shown} (--allow template compares them anyway)"]
 
 
 class TemplateDifference(NamedTuple):
@@ -145,15 +146,23 @@ def template_difference(before: Description, now: Description) -> TemplateDiffer
 
 
 def _benchmark(name: str, reference: Recorded, candidate: Recorded) -> list[str]:
-    before, now = (run.manifest.benchmarks[name].decisive for run in (reference, candidate))
-    phrases = [f"{name} {path} is {before[path]!r} and {now[path]!r}" for path in before if before[path] != now[path]]
-    if phrases:
-        return phrases
     qrels_before, qrels_now = reference.qrels(name), candidate.qrels(name)
     if qrels_before.keys() != qrels_now.keys():
         unshared = len(qrels_before.keys() ^ qrels_now.keys())
-        return [f"{name} has {len(qrels_before)} and {len(qrels_now)} queries, {unshared} of them in one run only"]
+        return [
+            f"{name} has {len(qrels_before)} and {len(qrels_now)} queries, {unshared} of them in one run only "
+            "(--limit, or `queries` in the config)"
+        ]
+    before, now = (run.manifest.benchmarks[name] for run in (reference, candidate))
+    if before.decisive != now.decisive:
+        return [_phrase(name, field) for field in of_benchmark(name, before.document(), now.document())]
     return [] if qrels_before == qrels_now else [f"{name} has different grades in its qrels"]
+
+
+def _phrase(name: str, field: DifferingField) -> str:
+    if field.hidden:
+        return f"{name} has different {field.hidden}"
+    return f"{name} {'.'.join(field.path[2:])} is {field.before!r} and {field.now!r}"
 
 
 def _require_complete(recorded: Recorded, benchmarks: Sequence[str]) -> None:

@@ -22,6 +22,8 @@ from harness.benchmarks.stored import Picked, StoredDocuments, StoredTable
 from harness.run.loop import checked
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+# mteb makes a folder of a revision. Windows, tar and scp have a meaning of their own for the colon of "sha256:...".
+NO_FOLDER = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 
 
 class MtebModel:
@@ -110,7 +112,7 @@ def model_meta(kind: str, description: Description, first_stage: str, fingerprin
     return models.ModelMeta.create_empty(
         overwrites={
             "name": model if HUB_NAME.fullmatch(model) else f"crispbench/{kind}",
-            "revision": description.revision or "no_revision_available",
+            "revision": NO_FOLDER.sub("-", description.revision) or "no_revision_available",
             "experiment_kwargs": {
                 "engine": kind,
                 "fingerprint": hashlib.sha256(identity.encode()).hexdigest()[:16],

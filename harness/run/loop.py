@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from harness.benchmarks.stored import Picked
 from harness.config import EngineEntry
 from harness.manifest import Machine, Manifest
 from harness.records import Failure, Sample, Score
-from harness.run.tasks import Task
+from harness.run.tasks import Task, narrowed
 from harness.store import Store
 
 log = logging.getLogger("crispbench")
@@ -79,7 +80,7 @@ def score_engine(name: str, entry: EngineEntry, tasks: Sequence[Task], folder: P
     with closing(loaded) as engine:
         manifest = describe(name, entry, identify(engine), tasks)
         # The store opens after the engine: with `fresh`, an engine that cannot be loaded must not delete results.
-        with Store.open(folder, manifest, fresh=fresh) as store:
+        with Store.open(folder, manifest, fresh=fresh, narrowed=partial(narrowed, tasks)) as store:
             save_judgements(tasks, store)
             for task in tasks:
                 query_ids = unscored(task, store)

@@ -15,12 +15,13 @@ from typing import NamedTuple
 from engines.base import BadOptions, Device
 from harness import progress
 from harness.figures.measures import MEASURES
+from harness.fingerprint import differences
 from harness.manifest import Machine, Manifest
 from harness.records import Failure, Oddities, Qrels, Sample, Score
 from harness.run.folder import INDEX, RunIndex
 from harness.run.report import report
 from harness.run.verb import RunResult
-from harness.store import FILE, NotComparable, Store, StoreError, differences
+from harness.store import FILE, NotComparable, Store, StoreError
 
 NO_MACHINE = Machine(*[""] * 6)
 

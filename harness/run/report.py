@@ -14,7 +14,7 @@ from harness.report import press
 from harness.report.content import Report
 from harness.run.folder import RunIndex
 from harness.run.page import content
-from harness.run.rows import latency_document, measures_document, read, reproductions
+from harness.run.rows import latency_document, measures_document, read, reproductions, unmatched_tables
 from harness.store import FILE, Store
 
 PUBLISHED = "published.json"
@@ -29,6 +29,7 @@ class ReportResult:
     rows: Sequence[Row]
     files: Sequence[Path]  # index.html, report.md, table.tex, then the plots
     reproductions: Sequence[Reproduction]  # comparisons of published figures with those of the rows
+    unmatched: Sequence[str]  # one line per published table without a benchmark of the run
 
     @property
     def outcome(self) -> Outcome:
@@ -40,7 +41,7 @@ class ReportResult:
         return self.files[0]
 
     def report(self) -> Report:
-        return content.build(self.rows, self.name, self.reproductions)
+        return content.build(self.rows, self.name, self.reproductions, self.unmatched)
 
     def document(self) -> dict[str, Any]:
         return {"run": str(self.folder), "files": [str(path) for path in self.files]}
@@ -58,9 +59,10 @@ def report(folder: Path) -> ReportResult:
             write_json(folder / PUBLISHED, {"format": 1, "figures": [figure.document() for figure in published]})
         else:  # an earlier config of this run may have had published tables
             (folder / PUBLISHED).unlink(missing_ok=True)
-        page = content.build(rows, name, published)
+        unmatched = unmatched_tables(folder, rows)
+        page = content.build(rows, name, published, unmatched)
         files = press.write(page, folder / "report", name=content.NAME, plots=plots.draw(rows))
-        return ReportResult(folder, name, rows, files, published)
+        return ReportResult(folder, name, rows, files, published, unmatched)
 
 
 def _write_figures(folder: Path, rows: Sequence[Row]) -> None:

@@ -17,7 +17,7 @@ from harness.figures.measures import Ties
 from harness.figures.percentiles import percentile
 from harness.figures.statistics import paired_difference
 from harness.manifest import Machine, Manifest
-from harness.published import Reproduction, compare
+from harness.published import Reproduction, compare, unmatched
 from harness.records import Audit, Completeness, Measurement, PrecisionShift, Row, Sample
 from harness.run.folder import RunIndex, worker_notes
 from harness.store import FILE, Store, StoreError
@@ -277,6 +277,11 @@ def read(run_dir: Path) -> list[Row]:
 def reproductions(run_dir: Path, rows: Sequence[Row]) -> list[Reproduction]:
     """The published figures that the run's config names, compared with its rows. Raises BadOptions, StoreError."""
     return [figure for given in RunIndex.read(run_dir).published for figure in compare(given, rows, Recount(run_dir))]
+
+
+def unmatched_tables(run_dir: Path, rows: Sequence[Row]) -> list[str]:
+    """One line per published table of the run's config that has none of the run's benchmarks."""
+    return [line for given in RunIndex.read(run_dir).published if (line := unmatched(given, rows))]
 
 
 class Recount:

@@ -12,18 +12,19 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import engines
 from engines.base import Counts, Engine, EngineFailed, EngineUnavailable, Options, Pair, require
-from engines.own_errors import own_errors_as
+from engines.own_errors import named_line, own_errors_as
 from harness import children, files, progress
 from harness.config import Cluster, EngineEntry
 from harness.run import loop
 from harness.run.folder import WORKERS
 from harness.run.loop import Identity
-from harness.run.tasks import Task
+from harness.run.tasks import Task, narrowed
 from harness.store import NotComparable, Store
 
 FORMAT = 1  # 1: first version, 2026-11
@@ -309,7 +310,8 @@ def score_engine(
     with Crew(job, say) as crew:
         with progress.waiting(f"loading {job.name}"):
             identity = crew.start()
-        with Store.open(folder, loop.describe(job.name, job.entry, identity, tasks), fresh=fresh) as store:
+        manifest = loop.describe(job.name, job.entry, identity, tasks)
+        with Store.open(folder, manifest, fresh=fresh, narrowed=partial(narrowed, tasks)) as store:
             loop.save_judgements(tasks, store)
             started = time.perf_counter()
             try:
@@ -394,6 +396,4 @@ def differing(first: Identity, second: Identity) -> str:
 
 
 def _line(error: BaseException) -> str:
-    cause = getattr(error, "cause", None) or error
-    lines = str(cause).strip().splitlines() or ["no message"]
-    return f"{type(cause).__name__}: {lines[0][:200]}"
+    return named_line(getattr(error, "cause", None) or error)

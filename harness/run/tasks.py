@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from engines.base import EngineUnavailable, ScoringFailed
 from engines.own_errors import own_errors_as
 from engines.spelling import expected
 from harness import progress
-from harness.benchmarks import BenchmarkError, BenchmarkUnavailable
+from harness.benchmarks import BenchmarkError, BenchmarkSource, BenchmarkUnavailable
 from harness.benchmarks.base import absent_documents, require_same_collection
 from harness.candidates.first_stage import retrieve
 from harness.config import Config, ConfigError, NamedEntry
@@ -68,6 +68,7 @@ class Task:
     benchmark: Benchmark
     candidates: Candidates
     part: Part = WHOLE
+    source: BenchmarkSource | None = None  # where the benchmark was loaded from
 
     @property
     def query_ids(self) -> list[str]:
@@ -122,6 +123,21 @@ class Prepared(NamedTuple):
     missing: dict[str, str]  # benchmark -> the reason why it could not be loaded
 
 
+def narrowed(tasks: Sequence[Task], name: str, query_ids: Collection[str]) -> BenchmarkRecord | None:
+    """The record of a task with these queries alone, as a run with a lower limit has it; None if it has others.
+
+    The benchmark is loaded again, because only its source knows the revision of a sample.
+    """
+    task = next(task for task in tasks if task.benchmark.name == name)
+    if task.source is None or not query_ids or not set(query_ids) <= task.benchmark.queries.keys():
+        return None
+    smaller = replace(task.source.sampled(len(query_ids)).load(), name=name)
+    if smaller.queries.keys() != set(query_ids):
+        return None
+    lists = {query_id: task.candidates.lists[query_id] for query_id in smaller.queries}
+    return replace(task, benchmark=smaller, candidates=replace(task.candidates, lists=lists)).entry
+
+
 def prepare(config: Config, selection: Selection) -> list[Task]:
     """Load the selected benchmarks and retrieve their candidates. Raises ConfigError, BenchmarkError."""
     prepared = prepare_available(config, selection)
@@ -148,7 +164,9 @@ def prepare_available(config: Config, selection: Selection) -> Prepared:
                 _check_new(benchmark, seen)
                 if not names or benchmark.name in names:
                     _check_judgements(benchmark, config)
-                    tasks[benchmark.name] = Task(benchmark, _retrieve(benchmark, entry, config), selection.part)
+                    candidates = _retrieve(benchmark, entry, config)
+                    source = entry.benchmark.source
+                    tasks[benchmark.name] = Task(benchmark, candidates, selection.part, source)
         except (BenchmarkUnavailable, EngineUnavailable, ScoringFailed) as error:
             log.debug("benchmark %s", title, exc_info=error)
             missing[title] = str(error)

@@ -55,12 +55,15 @@ LEGEND = (
 )
 
 
-def build(rows: Sequence[Row], title: str, reproductions: Sequence[Reproduction] = ()) -> Report:
-    """The report of a run. Tables of published figures come first."""
+def build(
+    rows: Sequence[Row], title: str, reproductions: Sequence[Reproduction] = (), unmatched: Sequence[str] = ()
+) -> Report:
+    """The report of a run. Tables of published figures come first; `unmatched` says which tables had none to show."""
     engines = {row.engine: _engine(row) for row in reversed(rows)}
     warnings = (
         *(() if rows else ("There is no result yet.",)),
         *((DEMO,) if _has_demo(rows) else ()),
+        *unmatched,
         *dict.fromkeys(f"{row.benchmark}: {alarm}" for row in rows for alarm in row.alarms),
     )
     return Report(
