@@ -102,8 +102,8 @@ class BenchmarkRecord:
             **{
                 **values,
                 "available": document.get("available"),
-                "without_candidates": tuple(document.get("without_candidates", ())),
-                "alarms": tuple(document.get("alarms", ())),
+                "without_candidates": tuple(map(str, document.get("without_candidates", ()))),
+                "alarms": tuple(map(str, document.get("alarms", ()))),
                 "warnings": tuple(document["warnings"]),
                 "candidates": CandidatesRecord.read(document["candidates"]),
             }
