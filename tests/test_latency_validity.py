@@ -95,6 +95,13 @@ def test_too_many_retries_invalidate_a_measurement_even_if_they_were_answered() 
     assert causes(recording(timings(1000), end={"counts": {"retries": 1}})) == ()
 
 
+def test_a_request_that_waited_for_its_turn_invalidates_a_measurement() -> None:
+    assert causes(recording(timings(1000), end={"counts": {"paced": 1}})) == (
+        "1 requests waited under requests_per_minute: leave it out to measure the server",
+    )
+    assert causes(recording(timings(1000), end={"counts": {"paced": 0}})) == ()
+
+
 def test_too_few_samples_for_a_p90_invalidate_a_measurement() -> None:
     header = {"settings": {"queries": 28, "slo_ms": None, "min_duration_s": 0.0}}
     assert causes(recording(timings(28), header=header)) == (

@@ -105,6 +105,13 @@ class ExactProbabilities(Sound):
         return [sigmoid(2 * score) for score in super().score(pairs)]
 
 
+class DifferencesOfProbabilities(Sound):
+    """Subtracts the two numbers of a server that sends probabilities where logits were asked for."""
+
+    def score(self, pairs: Sequence[Pair]) -> list[float]:
+        return [sigmoid(2 * score) - sigmoid(-2 * score) for score in super().score(pairs)]
+
+
 class Similarity(Sound):
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         return [0.5 + score / 20 for score in super().score(pairs)]
@@ -217,6 +224,7 @@ def test_a_sound_engine_fails_nothing() -> None:
         (ReusesPrompts, {"twins"}),
         (Probabilities, {"scale"}),
         (ExactProbabilities, {"scale"}),
+        (DifferencesOfProbabilities, {"scale"}),
         (SwappedLabels, {"relevance"}),
         (RandomWeights, {"relevance"}),
         (CutFromTheRight, {"long document"}),

@@ -25,6 +25,7 @@ CheckVerdict = Literal["pass", "fail", "skipped", "unknown"]
 
 TAU = 0.98  # Kendall's tau against a reference: 1% of the pairs of scores may be in the opposite order
 SIGNIFICANT = 0.05  # two-sided
+CLOSE = 0.99  # a larger probability is close to 1
 SATURATED = 1e-7  # distance from 0 or 1; two float32 numbers lie between 1 - 1e-7 and 1
 SMALLEST_LIMIT = 128  # tokens; with fewer, prompt and canary leave no room for filler
 KEPT = 1 / 3  # share of the lead of relevant documents that must remain beyond the limit
@@ -113,18 +114,23 @@ def alone(subject: ProbedEngine) -> Finding:
 
 
 def scale(subject: ProbedEngine) -> Finding:
-    """A sigmoid in bf16 rounds every strong candidate to 1.0 (ggozad/haiku.rag, pull request 529)."""
+    """A sigmoid in bf16 rounds every strong candidate to 1.0 (ggozad/haiku.rag, pull request 529).
+
+    The difference of two probabilities in the place of two logits, from -1 to 1, does the same.
+    """
     scores = list(subject.together.values())
     lowest, highest = min(scores), max(scores)
     seen = f"{len(scores)} scores from {lowest:.4g} to {highest:.4g}"
     if isinstance(subject.engine, Retriever):
         return Finding("skipped", f"{seen}; a retriever scores by similarity")
+    if -1 <= lowest < -CLOSE and CLOSE < highest <= 1:
+        return Finding("fail", f"{seen}: within -1 and 1 and close to both, as differences of two probabilities")
     if lowest < 0 or highest > 1:
         return Finding("pass", f"{seen} are not probabilities")
     saturated = sum(min(score, 1 - score) <= SATURATED for score in scores)
     if saturated > 1:
         return Finding("fail", f"{seen}, {saturated} of them within {SATURATED:g} of 0 or 1")
-    if lowest < 0.01 and highest > 0.99:
+    if lowest < 1 - CLOSE and highest > CLOSE:
         return Finding("fail", f"{seen}: within 0 and 1 and close to both, as a sigmoid's")
     return Finding("unknown", f"{seen}: probabilities that do not saturate here, or another scale with this range")
 
