@@ -6,16 +6,24 @@ versions wrote a manifest.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from pathlib import PurePath
-from typing import Any, Self
+from typing import Any, Self, TypeVar, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from engines.base import Description, ScoreKind
 
 # 1: first version, 2026-11
 # 2: a description states its score kind and whether the model is a demonstration, 2026-11-28
 FORMAT = 2
+# A recorded run may come from a stranger, and every row of a report costs a part of a second.
+MAX_BENCHMARKS = 500  # of one engine; the largest suite has 18, several suites together some 60
+MAX_NAME = 300  # characters of a benchmark's name
+MAX_TEXT = 10_000  # characters of any other text
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -39,8 +47,8 @@ class Machine:
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
-        """Read the fields of a record, which may hold more. Raises KeyError for a missing field."""
-        return cls(**{field.name: document[field.name] for field in fields(cls)})
+        """Read the fields of a record, which may hold more. Raises KeyError for a missing field, ValueError."""
+        return typed(cls, {field.name: document[field.name] for field in fields(cls)})
 
     @classmethod
     def joined(cls, machines: Sequence["Machine"]) -> Self:
@@ -67,7 +75,7 @@ class CandidatesRecord:
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
-        return cls(**{field.name: document[field.name] for field in fields(cls)})
+        return typed(cls, {field.name: document[field.name] for field in fields(cls)})
 
 
 ADDED = ("available", "without_candidates", "alarms")  # fields of a benchmark that older manifests do not have
@@ -98,16 +106,13 @@ class BenchmarkRecord:
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
         values = {field.name: document[field.name] for field in fields(cls) if field.name not in ADDED}
-        return cls(
-            **{
-                **values,
-                "available": document.get("available"),
-                "without_candidates": tuple(map(str, document.get("without_candidates", ()))),
-                "alarms": tuple(map(str, document.get("alarms", ()))),
-                "warnings": tuple(document["warnings"]),
-                "candidates": CandidatesRecord.read(document["candidates"]),
-            }
-        )
+        lists = {
+            "without_candidates": tuple(map(str, document.get("without_candidates", ()))),
+            "alarms": tuple(map(str, document.get("alarms", ()))),
+            "warnings": tuple(document["warnings"]),
+        }
+        candidates = CandidatesRecord.read(document["candidates"])
+        return typed(cls, {**values, **lists, "available": document.get("available"), "candidates": candidates})
 
     @property
     def decisive(self) -> dict[str, Any]:
@@ -150,23 +155,63 @@ class Manifest:
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
         """Read a manifest of any version. Raises KeyError, TypeError or ValueError for another document."""
+        _check_sizes(document)
         written = document["format"]
         if written not in (1, FORMAT):
             raise ValueError(f"its format is {written!r}, this version reads 1 and {FORMAT}")
-        return cls(
-            engine=document["engine"],
-            kind=document["kind"],
-            options=document["options"],
-            description=read_description(document, typed=written >= FORMAT),
-            versions=document["versions"],
-            machine=Machine.read(document["machine"]),
-            benchmarks={name: BenchmarkRecord.read(entry) for name, entry in document["benchmarks"].items()},
-            machines=tuple(map(Machine.read, document.get("machines", ()))),
-        )
+        values = {
+            "engine": document["engine"],
+            "kind": document["kind"],
+            "options": document["options"],
+            "description": read_description(document, typed=written >= FORMAT),
+            "versions": document["versions"],
+            "machine": Machine.read(document["machine"]),
+            "benchmarks": {name: BenchmarkRecord.read(entry) for name, entry in document["benchmarks"].items()},
+            "machines": tuple(map(Machine.read, document.get("machines", ()))),
+        }
+        return typed(cls, values)
 
     @property
     def sha256(self) -> str:
         return hashlib.sha256(json.dumps(self.document(), sort_keys=True).encode()).hexdigest()
+
+
+def typed(record: Callable[..., Record], values: Mapping[str, Any]) -> Record:
+    """A record whose values have the types of its fields. Raises KeyError for a missing one, ValueError."""
+    for name, adapter in _adapters(record).items():
+        try:
+            adapter.validate_python(values[name], strict=True)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, (name, *problem["loc"])))
+            raise ValueError(f"{where} is {problem['input']!r:.60}: {problem['msg'].lower()}") from None
+    return record(**values)
+
+
+@cache
+def _adapters(record: Any) -> dict[str, TypeAdapter[Any]]:
+    """What checks each field of a record."""
+    hints = get_type_hints(record)
+    return {field.name: TypeAdapter(hints[field.name]) for field in fields(record)}
+
+
+def _check_sizes(document: Mapping[str, Any]) -> None:
+    """Raise ValueError for more benchmarks or longer texts than a run writes."""
+    benchmarks = document["benchmarks"]
+    if len(benchmarks) > MAX_BENCHMARKS:
+        raise ValueError(f"it has {len(benchmarks):,} benchmarks, expected at most {MAX_BENCHMARKS}")
+    waiting: list[Any] = [document]
+    longest = max(map(len, benchmarks), default=0)
+    if longest > MAX_NAME:
+        raise ValueError(f"a benchmark's name has {longest:,} characters, expected at most {MAX_NAME}")
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str) and len(value) > MAX_TEXT:
+            raise ValueError(f"a text has {len(value):,} characters, expected at most {MAX_TEXT:,}")
+        if isinstance(value, Mapping):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple):
+            waiting += value
 
 
 # Kinds whose descriptions had no score kind before format 2. Their scores were log-odds.

@@ -11,33 +11,29 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from engines.base import Counts, CrispbenchError
+from engines.base import Counts, CrispbenchError, first_line
+from harness import files
 from harness.fingerprint import differences, of_benchmark
 from harness.manifest import BenchmarkRecord, Manifest
 from harness.records import Failure, Oddities, Qrels, Sample, Score
+from harness.store_guard import (
+    MAX_CANDIDATES,
+    MAX_ERROR,
+    MAX_GRADE,
+    MAX_PREPARATIONS,
+    TABLES,
+    OutOfBounds,
+    StoreGuard,
+    check_files,
+    check_ids,
+    check_numbers,
+)
 
-# A new version may only add tables, so that it can resume an older store. `oddities` was added on 2026-11-25; the
-# oddities of older stores are not known.
-SCHEMA = """
+SCHEMA = f"""
 PRAGMA journal_mode=WAL;
 PRAGMA synchronous=NORMAL;
 BEGIN;
-CREATE TABLE IF NOT EXISTS manifest (document TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS qrels (
-    benchmark TEXT, query_id TEXT, doc_id TEXT, grade INTEGER NOT NULL,
-    PRIMARY KEY (benchmark, query_id, doc_id)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS scores (
-    benchmark TEXT, query_id TEXT, rank INTEGER, doc_id TEXT NOT NULL, score REAL NOT NULL,
-    PRIMARY KEY (benchmark, query_id, rank)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS samples (
-    benchmark TEXT, query_id TEXT, service_s REAL NOT NULL, pairs INTEGER NOT NULL, warmup INTEGER NOT NULL,
-    counts TEXT NOT NULL, PRIMARY KEY (benchmark, query_id));
-CREATE TABLE IF NOT EXISTS oddities (
-    benchmark TEXT, query_id TEXT, empty INTEGER NOT NULL, duplicate INTEGER NOT NULL, shared INTEGER NOT NULL,
-    PRIMARY KEY (benchmark, query_id)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS preparations (benchmark TEXT, seconds REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS failures (
-    benchmark TEXT, query_id TEXT, error TEXT NOT NULL, PRIMARY KEY (benchmark, query_id)) WITHOUT ROWID;
+{TABLES}
 COMMIT;
 """
 FILE = "scores.sqlite"
@@ -62,8 +58,9 @@ class NotComparable(StoreError):
 class Store:
     """Use `Store.open` to write and `Store.read` to read; both close at the end of a with block."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, guard: StoreGuard) -> None:
         self._connection = connection
+        self._guard = guard
 
     @classmethod
     @contextmanager
@@ -93,7 +90,10 @@ class Store:
     @classmethod
     @contextmanager
     def read(cls, folder: Path) -> Iterator["Store"]:
-        """Open a store for reading, even while another process writes to it. Raises StoreError if it does not exist."""
+        """Open a store for reading, even while another process writes to it.
+
+        Raises StoreError if it does not exist, and for content that no run writes (`harness.store_guard`).
+        """
         if not (folder / FILE).is_file():
             raise WrongFolder(f"{folder} {_not_an_engine(folder)}")
         with cls._connect(folder / FILE, "ro") as store:
@@ -103,11 +103,14 @@ class Store:
     @contextmanager
     def _connect(cls, path: Path, mode: str) -> Iterator["Store"]:
         try:
+            check_files(path)
             connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None)
             try:
-                yield cls(connection)
+                yield cls(connection, StoreGuard(connection, path, writes=mode != "ro"))
             finally:
                 connection.close()
+        except OutOfBounds as error:
+            raise StoreError(f"{path}: {error}: no run writes this; move the file away, or use --fresh") from None
         except sqlite3.OperationalError as error:  # a full disk, a folder without permission
             raise StoreError(f"{path}: {error}; committed scores are kept: fix this and repeat the command") from None
         except sqlite3.DatabaseError as error:
@@ -135,7 +138,7 @@ class Store:
                     f"{f' and {len(differing) - 5} more' if len(differing) > 5 else ''}. Use --out or --fresh"
                 )
             current["benchmarks"] = {**before["benchmarks"], **current["benchmarks"]}
-        with self._transaction():
+        with self._guard.manifest_at_hand(), self._transaction():
             self._connection.execute("DELETE FROM manifest")
             self._connection.execute("INSERT INTO manifest VALUES (?)", (json.dumps(current),))
             for name in grown:  # they are counted over the candidates of all queries
@@ -160,29 +163,39 @@ class Store:
 
     def manifest(self) -> Manifest | None:
         """The manifest with the benchmarks of all runs so far; None in a new store. Raises StoreError."""
-        row = self._connection.execute("SELECT document FROM manifest").fetchone() if self._has("manifest") else None
+        with self._guard.manifest_at_hand():
+            rows = (
+                self._guard.rows("manifest", "SELECT document FROM manifest", most=1) if self._has("manifest") else []
+            )
         try:
-            return Manifest.read(json.loads(row[0])) if row else None
+            return Manifest.read(files.parse_json(rows[0][0])) if rows else None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StoreError(f"the store's manifest cannot be read ({error}): repeat the run with --fresh") from None
+            reason = first_line(error)
+            raise StoreError(f"the store's manifest cannot be read ({reason}): repeat the run with --fresh") from None
 
     def benchmarks(self) -> list[str]:
         """Names of the benchmarks whose judgements are saved, in the manifest's order."""
-        saved = {name for (name,) in self._connection.execute("SELECT DISTINCT benchmark FROM qrels")}
+        saved = {name for (name,) in self._guard.rows("qrels", "SELECT DISTINCT benchmark FROM qrels")}
         manifest = self.manifest()
         return [name for name in manifest.benchmarks if name in saved] if manifest else []
 
     def save_qrels(self, benchmark: str, qrels: Qrels) -> None:
         rows = [(benchmark, query, doc, grade) for query, grades in qrels.items() for doc, grade in grades.items()]
+        check_ids({query for _, query, _, _ in rows})
+        check_ids({doc for _, _, doc, _ in rows})
         with self._transaction():
             self._connection.execute("DELETE FROM qrels WHERE benchmark = ?", (benchmark,))
             self._connection.executemany("INSERT INTO qrels VALUES (?, ?, ?, ?)", rows)
 
     def qrels(self, benchmark: str) -> dict[str, dict[str, int]]:
         qrels: dict[str, dict[str, int]] = {}
-        rows = self._connection.execute("SELECT query_id, doc_id, grade FROM qrels WHERE benchmark = ?", (benchmark,))
-        for query_id, doc_id, grade in rows:
+        sql = "SELECT query_id, doc_id, grade FROM qrels WHERE benchmark = ?"
+        for query_id, doc_id, grade in self._guard.rows("qrels", sql, benchmark):
             qrels.setdefault(query_id, {})[doc_id] = grade
+        check_ids(qrels)
+        for grades in qrels.values():
+            check_ids(grades)
+            check_numbers("a grade", grades.values(), int, most=MAX_GRADE)
         return qrels
 
     def save_oddities(self, benchmark: str, oddities: Mapping[str, Oddities]) -> None:
@@ -195,19 +208,21 @@ class Store:
         """The oddities of every query; None if they were not examined, as in stores from before 2026-11-25."""
         if not self._has("oddities"):
             return None
-        rows = self._connection.execute(
-            "SELECT query_id, empty, duplicate, shared FROM oddities WHERE benchmark = ?", (benchmark,)
-        )
-        return {query_id: Oddities(*counts) for query_id, *counts in rows} or None
+        sql = "SELECT query_id, empty, duplicate, shared FROM oddities WHERE benchmark = ?"
+        odd = {query_id: Oddities(*counts) for query_id, *counts in self._guard.rows("oddities", sql, benchmark)}
+        check_ids(odd)
+        check_numbers("an odd text's count", [count for counts in odd.values() for count in counts], int)
+        return odd or None
 
     def done(self, benchmark: str) -> set[str]:
         """Ids of the queries that are scored and committed."""
-        rows = self._connection.execute("SELECT query_id FROM samples WHERE benchmark = ?", (benchmark,))
+        rows = self._guard.rows("samples", "SELECT query_id FROM samples WHERE benchmark = ?", benchmark)
         return {query_id for (query_id,) in rows}
 
     def commit(self, benchmark: str, sample: Sample, scores: Sequence[Score]) -> None:
         """Write one query's scores and its sample in one transaction, and delete an earlier failure."""
         rows = [(benchmark, sample.query_id, score.rank, score.doc_id, score.value) for score in scores]
+        check_ids([score.doc_id for score in scores])
         counts = json.dumps(sample.counts.document())
         with self._transaction():
             self._connection.executemany("INSERT INTO scores VALUES (?, ?, ?, ?, ?)", rows)
@@ -225,15 +240,16 @@ class Store:
 
     def preparation_s(self, benchmark: str) -> float | None:
         """Seconds of the longest preparation, since a resumed run prepares again; None without a preparation."""
-        row = self._connection.execute(
-            "SELECT max(seconds) FROM preparations WHERE benchmark = ?", (benchmark,)
-        ).fetchone()
-        return None if row is None else row[0]
+        sql = "SELECT benchmark, seconds FROM preparations"  # without an index, so the whole table is read
+        rows = self._guard.rows("preparations", sql, most=MAX_PREPARATIONS) if self._has("preparations") else []
+        check_numbers("a preparation's time", [seconds for _, seconds in rows], float, int)
+        return max((seconds for name, seconds in rows if name == benchmark), default=None)
 
     def fail(self, benchmark: str, failure: Failure) -> None:
         with self._transaction():
             self._connection.execute(
-                "INSERT OR REPLACE INTO failures VALUES (?, ?, ?)", (benchmark, failure.query_id, failure.error)
+                "INSERT OR REPLACE INTO failures VALUES (?, ?, ?)",
+                (benchmark, failure.query_id, failure.error[:MAX_ERROR]),
             )
 
     def scores(self, benchmark: str) -> dict[str, list[Score]]:
@@ -245,34 +261,37 @@ class Store:
 
         It works while the store is open.
         """
-        return Scored(self._connection, benchmark)
+        return Scored(self._guard, benchmark)
 
     def samples(self, benchmark: str) -> list[Sample]:
         """Samples in the order in which the queries were scored."""
-        rows = self._connection.execute(
-            "SELECT query_id, service_s, pairs, warmup, counts FROM samples WHERE benchmark = ? ORDER BY rowid",
-            (benchmark,),
-        )
+        sql = "SELECT query_id, service_s, pairs, warmup, counts FROM samples WHERE benchmark = ? ORDER BY rowid"
+        rows = self._guard.rows("samples", sql, benchmark)
+        check_ids([query_id for query_id, *_ in rows])
+        check_numbers("a query's time", [service_s for _, service_s, *_ in rows], float, int)
+        check_numbers("a number of pairs", [pairs for _, _, pairs, *_ in rows], int, most=MAX_CANDIDATES)
         return [
-            Sample(query_id, service_s, pairs, bool(warmup), Counts.read(json.loads(counts)))
+            Sample(query_id, service_s, pairs, bool(warmup), _counts(counts))
             for query_id, service_s, pairs, warmup, counts in rows
         ]
 
     def score_range(self, benchmark: str) -> tuple[float, float] | None:
         """The lowest and the highest score; None without scores."""
-        rows = self._connection.execute("SELECT min(score), max(score) FROM scores WHERE benchmark = ?", (benchmark,))
-        lowest, highest = rows.fetchone()
-        return None if lowest is None else (lowest, highest)
+        sql = "SELECT min(score), max(score) FROM scores WHERE benchmark = ?"
+        ((lowest, highest),) = self._guard.rows("scores", sql, benchmark)
+        if lowest is None:
+            return None
+        check_numbers("a score", (lowest, highest), float)
+        return lowest, highest
 
     def failures(self, benchmark: str) -> list[Failure]:
-        rows = self._connection.execute(
-            "SELECT query_id, error FROM failures WHERE benchmark = ? ORDER BY query_id", (benchmark,)
-        )
-        return [Failure(query_id, error) for query_id, error in rows]
+        sql = "SELECT query_id, error FROM failures WHERE benchmark = ? ORDER BY query_id"
+        rows = self._guard.rows("failures", sql, benchmark)
+        check_ids([query_id for query_id, _ in rows])
+        return [Failure(query_id, str(error)[:MAX_ERROR]) for query_id, error in rows]
 
     def _has(self, table: str) -> bool:
-        rows = self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,))
-        return rows.fetchone() is not None
+        return bool(self._guard.rows("schema", "SELECT 1 FROM sqlite_master WHERE name = ?", table))
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -288,18 +307,22 @@ class Store:
 class Scored(Mapping[str, list[Score]]):
     """query_id -> scores in first-stage order, ordered by query_id."""
 
-    def __init__(self, connection: sqlite3.Connection, benchmark: str) -> None:
-        self._connection, self._benchmark = connection, benchmark
-        rows = connection.execute("SELECT query_id FROM samples WHERE benchmark = ? ORDER BY query_id", (benchmark,))
+    def __init__(self, guard: StoreGuard, benchmark: str) -> None:
+        self._guard, self._benchmark = guard, benchmark
+        rows = guard.rows("samples", "SELECT query_id FROM samples WHERE benchmark = ? ORDER BY query_id", benchmark)
         self._query_ids = dict.fromkeys(query_id for (query_id,) in rows)
+        check_ids(self._query_ids)
 
     def __getitem__(self, query_id: str) -> list[Score]:
         if query_id not in self._query_ids:
             raise KeyError(query_id)
-        rows = self._connection.execute(
-            "SELECT doc_id, rank, score FROM scores WHERE benchmark = ? AND query_id = ? ORDER BY rank",
-            (self._benchmark, query_id),
-        )
+        sql = "SELECT doc_id, rank, score FROM scores WHERE benchmark = ? AND query_id = ? ORDER BY rank"
+        rows = self._guard.rows("scores", sql, self._benchmark, query_id, most=MAX_CANDIDATES)
+        if rows:
+            doc_ids, ranks, values = zip(*rows, strict=True)
+            check_ids(doc_ids)
+            check_numbers("a rank", ranks, int)
+            check_numbers("a score", values, float)
         return list(map(Score._make, rows))
 
     def __iter__(self) -> Iterator[str]:
@@ -317,6 +340,16 @@ def _not_an_engine(folder: Path) -> str:
     if engines:
         return f"is a whole run: name one of its engines, such as {', '.join(engines[:3])}"
     return f"holds no {FILE}: expected a RUN/ENGINE folder that `crispbench run` wrote"
+
+
+def _counts(text: str) -> Counts:
+    """The counts of a sample. Raises OutOfBounds."""
+    try:
+        counts = Counts.read(files.parse_json(text))
+    except (ValueError, TypeError) as error:
+        raise OutOfBounds(f"a query's counts cannot be read ({first_line(error)})") from None
+    check_numbers("a count", counts.document().values(), int)
+    return counts
 
 
 def _delete(folder: Path) -> None:

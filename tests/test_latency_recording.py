@@ -72,7 +72,7 @@ def test_two_measurements_never_write_to_the_same_file(tmp_path: Path) -> None:
         ("no json\n", "Expecting value"),
         (json.dumps({"format": FORMAT + 1}) + "\n", f"its format is {FORMAT + 1}, this version reads 1 and {FORMAT}"),
         (json.dumps({"format": FORMAT}) + "\n", "'description'"),
-        (json.dumps(recordings.HEADER) + "\n" + json.dumps({"odd": 1}) + "\n", "odd"),
+        (json.dumps(recordings.HEADER) + "\n" + json.dumps({"odd": 1}) + "\n", "query_id: field required"),
     ],
 )
 def test_a_file_without_a_recording_is_refused_with_the_reason(tmp_path: Path, content: str, reason: str) -> None:

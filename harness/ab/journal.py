@@ -8,10 +8,12 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from engines.base import Description
+from engines.base import Description, first_line
+from harness import files
 from harness.ab.conditions import marks
 from harness.ab.records import (
     Arm,
@@ -27,6 +29,7 @@ from harness.store import StoreError
 
 FILE = "samples.jsonl"
 FORMAT = 1  # 1: first version, 2026-11
+MAX_BYTES = 256 * 2**20  # of a journal, some million samples
 
 
 class Journal:
@@ -92,7 +95,8 @@ def read(folder: Path) -> Samples:
     """The samples of a run, complete or not; a line that a kill cut short is left out. Raises StoreError."""
     path = folder / FILE
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+        text = files.read_text(path, most_bytes=MAX_BYTES)
+        lines = [files.parse_json(line) for line in text.split("\n")[:-1]]
         plan, *events = lines
         if plan.pop("event") != "plan" or plan.pop("format") != FORMAT:
             raise ValueError(f"its first line is not a plan of format {FORMAT}")
@@ -102,8 +106,8 @@ def read(folder: Path) -> Samples:
             turns=tuple(_read_turns(events)),
             complete=bool(events) and events[-1]["event"] == "end",
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} cannot be read ({error}); expected what `crispbench ab` wrote") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{path} cannot be read ({first_line(error)}); expected what `crispbench ab` wrote") from None
 
 
 def _turn_lines(turn: Turn) -> Iterator[dict[str, Any]]:
@@ -127,7 +131,7 @@ def _read_turns(events: list[dict[str, Any]]) -> Iterator[Turn]:
         if line["event"] != "turn":
             continue
         samples = []
-        for follower in events[index + 1 :]:
+        for follower in islice(events, index + 1, None):
             if follower["event"] != "sample":
                 break
             samples.append(follower)

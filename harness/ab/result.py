@@ -1,19 +1,20 @@
 """ab.json: the typed record of an A/B run, which the report, the plot and later runs read."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import exp
 from pathlib import Path
 from typing import Any
 
-from engines.base import Description
+from engines.base import Description, first_line
+from harness import files
 from harness.ab.records import ARMS, Arm, LaunchPlan, MarkedLaunch, Metric, MetricFinding
 from harness.outcome import Outcome
 from harness.store import StoreError
 
 FILE = "ab.json"
 FORMAT = 1  # 1: first version, 2026-11
+MAX_BYTES = 16 * 2**20  # of a result
 
 
 @dataclass(frozen=True)
@@ -173,14 +174,14 @@ def read(folder: Path) -> AbRecord:
     """The result in a folder. Raises StoreError if there is no result, or if the run was killed or failed."""
     path = folder / FILE
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = files.read_json(path, most_bytes=MAX_BYTES)
         if document["format"] != FORMAT:
             raise ValueError(f"its format is {document['format']!r}, this version reads {FORMAT}")
         if not document["complete"]:
             raise ValueError(document.get("error") or "the run is incomplete")
         return _read(folder, document)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} holds no result ({error}); repeat `crispbench ab` with --fresh") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{path} holds no result ({first_line(error)}); repeat `crispbench ab` with --fresh") from None
 
 
 def _read(folder: Path, document: Mapping[str, Any]) -> AbRecord:

@@ -6,7 +6,6 @@ writers wait for each other.
 """
 
 import fcntl
-import json
 import shutil
 import sqlite3
 import subprocess
@@ -19,8 +18,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from engines.base import BadOptions
+from engines.base import BadOptions, first_line
 from engines.spelling import expected
+from harness import files
 from harness.check import sides
 from harness.check.sides import LATENCY, CheckSide
 from harness.config import Name
@@ -32,6 +32,7 @@ from harness.store import FILE, StoreError
 STORE = RESULTS / "baselines"
 FORMAT = 1  # 1: first version, 2026-11
 ENTRY = "entry.json"
+MAX_BYTES = 2**20  # of an entry
 DRAFT = ".draft"
 COPIED = ("manifest.json", "measures.json", WORKERS)  # copied beside the scores and the recordings
 
@@ -71,7 +72,7 @@ class BaselineEntry:
     def read(cls, folder: Path) -> "BaselineEntry":
         """The entry in a folder of the store. Raises StoreError."""
         try:
-            document = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
+            document = files.read_json(folder / ENTRY, most_bytes=MAX_BYTES)
             if document["format"] != FORMAT:
                 raise ValueError(f"its format is {document['format']!r}, this version reads {FORMAT}")
             return cls(
@@ -85,9 +86,9 @@ class BaselineEntry:
                 launches=document["launches"],
                 sources=tuple(document["sources"]),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(
-                f"{folder / ENTRY} is not an entry of a baseline ({error}); move the folder away"
+                f"{folder / ENTRY} is not an entry of a baseline ({first_line(error)}); move the folder away"
             ) from None
 
 

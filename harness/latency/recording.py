@@ -10,16 +10,20 @@ import json
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from engines.base import Ceiling, Counts, Description
+from pydantic import TypeAdapter, ValidationError
+
+from engines.base import Ceiling, Counts, Description, first_line
+from harness import files
 from harness.config import Latency, Scenario
 from harness.latency.conditions import Conditions
 from harness.latency.load import Timing
 from harness.latency.telemetry import Telemetry
-from harness.manifest import BenchmarkRecord, Machine, read_description
+from harness.manifest import BenchmarkRecord, Machine, read_description, typed
 from harness.store import StoreError
 
 # 1: first version, 2026-11
@@ -27,7 +31,10 @@ from harness.store import StoreError
 #    recording is a part of, 2026-11-28
 FORMAT = 2
 
+MAX_BYTES = 256 * 2**20  # of a recording, some million requests
+
 PartOf = Literal["sweep", "search"]
+_TIMINGS = TypeAdapter(Timing)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +90,9 @@ class Header:
             raise ValueError(f"its format is {written!r}, this version reads 1 and {FORMAT}")
         values = {field.name: document[field.name] for field in fields(cls) if field.name in document}
         ceiling = document.get("ceiling")
-        return cls(
-            **values
+        return typed(
+            cls,
+            values
             | {
                 "description": read_description(document, typed=written >= 2),
                 "ceiling": None if ceiling is None else Ceiling(**ceiling),
@@ -93,7 +101,7 @@ class Header:
                 "settings": Latency.model_validate(document["settings"]),
                 "warmup": tuple(Timing(**timing) for timing in document["warmup"]),
                 "before": _conditions(document["before"]),
-            }
+            },
         )
 
 
@@ -120,15 +128,30 @@ class End:
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
-        return cls(
-            seconds=document["seconds"],
-            after=_conditions(document["after"]),
-            cores=document["cores"],
-            others_cores=document["others_cores"],
-            counts=Counts.read(document["counts"]),
-            died=tuple(document.get("died", ())),
-            telemetry=Telemetry.read(document["telemetry"]),
+        return typed(
+            cls,
+            {
+                "seconds": document["seconds"],
+                "after": _conditions(document["after"]),
+                "cores": document["cores"],
+                "others_cores": document["others_cores"],
+                "counts": Counts.read(document["counts"]),
+                "died": tuple(document.get("died", ())),
+                "telemetry": Telemetry.read(document["telemetry"]),
+            },
         )
+
+
+def _timing(line: str) -> Timing:
+    """A timing with finite times. Raises ValueError."""
+    try:
+        timing = _TIMINGS.validate_json(line, strict=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].lower()}") from None
+    if not (isfinite(timing.scheduled_s) and isfinite(timing.sent_s) and isfinite(timing.done_s)):
+        raise ValueError(f"the times of query {timing.query_id[:60]!r} are not finite")
+    return timing
 
 
 def _part_of(name: str) -> PartOf | None:
@@ -193,13 +216,13 @@ class Recorder:
 def read(path: Path) -> Recording:
     """Read a recording, which may be incomplete; a line that was cut short is left out. Raises StoreError."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-        documents = [json.loads(line) for line in lines[:-1]]  # text after the last newline was cut short
-        first, *rest = documents
-        header = Header.read(first)
-        end = End.read(rest.pop()["end"]) if rest and "end" in rest[-1] else None
-        timings = sorted((Timing(**document) for document in rest), key=lambda timing: timing.scheduled_s)
+        lines = files.read_text(path, most_bytes=MAX_BYTES, errors="replace").split("\n")
+        first, *rest = lines[:-1]  # text after the last newline was cut short
+        header = Header.read(files.parse_json(first))
+        last = files.parse_json(rest[-1]) if rest else {}
+        end = End.read(last["end"]) if "end" in last else None
+        timings = sorted(map(_timing, rest[:-1] if "end" in last else rest), key=lambda timing: timing.scheduled_s)
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         raise StoreError(f"{path}: not a recording of `crispbench latency` ({reason}); measure again") from None
     return Recording(header, tuple(timings), end)

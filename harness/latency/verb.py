@@ -1,6 +1,5 @@
 """`crispbench latency`: put the engines of a config under load, and record and summarise every scenario."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any, get_args
 
 import engines
 from engines.base import BadOptions, EngineError, EngineUnavailable, read_options
-from harness import preflight
+from harness import files, preflight
 from harness.config import Config, ConfigError, Latency, Scenario, choose, read_config
 from harness.figures.measures import HEADLINE
 from harness.files import RESULTS
@@ -151,7 +150,7 @@ def quality(folder: Path, summary: Summary) -> Mapping[str, float] | None:
     """nDCG@10 with its interval, if this run folder has a complete run of the same engine over the same candidates."""
     try:
         measures, document = (
-            json.loads((folder / summary.engine / name).read_text(encoding="utf-8"))
+            files.read_json(folder / summary.engine / name, most_bytes=recording.MAX_BYTES)
             for name in ("measures.json", "manifest.json")
         )
         header, manifest = summary.header, Manifest.read(document)

@@ -1,20 +1,32 @@
 """run.json, the index of a run folder: the run's name, its engines in order, and the origin of its parts."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engines.base import first_line
 from harness import files
 from harness.figures.measure_names import parse
+from harness.figures.measures import HEADLINE
+from harness.manifest import MAX_BENCHMARKS
 from harness.published import PublishedComparison
 from harness.store import FILE, StoreError, WrongFolder
 
 INDEX = "run.json"
 FORMAT = 1  # 1: first version, 2026-11
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # name of an engine and of its folder
+# A run folder may come from a stranger, and every engine and every measure costs time in every report.
+MAX_BYTES = 4 * 2**20  # of run.json and workers.json
+MAX_NAME = 200  # characters of the run's name
+MAX_REASON = 2_000  # characters of the reason why an engine could not score; what is longer is cut
+MAX_ENGINES = 200
+MAX_MEASURES = 100
+MAX_TABLES = 20  # published ones
+MAX_RUNS = 1_000  # from which a run was merged
 WORKERS = "workers.json"  # written for an engine whose last run used Ray
 
 
@@ -57,27 +69,50 @@ class RunIndex:
         if not (run_dir / INDEX).is_file():
             raise WrongFolder(f"{run_dir} is not a run folder: {_expected(run_dir)}")
         try:
-            document: dict[str, Any] = json.loads((run_dir / INDEX).read_text(encoding="utf-8"))
-            if not {"name", "engines", "unavailable"} <= document.keys():
+            document = files.read_json(run_dir / INDEX, most_bytes=MAX_BYTES)
+            if not isinstance(document, dict) or not {"name", "engines", "unavailable"} <= document.keys():
                 raise ValueError(f"{INDEX} lacks `name`, `engines` or `unavailable`")
-            if not all(NAME.fullmatch(engine) for engine in document["engines"]):
-                raise ValueError(f"{INDEX} names an engine that cannot be a folder name")
+            read = _IndexDocument.model_validate(document)
+            measures = tuple(str(parse(name)) for name in read.measures)
+            if measures and HEADLINE not in measures:
+                raise ValueError(f"its measures lack {HEADLINE}")
             return cls(
-                name=document["name"],
-                engines=tuple(document["engines"]),
-                unavailable=document["unavailable"],
-                missing=document.get("missing", {}),
-                published=tuple(map(PublishedComparison.model_validate, document.get("published", ()))),
-                measures=tuple(str(parse(name)) for name in document.get("measures", ())),
-                notes={str(name): tuple(map(str, lines)) for name, lines in document.get("notes", {}).items()},
-                part=document.get("part"),
-                merged=tuple(document.get("merged", ())),
+                name=read.name,
+                engines=tuple(read.engines),
+                unavailable={name: reason[:MAX_REASON] for name, reason in read.unavailable.items()},
+                missing=read.missing,
+                published=tuple(read.published),
+                measures=measures,
+                notes={name: tuple(lines) for name, lines in read.notes.items()},
+                part=read.part,
+                merged=tuple(read.merged),
             )
-        except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-            reason = " ".join(str(error).split())
-            raise StoreError(
-                f"{run_dir} is not a run folder ({reason}): expected one that `crispbench run` wrote"
-            ) from None
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, problem["loc"]))
+            raise _not_a_run(run_dir, f"{where} is {problem['input']!r:.60}: {problem['msg'].lower()}") from None
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise _not_a_run(run_dir, first_line(error)) from None
+
+
+class _IndexDocument(BaseModel):
+    """run.json with the types and sizes that a run writes."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str = Field(max_length=MAX_NAME)
+    engines: list[Annotated[str, Field(pattern=f"^{NAME.pattern}$")]] = Field(max_length=MAX_ENGINES)
+    unavailable: dict[str, str] = Field(max_length=MAX_ENGINES)
+    missing: dict[str, str] = Field(default={}, max_length=MAX_BENCHMARKS)
+    notes: dict[str, list[str]] = Field(default={}, max_length=MAX_ENGINES)
+    published: list[PublishedComparison] = Field(default=[], max_length=MAX_TABLES)
+    measures: list[str] = Field(default=[], max_length=MAX_MEASURES)
+    part: str | None = Field(default=None, max_length=MAX_NAME)
+    merged: list[dict[str, Any]] = Field(default=[], max_length=MAX_RUNS)
+
+
+def _not_a_run(run_dir: Path, reason: str) -> StoreError:
+    return StoreError(f"{run_dir} is not a run folder ({reason}): expected one that `crispbench run` wrote")
 
 
 def _expected(path: Path) -> str:
@@ -89,11 +124,14 @@ def _expected(path: Path) -> str:
 
 def worker_notes(folder: Path) -> list[str]:
     """One line with the speed of every Ray worker of the last run; empty for a run without Ray."""
-    if not (folder / WORKERS).is_file():
+    if not (folder / WORKERS).exists():
         return []
-    workers = json.loads((folder / WORKERS).read_text(encoding="utf-8"))["workers"]
-    busy = [worker for worker in workers if worker.get("pairs") and worker["busy_s"]]
-    speeds = [f"{worker['pairs'] / worker['busy_s']:,.0f}" for worker in busy]
-    died = sum(worker["died"] for worker in workers)
+    try:
+        workers = files.read_json(folder / WORKERS, most_bytes=MAX_BYTES)["workers"]
+        busy = [worker for worker in workers if worker.get("pairs") and worker["busy_s"]]
+        speeds = [f"{worker['pairs'] / worker['busy_s']:,.0f}" for worker in busy]
+        died = sum(worker["died"] for worker in workers)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+        raise StoreError(f"{folder / WORKERS} cannot be read ({first_line(error)}): remove it") from None
     lost = f"; {died} died during the run" if died else ""
     return [f"{len(speeds)} workers scored the last part at {', '.join(speeds)} pairs/s{lost}"] if speeds else []
