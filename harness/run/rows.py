@@ -149,6 +149,8 @@ def _scored(
 ) -> Iterator[str]:
     """Notes on numbers that came from a server. `scores` are the lowest and the highest score."""
     pairs = sum(sample.pairs for sample in samples)
+    if not pairs:
+        return
     if kind is ScoreKind.PROBABILITY:
         saturated = f"{totals.saturated or 0:,} of {pairs:,} were 0 or 1 and have no order among themselves"
         yield f"scores are log-odds of the server's probabilities; {saturated}"
