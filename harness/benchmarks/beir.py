@@ -32,6 +32,9 @@ from harness.records import Benchmark
 REMOVE_SELF = {"arguana", "fever", "fiqa", "fiqa2018", "msmarco", "quora", "quoraretrieval"}
 KEEP_SELF = {"miracl"}
 
+# What other tools call BEIR's two keys: mteb, ir_datasets, Anserini, PyTerrier, MS MARCO.
+ID_NAMES = ("id", "doc_id", "docid", "docno", "pid", "query_id", "qid", "corpus-id", "query-id")
+TEXT_NAMES = ("contents", "content", "body", "passage", "document", "query", "question")
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can hold half of a pair; UTF-8 and tokenizers cannot
 
 
@@ -138,7 +141,7 @@ def _document(row: Mapping[str, Any], position: str) -> str:
 
 def _text(row: Mapping[str, Any], position: str) -> str:
     if "text" not in row:
-        raise BenchmarkError(f"{position}: no 'text' among {_shown(list(row))}; expected _id and text")
+        raise BenchmarkError(f"{position}: no 'text' among {_shown(list(row))}; {_renamed(row, 'text', TEXT_NAMES)}")
     text = "" if _is_null(row["text"]) else row["text"]
     if not isinstance(text, str):
         raise BenchmarkError(f"{position}: text is {_shown(text)}; expected a string or null")
@@ -152,7 +155,7 @@ def _is_null(value: object) -> bool:
 
 def _identifier(row: Mapping[str, Any], position: str) -> str:
     if "_id" not in row:
-        raise BenchmarkError(f"{position}: no '_id' among {_shown(list(row))}; expected _id and text")
+        raise BenchmarkError(f"{position}: no '_id' among {_shown(list(row))}; {_renamed(row, '_id', ID_NAMES)}")
     key = row["_id"]
     if isinstance(key, bool) or not isinstance(key, str | int) or not str(key).strip() or NO_ID.search(str(key)):
         raise BenchmarkError(
@@ -160,6 +163,12 @@ def _identifier(row: Mapping[str, Any], position: str) -> str:
             "or a whole number"
         )
     return str(key).strip()
+
+
+def _renamed(row: Mapping[str, Any], key: str, names: Sequence[str]) -> str:
+    """The next step for a line without a key: the name that the key seems to have there."""
+    found = [name for name in names if name in row]
+    return f"expected _id and text{f': rename {found[0]!r} to {key!r}' if len(found) == 1 else ''}"
 
 
 def _shown(value: object) -> str:

@@ -70,10 +70,27 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
             raise BenchmarkError(
                 f"{path}:{number}: {beginning(text)} is not JSON ({reason}); expected one JSON object per line"
+                f"{_cause(text)}"
             ) from None
         if not isinstance(value, dict):
-            raise BenchmarkError(f"{path}:{number}: {beginning(text)} is not a JSON object; expected {{...}}")
+            raise BenchmarkError(
+                f"{path}:{number}: {beginning(text)} is not a JSON object; expected one object per line{_cause(text)}"
+            )
         yield number, value
+
+
+def _cause(text: str) -> str:
+    """The probable reason why a line is no JSON object, and the next step; empty if none is probable."""
+    text = text.strip()
+    if text.startswith("["):
+        return ": the file seems to be one list, write its objects on lines of their own"
+    if text.endswith(","):
+        return ": remove the comma at the end of the lines"
+    if text == "{":
+        return ": an object seems to have several lines, write it on one"
+    if text.startswith("{'"):
+        return ": names and texts seem to have single quotes, write double ones"
+    return ""
 
 
 def columns(text: str) -> list[str]:

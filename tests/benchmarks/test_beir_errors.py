@@ -37,9 +37,27 @@ def message(folder: Path, split: str = "test") -> str:
             '{"_id": "d3", "text": ',
             '\'{"_id": "d3", "text": \' is not JSON (Expecting value); expected one JSON object',
         ),
-        ('["d3", "c"]', '\'["d3", "c"]\' is not a JSON object; expected {...}'),
-        ('{"id": "d3", "text": "c"}', 'no \'_id\' among ["id", "text"]; expected _id and text'),
-        ('{"_id": "d3", "body": "c"}', 'no \'text\' among ["_id", "body"]; expected _id and text'),
+        (
+            '["d3", "c"]',
+            '\'["d3", "c"]\' is not a JSON object; expected one object per line: the file seems to be one list, write',
+        ),
+        ('"d3"', "'\"d3\"' is not a JSON object; expected one object per line"),
+        (
+            "{",
+            "'{' is not JSON (Expecting property name enclosed in double quotes); expected one JSON object per line",
+        ),
+        (
+            '{"_id": "d3"},',
+            '\'{"_id": "d3"},\' is not JSON (Extra data); expected one JSON object per line: remove the comma',
+        ),
+        (
+            "{'_id': 'd3'}",
+            "\"{'_id': 'd3'}\" is not JSON (Expecting property name enclosed in double quotes); expected one JSON "
+            "object per line: names and texts seem to have single quotes, write double ones",
+        ),
+        ('{"id": "d3", "text": "c"}', "no '_id' among [\"id\", \"text\"]; expected _id and text: rename 'id' to '_id'"),
+        ('{"_id": "d3", "body": "c"}', "no 'text' among [\"_id\", \"body\"]; expected _id and text: rename 'body' to"),
+        ('{"_id": "d3", "url": "c"}', 'no \'text\' among ["_id", "url"]; expected _id and text'),
         ('{"_id": "d3", "text": ["c"]}', 'text is ["c"]; expected a string or null'),
         ('{"_id": "d3", "text": "c", "title": 5}', "title is 5; expected a string, null or no title"),
         ('{"_id": 1.5, "text": "c"}', "_id is 1.5; expected a string without NUL and without half of a surrogate pair"),
