@@ -93,7 +93,7 @@ class Remote(Engine):
 
     def __init__(self, options: RemoteOptions) -> None:
         super().__init__(options)
-        self._dialect = dialects.find(options.dialect)
+        self._dialect, self._kind = dialects.find(options.dialect), options.kind
         self._template = load_template(options.template or TEMPLATE, options.config_folder)
         self._counts = Counts()
         self._counting = threading.Lock()
@@ -127,7 +127,7 @@ class Remote(Engine):
         except BaseException:  # an interrupt stops running requests and drops waiting ones
             future.cancel()
             raise
-        if self.options.kind in RAW:
+        if self._kind in RAW:
             with self._named(""):
                 refuse_softmax(scores)
         self._count(Counts(saturated=sum(score.saturated for score in scores)))
@@ -284,7 +284,7 @@ class Remote(Engine):
         values = self._dialect.scores(answer.document)
         if len(values) != len(job.pairs):
             raise ScoringFailed(f"{len(values)} scores for {len(job.pairs)} pairs")
-        return [log_odds(value, self._template.labels, self.options.kind) for value in values]
+        return [log_odds(value, self._template.labels, self._kind) for value in values]
 
     @contextmanager
     def _named(self, path: str) -> Iterator[None]:
