@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TEMPLATE = "crispbench_template"  # key of config.json: the template that a checkpoint was trained with
 QUANTIZED = "quantization_report.json"  # beside an FP8 checkpoint; names the template that it was calibrated with
+MOST_BYTES = 2**24  # of a JSON file that may name a template
 TRAINED_WITH_DEFAULT = ("mixedbread-ai/mxbai-rerank-base-v2", "mixedbread-ai/mxbai-rerank-large-v2")
 DEMONSTRATION = "crispbench_demonstration"  # key of config.json: true for a model that only shows how the harness works
 
@@ -56,7 +57,7 @@ def require_model(
     """
     folder = Path(locate(model, config_folder))
     if folder.is_dir():
-        if not any((folder / name).is_file() for name in files):
+        if not any((folder / name).exists() for name in files):
             wanted = " or ".join(files)
             raise BadOptions(f"{what} {model!r}: the folder {folder.absolute()} has no {wanted}: name one that has it")
         return () if model.startswith("package:") else shadowed(model, config_folder)
@@ -97,15 +98,18 @@ def unset_template(model: str, config_folder: Path | None, used: str) -> tuple[s
     if named is None:
         advice = "the checkpoint's files name none: set `template` to the one that it was trained with"
     else:
-        advice = f"the checkpoint's files name {named}: set `template: {named}`"
+        advice = f"the checkpoint's files name {named:.100}: set `template: {named:.100}`"
     return (f"`template` is not set, so {used} is used, and {advice}",)
 
 
 def _named_template(folder: Path) -> str | None:
     """The template that the files of a checkpoint name; None for a model on the hub and for files that name none."""
     for name, keys in ((QUANTIZED, ("calibration", "template")), ("config.json", (TEMPLATE,))):
+        path = folder / name
+        if not path.is_file() or path.stat().st_size > MOST_BYTES:  # a pipe would never end
+            continue
         try:
-            value = json.loads((folder / name).read_text(encoding="utf-8"))
+            value = json.loads(path.read_text(encoding="utf-8"))
             for key in keys:
                 value = value[key]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -1,6 +1,7 @@
 """What a config needs is looked for before anything is loaded: keys, packages, devices, folders, templates, the hub."""
 
 import json
+import os
 import shutil
 import socket
 import sys
@@ -180,6 +181,14 @@ def test_a_checkpoint_that_names_another_template_or_none_is_said_in_terminal_an
     assert report.count("is not set, so mxbai-v2-seq is used") == 2
     run({"right": torch_demo(), "named": unset}, "--engine", "right", "--limit", "1")
     assert "files name demo" in (tmp_path / "out/report/report.md").read_text()  # of the engine of the earlier call
+
+
+def test_a_pipe_in_a_checkpoint_is_not_read_for_a_template(tmp_path: Path) -> None:
+    shutil.copytree(DEMO, tmp_path / "model")
+    (tmp_path / "model/config.json").unlink()
+    os.mkfifo(tmp_path / "model/config.json")
+    (note,) = engines.preflight("torch", engines.options("torch", {"model": str(tmp_path / "model")}))
+    assert "files name none" in note
 
 
 # The hub

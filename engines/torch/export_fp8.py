@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 
 from pydantic import PositiveInt
 
-from engines.base import BadOptions, Counts, Options, ScoringFailed, by_query, require
-from engines.model_files import locate
+from engines.base import BadOptions, Counts, Options, ScoringFailed, by_query, require, require_installed
+from engines.model_files import locate, require_model
 from engines.prompts.encoder import PromptEncoder
 from engines.prompts.template import load_template
 
@@ -114,6 +114,13 @@ def export_fp8(options: ExportOptions, calibration: Calibration, out: Path, *, o
         }
         (folder / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return report
+
+
+def preflight(options: ExportOptions) -> None:
+    """Look for the package, the template and the checkpoint in seconds. Raises BadOptions or EngineUnavailable."""
+    load_template(options.template).instruction_line(options.instruction)
+    require_model(options.model, None, revision=options.revision, extra="torch")
+    require_installed("modelopt", extra="fp8")
 
 
 def check_out(out: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.base import Pair
-from engines.torch.export_fp8 import Calibration, ExportOptions, check_out, export_fp8
+from engines.torch.export_fp8 import Calibration, ExportOptions, check_out, export_fp8, preflight
 from harness import progress
 from harness.benchmarks import load as load_benchmark
 from harness.benchmarks import stdlib
@@ -56,12 +56,13 @@ def quantize(model: str, options: QuantizeOptions, *, out: Path) -> QuantizeResu
     Raises BadOptions, BenchmarkError, EngineUnavailable or ScoringFailed; `out` does not exist after an error.
     """
     check_out(out)
-    benchmark = _load(options)
-    candidates = retrieve(benchmark, FIRST_STAGE)
-    calibration = Calibration(_pairs(benchmark, candidates), _source(benchmark, candidates))
     export = ExportOptions(
         model=model, revision=options.revision, template=options.template, max_tokens=options.max_tokens
     )
+    preflight(export)
+    benchmark = _load(options)
+    candidates = retrieve(benchmark, FIRST_STAGE)
+    calibration = Calibration(_pairs(benchmark, candidates), _source(benchmark, candidates))
     with progress.bar(f"calibrating on {benchmark.name}", len(calibration.pairs), "prompts") as done:
         return QuantizeResult(out, export_fp8(export, calibration, out, on_prompt=done))
 
