@@ -91,7 +91,7 @@ class BenchmarkEntry:
                 stage = read_stage(document["candidates"], config_folder)
         return cls(
             source=benchmarks.read_source(source, options, config_folder),
-            title=str(options.get("name") or source),
+            title=str(options.get("label") or options.get("name") or Path(str(options.get("path") or source)).name),
             candidates=stage,
         )
 

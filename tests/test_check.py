@@ -409,6 +409,7 @@ def test_margins_and_allowances_are_read_and_unknown_ones_are_refused() -> None:
     for margins, allow, message in (
         (["p42=0.1"], [], "a name from nDCG@10, p50, p95, p99, throughput"),
         (["p50=much"], [], "from 0 to below 1, such as p50=0.05"),
+        (["latency=0.1"], [], "expected latency=none, or a margin of p50, p95, p99, throughput"),
         (["nDCG@10=0"], [], "above 0 and below 1"),
         (["nDCG@10=none", "latency=none"], [], "every metric is left out"),
         ([], ["gpu"], "expected one of template, machine"),

@@ -64,10 +64,7 @@ def read(folders: Sequence[Path]) -> CheckSide:
     for folder in folders:
         paths = recordings(folder)
         if not paths and not (folder / FILE).is_file():
-            raise WrongFolder(
-                f"{folder} holds neither {FILE} nor {LATENCY}/*{summary.SUFFIX}: expected a RUN/ENGINE folder that "
-                "`crispbench run` or `crispbench latency` wrote"
-            )
+            raise WrongFolder(f"{folder} {_not_an_engine(folder)}")
         for path in paths:
             timed[path.stem] = (*timed.get(path.stem, ()), launches.of_recording(path))
         if (folder / FILE).is_file():
@@ -75,6 +72,17 @@ def read(folders: Sequence[Path]) -> CheckSide:
             for benchmark, launch in launches.of_run(folder).items():
                 runs[benchmark] = (*runs.get(benchmark, ()), launch)
     return CheckSide(tuple(folders), recorded, {name: timed[name] for name in SCENARIOS if name in timed}, runs)
+
+
+def _not_an_engine(folder: Path) -> str:
+    """The reason why a folder is not the folder of an engine, and the next step."""
+    engines = [path for path in sorted(folder.glob("*/")) if recordings(path) or (path / FILE).is_file()]
+    if engines:
+        return f"is a whole run: name one of its engines, such as {engines[0]}"
+    return (
+        f"holds neither {FILE} nor {LATENCY}/*{summary.SUFFIX}: expected a RUN/ENGINE folder that `crispbench run` or "
+        "`crispbench latency` wrote"
+    )
 
 
 def recordings(folder: Path) -> list[Path]:

@@ -45,6 +45,9 @@ def read_options(margins: Sequence[str], allow: Sequence[str], *, store: Path, l
     for name in allow:
         if name not in ALLOWANCES:
             raise BadOptions(f"allow {name!r}: {expected(name, ALLOWANCES)}")
+    for given in margins:
+        if given.startswith("latency=") and given != times.LEAVE_OUT:
+            raise BadOptions(f"margin {given!r}: expected {times.LEAVE_OUT}, or a margin of {', '.join(METRICS)}")
     written = [text for given in margins for text in (WITHOUT_LATENCY if given == times.LEAVE_OUT else [given])]
     shares = read_margins(written, dict([(HEADLINE, noninferiority.MARGIN), *MARGINS.items()]))
     if shares.get(HEADLINE) == 0:

@@ -18,6 +18,7 @@ from harness.config import Config, ConfigError, NamedEntry
 from harness.figures import audit
 from harness.figures.measures import oracle, random_order, recall
 from harness.figures.providers import check_grades
+from harness.left_out import grouped
 from harness.manifest import BenchmarkRecord, CandidatesRecord
 from harness.records import Benchmark, Candidates, Oddities
 
@@ -142,7 +143,7 @@ def prepare(config: Config, selection: Selection) -> list[Task]:
     """Load the selected benchmarks and retrieve their candidates. Raises ConfigError, BenchmarkError."""
     prepared = prepare_available(config, selection)
     if prepared.missing:
-        raise BenchmarkUnavailable(next(iter(prepared.missing.values())))
+        raise BenchmarkUnavailable(f"benchmark {'; '.join(grouped(prepared.missing))}")
     return prepared.tasks
 
 
@@ -169,6 +170,7 @@ def prepare_available(config: Config, selection: Selection) -> Prepared:
                     tasks[benchmark.name] = Task(benchmark, candidates, selection.part, source)
         except (BenchmarkUnavailable, EngineUnavailable, ScoringFailed) as error:
             log.debug("benchmark %s", title, exc_info=error)
+            title = title if title not in missing else f"{title} ({len(missing) + 1})"
             missing[title] = str(error)
             seen.append(title)
     return _selected(tasks, missing, seen, names)
@@ -200,7 +202,10 @@ def _selected(
 def prepare_first(config: Config, *, limit: int | None = None) -> Task:
     """The config's first benchmark with at most `limit` queries. Only this one is loaded. Raises BenchmarkError."""
     entry = config.entries[0]
-    benchmark = _load(entry, limit)
+    try:
+        benchmark = _load(entry, limit)
+    except BenchmarkUnavailable as error:
+        raise BenchmarkUnavailable(f"benchmark {entry.name or entry.benchmark.title}: {error}") from error
     return Task(benchmark, _retrieve(benchmark, entry, config))
 
 

@@ -327,3 +327,15 @@ def test_a_figure_as_json_holds_its_interval_and_its_trace(reproductions: list[R
         "bm25",
         100,
     )
+
+
+@pytest.mark.parametrize(
+    ("difference", "shown"),
+    [(0.00204, "+0.00204"), (-0.00196, "−0.00196"), (0.002, "+0.0020"), (0.0021, "+0.0021"), (0.0005, "+0.0005")],
+)
+def test_a_printed_difference_lies_on_its_own_side_of_the_tolerance(
+    difference: float, shown: str, reproductions: list[Reproduction]
+) -> None:
+    figure = next(figure for figure in reproductions if figure.tolerance is not None)
+    cells = list(reproduction._cells(replace(figure, difference=difference, tolerance=0.002)))
+    assert shown in [cell.value for cell in cells]
