@@ -101,8 +101,12 @@ def test_after_a_run_without_any_score_the_corrected_config_takes_its_place(
     assert (corrected.code, missing(corrected)) == (0, 0)
 
 
-def test_only_the_first_query_is_refused_for_its_number_of_documents(run: Callable[..., Any], server: Server) -> None:
+def test_only_the_first_query_is_refused_for_its_number_of_documents(
+    run: Callable[..., Any], server: Server, tmp_path: Path
+) -> None:
     server.max_inputs, server.names_limit = 2, True
     assert run(concurrency=1).code == 0
     sizes = [len(call.body["documents"]) for call in server.posts]
     assert sizes == [3, *[2, 1] * QUERIES]
+    report = (tmp_path / "out/report/report.md").read_text(encoding="utf-8")
+    assert "0 requests were repeated and 1 split; all of them for the warm-up query, which is in no latency" in report

@@ -166,9 +166,9 @@ def _served(description: Description, totals: Counts, samples: Sequence[Sample])
     if description.truncation in (Truncation.BY_SERVER, Truncation.REFUSED):
         yield _unknown_cuts(description)
     if totals.retries or totals.splits:
-        yield (
-            f"{totals.retries or 0:,} requests were repeated and {totals.splits or 0:,} split; latencies include that"
-        )
+        timed = any(sample.counts.retries or sample.counts.splits for sample in percentiles.measured(samples))
+        told = "latencies include that" if timed else "all of them for the warm-up query, which is in no latency"
+        yield f"{totals.retries or 0:,} requests were repeated and {totals.splits or 0:,} split; {told}"
     if totals.paced:
         yield f"{totals.paced:,} requests waited for their turn under requests_per_minute; latencies include that"
     times_us = {
