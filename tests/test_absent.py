@@ -66,7 +66,7 @@ def test_every_reader_of_a_run_names_the_queries_without_candidates(
 
 @pytest.mark.parametrize(
     ("format", "consequence"),
-    [("trec", "which the run does not have: only trec_eval -c counts them"), ("mteb", "which count 0 in the means")],
+    [("trec", "which the run file lacks and only trec_eval -c counts"), ("mteb", "which count 0 in the means")],
 )
 def test_an_export_names_them_and_is_still_complete(
     partial: Path, crispbench: Crispbench, tmp_path: Path, format: str, consequence: str

@@ -223,8 +223,8 @@ def _between_tabs(text: str) -> list[str]:
     """The fields as BEIR's loader reads them, by `csv` with tabs and double quotes, without empty ones at the end."""
     try:
         cells = next(csv.reader([text], delimiter="\t", strict=True), []) if '"' in text else text.split("\t")
-    except csv.Error:  # a quote that is not closed
-        return []
+    except csv.Error:  # a quote that nothing closes is a letter of the id
+        cells = text.split("\t")
     cells = [cell.strip() for cell in cells]
     while cells and not cells[-1]:
         cells.pop()

@@ -82,7 +82,7 @@ def export_trec(run_dir: Path, out: Path) -> ExportResult:
                 f"{row.engine} on {row.benchmark}: {len(row.missing)} queries have no scores and are not in the run; "
                 f"only trec_eval -c counts them"
             )
-        exported.notes.extend(_empty(row, "which the run does not have: only trec_eval -c counts them"))
+        exported.notes.extend(_empty(row, "which the run file lacks and only trec_eval -c counts"))
         path = out / row.engine / f"{quote(row.benchmark, safe='')}.trec.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -173,6 +173,11 @@ def test_below_a_header_a_hash_begins_an_id_as_in_beirs_loader(tmp_path: Path) -
     assert judged.grades == {**GRADES, "#9": {"b": 1}} and judged.warnings == ()
 
 
+def test_a_quote_that_nothing_closes_is_a_letter(tmp_path: Path) -> None:
+    judged = read_qrels(written(tmp_path, BEIR + '9\t"><a b="c">\t1\n9\td"\t1\n9\t"e f\t1\n'))
+    assert judged.grades["9"] == {'"><a b="c">': 1, 'd"': 1, '"e f': 1}
+
+
 @pytest.mark.parametrize(
     ("content", "spaced"),
     [(BEIR + "8\tNew York\t1\n", {"New York": 5}), (TREC + "8\u00a0x 0 b 1\n", {"8\u00a0x": 4})],
