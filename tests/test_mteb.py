@@ -141,10 +141,10 @@ def test_a_warm_cache_needs_no_network(warm: Path, tmp_path: Path) -> None:
 
 def test_a_cold_cache_without_network_is_an_error_of_one_line_with_the_next_step(tmp_path: Path) -> None:
     ran = run(tmp_path, [{"source": "mteb", "name": "NFCorpus"}], cache=tmp_path / "cold", offline=True)
-    assert ran.returncode == 2
+    assert ran.returncode == 5
     assert ran.stderr.splitlines() == [
-        "crispbench: mteb task NFCorpus: mteb/nfcorpus is not in the cache and HF_HUB_OFFLINE is set; "
-        "load it once without HF_HUB_OFFLINE, or point HF_HOME to a cache that has it"
+        "crispbench: no benchmark could be loaded: NFCorpus: mteb task NFCorpus: mteb/nfcorpus is not in the cache, "
+        "and HF_HUB_OFFLINE is set; load it once where the hub can be reached, or point HF_HOME to a cache that has it"
     ]
     assert not (tmp_path / "out").exists()
 

@@ -202,9 +202,7 @@ def test_a_run_without_any_benchmark_ends_with_one_line(
     path = config(engines={"fake": {"kind": "fake"}}, benchmarks=sources)
     answer = crispbench("run", path, "--out", tmp_path / "out")
     assert (answer.code, answer.out) == (5, "")
-    assert answer.err.splitlines()[-1] == (
-        "crispbench: no benchmark could be loaded: one, two, three: KeyError: 'text'"
-    )
+    assert answer.err == "crispbench: no benchmark could be loaded: one, two, three: KeyError: 'text'\n"
     timed = crispbench("latency", path, "--out", tmp_path / "out")
     assert (timed.code, timed.err) == (5, "crispbench: benchmark one: KeyError: 'text'\n")
 

@@ -83,10 +83,10 @@ def run(config: Path, options: RunOptions, *, out: Path | None, say: Callable[[s
     here = options.ray in (None, "local")  # the workers of a cluster look for what they need themselves
     ready = check_engines(settings, chosen if here else (), say)
     prepared = prepare_available(settings, options)
-    for line in grouped(prepared.missing):
-        say(f"crispbench: benchmark {line}")
     if not prepared.tasks:
         raise BenchmarkUnavailable(f"no benchmark could be loaded: {'; '.join(grouped(prepared.missing))}")
+    for line in grouped(prepared.missing):
+        say(f"crispbench: benchmark {line}")
     for task in prepared.tasks:
         for alarm in task.entry.alarms:
             say(f"crispbench: {task.benchmark.name}: {alarm}")
