@@ -41,8 +41,8 @@ NEXT_STEPS = {
     403: "is api_key_env the key of this model?",
     404: "is this the right url, dialect and model?",
     407: "the proxy wants a user and a password: use one that does not, such as a local one that adds them",
-    413: "lower max_tokens",
-    422: "lower max_tokens, or is it another dialect?",
+    413: "a text is too long: raise the server's limit, or lower max_tokens where the prompt is made here",
+    422: "a text is too long (see max_tokens), or is it another dialect?",
     424: "the server's model failed; see its log",
 }
 
