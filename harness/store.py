@@ -21,6 +21,7 @@ from harness.store_guard import (
     MAX_ERROR,
     MAX_GRADE,
     MAX_PREPARATIONS,
+    MAX_QUERIES,
     TABLES,
     OutOfBounds,
     StoreGuard,
@@ -192,6 +193,8 @@ class Store:
         sql = "SELECT query_id, doc_id, grade FROM qrels WHERE benchmark = ?"
         for query_id, doc_id, grade in self._guard.rows("qrels", sql, benchmark):
             qrels.setdefault(query_id, {})[doc_id] = grade
+        if len(qrels) > MAX_QUERIES:
+            raise OutOfBounds(f"qrels has {len(qrels):,} queries of a benchmark, expected at most {MAX_QUERIES:,}")
         check_ids(qrels)
         for grades in qrels.values():
             check_ids(grades)
@@ -266,7 +269,7 @@ class Store:
     def samples(self, benchmark: str) -> list[Sample]:
         """Samples in the order in which the queries were scored."""
         sql = "SELECT query_id, service_s, pairs, warmup, counts FROM samples WHERE benchmark = ? ORDER BY rowid"
-        rows = self._guard.rows("samples", sql, benchmark)
+        rows = self._guard.rows("samples", sql, benchmark, most=MAX_QUERIES)
         check_ids([query_id for query_id, *_ in rows])
         check_numbers("a query's time", [service_s for _, service_s, *_ in rows], float, int)
         check_numbers("a number of pairs", [pairs for _, _, pairs, *_ in rows], int, most=MAX_CANDIDATES)
@@ -309,7 +312,8 @@ class Scored(Mapping[str, list[Score]]):
 
     def __init__(self, guard: StoreGuard, benchmark: str) -> None:
         self._guard, self._benchmark = guard, benchmark
-        rows = guard.rows("samples", "SELECT query_id FROM samples WHERE benchmark = ? ORDER BY query_id", benchmark)
+        sql = "SELECT query_id FROM samples WHERE benchmark = ? ORDER BY query_id"
+        rows = guard.rows("samples", sql, benchmark, most=MAX_QUERIES)
         self._query_ids = dict.fromkeys(query_id for (query_id,) in rows)
         check_ids(self._query_ids)
 

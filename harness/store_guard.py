@@ -39,6 +39,7 @@ CREATE TABLE IF NOT EXISTS failures (
 """
 
 MAX_ROWS = 6_000_000  # that are read at once: all judgements of a benchmark, at most one for every pair
+MAX_QUERIES = 200_000  # of a benchmark; every figure's interval resamples all of them
 MAX_CANDIDATES = 100_000  # of one query; first stages give 10 to 1,000
 MAX_PREPARATIONS = 100_000  # one for each benchmark and each time that a run was resumed
 MAX_ID = 4_096  # characters of an id; URLs are the longest ones
