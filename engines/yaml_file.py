@@ -110,7 +110,8 @@ def _explained(error: yaml.YAMLError) -> str:
         return " ".join(str(error).split())[:500]
     problem = str(getattr(error, "problem", "")) or "this cannot be read"
     causes = {
-        "cannot start any token": "indent with spaces, and put text that begins with this character in quotes",
+        "character '\\t'": "indent with spaces, not with tabs",
+        "cannot start any token": "put text that begins with this character in quotes",
         "mapping values are not allowed": "put text that holds a colon in quotes, and align keys of one mapping",
         "expected <block end>": "align the entries of one list or mapping",
         "expected ',' or": "close every bracket, and put text with brackets or commas in quotes",

@@ -146,6 +146,9 @@ def test_a_cold_cache_without_network_is_an_error_of_one_line_with_the_next_step
         "crispbench: no benchmark could be loaded: NFCorpus: mteb task NFCorpus: mteb/nfcorpus is not in the cache, "
         "and HF_HUB_OFFLINE is set; load it once where the hub can be reached, or point HF_HOME to a cache that has it"
     ]
+    unreachable = run(tmp_path, [{"source": "mteb", "name": "NFCorpus"}], cache=tmp_path / "cold")
+    (line,) = unreachable.stderr.splitlines()  # and not one line for every repetition
+    assert unreachable.returncode == 5 and "http://127.0.0.1:9 cannot be reached" in line
     assert not (tmp_path / "out").exists()
 
 

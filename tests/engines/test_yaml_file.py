@@ -107,7 +107,7 @@ def test_a_key_that_is_not_text_says_that_it_needs_quotes(tmp_path: Path, key: s
     [
         ("a: 1\na: 2\n", "line 2: key 'a' occurs twice"),
         ("a:\n\tb: 1\n", "line 2, column 1: found character '\\t' that cannot start any token; indent with spaces"),
-        ("a: @b\n", "line 1, column 4: found character '@' that cannot start any token"),
+        ("a: @b\n", "line 1, column 4: found character '@' that cannot start any token; put text that begins with"),
         ("a: b: c\n", "line 1, column 5: mapping values are not allowed here; put text that holds a colon in quotes"),
         ("a: 'b\n", "close every quote"),
         ("a: {b: 1\nc: 2\n", "close every bracket"),
