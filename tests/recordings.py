@@ -1,9 +1,13 @@
 """Records as `crispbench run` and `crispbench latency` write them; tests override single fields."""
 
+from pathlib import Path
 from typing import Any
 
+from engines.base import Description
 from harness.latency.recording import FORMAT, End, Header
-from harness.manifest import BenchmarkRecord, CandidatesRecord, Machine
+from harness.manifest import BenchmarkRecord, CandidatesRecord, Machine, Manifest
+from harness.records import Sample, Score
+from harness.store import Store
 
 MACHINE = {
     "system": "Linux x86_64", "cpu": "EPYC", "cores": "2", "memory_gib": "24", "gpu": "none", "gpu_driver": "none",
@@ -99,3 +103,32 @@ def warmup(error: str | None = None) -> dict[str, Any]:
 def _changed(whole: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = {name: _changed(whole[name], changes[name]) for name in MERGED if name in changes}
     return whole | changes | merged
+
+
+BEST_FIRST, BEST_SECOND = (3.0, 2.0, 1.0), (2.0, 3.0, 1.0)  # nDCG@10 is 1 and 1 / log2(3) = 0.6309
+
+
+def write(folder: Path, lost: int = 0, **changes: Any) -> Path:
+    """Write a RUN/ENGINE folder: queries have the documents a (relevant), b and c; `lost` queries rank b first."""
+    fields = {"queries": 60, "scored": None, "benchmarks": ("small",), "entry": {}, "description": {}}
+    fields |= {"shift": 0.0, "kind": "torch", **changes}
+    stated = {"model": "m", "score_kind": "logit_diff"} if fields["kind"] == "torch" else {"model": "m"}
+    queries, benchmarks = fields["queries"], fields["benchmarks"]
+    manifest = Manifest(
+        engine=folder.name,
+        kind=fields["kind"],
+        options={},
+        description=Description.read({**stated, **fields["description"]}),
+        versions={"numpy": "2"},
+        machine=machine(),
+        benchmarks=dict.fromkeys(benchmarks, entry(**{"queries": queries, **fields["entry"]})),
+    )
+    with Store.open(folder, manifest) as store:
+        for benchmark in benchmarks:
+            store.save_qrels(benchmark, {f"q{number:03}": {"a": 1, "b": 0} for number in range(queries)})
+            for number in range(fields["scored"] or queries):
+                values = BEST_SECOND if number < lost else BEST_FIRST
+                ranked = zip("abc", (1, 2, 3), values, strict=True)
+                scores = [Score(doc, rank, value + fields["shift"]) for doc, rank, value in ranked]
+                store.commit(benchmark, Sample(f"q{number:03}", 0.01, 3, False), scores)
+    return folder

@@ -28,19 +28,22 @@ STEADY = (1.0, 1.002, 0.998, 1.004, 0.996)  # launches of a quiet machine
 SLOW = tuple(1.1 * value for value in STEADY)
 
 
+ENOUGH = 0.06  # margin of nDCG@10 at which the 60 queries of `scored` can pass
+
+
 def gate(baseline: Sequence[Path], current: Sequence[Path], options: CheckOptions | None = None) -> CheckResult:
     """A check against several folders; outside of tests only the baseline store can name several."""
     stored = StoredLaunches(list(baseline), "2026-11-25T08:00:00+00:00", "abc")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verb, "find", lambda *_: stored)
-        return check("main", [str(folder) for folder in current], options or CheckOptions())
+        return check("main", [str(folder) for folder in current], options or CheckOptions(quality=ENOUGH))
 
 
 def options(margins: Sequence[str] = (), allow: Sequence[str] = ()) -> CheckOptions:
     return read_options(margins, allow, store=Path("none"), last=1)
 
 
-QUALITY_ONLY = ["latency=none"]
+QUALITY_ONLY = ["latency=none", f"nDCG@10={ENOUGH}"]
 
 
 def retime(engine: Path, seconds: float) -> Path:
@@ -220,7 +223,7 @@ def test_quality_is_judged_by_the_rules_of_compare(scored: Path, tmp_path: Path)
     assert outcome("again").latency.reason == "left out by --margin latency=none"
     wild = outcome("wild")
     row = rows(wild)["words nDCG@10"]
-    assert (wild.outcome, row.outcome, row.margin) == ("regression", "regression", -0.005)
+    assert (wild.outcome, row.outcome, row.margin) == ("regression", "regression", -ENOUGH)
     assert row.baseline == 1.0 and row.current is not None and row.current < 0.8
     failing = outcome("failing")
     assert failing.outcome == "invalid" and "1 of 60 queries have no scores (q-bay)" in failing.quality.reason
@@ -254,7 +257,7 @@ def test_recordings_missing_on_one_side_are_reported_and_the_common_ones_are_jud
 
 def test_two_runs_whose_times_differ_tenfold_never_pass(scored: Path, tmp_path: Path) -> None:
     before, now = retimed(scored, tmp_path, (0.01, 0.1))
-    for terms in (options(), options(["p50=0.05"])):
+    for terms in (options([f"nDCG@10={ENOUGH}"]), options(["p50=0.05", f"nDCG@10={ENOUGH}"])):
         result = check(str(before), [str(now)], terms)
         row = rows(result)["run words p50"]
         assert (result.outcome, result.quality.outcome, row.outcome) == ("inconclusive", "pass", "inconclusive")
@@ -302,7 +305,7 @@ def test_times_of_runs_that_cannot_be_compared_give_the_reason_and_no_pass(
     with closing(sqlite3.connect(now / FILE)) as store:
         store.execute(change)
         store.commit()
-    result = check(str(before), [str(now)], CheckOptions(store=tmp_path))
+    result = check(str(before), [str(now)], CheckOptions(quality=ENOUGH, store=tmp_path))
     row = rows(result)["run words"]
     assert (result.outcome, result.quality.outcome, row.outcome) == ("inconclusive", "pass", "inconclusive")
     assert reason in row.reason and "latency=none" in row.reason

@@ -56,6 +56,7 @@ def made(name: str = "new", *, matrices: bool = True) -> Comparisons:
         reference=0.5,
         candidate=0.4877,
         difference=Contrast(-0.0123, -0.02, -0.0061, 0.003, 0.0001),
+        unseen_loss=0.003,
         p=PValue(0.0004, False),
         wins=10,
         ties=1200,
@@ -220,7 +221,7 @@ def test_the_page_loads_no_other_file_and_supports_dark_mode(tmp_path: Path) -> 
 
 def test_the_forest_draws_undecided_effects_differently() -> None:
     decided, (comparison, *_) = forest.draw(made()), made().comparisons
-    undecided = {"outcome": Outcome.INCONCLUSIVE, "difference": Contrast(0.0, *[None] * 4)}
+    undecided = {"outcome": Outcome.INCONCLUSIVE, "difference": Contrast(0.0, -0.01, 0.01, 0.005, 0.5)}
     unsure = replace(comparison, effects=tuple(replace(effect, **undecided) for effect in comparison.effects))
     assert decided.svg != forest.draw(Comparisons((unsure,))).svg
     assert decided.png.startswith(b"\x89PNG")

@@ -11,14 +11,19 @@ from scipy import stats
 
 from harness.figures.statistics import (
     contrast,
-    growth,
+    decided_distance,
+    effective_queries,
+    growth_to_find,
+    growth_to_pass,
     holm,
+    least_queries,
     letters,
     mean,
     means,
     paired_difference,
     sign_flip,
     standardised,
+    unseen_loss,
 )
 from harness.records import Difference, Measurement
 
@@ -124,32 +129,62 @@ def single(values: "dict[str, float] | np.ndarray[tuple[int], np.dtype[np.float6
     return {"b": by_query}
 
 
-def test_intervals_and_alarms_have_their_nominal_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    # 2,000 runs of 80 queries, half of them without noise; true difference -0.02, standard error 0.0354 / sqrt(80).
-    monkeypatch.setattr("harness.figures.statistics.RESAMPLES", 999)
-    trials, queries, truth, margin, sd = 2000, 80, -0.02, 0.005, 0.05 / math.sqrt(2)
+@pytest.mark.parametrize(("losses", "queries"), [(0, 60), (1, 60), (3, 200), (9, 736)])
+def test_for_total_losses_the_lower_end_is_that_of_clopper_and_pearson(losses: int, queries: int) -> None:
+    result = contrast(single(np.repeat([-1.0, 0.0], [losses, queries - losses])), {"b": 1.0}, threshold=-0.005)
+    exact = stats.binomtest(losses, queries).proportion_ci(0.95, "exact").high
+    assert result.lo == pytest.approx(-exact, rel=0.03)
+
+
+def test_losses_alone_are_a_regression_from_six_on_as_in_the_sign_test() -> None:
+    # 0.5 ** 5 = 0.031 and 0.5 ** 6 = 0.016: five equal losses and no gain are not rare enough, six are
+    five, six = (contrast(single(np.repeat([-0.5, 0.0], [n, 20 - n])), {"b": 1.0}, threshold=0.0) for n in (5, 6))
+    assert five.hi > 0 > six.hi
+    assert (five.p_below, six.p_below) == (pytest.approx(0.5**5, abs=0.005), pytest.approx(0.5**6, abs=0.004))
+
+
+def test_the_p_value_and_the_upper_end_agree() -> None:
     rng = np.random.default_rng(7)
-    noise = rng.normal(0, 0.05, (trials, queries)) * (rng.random((trials, queries)) < 0.5)
-    contrasts = [contrast(single(row), {"b": 1.0}, threshold=truth) for row in noise + truth]
-    lo, hi, p_below = (np.array([getattr(trial, name) for trial in contrasts]) for name in ("lo", "hi", "p_below"))
-    assert 0.93 <= np.mean((lo <= truth) & (truth <= hi)) <= 0.97
-    # The true difference equals the threshold: 2.5% plus the error of the simulation.
-    assert np.mean(hi < truth) <= 0.032
-    assert np.mean(hi - truth < -margin) <= 0.025  # shifted by the truth: the case without a difference
-    assert np.mean((p_below < 0.025) == (hi < truth)) > 0.995  # the test and the interval agree
-    # The share of detected regressions equals the power by the normal approximation, about 0.97.
-    power = stats.norm.cdf((-margin - truth) / (sd / math.sqrt(queries)) - stats.norm.ppf(0.975))
-    assert np.mean(hi < -margin) == pytest.approx(power, abs=0.02)
+    for row in rng.normal(-0.02, 0.05, (50, 80)):
+        result = contrast(single(row), {"b": 1.0}, threshold=-0.01)
+        assert (result.p_below <= 0.025) == (result.hi < -0.01)
 
 
-def test_a_contrast_of_one_benchmark_widens_the_reported_difference_for_few_queries() -> None:
-    difference = paired_difference(VALUES, dict.fromkeys(VALUES, 0.0))
-    result = contrast(single(VALUES), {"b": 1.0}, threshold=0.0)
-    assert result.lo is not None and result.hi is not None
-    assert result.value == difference.value and result.lo < difference.lo < difference.hi < result.hi
-    many = {str(number): float(number % 2) for number in range(4000)}
-    narrow, wide = paired_difference(many, dict.fromkeys(many, 0.0)), contrast(single(many), {"b": 1.0}, threshold=0.0)
-    assert (wide.lo, wide.hi) == (pytest.approx(narrow.lo, abs=1e-4), pytest.approx(narrow.hi, abs=1e-4))
+def test_bounds_of_many_queries_are_near_the_normal_approximation() -> None:
+    # 4,000 queries, half 0 and half 1: 0.5 ± 1.96 * 0.5 / sqrt(4000), and below one more query that loses everything.
+    result = contrast(single(np.arange(4000.0) % 2), {"b": 1.0}, threshold=0.0)
+    assert (result.lo, result.hi) == (pytest.approx(0.5 - 0.0160, abs=7e-4), pytest.approx(0.5 + 0.0156, abs=7e-4))
+
+
+def test_neither_the_batches_nor_the_names_of_the_queries_change_a_contrast(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(5).normal(0, 0.1, 40)
+    whole = contrast(single(values), {"b": 1.0}, threshold=0.0)
+    assert contrast(single(values[::-1]), {"b": 1.0}, threshold=0.0)[1:3] == whole[1:3]
+    monkeypatch.setattr("harness.figures.statistics.BATCH_VALUES", 100)
+    assert contrast(single(values), {"b": 1.0}, threshold=0.0) == pytest.approx(whole, abs=1e-12)
+
+
+def test_many_values_get_fewer_draws_of_the_same_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(5).normal(0, 0.1, 400)
+    whole = contrast(single(values), {"b": 1.0}, threshold=0.0)
+    monkeypatch.setattr("harness.figures.statistics.DRAWN_VALUES", 400 * 2000)
+    fewer = contrast(single(values), {"b": 1.0}, threshold=0.0)
+    assert (fewer.lo, fewer.hi) == (pytest.approx(whole.lo, abs=0.001), pytest.approx(whole.hi, abs=0.001))
+
+
+def test_an_average_counts_as_the_benchmark_with_the_fewest_queries_for_its_share() -> None:
+    assert effective_queries({"a": 50, "b": 1000}, {"a": 0.5, "b": 0.5}) == 100
+    assert effective_queries({"a": 300}, {"a": 1.0}) == 300
+    # 50 queries of half of the weight show no total loss in 2.5% at a rate of 0.0711, which costs 0.0356 on average.
+    still = {name: {f"q{n}": 0.0 for n in range(size)} for name, size in (("a", 50), ("b", 1000))}
+    result = contrast(still, {"a": 0.5, "b": 0.5}, threshold=0.0)
+    assert -0.0363 < result.lo < -0.0356
+
+
+def test_differences_without_a_limit_have_mirrored_bounds() -> None:
+    values = np.random.default_rng(5).normal(3, 20, 60)
+    forth, back = (contrast(single(sign * values), {"b": 1.0}, threshold=0.0, largest_loss=None) for sign in (1, -1))
+    assert (back.lo, back.hi) == (pytest.approx(-forth.hi, abs=0.3), pytest.approx(-forth.lo, abs=0.3))
 
 
 def test_an_average_weights_benchmarks_and_not_queries_and_resamples_them_separately() -> None:
@@ -163,18 +198,21 @@ def test_an_average_weights_benchmarks_and_not_queries_and_resamples_them_separa
     assert flat.standard_error == pytest.approx(0.5 * 0.040825, rel=1e-4)
 
 
-def test_a_benchmark_of_one_query_has_no_interval() -> None:
+def test_a_benchmark_of_one_query_has_no_standard_error_and_wide_bounds() -> None:
     result = contrast({"lone": {"q": 0.5}, "full": VALUES}, {"lone": 0.5, "full": 0.5}, threshold=0.0)
-    assert result[1:] == (None, None, None, None)
+    assert result.standard_error is None
+    assert result.lo < -0.5
 
 
 @settings(max_examples=25, deadline=None)
-@given(values=st.dictionaries(st.text(max_size=3), st.floats(-1, 1), min_size=2, max_size=12))
-def test_negated_differences_give_the_mirrored_contrast_bit_for_bit(values: dict[str, float]) -> None:
+@given(values=st.dictionaries(st.text(max_size=3), st.floats(-1, 1), min_size=1, max_size=12))
+def test_bounds_enclose_the_mean_and_leave_room_for_an_unseen_loss(values: dict[str, float]) -> None:
+    result = contrast(single(values), {"b": 1.0}, threshold=0.1)
+    assert -1 <= result.lo <= result.value + 1e-12
+    assert result.value - 1e-12 <= result.hi <= 1
+    best = max(values.values())
+    assert result.lo <= best - unseen_loss(len(values)) * (1 + best) + 1e-9
     negated = {query_id: -value for query_id, value in reversed(values.items())}
-    forth, back = (contrast(single(differences), {"b": 1.0}, threshold=0.1) for differences in (values, negated))
-    assert forth.lo is not None and forth.hi is not None
-    assert (back.value, back.lo, back.hi) == (-forth.value, -forth.hi, -forth.lo)
     assert sign_flip(single(values), {"b": 1.0}) == sign_flip(single(negated), {"b": 1.0})
 
 
@@ -220,9 +258,22 @@ def test_the_standardised_difference_is_the_mean_over_the_standard_deviation() -
     assert standardised({"a": 1.0, "b": 1.0}) is None and standardised({"a": 1.0}) is None
 
 
-def test_the_number_of_queries_needed_follows_julious() -> None:
+def test_the_number_of_queries_that_finds_a_regression_follows_julious() -> None:
     # (1.959964 + 0.841621)^2 = 7.848880; a standard error of 0.01 against 0.005: four times as much
-    assert growth(0.01, 0.005) == pytest.approx(31.39552, abs=1e-4)
+    assert growth_to_find(0.01, 0.005) == pytest.approx(31.39552, abs=1e-4)
+
+
+def test_the_fewest_queries_that_exclude_an_unseen_loss() -> None:
+    # 0.025 = 0.995 ** 735.9 = 0.99 ** 367.04
+    assert (least_queries(0.005), least_queries(0.01)) == (736, 368)
+    assert unseen_loss(736) < 0.005 < unseen_loss(735)
+    assert growth_to_pass(0.0, 100, 0.005) == pytest.approx(7.3593, abs=1e-4)
+
+
+@pytest.mark.parametrize("spread", [1e-9, 1e-5, 0.01, 0.1, 1.0])
+def test_the_growth_that_passes_reaches_exactly_the_distance(spread: float) -> None:
+    factor = growth_to_pass(spread, 1, 0.005)
+    assert decided_distance(spread / math.sqrt(factor), factor) == pytest.approx(0.005, rel=1e-6)
 
 
 def test_engines_that_cannot_be_distinguished_share_a_letter() -> None:

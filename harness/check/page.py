@@ -18,7 +18,7 @@ SHOWN = 2  # rows that the verdict names
 TONES: Mapping[Outcome | None, Tone] = {Outcome.PASS: "good", Outcome.REGRESSION: "bad", Outcome.INVALID: "bad"}
 LEGEND = (
     Term("change", "current minus baseline for nDCG@10; a share of the baseline for times and throughput"),
-    Term("interval", "quality: 95% bootstrap interval over queries; times: exact Mann-Whitney interval over launches"),
+    Term("interval", "quality: 97.5% bounds, as compare's; times: exact Mann-Whitney interval over launches"),
     Term("margin", "the largest accepted change for the worse"),
     Term("pass, regression, inconclusive", "not worse than the margin; worse than the margin; neither is shown"),
     Term(f"{NOT_JUDGED}, {NOT_RECORDED}", "there are too few samples for the metric; one side has no recording"),

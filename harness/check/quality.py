@@ -9,6 +9,7 @@ from harness.compare import comparability, noninferiority
 from harness.compare.comparability import Recorded
 from harness.compare.comparison import Effect
 from harness.figures.measures import HEADLINE
+from harness.figures.statistics import ALPHA
 from harness.outcome import Outcome, worst
 from harness.store import NotComparable, StoreError
 
@@ -77,7 +78,7 @@ def _row(effect: Effect, margin: float) -> CheckRow:
         unit="nDCG",
         baseline=effect.reference,
         current=effect.candidate,
-        change=Change(difference.value, difference.lo, difference.hi, 1 - noninferiority.ALPHA),
+        change=Change(difference.value, difference.lo, difference.hi, 1 - ALPHA),
         margin=-margin,
         outcome=effect.outcome,
         reason=effect.note,

@@ -108,7 +108,7 @@ def ground(reference: Recorded, candidate: Recorded, allow: Sequence[str] = ()) 
         more = f" and {len(obstacles) - SHOWN} more" if len(obstacles) > SHOWN else ""
         raise NotComparable(f"{where}: {'; '.join(obstacles[:SHOWN])}{more}. Run both with one config")
     for recorded in (reference, candidate):
-        _require_complete(recorded, common)
+        require_complete(recorded, common)
     left_out = [f"{name} is only in {reference.folder}" for name in reference.rows if name not in common]
     left_out += [f"{name} is only in {candidate.folder}" for name in candidate.rows if name not in common]
     differing = tuple(_differing(reference.manifest, candidate.manifest, common))
@@ -165,7 +165,8 @@ def _phrase(name: str, field: DifferingField) -> str:
     return f"{name} {'.'.join(field.path[2:])} is {field.before!r} and {field.now!r}"
 
 
-def _require_complete(recorded: Recorded, benchmarks: Sequence[str]) -> None:
+def require_complete(recorded: Recorded, benchmarks: Sequence[str]) -> None:
+    """Raises StoreError if a benchmark is invalid, or if one of its queries has no scores."""
     for name in benchmarks:
         row = recorded.rows[name]
         if row.verdict == "invalid":

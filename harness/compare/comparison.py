@@ -36,6 +36,7 @@ class Effect:
     reference: float
     candidate: float
     difference: Contrast
+    unseen_loss: float  # largest average loss that these queries hide if none of them loses (97.5% confidence)
     p: PValue  # two-sided, sign flips
     wins: int  # queries on which the candidate is better
     ties: int

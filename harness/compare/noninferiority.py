@@ -7,14 +7,22 @@ from typing import NamedTuple
 
 from harness.benchmarks.suites import Suite, load_suite, suite_names
 from harness.compare.comparison import Effect, QualityVerdict
-from harness.figures.statistics import CONFIDENCE, Contrast, contrast, growth, holm, sign_flip, standardised
+from harness.figures.statistics import (
+    ALPHA,
+    Contrast,
+    contrast,
+    effective_queries,
+    growth_to_find,
+    growth_to_pass,
+    holm,
+    least_queries,
+    sign_flip,
+    standardised,
+    unseen_loss,
+)
 from harness.outcome import Outcome
 
 MARGIN = 0.005
-ALPHA = (1 - CONFIDENCE) / 2  # one end of the interval
-# Intervals over fewer queries cannot be trusted. If one query in ten loses half its nDCG, the lower end of the 95%
-# interval is too high in 22% of samples of 20 queries, in 8% of samples of 50 and in 5% of samples of 100 (simulated).
-LEAST_QUERIES = 50
 
 PerQuery = Mapping[str, Mapping[str, float]]  # benchmark -> query_id -> nDCG@10
 Weights = Mapping[str, float]  # benchmark -> share of an average
@@ -36,8 +44,6 @@ class Growing(NamedTuple):
     @property
     def limit(self) -> str:
         """The reason why more queries cannot decide, and the next step."""
-        if self.most < LEAST_QUERIES:
-            return f"there are only {self.most}: add benchmarks"
         return (
             f"even all {self.most:,} queries that exist are too few for a margin of {self.margin:g}: "
             "add benchmarks, or choose a wider margin before the next run"
@@ -119,9 +125,10 @@ def _effect(name: str, weights: Weights, differences: PerQuery, growing: Growing
     margin = growing.margin
     difference = contrast(differences, weights, threshold=-margin)
     values = [value for per_query in differences.values() for value in per_query.values()]
-    outcome = judge(difference, len(values), margin)
-    remark = _remark(difference, list(map(dict, differences.values())), growing)
-    needed, note = remark if outcome is not Outcome.REGRESSION else (None, "")
+    effective = effective_queries({benchmark: len(scored) for benchmark, scored in differences.items()}, weights)
+    outcome = judge(difference, margin)
+    remark = _remark(Evidence(difference, list(map(dict, differences.values())), effective), growing)
+    needed, note = remark if outcome is Outcome.INCONCLUSIVE else (None, _equality(values, effective))
     return Effect(
         name=name,
         benchmarks=tuple(weights),
@@ -129,68 +136,93 @@ def _effect(name: str, weights: Weights, differences: PerQuery, growing: Growing
         reference=0.0,
         candidate=0.0,
         difference=difference,
+        unseen_loss=unseen_loss(effective),
         p=sign_flip(differences, weights),
         wins=sum(value > 0 for value in values),
         ties=sum(value == 0 for value in values),
         losses=sum(value < 0 for value in values),
         standardised=standardised(differences[name]) if len(weights) == 1 else None,
         outcome=outcome,
-        needed=needed if outcome is Outcome.INCONCLUSIVE else None,
-        note=note if outcome is Outcome.INCONCLUSIVE or not any(values) else "",
+        needed=needed,
+        note=note,
     )
 
 
-def judge(difference: Contrast, queries: int, margin: float) -> Outcome:
-    """Pass if the whole 95% interval lies above -margin, regression if all of it lies below, else inconclusive."""
-    if difference.lo is None or difference.hi is None or queries < LEAST_QUERIES:
-        return Outcome.INCONCLUSIVE
+def judge(difference: Contrast, margin: float) -> Outcome:
+    """Pass if the whole interval lies above -margin, regression if all of it lies below, else inconclusive."""
     if difference.lo > -margin:
         return Outcome.PASS
     return Outcome.REGRESSION if difference.hi < -margin else Outcome.INCONCLUSIVE
 
 
-def _remark(difference: Contrast, differences: Sequence[Weights], growing: Growing) -> tuple[int | None, str]:
-    """The number of queries that would decide and its assumption; for equal runs, the confidence in their equality."""
-    queries = sum(map(len, differences))
-    few = (
-        f"{queries} queries are fewer than the {LEAST_QUERIES} that a verdict needs" if queries < LEAST_QUERIES else ""
-    )
-    if difference.standard_error is None:
-        return None, "a benchmark has only one query, so the spread over queries is unknown"
-    if not any(value for per_query in differences for value in per_query.values()):
-        share = 1 - ALPHA ** (1 / queries)  # Clopper and Pearson 1934, for 0 of n
-        step = f" (a verdict needs at least {LEAST_QUERIES})" if few else ""
+class Evidence(NamedTuple):
+    """What the scored queries show about one effect."""
+
+    difference: Contrast
+    differences: Sequence[Weights]  # of each benchmark, by query
+    effective: float  # number of queries as which they count against losses that were not seen
+
+    @property
+    def queries(self) -> int:
+        return sum(map(len, self.differences))
+
+    def blind(self, margin: float) -> str:
+        """The reason why these queries cannot pass, whatever they show; empty if they can."""
+        if unseen_loss(self.effective) < margin:
+            return ""
+        weighing = "" if round(self.effective) == self.queries else f" (which weigh like {self.effective:,.0f})"
+        number = "1 query" if self.queries == 1 else f"{self.queries:,} queries"
+        least = math.ceil(round(self.queries * least_queries(margin) / self.effective, 6))
         return (
-            LEAST_QUERIES if growing.reaches(LEAST_QUERIES / queries, differences) else None,
-            f"nDCG@10 differs on no query{step}; it may differ on up to {share:.1%} of queries (97.5% confidence)",
+            f"cannot be known from {number}{weighing}: rare losses that none of them shows may cost "
+            f"{unseen_loss(self.effective):.4f}, and {least:,} queries are the fewest that exclude {margin:g}"
         )
-    needed, reason = _needed(difference, queries, growing.margin)
+
+
+def _equality(values: Sequence[float], effective: float) -> str:
+    """The confidence in the equality of runs without a difference."""
+    if any(values):
+        return ""
+    share = unseen_loss(effective)
+    return f"nDCG@10 differs on no query; it may differ on up to {share:.1%} of queries (97.5% confidence)"
+
+
+def _remark(evidence: Evidence, growing: Growing) -> tuple[int | None, str]:
+    """The number of queries that would decide, and why these do not."""
+    equal = not any(value for per_query in evidence.differences for value in per_query.values())
+    reasons = ["nDCG@10 differs on no query" if equal else "", evidence.blind(growing.margin)]
+    needed, reason = _needed(evidence, growing.margin)
     if needed is None:
-        return None, "; ".join(filter(None, (few, reason)))
-    reaches = growing.reaches(needed / queries, differences)
+        return None, "; ".join(filter(None, (*reasons, reason)))
+    reaches = growing.reaches(needed / evidence.queries, evidence.differences)
     if reaches is False:
-        return None, "; ".join(filter(None, (few, growing.limit)))
+        return None, "; ".join(filter(None, (*reasons, growing.limit)))
     unknown = "" if reaches else ", if the benchmark has as many"
     step = f"about {needed:,} queries would decide with 80% power, {reason}{unknown}"
-    return needed, "; ".join(filter(None, (few, step)))
+    return needed, "; ".join(filter(None, (*reasons, step)))
 
 
-def _needed(difference: Contrast, queries: int, margin: float) -> tuple[int | None, str]:
+def _needed(evidence: Evidence, margin: float) -> tuple[int | None, str]:
     """The number of queries that would decide and what it assumes; None and the reason if no number can be given."""
-    assert difference.standard_error is not None
-    if difference.lo is not None and difference.hi is not None and not difference.lo <= -margin <= difference.hi:
-        return LEAST_QUERIES, "assuming the measured difference"  # the interval decides, but over too few queries
-    needed, assumed = math.ceil(queries * growth(difference.standard_error, margin)), "assuming no true difference"
-    if needed <= queries:
-        distance = abs(difference.value + margin)
-        if distance == 0:
-            return None, "the difference equals the margin"
-        needed = math.ceil(queries * growth(difference.standard_error, distance))
-        assumed = "assuming the measured difference"
-    needed = max(needed, LEAST_QUERIES)
+    (value, _, _, error, _), queries = evidence.difference, evidence.queries
+    if error is None:
+        return None, "a benchmark has only one query, so the spread over queries is unknown"
+    needed = _grown(queries, growth_to_pass(error, evidence.effective, margin))
+    if needed > queries:
+        return needed, "assuming no true difference"
+    distance = value + margin
+    if distance == 0:
+        return None, "the difference equals the margin"
+    passes = distance > 0
+    growth = growth_to_pass(error, evidence.effective, distance) if passes else growth_to_find(error, -distance)
+    needed = _grown(queries, growth)
     if needed <= queries:
         return None, "the interval contains the margin, although this many queries should be enough for their spread"
-    return needed, assumed
+    return needed, "assuming the measured difference"
+
+
+def _grown(queries: int, factor: float) -> int:
+    return math.ceil(round(queries * factor, 6))
 
 
 def verdict(all_effects: Sequence[Effect], averaging: Averaging, margin: float) -> QualityVerdict:
@@ -217,5 +249,5 @@ def _regressions(family: Sequence[Effect]) -> list[str]:
     if len(family) == 1:
         return alarms  # one test needs no adjustment: its interval decides
     p_values = {effect.name: effect.difference.p_below for effect in family}
-    adjusted = holm({name: 1.0 if p is None else p for name, p in p_values.items()})
+    adjusted = holm(p_values)
     return [name for name in alarms if adjusted[name] <= ALPHA]

@@ -86,12 +86,12 @@ class Noise(NamedTuple):
 
     candidate: float  # mean over queries of the mean absolute drift, or of 1 - RBO
     repeated: float  # as above, for the repetition
-    lo: float | None  # 95% interval of the paired difference, candidate - repeated; None for one query
-    hi: float | None
+    lo: float  # 95% interval of the paired difference, candidate - repeated
+    hi: float
 
     @property
     def exceeded(self) -> bool:
-        return self.lo is not None and self.lo > 0
+        return self.lo > 0
 
 
 class Move(NamedTuple):
@@ -171,7 +171,7 @@ def overlap(reference: Ranks, candidate: Ranks) -> float:
 def noise(candidate: Fidelity, repeated: Fidelity) -> Noise:
     """Compare the candidate's distance from the reference with that of a repetition, paired over queries."""
     differences = {query_id: value - repeated.per_query[query_id] for query_id, value in candidate.per_query.items()}
-    excess = contrast({"": differences}, {"": 1.0}, threshold=0.0)
+    excess = contrast({"": differences}, {"": 1.0}, threshold=0.0, largest_loss=None)  # drifts have no limit
     distance, floor = (float(np.mean(list(side.per_query.values()))) for side in (candidate, repeated))
     return Noise(distance, floor, excess.lo, excess.hi)
 

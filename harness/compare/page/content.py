@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.compare.comparison import BenchmarkFidelity, ComparedEngine, Comparison, Comparisons, Effect, Loss, Matrix
-from harness.compare.noninferiority import LEAST_QUERIES
 from harness.compare.page import FOREST
 from harness.figures.fidelity import Fidelity
 from harness.figures.measures import HEADLINE
@@ -40,12 +39,14 @@ DIFFERING = ("field", "reference", "candidate")
 
 LEGEND = (
     Term(
-        f"Δ {HEADLINE}", "candidate minus reference on the same queries, with its 95% bootstrap interval over queries"
+        f"Δ {HEADLINE}",
+        "candidate minus reference on the same queries. The lower end holds with 97.5%, even if queries that were not "
+        "drawn lose everything; the upper end with 97.5%, if none gains more than the largest gain or typical change",
     ),
     Term(
         "pass, regression, inconclusive",
         "the whole interval lies above minus the margin; the whole interval lies below it; the interval includes minus "
-        f"the margin, or there are fewer than {LEAST_QUERIES} queries",
+        "the margin",
     ),
     Term("p", "two-sided sign-flip test of the difference against zero"),
     Term(f"p Holm, {MARK}", f"p adjusted for the number of benchmarks or pairs; {MARK} marks a value below 0.05"),
@@ -98,7 +99,7 @@ def build(result: Comparisons, *, verdict_last: bool = False) -> Report:
         warnings=tuple(dict.fromkeys(alarm for comparison in result.comparisons for alarm in comparison.alarms)),
         engines=tuple(map(_engine, engines)),
         legend=LEGEND,
-        hint=f"{MARK} Holm-adjusted p below {SIGNIFICANT:g}; [95% interval]; '-' means unknown, never zero.",
+        hint=f"{MARK} Holm-adjusted p below {SIGNIFICANT:g}; [97.5% bounds]; '-' means unknown, never zero.",
     )
 
 
@@ -137,13 +138,12 @@ def _undecided(comparison: Comparison) -> str:
     verdict = comparison.verdict
     gates = [effect for effect in comparison.effects if effect.name in verdict.gates]
     open_gates = [effect for effect in gates if effect.outcome is not Outcome.PASS]
-    few = next((effect.queries for effect in open_gates if effect.queries < LEAST_QUERIES), None)
-    if few is not None:
-        return f"{few} queries, and a verdict needs {LEAST_QUERIES}"
     if any(effect.outcome is Outcome.REGRESSION for effect in open_gates):
         return "beyond it, but not after Holm's adjustment"
-    is_lower = open_gates and all((effect.difference.hi or 0) < 0 for effect in open_gates)
-    return "it ranks worse, but perhaps by less than that" if is_lower else ""
+    if open_gates and all(effect.difference.hi < 0 for effect in open_gates):
+        return "it ranks worse, but perhaps by less than that"
+    few = next((effect.queries for effect in open_gates if effect.unseen_loss >= verdict.margin), None)
+    return "" if few is None else f"it cannot be known from {few:,} {'query' if few == 1 else 'queries'}"
 
 
 def _pair(comparison: Comparison) -> str:
@@ -152,7 +152,7 @@ def _pair(comparison: Comparison) -> str:
 
 def _effects(number: int, comparison: Comparison) -> Section:
     verdict = comparison.verdict
-    terms = f"95% bootstrap intervals, margin {notation.exact(verdict.margin)}, sign-flip p"
+    terms = f"97.5% bounds, margin {notation.exact(verdict.margin)}, sign-flip p"
     source = f"{terms}; {MARK} Holm-adjusted p below {SIGNIFICANT:g}"
     notes = [Note(effect.name, effect.note) for effect in comparison.effects if effect.note]
     notes += [Note(effect.name, ALONE) for effect in comparison.effects if _is_alone(effect, comparison)]
@@ -205,8 +205,7 @@ def _difference(effect: Effect, margin: float) -> tuple[str, str]:
     """The difference and its interval, printed on their own sides of the margin and of zero."""
     value, lo, hi = effect.difference[:3]
     places = max(notation.places([value, lo, hi], [-margin], 4), notation.places([lo, hi], [0.0], 4))
-    interval = "" if lo is None or hi is None else notation.signed_interval(lo, hi, places)
-    return notation.signed(value, places), interval
+    return notation.signed(value, places), notation.signed_interval(lo, hi, places)
 
 
 def _p(value: float | None) -> str:
@@ -291,11 +290,7 @@ def _noise(benchmark: BenchmarkFidelity) -> str:
     assert noise is not None
     measure = "1 − RBO" if benchmark.candidate.drift is None else "mean drift"
     verb = "exceeds" if noise.exceeded else "does not exceed"
-    interval = (
-        ""
-        if noise.lo is None or noise.hi is None
-        else f" (difference [{score(noise.lo, '+')}, {score(noise.hi, '+')}])"
-    )
+    interval = f" (difference [{score(noise.lo, '+')}, {score(noise.hi, '+')}])"
     return (
         f"On {benchmark.benchmark} the candidate's {measure} of {score(noise.candidate)} {verb} the noise of a "
         f"repeated reference run, {score(noise.repeated)}{interval}."

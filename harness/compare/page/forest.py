@@ -14,8 +14,8 @@ def draw(result: Comparisons) -> plots.Plot:
     plot = plots.Plot(
         name=FOREST,
         title=f"Change of {HEADLINE}",
-        caption="Candidate minus reference with its 95% interval. The solid line marks no change, the dashed line "
-        "minus the margin. Diamonds are averages; hollow marks are inconclusive.",
+        caption="Candidate minus reference with a 97.5% bound on either side. The solid line marks no change, the "
+        "dashed line minus the margin. Diamonds are averages; hollow marks are inconclusive.",
     )
     with plots.drawing():
         return plots.saved(plot, _paint(result))
@@ -41,7 +41,7 @@ def _panel(axes: Axes, comparison: Comparison, colour: str) -> None:
         axes.errorbar(
             value,
             height,
-            xerr=None if lo is None or hi is None else [[max(value - lo, 0)], [max(hi - value, 0)]],
+            xerr=[[max(value - lo, 0)], [max(hi - value, 0)]],
             fmt="D" if effect.is_average else "o",
             color=colour,
             markersize=7,
