@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from engines.base import BadOptions
 from harness.cli.app import AsJson, RunDir, app, finish, say
 
 
@@ -61,19 +62,40 @@ def measure(
 @app.command(epilog="Example: crispbench compare results/table/large-fp16 results/table/large-fp8 --out comparison")
 def compare(
     reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="RUN/ENGINE folder to compare with.")],
-    candidates: Annotated[list[Path], typer.Argument(metavar="CANDIDATE...", help="RUN/ENGINE folders to judge.")],
+    candidates: Annotated[
+        list[Path] | None, typer.Argument(metavar="CANDIDATE...", help="RUN/ENGINE folders to judge.")
+    ] = None,
     margin: Annotated[float, typer.Option(help="Accepted loss of nDCG@10.")] = 0.005,
     allow: Annotated[list[str] | None, typer.Option(help="Accepted difference: template.")] = None,
     noise: Annotated[Path | None, typer.Option(help="RUN/ENGINE folder with a repetition of the reference.")] = None,
-    config: Annotated[Path | None, typer.Option(help="The run's config, to show the texts of queries.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="The run's config, for the texts of queries; for --plan, the one to plan with.")
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Do not judge: say how many queries a verdict needs, and who has them.")
+    ] = False,
+    power: Annotated[float | None, typer.Option(help="For --plan: probability of a pass; default 0.8.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write a report to; default none.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Did the change cost accuracy? Exit 0 pass, 1 regression, 3 inconclusive, 4 not comparable, 5 incomplete."""
+    if plan:
+        from harness.compare import planning
+
+        if allow or noise or out:
+            raise BadOptions("--plan judges nothing: it takes no --allow, --noise or --out")
+
+        chosen = {} if power is None else {"power": power}
+        planned = planning.plan(reference, candidates or [], planning.PlanOptions(margin, config=config, **chosen))
+        finish(planned, planned.report, as_json=as_json)
+        return
     from harness.compare import verb
 
+    if power is not None:
+        raise BadOptions("--power is for --plan: a verdict has no power to choose")
+
     options = verb.CompareOptions(margin, tuple(allow or ()), noise, config)
-    result = verb.compare(reference, candidates, options, out=out)
+    result = verb.compare(reference, candidates or [], options, out=out)
     finish(result, result.report, as_json=as_json, page=result.page)
 
 
