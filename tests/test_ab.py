@@ -22,12 +22,13 @@ from harness.ab.margins import MARGINS, read_margins
 from harness.ab.records import ARMS, METRICS, LaunchPair, LaunchPlan, LoadedLaunch, Metric, Round
 from harness.ab.result import MetricResult
 from harness.ab.verb import AbOptions, AbResult
+from harness.ab.verdict import judge, slowdowns
 from harness.config import ConfigError
 from harness.store import StoreError
 from tests.conftest import ROOT, printed, write_beir
 
 WORDS = ("cat", "dog", "bird", "fish", "worm")
-SMALL = LaunchPlan(launch_pairs=2, rounds=2, queries=5, warmup=3)
+SMALL = LaunchPlan(max_pairs=2, rounds=2, queries=5, warmup=3)
 WIDE: dict[Metric, float] = {"p50": 0.5, "throughput": 0.5}
 
 # A plugin package that is installed for the launched processes.
@@ -133,17 +134,28 @@ def test_every_launch_runs_in_a_separate_process(ran: AbResult) -> None:
 
 
 def test_rounds_alternate_in_the_order_abba_and_then_baab(ran: AbResult) -> None:
-    turns = [(turn["launch_pair"], turn["arm"], turn["round"]) for turn in lines(ran.folder, "turn")]
+    turns = [(turn["launch_pair"], turn["arm"], turn["round"]) for turn in lines(ran.folder, "turn") if turn["round"]]
     assert turns == [
-        *[(1, "A", 0), (1, "B", 0), (1, "A", 1), (1, "B", 1), (1, "B", 2), (1, "A", 2)],
-        *[(2, "B", 0), (2, "A", 0), (2, "B", 1), (2, "A", 1), (2, "A", 2), (2, "B", 2)],
+        *[(1, "A", 1), (1, "B", 1), (1, "B", 2), (1, "A", 2)],
+        *[(2, "B", 1), (2, "A", 1), (2, "A", 2), (2, "B", 2)],
     ]
+
+
+def test_each_engine_warms_up_in_two_to_six_equal_turns_before_its_first_round(ran: AbResult) -> None:
+    turns = lines(ran.folder, "turn")
+    for _, launch in groupby(turns, lambda turn: turn["launch_pair"]):
+        arms = [turn["arm"] for turn in launch if not turn["round"]]
+        assert arms in ([arms[0]] * first + [arms[-1]] * second for first in range(2, 7) for second in range(2, 7))
+    samples = [line for line in lines(ran.folder, "sample") if not line["round"]]
+    for _, launch in groupby(samples, lambda line: (line["launch_pair"], line["arm"])):
+        scored = [line["query_id"] for line in launch]
+        assert scored == scored[:3] * (len(scored) // 3)
 
 
 def test_both_engines_score_the_same_queries_in_the_same_order(ran: AbResult) -> None:
     samples = sorted(lines(ran.folder, "sample"), key=lambda line: (line["launch_pair"], line["arm"]))
     scored = [
-        [(line["query_id"], line["pairs"], line["round"]) for line in launch]
+        [(line["query_id"], line["pairs"], line["round"]) for line in launch if line["round"]]
         for _, launch in groupby(samples, lambda line: (line["launch_pair"], line["arm"]))
     ]
     assert len(scored) == 4
@@ -152,21 +164,19 @@ def test_both_engines_score_the_same_queries_in_the_same_order(ran: AbResult) ->
 
 
 def test_warmup_is_recorded_and_does_not_count(ran: AbResult) -> None:
-    warmup = [line["round"] for line in lines(ran.folder, "sample") if line["warmup"]]
-    # Each of 4 launches: three before the first round, one at the start of each of two rounds.
-    assert sorted(warmup) == [0] * 12 + [1] * 4 + [2] * 4
+    warmup = [line["round"] for line in lines(ran.folder, "sample") if line["warmup"] and line["round"]]
+    assert sorted(warmup) == [1] * 4 + [2] * 4  # each of 4 launches: one at the start of each of two rounds
+    assert all(line["warmup"] for line in lines(ran.folder, "sample") if not line["round"])
     samples = journal.read(ran.folder)
     for arm in ARMS:
-        launches = samples.first_set(arm)
+        launches = samples.complete_launches(arm)
         assert [[len(block.service_s) for block in launch] for launch in launches] == [[5, 5], [5, 5]]
 
 
 def test_the_verdict_follows_from_the_recorded_samples(ran: AbResult) -> None:
-    from harness.ab.verdict import judge
-
     samples = journal.read(ran.folder)
-    pairs = zip(samples.first_set("A"), samples.first_set("B"), strict=True)
-    findings = judge([LaunchPair(*both) for both in pairs], WIDE)
+    pairs = zip(samples.complete_launches("A"), samples.complete_launches("B"), strict=True)
+    findings = judge([slowdowns(LaunchPair(*both), WIDE) for both in pairs], WIDE, most=2)
     assert {name: MetricResult.of(finding) for name, finding in findings.items()} == ran.metrics
 
 
@@ -175,7 +185,9 @@ def test_the_result_records_engines_machine_and_candidates_and_is_complete(ran: 
     assert document == json.loads(json.dumps(ran.document()))
     assert result.read(ran.folder).document() == document
     assert document["complete"] is True
-    assert document["plan"] == {"launch_pairs": 2, "rounds": 2, "queries": 5, "warmup": 3}
+    plan = {"max_pairs": 2, "minutes": 30.0, "rounds": 2, "queries": 5, "warmup": 3, "cores": []}
+    assert document["plan"] == plan
+    assert (document["format"], document["stop"], document["launch_pairs"], document["most"]) == (2, "max_pairs", 2, 2)
     assert document["arms"]["B"] == {"engine": "bm25", "kind": "bm25", "options": {}}
     for arm in ("A", "B"):
         assert document["records"][arm]["machine"]["cpu"]
@@ -202,7 +214,8 @@ def test_two_launch_pairs_decide_nothing_and_the_report_names_the_number_needed(
     text = printed(ran.report())
     assert "2 launch pairs cannot show a regression on one of 2 metrics: at least 6 are needed" in text
     assert max(map(len, text.splitlines())) <= 110
-    assert text.splitlines()[-1] == "INCONCLUSIVE: no decision on p50, throughput"
+    assert "to know more of p50, throughput: about " in text
+    assert text.splitlines()[-1] == "INCONCLUSIVE: no decision on p50, throughput after 2 launch pairs"
 
 
 def test_an_earlier_run_is_kept_without_fresh(ran: AbResult) -> None:
@@ -214,9 +227,9 @@ def test_an_earlier_run_is_kept_without_fresh(ran: AbResult) -> None:
 
 
 def test_output_printed_by_an_engine_goes_to_its_log(odd_config: Path) -> None:
-    ran = ab(odd_config, "quick", "chatty", plan=LaunchPlan(1, 1, 5, 1))
+    ran = ab(odd_config, "quick", "chatty", plan=LaunchPlan(1, None, 1, 5, 1))
     assert ran.document()["complete"]
-    assert "loading, please wait" in (ran.folder / "logs/1-1-B.log").read_text()
+    assert "loading, please wait" in (ran.folder / "logs/1-B.log").read_text()
 
 
 @pytest.mark.parametrize(
@@ -233,7 +246,7 @@ def test_a_failing_engine_ends_the_run_with_one_line_and_leaves_it_incomplete(
     odd_config: Path, engine: str, message: str
 ) -> None:
     with pytest.raises(LaunchFailed) as caught:
-        ab(odd_config, "quick", engine, plan=LaunchPlan(launch_pairs=2, rounds=3, queries=5, warmup=1))
+        ab(odd_config, "quick", engine, plan=LaunchPlan(max_pairs=2, rounds=3, queries=5, warmup=1))
     assert message in str(caught.value) and "\n" not in str(caught.value)
     folder = odd_config.parent / "out"
     document = json.loads((folder / "ab.json").read_text())
@@ -244,10 +257,10 @@ def test_a_failing_engine_ends_the_run_with_one_line_and_leaves_it_incomplete(
 
 def test_measurements_before_the_death_of_an_engine_are_kept(odd_config: Path) -> None:
     with pytest.raises(LaunchFailed):
-        ab(odd_config, "quick", "deadly", plan=LaunchPlan(launch_pairs=1, rounds=3, queries=5, warmup=1))
+        ab(odd_config, "quick", "deadly", plan=LaunchPlan(max_pairs=1, rounds=3, queries=5, warmup=0))
     kept = [(turn["arm"], turn["round"]) for turn in lines(odd_config.parent / "out", "turn")]
-    # B scores 1 + 6 queries in its first round; the 13th query is in its second.
-    assert kept == [("A", 0), ("B", 0), ("A", 1), ("B", 1)]
+    # B scores 6 queries in its first round and 6 in its second; the 13th is in its third.
+    assert kept == [("A", 1), ("B", 1), ("B", 2), ("A", 2), ("A", 3)]
     assert gone(*(launch["pid"] for launch in lines(odd_config.parent / "out", "launch")))
 
 
@@ -278,7 +291,7 @@ from pathlib import Path
 from harness.ab.verb import AbOptions, ab
 from harness.ab.records import LaunchPlan
 config = Path(sys.argv[1])
-ab(config, ("quick", "slow"), AbOptions(plan=LaunchPlan(50, 50, 5, 1)), out=config.parent / "out", say=print)
+ab(config, ("quick", "slow"), AbOptions(plan=LaunchPlan(50, None, 50, 5, 1)), out=config.parent / "out", say=print)
 """
 
 
@@ -297,29 +310,27 @@ def test_a_killed_run_keeps_its_samples_is_incomplete_and_leaves_no_process(tmp_
     assert json.loads((tmp_path / "out/ab.json").read_text())["complete"] is False
     assert gone(*(line["pid"] for line in whole if line["event"] == "launch"))
     kept = journal.read(tmp_path / "out")
-    assert (kept.complete, kept.first_set("A")) == (False, [])  # every launch was cut short
+    assert (kept.complete, kept.complete_launches("A")) == (False, [])  # every launch was cut short
     with pytest.raises(StoreError, match="the run is incomplete"):
         result.read(tmp_path / "out")
 
 
-Sets = Callable[..., list[int]]
+Slower = Callable[[float], list[int]]
 
 
 @pytest.fixture
-def sets(monkeypatch: pytest.MonkeyPatch) -> Sets:
-    """Replaces processes by computed times; in every set B is slower by its share. Returns the sets in their order."""
+def slower(monkeypatch: pytest.MonkeyPatch) -> Slower:
+    """Replaces processes by computed times; B is slower by a share. Returns the launch pairs in their order."""
 
-    def give(*slower: float) -> list[int]:
+    def give(share: float) -> list[int]:
         seen: list[int] = []
 
-        def launch_pair(
-            sides: object, plan: object, journal: Journal, *, number: tuple[int, int], logs: Path
-        ) -> LaunchPair:
-            seen.append(number[0])
+        def launch_pair(sides: object, plan: object, journal: Journal, *, number: int, logs: Path) -> LaunchPair:
+            seen.append(number)
             for arm in ARMS:
-                journal.launch(LoadedLaunch(*number, arm, 1, 0.1, Description(), versions={}, machine={}))
-            b = 0.05 * (1 + slower[number[0] - 1]) * (1 + 0.001 * number[1])
-            return LaunchPair([Round([0.05] * 25, [3] * 25)] * 4, [Round([b] * 25, [3] * 25)] * 4)
+                journal.launch(LoadedLaunch(number, arm, 1, 0.1, Description(), versions={}, machine={}))
+            b = 0.05 * (1 + share) * (1 + 0.001 * number)
+            return LaunchPair([Round([0.05] * 5, [3] * 5)] * 20, [Round([b] * 5, [3] * 5)] * 20)
 
         monkeypatch.setattr(verb, "run_launch_pair", launch_pair)
         return seen
@@ -328,56 +339,56 @@ def sets(monkeypatch: pytest.MonkeyPatch) -> Sets:
 
 
 @pytest.mark.parametrize(
-    ("slower", "confirmed", "sentence"),
+    ("share", "launch_pairs", "sentence"),
     [
-        ((0.2, 0.2), True, "REGRESSION: B is slower than the margin allows (p50, p95, throughput), in both sets"),
-        ((0.2, 0.0), False, "INCONCLUSIVE: the first set of launches showed a regression (p50, p95, throughput), but"),
-        ((0.0, 0.2), None, "PASS: B is not slower than the margins allow (p50, p95, throughput)"),
+        (0.2, 10, "REGRESSION: B is slower than the margin allows (p50, p95, throughput), after 10 launch pairs"),
+        (0.0, 8, "PASS: B is not slower than the margins allow (p50, p95, throughput), after 8 launch pairs"),
     ],
 )
-def test_a_red_set_is_repeated_before_it_counts_as_a_regression(
-    tmp_path: Path, sets: Sets, slower: tuple[float, float], confirmed: bool | None, sentence: str
+def test_a_run_ends_at_the_look_that_decides(
+    tmp_path: Path, slower: Slower, share: float, launch_pairs: int, sentence: str
 ) -> None:
-    seen = sets(*slower)
-    ran = ab(trimmed(config_in(tmp_path)), "quick", "slow", plan=LaunchPlan(launch_pairs=6))
-    assert ran.document()["outcome"] == ran.outcome == sentence.split(":")[0].lower()
-    assert ran.document()["confirmed"] is ran.confirmed is confirmed
-    assert seen == [1] * 6 + ([] if confirmed is None else [2] * 6)
-    assert printed(ran.report()).splitlines()[-1].startswith(sentence)
+    seen = slower(share)
+    ran = ab(trimmed(config_in(tmp_path)), "quick", "slow", plan=LaunchPlan())
+    assert seen == list(range(1, launch_pairs + 1))
+    assert (ran.stop, ran.launch_pairs, ran.document()["outcome"]) == ("decided", launch_pairs, ran.outcome)
+    assert printed(ran.report()).splitlines()[-1] == sentence
 
 
-def test_a_run_that_measures_no_metric_is_inconclusive_and_has_a_page(tmp_path: Path, sets: Sets) -> None:
-    sets(0.0)
+def test_a_run_that_measures_no_metric_is_inconclusive_and_has_a_page(tmp_path: Path, slower: Slower) -> None:
+    slower(0.0)
     ran = ab(trimmed(config_in(tmp_path)), "quick", "slow", margins={"p99": 0.1})
     assert printed(ran.report()).splitlines()[-1] == "INCONCLUSIVE: no metric was measured"
     assert ran.page.is_file()
 
 
-def test_the_noise_floor_of_a_canary_is_used_by_the_next_run(tmp_path: Path, sets: Sets) -> None:
-    sets(0.005)
+def test_the_noise_floor_of_a_canary_is_used_by_the_next_run(tmp_path: Path, slower: Slower) -> None:
+    slower(0.005)
     config = trimmed(config_in(tmp_path))
-    ran = ab(config, "quick", plan=LaunchPlan(launch_pairs=6), canary=True)
+    ran = ab(config, "quick", plan=LaunchPlan(max_pairs=6), canary=True)
     assert ran.folder == tmp_path / "out/canary"
     assert [ran.setup.arms[arm].engine for arm in ARMS] == ["quick", "quick"]
-    # Slowdowns are 1.005 times 1.001 to 1.006. The interval ends at the third smallest and the third largest average
-    # of two: (1 + 3)/2 and (4 + 6)/2.
-    assert "\nA against A: p50 ratio 1.009 [1.007, 1.010], p95" in printed(ran.report())
-    after = ab(config, "quick", "slow", plan=LaunchPlan(launch_pairs=6))
+    # Slowdowns are 1.005 times 1.001 to 1.006. One look at 6 launch pairs leaves P(W <= 0) = 1/64 below the lower end,
+    # as three tests share 5%, and P(W <= 2) = 3/64 above the upper end: the smallest, and the average of 4 and 6.
+    assert "\nA against A: p50 ratio 1.009 [1.006, 1.010], p95" in printed(ran.report())
+    after = ab(config, "quick", "slow", plan=LaunchPlan(max_pairs=6))
     assert after.document()["noise_floor"]["metrics"]["p50"] == pytest.approx(1.005 * 1.005 - 1, abs=1e-5)
     assert "noise floor, A against A: p50 1.0%, p95 1.0%, throughput 1.0%" in after.notes
 
 
-@pytest.mark.parametrize("slower", [0.04, -0.04])
-def test_a_noise_floor_above_a_margin_is_noted_in_either_direction(tmp_path: Path, sets: Sets, slower: float) -> None:
-    sets(slower, 0.0)
+@pytest.mark.parametrize("share", [0.06, -0.06])
+def test_a_noise_floor_above_a_margin_is_noted_in_either_direction(
+    tmp_path: Path, slower: Slower, share: float
+) -> None:
+    slower(share)
     config = trimmed(config_in(tmp_path))
-    ab(config, "quick", plan=LaunchPlan(launch_pairs=6), canary=True)
-    notes = ab(config, "quick", "slow", plan=LaunchPlan(launch_pairs=6)).notes
-    assert any(note.startswith("the noise floor exceeds the margin of p50, throughput") for note in notes)
+    ab(config, "quick", plan=LaunchPlan(max_pairs=6), canary=True)
+    notes = ab(config, "quick", "slow", plan=LaunchPlan(max_pairs=6)).notes
+    assert any(note.startswith("the noise floor exceeds the margin of p50, p95, throughput") for note in notes)
 
 
-def test_a_noise_floor_of_another_engine_is_not_used(tmp_path: Path, sets: Sets) -> None:
-    sets(0.0)
+def test_a_noise_floor_of_another_engine_is_not_used(tmp_path: Path, slower: Slower) -> None:
+    slower(0.0)
     config = trimmed(config_in(tmp_path))
     ab(config, "bm25", canary=True)
     ran = ab(config, "quick", "slow")
@@ -403,8 +414,8 @@ def test_engines_that_cannot_be_compared_are_refused_before_a_launch(
 
 
 def test_margins_are_read_from_the_command_line() -> None:
-    assert read_margins([], MARGINS) == {"p50": 0.03, "p95": 0.05, "p99": 0.10, "throughput": 0.02}
-    assert read_margins(["p50=0.01", "p99=none"], MARGINS) == {"p50": 0.01, "p95": 0.05, "throughput": 0.02}
+    assert read_margins([], MARGINS) == {"p50": 0.03, "p95": 0.05, "p99": 0.10, "throughput": 0.05}
+    assert read_margins(["p50=0.01", "p99=none"], MARGINS) == {"p50": 0.01, "p95": 0.05, "throughput": 0.05}
 
 
 @pytest.mark.parametrize("text", ["p42=0.1", "p50", "p50=fast", "p50=5", "p50=-0.1", "p50=nan"])
@@ -421,23 +432,27 @@ def test_margins_that_leave_no_metric_are_refused() -> None:
 RECORDED = ROOT / "tests/recorded/ab"
 
 
-def test_a_run_of_the_first_version_still_reads() -> None:
+def test_a_run_of_the_first_format_still_reads() -> None:
     run = result.read(RECORDED)
     document = json.loads((RECORDED / "ab.json").read_text(encoding="utf-8"))
-    assert run.document() == document
-    assert (run.outcome, run.confirmed, run.launches) == ("regression", True, 24)
-    assert printed(page.build(run)).splitlines()[-1] == (
-        "REGRESSION: B is slower than the margin allows (p50, throughput), in both sets of launches"
+    for name, metric in document["metrics"].items():
+        assert run.metrics[name].launch_slowdowns == metric["launch_slowdowns"]
+        assert (run.metrics[name].lo, run.metrics[name].outcome) == (metric["lo"], metric["outcome"])
+    assert (run.outcome, run.launch_pairs, run.setup.plan.max_pairs) == ("regression", 6, 6)
+    text = printed(page.build(run))
+    assert "a second set of 6 launch pairs confirmed the first, which is shown" in text
+    assert text.splitlines()[-1] == (
+        "REGRESSION: B is slower than the margin allows (p50, throughput), after 6 launch pairs"
     )
     floor = canary.read(RECORDED)
     assert floor == run.noise_floor
     assert floor is not None and floor.engine == "quick"
 
 
-def test_samples_of_the_first_version_still_read() -> None:
+def test_samples_of_the_first_format_still_read() -> None:
     samples = journal.read(RECORDED)
     assert (samples.complete, len(samples.launches), len(samples.turns)) == (True, 24, 48)
     assert samples.launches[0].description.model == "word overlap"
     for arm in ARMS:
-        launches = samples.first_set(arm)
-        assert [[len(block.service_s) for block in launch] for launch in launches] == [[5]] * 6
+        launches = samples.complete_launches(arm)  # both of its sets of six
+        assert [[len(block.service_s) for block in launch] for launch in launches] == [[5]] * 12

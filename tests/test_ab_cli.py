@@ -37,12 +37,10 @@ def slower(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Replaces processes by computed times; B is slower by the given share."""
 
     def give(share: float) -> None:
-        def launch_pair(
-            sides: object, plan: object, journal: Journal, *, number: tuple[int, int], logs: Path
-        ) -> LaunchPair:
+        def launch_pair(sides: object, plan: object, journal: Journal, *, number: int, logs: Path) -> LaunchPair:
             for arm in ARMS:
-                journal.launch(LoadedLaunch(*number, arm, 1, 0.1, Description(), versions={}, machine={}))
-            times = [0.05 * (1 + share) * (1 + 0.001 * number[1])] * 25
+                journal.launch(LoadedLaunch(number, arm, 1, 0.1, Description(), versions={}, machine={}))
+            times = [0.05 * (1 + share) * (1 + 0.001 * number)] * 25
             return LaunchPair([Round([0.05] * 25, [3] * 25)] * 4, [Round(times, [3] * 25)] * 4)
 
         monkeypatch.setattr(verb, "run_launch_pair", launch_pair)
@@ -50,26 +48,28 @@ def slower(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return give
 
 
-@pytest.mark.parametrize(("share", "code"), [(0.0, 0), (0.2, 1), (0.0165, 3)])
+@pytest.mark.parametrize(("share", "code"), [(0.0, 0), (0.2, 1), (0.0265, 3)])
 def test_the_exit_code_follows_from_the_verdict(
     config: Path, crispbench: Callable[..., Any], slower: Callable[[float], None], share: float, code: int
 ) -> None:
     slower(share)
-    arguments = ("--engine", "a", "--engine", "b", "--quick", "--json", "--out", config.parent / "out")
+    arguments = ("--engine", "a", "--engine", "b", "--max-pairs", 6, "--json", "--out", config.parent / "out")
     answer = crispbench("ab", config, *arguments)
     assert answer.code == code
     document = json.loads(answer.out)
-    assert document["plan"]["launch_pairs"] == 6
+    assert (document["plan"]["max_pairs"], document["launch_pairs"]) == (6, 6)
     assert document["outcome"] == {0: "pass", 1: "regression", 3: "inconclusive"}[code]
 
 
 def test_real_processes_are_launched_and_the_table_is_printed(
     config: Path, tmp_path: Path, crispbench: Callable[..., Any]
 ) -> None:
-    arguments = ("--engine", "a", "--engine", "b", "--launch-pairs", 1, *SMALL, "--margin", "p95=none")
+    arguments = ("--engine", "a", "--engine", "b", "--max-pairs", 1, *SMALL, "--margin", "p95=none")
     answer = crispbench("ab", config, *arguments, "--out", tmp_path / "out")
     assert answer.code == 3
-    assert answer.out.splitlines()[0] == "A a, B b on animals: launch pairs 1, rounds 1, queries per round 5"
+    assert (
+        answer.out.splitlines()[0] == "A a, B b on animals: launch pairs 1 of at most 1, rounds 1, queries per round 5"
+    )
     assert "p95" not in answer.out
     assert answer.out.splitlines()[-2].startswith("INCONCLUSIVE: ")
     assert answer.out.endswith("out/index.html\n") and answer.out.splitlines()[-1].startswith("report: ")
@@ -78,7 +78,7 @@ def test_real_processes_are_launched_and_the_table_is_printed(
 def test_an_engine_that_cannot_score_ends_with_one_line_and_exit_5(
     config: Path, tmp_path: Path, crispbench: Callable[..., Any]
 ) -> None:
-    arguments = ("--engine", "a", "--engine", "bad", "--launch-pairs", 1, *SMALL)
+    arguments = ("--engine", "a", "--engine", "bad", "--max-pairs", 1, *SMALL)
     answer = crispbench("ab", config, *arguments, "--out", tmp_path / "out")
     assert (answer.code, answer.out, answer.err.count("\n")) == (5, "", 1)
     assert "engine 'bad' (B), launch pair 1: query 'animal worm'" in answer.err

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.figures.shifts import ALPHA, fewest_launch_pairs, mann_whitney, paired, signed_rank, unpaired
+from harness.figures.sequential import fewest_launch_pairs
+from harness.figures.shifts import ALPHA, mann_whitney, paired, signed_rank, unpaired
 
 numbers = st.floats(-1, 1).map(lambda value: round(value, 6))
 

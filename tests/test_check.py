@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from engines.base import BadOptions
-from harness.ab.margins import MARGINS
+from harness.ab.margins import RECORDED_MARGINS as MARGINS
 from harness.check import page, verb
 from harness.check.baselines import StoredLaunches
 from harness.check.findings import Change, CheckRow

@@ -51,7 +51,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_ab_launches_its_processes_beside_packages_with_our_names(hostile: Path) -> None:
-    plan = ("--launch-pairs", "1", "--rounds", "1", "--queries", "5", "--warmup", "1")
+    plan = ("--max-pairs", "1", "--rounds", "1", "--queries", "5", "--warmup", "1")
     ran = run(hostile, "ab", "animals.yaml", "--engine", "a", "--engine", "b", *plan, "--out", "out")
     assert (ran.returncode, "working directory" in ran.stdout + ran.stderr) == (3, False)
     assert json.loads((hostile / "out/ab.json").read_text())["complete"] is True

@@ -5,7 +5,7 @@ file without its last line, and the content of such a file is kept.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -25,10 +25,12 @@ from harness.ab.records import (
     Turn,
     TurnConditions,
 )
+from harness.ab.warmup import unsteady
 from harness.store import StoreError
 
 FILE = "samples.jsonl"
-FORMAT = 1  # 1: first version, 2026-11
+FORMAT = 2  # 1: first version, 2026-11, with a second set of launches to confirm a regression; 2: one set, with looks
+READ = (1, 2)
 MAX_BYTES = 256 * 2**20  # of a journal, some million samples
 
 
@@ -38,7 +40,8 @@ class Journal:
     def __init__(self, file: TextIO) -> None:
         self._file = file
         self.launches: list[LoadedLaunch] = []
-        self._conditions: dict[tuple[int, int, Arm], list[TurnConditions]] = {}
+        self._conditions: dict[tuple[int, Arm], list[TurnConditions]] = {}
+        self._warmup: dict[tuple[int, Arm], list[Sequence[float]]] = {}
 
     @classmethod
     @contextmanager
@@ -55,13 +58,19 @@ class Journal:
         self._write({"event": "launch", **vars(launch), "description": launch.description.document()})
 
     def turn(self, turn: Turn) -> None:
+        position = (turn.launch_pair, turn.arm)
         if turn.round:
-            self._conditions.setdefault((turn.set, turn.launch_pair, turn.arm), []).append(turn.conditions)
+            self._conditions.setdefault(position, []).append(turn.conditions)
+        else:
+            self._warmup.setdefault(position, []).append(turn.service_s)
         self._write(*_turn_lines(turn))
 
     def marked(self) -> list[MarkedLaunch]:
-        """Launches during which other processes worked or a clock changed."""
-        launches = [MarkedLaunch(*position, marks(turns)) for position, turns in self._conditions.items()]
+        """Launches during which other processes worked or a clock changed, or whose times never became steady."""
+        launches = [
+            MarkedLaunch(*position, [*marks(turns), *unsteady(self._warmup.get(position, ()))])
+            for position, turns in self._conditions.items()
+        ]
         return [launch for launch in launches if launch.marks]
 
     def _write(self, *lines: Mapping[str, Any]) -> None:
@@ -78,11 +87,11 @@ class Samples:
     turns: tuple[Turn, ...]
     complete: bool  # False if the run was killed or failed
 
-    def first_set(self, arm: Arm) -> list[Launch]:
-        """The complete launches of one engine in the first set, as `verdict.judge` takes them."""
+    def complete_launches(self, arm: Arm) -> list[Launch]:
+        """The complete launches of one engine, as `verdict.judge` takes them."""
         rounds: dict[int, list[Round]] = {}
         for turn in self.turns:
-            if (turn.set, turn.arm) == (1, arm) and turn.round:
+            if turn.arm == arm and turn.round:
                 rounds.setdefault(turn.launch_pair, []).append(turn.measured)
         return [
             launch
@@ -98,10 +107,11 @@ def read(folder: Path) -> Samples:
         text = files.read_text(path, most_bytes=MAX_BYTES)
         lines = [files.parse_json(line) for line in text.split("\n")[:-1]]
         plan, *events = lines
-        if plan.pop("event") != "plan" or plan.pop("format") != FORMAT:
-            raise ValueError(f"its first line is not a plan of format {FORMAT}")
+        if plan.pop("event") != "plan" or plan.pop("format") not in READ:
+            raise ValueError(f"its first line is not a plan of format {' or '.join(map(str, READ))}")
+        events = [_one_set(event, plan.get("launch_pairs", 0)) for event in events]
         return Samples(
-            plan=LaunchPlan(**plan),
+            plan=LaunchPlan.read(plan),
             launches=tuple(_read_launch(line) for line in events if line["event"] == "launch"),
             turns=tuple(_read_turns(events)),
             complete=bool(events) and events[-1]["event"] == "end",
@@ -112,12 +122,20 @@ def read(folder: Path) -> Samples:
 
 def _turn_lines(turn: Turn) -> Iterator[dict[str, Any]]:
     """One line for the turn, then one for every query."""
-    position = {"set": turn.set, "launch_pair": turn.launch_pair, "arm": turn.arm, "round": turn.round}
+    position = {"launch_pair": turn.launch_pair, "arm": turn.arm, "round": turn.round}
     yield {"event": "turn", **position, **turn.conditions._asdict()}
     samples = zip(turn.query_ids, turn.pairs, turn.service_s, strict=True)
     for number, (query_id, pairs, service_s) in enumerate(samples):
         sample = {"query_id": query_id, "pairs": pairs, "service_s": service_s, "warmup": number < turn.warmup}
         yield {"event": "sample", **position, **sample}
+
+
+def _one_set(event: dict[str, Any], launch_pairs: int) -> dict[str, Any]:
+    """A line of any format. In format 1 a second set of launches counted its launch pairs from 1 again."""
+    set_ = event.pop("set", 1)
+    if set_ > 1:
+        event["launch_pair"] += (set_ - 1) * launch_pairs
+    return event
 
 
 def _read_launch(line: Mapping[str, Any]) -> LoadedLaunch:
@@ -136,7 +154,6 @@ def _read_turns(events: list[dict[str, Any]]) -> Iterator[Turn]:
                 break
             samples.append(follower)
         yield Turn(
-            set=line["set"],
             launch_pair=line["launch_pair"],
             arm=line["arm"],
             round=line["round"],

@@ -63,9 +63,10 @@ def serve(commands: Iterator[str], reply: Reply) -> None:
                 "machine": machine.machine().document(),
             }
         )
-        for command in commands:
-            turn = json.loads(command)
-            reply(take(engine, [queries[number] for number in turn["numbers"]]))
+        with _frozen():
+            for command in commands:
+                turn = json.loads(command)
+                reply(take(engine, [queries[number] for number in turn["numbers"]]))
 
 
 def take(engine: Engine, queries: Sequence[Sequence[Pair]]) -> dict[str, Any]:
@@ -83,16 +84,25 @@ def take(engine: Engine, queries: Sequence[Sequence[Pair]]) -> dict[str, Any]:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
-    """Collect garbage before and after a turn, never within it: a full collection of torch's objects takes 100 ms."""
+def _frozen() -> Iterator[None]:
+    """Keep what was loaded out of later collections: a full collection of torch's objects takes 100 ms."""
     gc.collect()
     gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Collect garbage before a turn, never within it."""
+    gc.collect()
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
-        gc.unfreeze()
 
 
 if __name__ == "__main__":

@@ -6,14 +6,16 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from engines.base import Description, EngineError
 from harness import children
 from harness.ab.journal import Journal
+from harness.ab.pinning import pinned
 from harness.ab.records import Arm, LaunchPair, LaunchPlan, LoadedLaunch, Round, Turn, TurnConditions
-from harness.ab.schedule import order, steps
+from harness.ab.schedule import order, steps, warmup_numbers
 from harness.ab.sides import AbSide
+from harness.ab.warmup import MOST_TURNS, is_steady
 
 PATIENCE_S = 10.0  # time for a process to free its memory and end
 
@@ -30,9 +32,12 @@ class EngineProcess:
 
     @classmethod
     @contextmanager
-    def start(cls, side: AbSide, launch_pair: int, log: Path) -> Iterator["EngineProcess"]:
-        """Start the process. Its output goes to `log`, and Ctrl-C reaches it as the end of its input."""
-        with log.open("w", encoding="utf-8") as stderr:
+    def start(cls, side: AbSide, launch_pair: int, log: Path, cores: Sequence[int] = ()) -> Iterator["EngineProcess"]:
+        """Start the process on these cores, or on all if none are given.
+
+        Its output goes to `log`, and Ctrl-C reaches it as the end of its input.
+        """
+        with log.open("w", encoding="utf-8") as stderr, pinned(cores):
             child = subprocess.Popen(
                 [sys.executable, "-m", "harness.ab.launch"],
                 stdin=subprocess.PIPE,
@@ -74,42 +79,62 @@ class EngineProcess:
 
 
 def run_launch_pair(
-    sides: Sequence[AbSide], plan: LaunchPlan, journal: Journal, *, number: tuple[int, int], logs: Path
+    sides: Sequence[AbSide], plan: LaunchPlan, journal: Journal, *, number: int, logs: Path
 ) -> LaunchPair:
-    """Start both processes, let them take turns, and end them. `number` is the set and the launch pair within it.
+    """Start both processes, let them warm up and take turns, and end them. `number` is that of the launch pair.
 
     Each turn is in the journal before the next begins. Raises LaunchFailed.
     """
-    set_, launch_pair = number
     by_arm = {side.arm: side for side in sides}
-    query_ids = sides[0].setup.query_ids
-    pairs = [len(documents) for _, documents in sides[0].setup.questions]
     rounds: dict[Arm, list[Round]] = {"A": [], "B": []}
     with ExitStack() as stack:
-        processes: dict[Arm, EngineProcess] = {}
-        for arm in order(launch_pair):
-            log = logs / f"{set_}-{launch_pair}-{arm}.log"
-            processes[arm] = stack.enter_context(EngineProcess.start(by_arm[arm], launch_pair, log))
-            loaded = processes[arm].request(vars(by_arm[arm].setup))
+        takers: dict[Arm, TurnTaker] = {}
+        for arm in order(number):
+            log = logs / f"{number}-{arm}.log"
+            process = stack.enter_context(EngineProcess.start(by_arm[arm], number, log, plan.cores))
+            loaded = process.request(vars(by_arm[arm].setup))
             loaded["description"] = Description.read(loaded["description"])
-            journal.launch(LoadedLaunch(set_, launch_pair, arm, **loaded))
-        for step in steps(plan, launch_pair, len(query_ids)):
-            reply = processes[step.arm].request({"numbers": step.numbers})
-            turn = Turn(
-                set=set_,
-                launch_pair=launch_pair,
-                arm=step.arm,
-                round=step.round,
-                query_ids=[query_ids[index] for index in step.numbers],
-                pairs=[pairs[index] for index in step.numbers],
-                service_s=reply["service_s"],
-                warmup=step.warmup,
-                conditions=TurnConditions(**reply["conditions"]),
-            )
-            journal.turn(turn)
-            if step.round:
-                rounds[step.arm].append(turn.measured)
+            journal.launch(LoadedLaunch(number, arm, **loaded))
+            takers[arm] = TurnTaker(process, by_arm[arm], number, journal)
+        queries = len(sides[0].setup.query_ids)
+        for arm in order(number):
+            takers[arm].warm_up(warmup_numbers(plan, queries))
+        for step in steps(plan, number, queries):
+            turn = takers[step.arm].take(step.round, step.numbers, warmup=1)
+            rounds[step.arm].append(turn.measured)
     return LaunchPair(rounds["A"], rounds["B"])
+
+
+class TurnTaker(NamedTuple):
+    """Gives turns to one process and writes them to the journal."""
+
+    process: EngineProcess
+    side: AbSide
+    launch_pair: int
+    journal: Journal
+
+    def take(self, round_: int, numbers: Sequence[int], *, warmup: int) -> Turn:
+        """One turn over the queries at these positions, of which the first `warmup` do not count."""
+        setup = self.side.setup
+        reply = self.process.request({"numbers": numbers})
+        turn = Turn(
+            launch_pair=self.launch_pair,
+            arm=self.side.arm,
+            round=round_,
+            query_ids=[setup.query_ids[index] for index in numbers],
+            pairs=[len(setup.questions[index][1]) for index in numbers],
+            service_s=reply["service_s"],
+            warmup=warmup,
+            conditions=TurnConditions(**reply["conditions"]),
+        )
+        self.journal.turn(turn)
+        return turn
+
+    def warm_up(self, numbers: Sequence[int]) -> None:
+        """Repeat the warm-up turn until its times are steady."""
+        turns: list[Sequence[float]] = []
+        while numbers and len(turns) < MOST_TURNS and not is_steady(turns):
+            turns.append(self.take(0, numbers, warmup=len(numbers)).service_s)
 
 
 def _end(child: subprocess.Popen[str]) -> None:

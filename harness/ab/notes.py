@@ -1,7 +1,11 @@
 """Notes for the reader of an A/B run: the power of its design, its machine, and the noise floor."""
 
+from harness.ab.forecast import FUTILE
+from harness.ab.outlook import more
+from harness.ab.records import Stop
 from harness.ab.result import AbRecord, NoiseFloor
-from harness.figures.shifts import fewest_launch_pairs
+from harness.figures.sequential import FIRST, fewest_launch_pairs
+from harness.outcome import Outcome
 
 
 def notes(result: AbRecord) -> list[str]:
@@ -9,26 +13,41 @@ def notes(result: AbRecord) -> list[str]:
 
 
 def _power_notes(result: AbRecord) -> list[str]:
-    """The confidence of the intervals, and a warning if there are too few launches to show a regression."""
-    measured = [metric for metric in result.metrics.values() if metric.outcome is not None]
-    level = next((metric.level for metric in measured if metric.level is not None), None)
-    sentences = [] if level is None else [f"each end of an interval holds with {level:.1%} confidence"]
-    launch_pairs = result.setup.plan.launch_pairs
-    if measured and launch_pairs < (fewest := fewest_launch_pairs(len(measured))):
+    """The confidence of the intervals, why the run ended without a verdict, and what it would take to know more."""
+    measured = {name: metric for name, metric in result.metrics.items() if metric.outcome is not None}
+    sentences = []
+    if any(metric.hi is not None for metric in measured.values()):
+        sentences.append("over all looks, the lower ends hold together with 95% confidence, and so does each upper end")
+    if measured and result.launch_pairs < (fewest := fewest_launch_pairs(len(measured))):
         sentences.append(
-            f"{launch_pairs} launch pairs cannot show a regression on one of {len(measured)} metrics: "
+            f"{result.launch_pairs} launch pairs cannot show a regression on one of {len(measured)} metrics: "
             f"at least {fewest} are needed"
         )
-    return sentences
+    if result.stop is Stop.FUTILE:
+        sentences.append(f"it cannot be known here: not even {FUTILE * result.most} launch pairs would decide")
+    told = (
+        ""
+        if result.outcome is not Outcome.INCONCLUSIVE
+        else more(
+            {
+                name: result.forecast[name].for_verdict if name in result.forecast else FIRST
+                for name, metric in measured.items()
+                if metric.outcome is Outcome.INCONCLUSIVE
+            },
+            made=result.launch_pairs,
+            elapsed_s=result.elapsed_s,
+        )
+    )
+    return [*sentences, told] if told else sentences
 
 
 def _machine_notes(result: AbRecord) -> list[str]:
     if not result.marked:
         return []
     first = result.marked[0]
-    position = f"set {first.set}, launch pair {first.launch_pair}, {first.arm}"
+    position = f"launch pair {first.launch_pair}, {first.arm}"
     marks = "; ".join(first.marks)
-    return [f"{len(result.marked)} of {result.launches} launches are marked, such as {position}: {marks}"]
+    return [f"{len(result.marked)} of {2 * result.launch_pairs} launches are marked, such as {position}: {marks}"]
 
 
 def _noise_notes(result: AbRecord) -> list[str]:

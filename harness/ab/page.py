@@ -1,12 +1,11 @@
 """The report of `crispbench ab`: one line per metric, notes on the figures, and the verdict."""
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
-from harness.ab.records import ARMS, Arm
+from harness.ab.records import ARMS, Arm, Metric, Stop
 from harness.ab.result import AbRecord, MetricResult, MetricResults
-from harness.figures.shifts import ALPHA
 from harness.outcome import Outcome
 from harness.report import notation, press
 from harness.report.content import EngineLine, Note, Report, Section, Term
@@ -14,7 +13,7 @@ from harness.report.table import Cell, Table, Tone
 
 NAME = "ab"
 FILES = ("index.html", "ab.md", "table.tex", "ratios.svg", "ratios.png")
-COLUMNS = ("metric", "B slower by", "interval", "margin", "p (Holm)", "verdict")
+COLUMNS = ("metric", "B slower by", "interval", "margin", "launch pairs vary by", "verdict")
 NOT_MEASURED = "not measured"
 TONES: Mapping[Outcome | None, Tone] = {
     Outcome.PASS: "good",
@@ -22,20 +21,23 @@ TONES: Mapping[Outcome | None, Tone] = {
     Outcome.INCONCLUSIVE: "muted",
     None: "muted",
 }
+ENDINGS: Mapping[Stop, str] = {
+    Stop.DECIDED: "",
+    Stop.MOST_PAIRS: "",
+    Stop.TIME: ", as many as the time allows",
+    Stop.FUTILE: ", and more would not help",
+}
 LEGEND = (
     Term(
         "B slower by", "Hodges-Lehmann estimate over the launch pairs, as a share of A's time; below 0 if B is faster"
     ),
     Term("throughput", "time per (query, document) pair, so that a positive share means that B is slower there too"),
-    Term("interval", "exact signed-rank interval over the launch pairs"),
+    Term("interval", "signed-rank interval over the launch pairs, which holds at every look together"),
     Term("margin", "share by which B may be slower"),
-    Term(
-        "p (Holm)",
-        "one-sided p against a slowdown of at most the margin, adjusted over the measured metrics",
-    ),
+    Term("launch pairs vary by", "robust standard deviation of one launch pair"),
     Term(
         "pass, regression, inconclusive",
-        "the interval lies below the margin; B is slower than the margin after Holm's adjustment; neither is shown",
+        "the interval lies below the margin; it lies above the margin; it contains the margin",
     ),
     Term(notation.MISSING, "unknown; never zero"),
 )
@@ -43,13 +45,10 @@ LEGEND = (
 
 def build(result: AbRecord) -> Report:
     arms = result.setup.arms
-    sections = [_section(anchor, title, metrics) for anchor, title, metrics in _sets(result)]
-    general = tuple(Note("", note) for note in result.notes)
-    sections[-1] = replace(sections[-1], notes=(*sections[-1].notes, *general), plots=("ratios",))
     against_itself = (f"A against A: {floor(result.metrics)}",) if result.setup.canary else ()
     return Report(
         title=f"{result.setup.name}: A {arms['A'].engine}, B {arms['B'].engine}",
-        sections=tuple(sections),
+        sections=(_section(result),),
         lead=(heading(result), *against_itself),
         conclusion=conclusion(result),
         engines=tuple(_engine(result, arm) for arm in ARMS),
@@ -68,23 +67,24 @@ def heading(result: AbRecord) -> str:
     arms, plan = result.setup.arms, result.setup.plan
     return (
         f"A {arms['A'].engine}, B {arms['B'].engine} on {result.setup.benchmark['name']}: "
-        f"launch pairs {plan.launch_pairs}, rounds {plan.rounds}, queries per round {plan.queries}"
+        f"launch pairs {result.launch_pairs} of at most {result.most}, rounds {plan.rounds}, "
+        f"queries per round {plan.queries}"
     )
 
 
 def conclusion(result: AbRecord) -> str:
-    """The verdict in one sentence: `REGRESSION: B is slower than the margin allows (p50), in both sets of launches`."""
-    verdict, second = result.outcome.upper(), result.confirmation
-    measured = {name: metric for name, metric in result.metrics.items() if metric.outcome is not None}
-    if result.outcome is Outcome.REGRESSION and second is not None:
-        names = [name for name, metric in second.items() if metric.outcome is Outcome.REGRESSION]
-        return f"{verdict}: B is slower than the margin allows ({', '.join(names)}), in both sets of launches"
-    if second is not None:
-        return f"{verdict}: the first set of launches showed a regression ({', '.join(second)}), but the second did not"
+    """The verdict in one sentence: `REGRESSION: B is slower than the margin allows (p50), after 12 launch pairs`."""
+    verdict, after = result.outcome.upper(), f"after {result.launch_pairs} launch pairs"
+    measured = {name: metric.outcome for name, metric in result.metrics.items() if metric.outcome is not None}
+    if not measured:
+        return f"{verdict}: no metric was measured"
+    if result.outcome is Outcome.REGRESSION:
+        names = [name for name, outcome in measured.items() if outcome is Outcome.REGRESSION]
+        return f"{verdict}: B is slower than the margin allows ({', '.join(names)}), {after}"
     if result.outcome is Outcome.PASS:
-        return f"{verdict}: B is not slower than the margins allow ({', '.join(measured)})"
-    undecided = [name for name, metric in measured.items() if metric.outcome is not Outcome.PASS]
-    return f"{verdict}: no decision on {', '.join(undecided)}" if measured else f"{verdict}: no metric was measured"
+        return f"{verdict}: B is not slower than the margins allow ({', '.join(measured)}), {after}"
+    undecided = [name for name, outcome in measured.items() if outcome is not Outcome.PASS]
+    return f"{verdict}: no decision on {', '.join(undecided)} {after}{ENDINGS[result.stop]}"
 
 
 def floor(metrics: MetricResults) -> str:
@@ -96,36 +96,30 @@ def floor(metrics: MetricResults) -> str:
     )
 
 
-def _sets(result: AbRecord) -> Iterator[tuple[str, str, MetricResults]]:
-    """Anchor, title and metrics of each set of launches."""
-    if result.confirmation is None:
-        yield "metrics", "B against A", result.metrics
-    else:
-        yield "metrics", "First set of launches", result.metrics
-        yield "confirmation", "Second set, to confirm", result.confirmation
-
-
-def _section(anchor: str, title: str, metrics: MetricResults) -> Section:
+def _section(result: AbRecord) -> Section:
     names: dict[str, list[str]] = {}
-    for name, metric in metrics.items():
+    for name, metric in result.metrics.items():
         if metric.reason:
             names.setdefault(metric.reason, []).append(name)
+    reasons = tuple(Note(", ".join(affected), reason) for reason, affected in names.items())
     return Section(
-        anchor=anchor,
-        title=title,
-        table=Table(COLUMNS, tuple(tuple(_cells(name, metric)) for name, metric in metrics.items())),
-        notes=tuple(Note(", ".join(affected), reason) for reason, affected in names.items()),
+        anchor="metrics",
+        title="B against A",
+        table=Table(COLUMNS, tuple(tuple(_cells(name, result)) for name in result.metrics)),
+        notes=(*reasons, *(Note("", note) for note in result.notes)),
+        plots=("ratios",),
     )
 
 
-def _cells(name: str, metric: MetricResult) -> Iterator[Cell]:
+def _cells(name: Metric, result: AbRecord) -> Iterator[Cell]:
+    metric, forecast = result.metrics[name], result.forecast.get(name)
     is_measured = metric.slowdown is not None
     places = _places(metric)
     yield Cell(name)
     yield Cell(_share(metric.slowdown, places))
     yield Cell(f"[{_share(metric.lo, places)}, {_share(metric.hi, places)}]" if is_measured else notation.MISSING)
     yield Cell(f"{metric.margin:.{places}%}")
-    yield Cell(notation.MISSING if metric.p_holm is None else notation.beside(metric.p_holm, ALPHA, 4))
+    yield Cell(notation.MISSING if forecast is None else f"{math.expm1(forecast.spread):.1%}")
     yield Cell(metric.outcome or NOT_MEASURED, tone=TONES.get(metric.outcome, "plain"))
 
 

@@ -14,22 +14,20 @@ from harness.report import notation, plots
 
 
 class RatioLine(NamedTuple):
-    """One line of the plot: a metric in one set of launches."""
+    """One line of the plot: a metric that was measured."""
 
     name: Metric
     metric: MetricResult
     slowdown: float
-    confirms: bool  # whether it belongs to the second set
 
 
 def draw(result: AbRecord) -> plots.Plot:
-    """One panel: a line per metric and set, a dot per launch pair, a bar for the interval, a dash for the margin."""
+    """One panel: a line per metric, a dot per launch pair, a bar for the interval, a dash for the margin."""
     plot = plots.Plot(
         name="ratios",
         title="Slowdown of every launch pair",
         caption="The share by which B is slower than A. Small dots are launch pairs, the large dot is their "
-        "Hodges-Lehmann estimate with its interval, and the dashed line is the margin. Hollow dots belong to the "
-        "confirming set.",
+        "Hodges-Lehmann estimate with its interval, and the dashed line is the margin.",
     )
     with plots.drawing():
         return plots.saved(plot, _paint(result))
@@ -44,7 +42,7 @@ def _paint(result: AbRecord) -> Figure:
     axes.axvline(0, color=plots.MUTED, linewidth=0.8)
     for height, line in enumerate(lines):
         _draw_line(axes, height, line)
-    axes.set_yticks(range(len(lines)), [line.name + (" again" if line.confirms else "") for line in lines])
+    axes.set_yticks(range(len(lines)), [line.name for line in lines])
     axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0, labelcolor=plots.INK)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:+.1%}".replace("-", notation.MINUS)))
@@ -55,10 +53,9 @@ def _paint(result: AbRecord) -> Figure:
 
 
 def _lines(result: AbRecord) -> Iterator[RatioLine]:
-    for metrics, confirms in ((result.metrics, False), (result.confirmation or {}, True)):
-        for name, metric in metrics.items():
-            if metric.slowdown is not None:
-                yield RatioLine(name, metric, metric.slowdown, confirms)
+    for name, metric in result.metrics.items():
+        if metric.slowdown is not None:
+            yield RatioLine(name, metric, metric.slowdown)
 
 
 def _draw_line(axes: Axes, height: int, line: RatioLine) -> None:
@@ -75,5 +72,4 @@ def _draw_line(axes: Axes, height: int, line: RatioLine) -> None:
         "o",
         color=colour,
         markersize=7,
-        markerfacecolor=plots.PAPER if line.confirms else colour,
     )

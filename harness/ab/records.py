@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
 from engines.base import Description
-from harness.figures.shifts import Shift
+from harness.figures.sequential import RepeatedInterval
 from harness.outcome import Outcome
 
 Arm = Literal["A", "B"]
@@ -19,10 +20,20 @@ METRICS: tuple[Metric, ...] = ("p50", "p95", "p99", "throughput")
 class LaunchPlan:
     """The size of an A/B run. A launch is one fresh process of one engine; a launch of each engine is a launch pair."""
 
-    launch_pairs: int = 10
-    rounds: int = 4  # rounds per engine in a launch pair
-    queries: int = 25  # queries per round
-    warmup: int = 10  # queries per launch before its first round
+    max_pairs: int = 80  # launch pairs after which the run ends without a decision
+    minutes: float | None = 30.0  # no launch pair is started that would end later; None for no limit
+    rounds: int = 20  # rounds per engine in a launch pair
+    queries: int = 5  # queries per round
+    warmup: int = 10  # queries per warm-up turn, which is repeated until the times are steady; 0 for no warm-up
+    cores: Sequence[int] = ()  # cores to which the processes are pinned; empty if they are not
+
+    @classmethod
+    def read(cls, fields: Mapping[str, Any]) -> "LaunchPlan":
+        """The plan of a record. Format 1 had a fixed number of launch pairs, without a limit in time."""
+        if "launch_pairs" in fields:
+            rest = {name: value for name, value in fields.items() if name != "launch_pairs"}
+            return cls(max_pairs=fields["launch_pairs"], minutes=None, **rest)
+        return cls(**fields)
 
     @property
     def queries_of_a_launch(self) -> int:
@@ -30,7 +41,7 @@ class LaunchPlan:
 
 
 STANDARD = LaunchPlan()
-QUICK = LaunchPlan(launch_pairs=6)
+QUICK_MINUTES = 5.0  # of `--quick`
 
 
 class Round(NamedTuple):
@@ -58,18 +69,20 @@ class MetricFinding:
     margin: float  # share by which B may be slower
     outcome: Outcome | None
     slowdowns: Sequence[float] = ()  # one per launch pair, as logarithms of the ratio
-    shift: Shift | None = None
-    p_holm: float | None = None
+    interval: RepeatedInterval | None = None
     reason: str = ""  # reason if it is not measured or not decided
 
 
-@dataclass(frozen=True)
-class AbVerdict:
-    """The verdict over all metrics. Only a second, independent set of launches makes a slowdown a regression."""
+Findings = Mapping[Metric, MetricFinding]
 
-    outcome: Outcome
-    findings: Mapping[Metric, MetricFinding]
-    confirmation: Mapping[Metric, MetricFinding] | None = None  # second set, for the metrics that were red
+
+class Stop(StrEnum):
+    """Why no further launch pair was started."""
+
+    DECIDED = "decided"
+    MOST_PAIRS = "max_pairs"
+    TIME = "minutes"
+    FUTILE = "futile"  # not even more than twice the launch pairs that are left could decide
 
 
 class TurnConditions(NamedTuple):
@@ -87,7 +100,6 @@ class TurnConditions(NamedTuple):
 class Turn:
     """The queries and times of one launch in one turn; round 0 is its warm-up."""
 
-    set: int  # 1, or 2 for the confirmation
     launch_pair: int  # from 1
     arm: Arm
     round: int
@@ -120,7 +132,6 @@ class LaunchSetup:
 class LoadedLaunch:
     """A process that has loaded its engine."""
 
-    set: int
     launch_pair: int
     arm: Arm
     pid: int
@@ -131,9 +142,8 @@ class LoadedLaunch:
 
 
 class MarkedLaunch(NamedTuple):
-    """A launch during which other processes worked or a clock changed."""
+    """A launch during which other processes worked or a clock changed, or whose times never became steady."""
 
-    set: int
     launch_pair: int
     arm: Arm
     marks: Sequence[str]

@@ -1,19 +1,20 @@
 """ab.json: the typed record of an A/B run, which the report, the plot and later runs read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from math import exp
 from pathlib import Path
 from typing import Any
 
 from engines.base import Description, first_line
 from harness import files
-from harness.ab.records import ARMS, Arm, LaunchPlan, MarkedLaunch, Metric, MetricFinding
+from harness.ab.forecast import Forecasts, MetricForecast
+from harness.ab.records import ARMS, Arm, LaunchPlan, MarkedLaunch, Metric, MetricFinding, Stop
 from harness.outcome import Outcome
 from harness.store import StoreError
 
 FILE = "ab.json"
-FORMAT = 1  # 1: first version, 2026-11
+FORMAT = 2  # 1: first version, 2026-11, with a second set of launches to confirm a regression; 2: one set, with looks
 MAX_BYTES = 16 * 2**20  # of a result
 
 
@@ -55,7 +56,7 @@ class AbSetup:
         return cls(
             name=document["name"],
             canary=document["canary"],
-            plan=LaunchPlan(**document["plan"]),
+            plan=LaunchPlan.read(document["plan"]),
             margins=document["margins"],
             benchmark=document["benchmark"],
             arms={arm: ArmEngine(**document["arms"][arm]) for arm in ARMS},
@@ -64,10 +65,10 @@ class AbSetup:
 
 @dataclass(frozen=True)
 class MetricResult:
-    """One metric over one set of launches. Slowdowns are ratios of times: 1.05 if B takes 5% longer.
+    """One metric over all launch pairs. Slowdowns are ratios of times: 1.05 if B takes 5% longer.
 
     Unknown figures are None: all of them if the metric was not measured, and the ends of the interval if there were
-    too few launches.
+    too few launch pairs.
     """
 
     outcome: Outcome | None
@@ -75,32 +76,28 @@ class MetricResult:
     slowdown: float | None  # Hodges-Lehmann estimate
     lo: float | None
     hi: float | None
-    level: float | None  # confidence of each end on its own
-    p_slower: float | None  # one-sided, under the hypothesis that the slowdown is the margin or less
-    p_holm: float | None  # adjusted over the metrics that were measured
     launch_slowdowns: Sequence[float]  # one per launch pair
     reason: str  # reason if it is not measured or not decided
 
     @classmethod
     def of(cls, finding: MetricFinding) -> "MetricResult":
-        shift = finding.shift
+        interval = finding.interval
         return cls(
             outcome=finding.outcome,
             margin=finding.margin,
-            slowdown=None if shift is None else exp(shift.value),
-            lo=None if shift is None or shift.lo is None else exp(shift.lo),
-            hi=None if shift is None or shift.hi is None else exp(shift.hi),
-            level=None if shift is None else shift.level,
-            p_slower=None if shift is None else shift.p_slower,
-            p_holm=finding.p_holm,
+            slowdown=None if interval is None else exp(interval.value),
+            lo=None if interval is None or interval.lo is None else exp(interval.lo),
+            hi=None if interval is None or interval.hi is None else exp(interval.hi),
             launch_slowdowns=[exp(value) for value in finding.slowdowns],
             reason=finding.reason,
         )
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> "MetricResult":
+        """The metric of any format. Format 1 had p-values and the confidence of its interval."""
         outcome = document["outcome"]
-        return cls(**{**document, "outcome": None if outcome is None else Outcome(outcome)})
+        kept = {field.name: document[field.name] for field in fields(cls)}
+        return cls(**{**kept, "outcome": None if outcome is None else Outcome(outcome)})
 
 
 MetricResults = Mapping[Metric, MetricResult]
@@ -141,17 +138,15 @@ class AbRecord:
     setup: AbSetup
     outcome: Outcome
     metrics: MetricResults
-    confirmation: MetricResults | None  # second set, for the metrics that were red in the first
-    launches: int
+    stop: Stop
+    launch_pairs: int
+    most: int  # launch pairs of the last look, from the plan and the time of the first launch pair
+    elapsed_s: float | None
+    forecast: Forecasts  # what the measured metrics need, from the launch pairs that were made
     marked: Sequence[MarkedLaunch]
     records: Mapping[Arm, ArmRecord]
     noise_floor: NoiseFloor | None = None
     notes: Sequence[str] = ()
-
-    @property
-    def confirmed(self) -> bool | None:
-        """Whether the second set was red again; None without a second set."""
-        return None if self.confirmation is None else self.outcome is Outcome.REGRESSION
 
     def document(self) -> dict[str, Any]:
         """The content of ab.json, which `--json` prints."""
@@ -159,10 +154,12 @@ class AbRecord:
             **self.setup.document(),
             "complete": True,
             "outcome": self.outcome,
-            "confirmed": self.confirmed,
-            "metrics": _metrics_document(self.metrics),
-            "confirmation": None if self.confirmation is None else _metrics_document(self.confirmation),
-            "launches": self.launches,
+            "metrics": {name: asdict(metric) for name, metric in self.metrics.items()},
+            "stop": self.stop,
+            "launch_pairs": self.launch_pairs,
+            "most": self.most,
+            "elapsed_s": self.elapsed_s,
+            "forecast": {name: metric._asdict() for name, metric in self.forecast.items()},
             "marked": [launch._asdict() for launch in self.marked],
             "records": {arm: record.document() for arm, record in self.records.items()},
             "noise_floor": None if self.noise_floor is None else vars(self.noise_floor),
@@ -175,34 +172,57 @@ def read(folder: Path) -> AbRecord:
     path = folder / FILE
     try:
         document = files.read_json(path, most_bytes=MAX_BYTES)
-        if document["format"] != FORMAT:
-            raise ValueError(f"its format is {document['format']!r}, this version reads {FORMAT}")
+        if document["format"] not in READERS:
+            raise ValueError(f"its format is {document['format']!r}, this version reads up to {FORMAT}")
         if not document["complete"]:
             raise ValueError(document.get("error") or "the run is incomplete")
-        return _read(folder, document)
+        return READERS[document["format"]](folder, document)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{path} holds no result ({first_line(error)}); repeat `crispbench ab` with --fresh") from None
 
 
 def _read(folder: Path, document: Mapping[str, Any]) -> AbRecord:
-    floor, confirmation = document["noise_floor"], document["confirmation"]
     return AbRecord(
-        folder=folder,
-        setup=AbSetup.read(document),
-        outcome=Outcome(document["outcome"]),
-        metrics=_read_metrics(document["metrics"]),
-        confirmation=None if confirmation is None else _read_metrics(confirmation),
-        launches=document["launches"],
+        **_common(folder, document),
+        stop=Stop(document["stop"]),
+        launch_pairs=document["launch_pairs"],
+        most=document["most"],
+        elapsed_s=document["elapsed_s"],
         marked=[MarkedLaunch(**launch) for launch in document["marked"]],
-        records={arm: ArmRecord.read(document["records"][arm]) for arm in ARMS},
-        noise_floor=None if floor is None else NoiseFloor(**floor),
+        forecast={name: MetricForecast(**metric) for name, metric in document["forecast"].items()},
         notes=document["notes"],
     )
 
 
-def _metrics_document(metrics: MetricResults) -> dict[str, Any]:
-    return {name: asdict(metric) for name, metric in metrics.items()}
+def _read_format_1(folder: Path, document: Mapping[str, Any]) -> AbRecord:
+    """A run with a fixed number of launch pairs, which were made once more to confirm a regression."""
+    launch_pairs, confirmed = document["plan"]["launch_pairs"], document["confirmed"]
+    marked = [{name: value for name, value in launch.items() if name != "set"} for launch in document["marked"]]
+    said = {True: "confirmed", False: "did not confirm"}.get(confirmed)
+    second = [] if said is None else [f"a second set of {launch_pairs} launch pairs {said} the first, which is shown"]
+    return AbRecord(
+        **_common(folder, document),
+        stop=Stop.MOST_PAIRS,
+        launch_pairs=launch_pairs,
+        most=launch_pairs,
+        elapsed_s=None,
+        marked=[MarkedLaunch(**launch) for launch in marked],
+        forecast={},
+        notes=[*second, *document["notes"]],
+    )
 
 
-def _read_metrics(document: Mapping[Metric, Mapping[str, Any]]) -> dict[Metric, MetricResult]:
-    return {name: MetricResult.read(metric) for name, metric in document.items()}
+READERS = {1: _read_format_1, FORMAT: _read}
+
+
+def _common(folder: Path, document: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that every format has."""
+    floor = document["noise_floor"]
+    return {
+        "folder": folder,
+        "setup": AbSetup.read(document),
+        "outcome": Outcome(document["outcome"]),
+        "metrics": {name: MetricResult.read(metric) for name, metric in document["metrics"].items()},
+        "records": {arm: ArmRecord.read(document["records"][arm]) for arm in ARMS},
+        "noise_floor": None if floor is None else NoiseFloor(**floor),
+    }

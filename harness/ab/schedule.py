@@ -9,12 +9,11 @@ ORDERS: tuple[tuple[Arm, Arm], tuple[Arm, Arm]] = (("A", "B"), ("B", "A"))
 
 
 class TurnStep(NamedTuple):
-    """One turn of one launch; round 0 is its warm-up."""
+    """One measured turn of one launch."""
 
     arm: Arm
-    round: int
-    numbers: Sequence[int]  # positions in the list of queries
-    warmup: int  # number of leading queries that do not count
+    round: int  # from 1
+    numbers: Sequence[int]  # positions in the list of queries; the first does not count
 
 
 def order(launch_pair: int) -> tuple[Arm, Arm]:
@@ -22,23 +21,25 @@ def order(launch_pair: int) -> tuple[Arm, Arm]:
     return ORDERS[(launch_pair - 1) % 2]
 
 
+def warmup_numbers(plan: LaunchPlan, queries: int) -> list[int]:
+    """The queries of every warm-up turn. Turns repeat the same ones, so that their times can be compared."""
+    return [(plan.queries_of_a_launch + number) % queries for number in range(plan.warmup)]
+
+
 def steps(plan: LaunchPlan, launch_pair: int, queries: int) -> Iterator[TurnStep]:
-    """The turns of a launch pair: both warm up, then rounds follow in the order ABBA ABBA (BAAB BAAB in even pairs).
+    """The measured turns of a launch pair: rounds in the order ABBA ABBA (BAAB BAAB in even pairs).
 
     Linear drift of the machine cancels within two rounds. Both engines score the same queries in the same order. The
     measured queries come first in the list, and the warm-up queries follow; a list that is too short starts again. Each
     turn begins with one query that does not count, because the other process has just used the caches.
     """
     first, second = order(launch_pair)
-    warmup = [(plan.queries_of_a_launch + number) % queries for number in range(plan.warmup)]
-    for arm in (first, second):
-        yield TurnStep(arm, 0, warmup, len(warmup))
     for round_ in range(1, plan.rounds + 1):
         start = (round_ - 1) * plan.queries
         numbers = [(start + number) % queries for number in range(plan.queries)]
         opening = (plan.queries_of_a_launch + plan.warmup + round_ - 1) % queries
         for arm in (first, second) if round_ % 2 else (second, first):
-            yield TurnStep(arm, round_, [opening, *numbers], 1)
+            yield TurnStep(arm, round_, [opening, *numbers])
 
 
 def queries_wanted(plan: LaunchPlan) -> int:

@@ -1,21 +1,22 @@
 """`crispbench ab`: is engine B slower than engine A? Fresh processes in pairs that take turns."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engines.base import EngineError
-from harness import preflight, progress
+from harness import preflight
 from harness.ab import canary, journal, page, result, sides
 from harness.ab.journal import Journal
 from harness.ab.launches import LaunchFailed, run_launch_pair
 from harness.ab.margins import MARGINS
 from harness.ab.notes import notes
-from harness.ab.records import ARMS, METRICS, STANDARD, AbVerdict, Arm, LaunchPair, LaunchPlan, LoadedLaunch, Metric
+from harness.ab.records import ARMS, METRICS, STANDARD, Arm, LaunchPair, LaunchPlan, LoadedLaunch, Metric
 from harness.ab.result import AbRecord, AbSetup, ArmEngine, ArmRecord, MetricResult
 from harness.ab.schedule import queries_wanted
+from harness.ab.sequence import LaunchSequence, measure
 from harness.ab.sides import AbSide
-from harness.ab.verdict import conclude, judge, red
 from harness.config import Config, ConfigError, read_config
 from harness.files import RESULTS, write_json
 from harness.report.content import Report
@@ -47,7 +48,7 @@ class AbResult(AbRecord):
 def ab(
     config: Path, names: Sequence[str], options: AbOptions, *, out: Path | None, say: Callable[[str], None]
 ) -> AbResult:
-    """Launch, time and judge two engines of a config; a red set of launches is repeated once.
+    """Launch, time and judge two engines of a config until the verdict is known.
 
     Everything is written below `out`, which is results/NAME-ab by default. Raises ConfigError before anything is
     launched, LaunchFailed or another EngineError if an engine cannot score. In that case, and after a kill, ab.json
@@ -70,11 +71,11 @@ def ab(
     write_json(folder / result.FILE, setup.document())
     try:
         with Journal.open(folder, options.plan) as written:
-            verdict = _measure(both, options, written, folder, say)
+            made = _measure(both, options, written, folder, say)
     except EngineError as error:
         write_json(folder / result.FILE, {**setup.document(), "error": str(error)})
         raise
-    record = replace(_record(folder, setup, verdict, written), noise_floor=floor)
+    record = replace(_record(folder, setup, made, written), noise_floor=floor)
     measured = AbResult(**vars(replace(record, notes=notes(record))))
     write_json(folder / result.FILE, measured.document())
     page.write(measured)
@@ -94,24 +95,16 @@ def _setup(config: Config, both: Sequence[AbSide], task: Task, options: AbOption
 
 def _measure(
     both: Sequence[AbSide], options: AbOptions, written: Journal, folder: Path, say: Callable[[str], None]
-) -> AbVerdict:
-    def launch(set_: int) -> list[LaunchPair]:
-        launch_pairs = []
-        with progress.bar(f"set {set_}", options.plan.launch_pairs, "launch pairs") as done:
-            for number in range(1, options.plan.launch_pairs + 1):
-                launch_pairs.append(
-                    run_launch_pair(both, options.plan, written, number=(set_, number), logs=folder / "logs")
-                )
-                done(1)
+) -> LaunchSequence:
+    def launch(number: int) -> LaunchPair:
+        launch_pair = run_launch_pair(both, options.plan, written, number=number, logs=folder / "logs")
         _require_one_description(written.launches)
-        return launch_pairs
+        return launch_pair
 
-    first = judge(launch(1), options.margins)
-    reds = red(first)
-    if not reds:
-        return conclude(first)
-    say(f"crispbench: B is slower in {', '.join(reds)}; a second set of launches has to confirm it")
-    return conclude(first, judge(launch(2), {metric: options.margins[metric] for metric in reds}))
+    def tell(line: str) -> None:
+        say(f"crispbench: {line}")
+
+    return measure(launch, options.plan, options.margins, tell, time.monotonic)
 
 
 def _require_one_description(launches: Sequence[LoadedLaunch]) -> None:
@@ -133,15 +126,17 @@ def _described(launch: LoadedLaunch) -> dict[str, str]:
     return {f"{record} {name!r}": repr(value) for record, fields in records.items() for name, value in fields.items()}
 
 
-def _record(folder: Path, setup: AbSetup, verdict: AbVerdict, written: Journal) -> AbRecord:
-    second = verdict.confirmation
+def _record(folder: Path, setup: AbSetup, made: LaunchSequence, written: Journal) -> AbRecord:
     return AbRecord(
         folder=folder,
         setup=setup,
-        outcome=verdict.outcome,
-        metrics={name: MetricResult.of(finding) for name, finding in verdict.findings.items()},
-        confirmation=None if second is None else {name: MetricResult.of(finding) for name, finding in second.items()},
-        launches=len(written.launches),
+        outcome=made.outcome,
+        metrics={name: MetricResult.of(finding) for name, finding in made.findings.items()},
+        stop=made.stop,
+        launch_pairs=made.launch_pairs,
+        most=made.most,
+        elapsed_s=round(made.elapsed_s, 1),
+        forecast=made.forecasts,
         marked=written.marked(),
         records={arm: _arm_record(written, arm) for arm in ARMS},
     )

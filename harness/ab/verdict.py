@@ -1,105 +1,120 @@
 """The verdict over launches: whether B is slower than A by more than the margin. Pure; docs/ab.md gives the reasons."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from harness.ab.records import METRICS, AbVerdict, Launch, LaunchPair, Metric, MetricFinding, Round
+from harness.ab.records import METRICS, Findings, Launch, LaunchPair, Metric, MetricFinding, Round
 from harness.figures.percentiles import samples_needed
-from harness.figures.shifts import ALPHA, Shift, Values, fewest_launch_pairs, paired
-from harness.figures.statistics import holm
+from harness.figures.sequential import Looks, RepeatedInterval, at_look, plan_looks
+from harness.figures.shifts import Values
 from harness.outcome import Outcome
 
 QUANTILES: Mapping[Metric, float] = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
-Findings = Mapping[Metric, MetricFinding]
 
 
-def judge(launch_pairs: Sequence[LaunchPair], margins: Mapping[Metric, float]) -> dict[Metric, MetricFinding]:
-    """The finding for every metric with a margin, from one set of launch pairs; Holm covers the measured metrics."""
-    slowdowns: dict[Metric, list[float]] = {}
-    reasons: dict[Metric, str] = {}
-    for metric in margins:
-        reasons[metric] = shortage(metric, [launch for launch_pair in launch_pairs for launch in launch_pair])
-        if not reasons[metric]:
-            slowdowns[metric] = [_slowdown(metric, launch_pair) for launch_pair in launch_pairs]
-    shifts = {metric: paired(values, math.log1p(margins[metric])) for metric, values in slowdowns.items()}
-    p_holm = holm({metric: shift.p_slower for metric, shift in shifts.items()})
-    findings = {}
-    for metric in (metric for metric in METRICS if metric in margins):
-        margin = margins[metric]
-        if metric not in shifts:
-            findings[metric] = MetricFinding(metric, margin, None, reason=reasons[metric])
-            continue
-        outcome, reason = _outcome(shifts[metric], margin, p_holm[metric], len(shifts))
-        findings[metric] = MetricFinding(
-            metric, margin, outcome, slowdowns[metric], shifts[metric], p_holm[metric], reason
-        )
-    return findings
+class PairSlowdowns(NamedTuple):
+    """The slowdown of B in one launch pair, per metric, as the logarithm of a ratio; a reason where there is none."""
+
+    logs: Mapping[Metric, float]
+    reasons: Mapping[Metric, str]
+
+
+def slowdowns(launch_pair: LaunchPair, metrics: Collection[Metric]) -> PairSlowdowns:
+    """The numbers of one launch pair for these metrics, as far as it has enough queries."""
+    reasons = {metric: shortage(metric, launch_pair) for metric in METRICS if metric in metrics}
+    logs = {metric: slowdown(metric, launch_pair) for metric, reason in reasons.items() if not reason}
+    return PairSlowdowns(logs, {metric: reason for metric, reason in reasons.items() if reason})
+
+
+def judge(made: Sequence[PairSlowdowns], margins: Mapping[Metric, float], *, most: int) -> dict[Metric, MetricFinding]:
+    """The finding for every metric with a margin, at one look of a run with at most `most` launch pairs.
+
+    The lower ends of the measured metrics share an error rate of 5% over all looks (Bonferroni).
+    """
+    reasons = {metric: reason for pair in made for metric, reason in pair.reasons.items()}
+    looks = plan_looks(most, len(measured(made)) or 1)
+    return {
+        metric: MetricFinding(metric, margins[metric], None, reason=reasons[metric])
+        if metric in reasons
+        else _finding(metric, margins[metric], [pair.logs[metric] for pair in made], looks)
+        for metric in METRICS
+        if metric in margins
+    }
+
+
+def measured(made: Sequence[PairSlowdowns]) -> list[Metric]:
+    """The metrics that every launch pair has."""
+    return [metric for metric in METRICS if all(metric in pair.logs for pair in made)]
 
 
 def red(findings: Findings) -> list[Metric]:
     return [metric for metric, finding in findings.items() if finding.outcome is Outcome.REGRESSION]
 
 
-def conclude(first: Findings, second: Findings | None = None) -> AbVerdict:
-    """The verdict over a first set and, if it was red, over the set that was launched to confirm it.
-
-    Red in both sets: regression. Red in the first only: inconclusive. Not red: pass if every measured metric passes.
-    """
-    if second is not None:
-        return AbVerdict(Outcome.REGRESSION if red(second) else Outcome.INCONCLUSIVE, first, second)
-    if red(first):
-        raise ValueError("a red set alone gives no verdict: launch a second set")
-    measured = [finding.outcome for finding in first.values() if finding.outcome is not None]
-    passed = bool(measured) and all(outcome is Outcome.PASS for outcome in measured)
-    return AbVerdict(Outcome.PASS if passed else Outcome.INCONCLUSIVE, first)
+def conclude(findings: Findings) -> Outcome:
+    """Regression if a metric is one, pass if every measured metric passes, inconclusive in every other case."""
+    if red(findings):
+        return Outcome.REGRESSION
+    outcomes = [finding.outcome for finding in findings.values() if finding.outcome is not None]
+    passed = bool(outcomes) and all(outcome is Outcome.PASS for outcome in outcomes)
+    return Outcome.PASS if passed else Outcome.INCONCLUSIVE
 
 
 def shortage(metric: Metric, launches: Sequence[Launch]) -> str:
     """The reason why there are too few queries for the metric; empty if there are enough."""
     if metric == "throughput":
         return ""
-    blocks = [len(block.service_s) for launch in launches for block in _blocks(metric, launch)]
-    needed, fewest = samples_needed(QUANTILES[metric]), min(blocks, default=0)
-    unit = "round" if metric == "p50" else "launch"
-    return f"needs {needed} queries per {unit}; there are {fewest}" if fewest < needed else ""
+    needed = samples_needed(QUANTILES[metric])
+    fewest = min((sum(len(block.service_s) for block in launch) for launch in launches), default=0)
+    return f"needs {needed} queries per launch; there are {fewest}" if fewest < needed else ""
 
 
-def _slowdown(metric: Metric, launch_pair: LaunchPair) -> float:
-    return float(np.median(_logs(metric, launch_pair.b) - _logs(metric, launch_pair.a)))
-
-
-def _logs(metric: Metric, launch: Launch) -> Values:
-    """Logarithm of the seconds per query or per pair, for every block."""
-    return np.log([_seconds(metric, block) for block in _blocks(metric, launch)])
-
-
-def _blocks(metric: Metric, launch: Launch) -> Sequence[Round]:
-    """p50 has a value per round, so that a disturbance of one turn is outvoted; other metrics need all queries."""
+def slowdown(metric: Metric, launch_pair: LaunchPair) -> float:
+    """The slowdown of B in one launch pair, as the logarithm of a ratio."""
     if metric == "p50":
-        return launch
-    service_s = [seconds for block in launch for seconds in block.service_s]
-    return [Round(service_s, [pairs for block in launch for pairs in block.pairs])]
+        return float(np.median(np.concatenate(request_slowdowns(launch_pair))))
+    a, b = (_seconds(metric, launch) for launch in launch_pair)
+    return math.log(b / a)
 
 
-def _seconds(metric: Metric, block: Round) -> float:
+def request_slowdowns(launch_pair: LaunchPair) -> list[Values]:
+    """Per round, the logarithm of B's time over A's for each request, which both scored in adjacent turns."""
+    return [
+        np.log(np.asarray(b.service_s)) - np.log(np.asarray(a.service_s))
+        for a, b in zip(launch_pair.a, launch_pair.b, strict=True)
+    ]
+
+
+def _seconds(metric: Metric, launch: Launch) -> float:
+    """Seconds per pair, or the percentile of the seconds per query (nearest rank), over all rounds of a launch."""
+    block = _joined(launch)
     if metric == "throughput":
         return math.fsum(block.service_s) / sum(block.pairs)
     nearest_rank = math.ceil(QUANTILES[metric] * len(block.service_s)) - 1
     return sorted(block.service_s)[nearest_rank]
 
 
-def _outcome(shift: Shift, margin: float, p_holm: float, tests: int) -> tuple[Outcome, str]:
+def _joined(launch: Launch) -> Round:
+    service_s = [seconds for block in launch for seconds in block.service_s]
+    return Round(service_s, [pairs for block in launch for pairs in block.pairs])
+
+
+def _finding(metric: Metric, margin: float, slowdowns: Sequence[float], looks: Looks) -> MetricFinding:
+    interval = at_look(slowdowns, looks)
+    outcome, reason = _outcome(interval, margin)
+    return MetricFinding(metric, margin, outcome, slowdowns, interval, reason)
+
+
+def _outcome(interval: RepeatedInterval, margin: float) -> tuple[Outcome, str]:
     """The outcome of one metric, and the reason if it is undecided."""
     bound = math.log1p(margin)
-    if p_holm <= ALPHA:
+    if interval.lo is not None and interval.lo > bound:
         return Outcome.REGRESSION, ""
-    if shift.lo is None or shift.hi is None:
-        return Outcome.INCONCLUSIVE, f"too few launches for an interval; {fewest_launch_pairs(tests)} pairs can decide"
-    if shift.hi < bound:
+    if interval.hi is not None and interval.hi < bound:
         return Outcome.PASS, ""
-    if shift.lo > bound:
-        reason = f"beyond the margin, but not after Holm's adjustment over {tests} metrics; more launches may decide"
-        return Outcome.INCONCLUSIVE, reason
-    return Outcome.INCONCLUSIVE, "the interval contains the margin; more launches make it narrower"
+    if interval.hi is None:
+        return Outcome.INCONCLUSIVE, "too few launch pairs for an interval"
+    return Outcome.INCONCLUSIVE, "the interval contains the margin"

@@ -7,7 +7,7 @@ from pathlib import Path
 from engines.base import BadOptions
 from engines.spelling import expected
 from harness import progress
-from harness.ab.margins import MARGINS, read_margins
+from harness.ab.margins import RECORDED_MARGINS, read_margins
 from harness.ab.records import METRICS, Metric
 from harness.check import page, quality, sides, times
 from harness.check.baselines import STORE, StoredLaunches, find, names
@@ -26,7 +26,7 @@ class CheckOptions:
     """The margins of the verdict, the allowed differences, and the store of the baselines."""
 
     quality: float | None = noninferiority.MARGIN  # accepted loss of nDCG@10; None: quality is left out
-    slower: Mapping[Metric, float] = field(default_factory=lambda: dict(MARGINS))  # accepted slowdown, as a share
+    slower: Mapping[Metric, float] = field(default_factory=lambda: dict(RECORDED_MARGINS))  # accepted, as a share
     asked: frozenset[str] = frozenset()  # metrics whose margin was given: without a judgement there is no pass
     allow: tuple[str, ...] = ()  # names from ALLOWANCES
     store: Path = STORE
@@ -49,7 +49,7 @@ def read_options(margins: Sequence[str], allow: Sequence[str], *, store: Path, l
         if given.startswith("latency=") and given != times.LEAVE_OUT:
             raise BadOptions(f"margin {given!r}: expected {times.LEAVE_OUT}, or a margin of {', '.join(METRICS)}")
     written = [text for given in margins for text in (WITHOUT_LATENCY if given == times.LEAVE_OUT else [given])]
-    shares = read_margins(written, dict([(HEADLINE, noninferiority.MARGIN), *MARGINS.items()]))
+    shares = read_margins(written, dict([(HEADLINE, noninferiority.MARGIN), *RECORDED_MARGINS.items()]))
     if shares.get(HEADLINE) == 0:
         raise BadOptions(f"margin of {HEADLINE}: expected a number above 0 and below 1, such as {HEADLINE}=0.005")
     slower = {metric: shares[metric] for metric in METRICS if metric in shares}

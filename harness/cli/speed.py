@@ -33,15 +33,21 @@ def latency(
     finish(result, result.report, as_json=as_json, page=result.page)
 
 
-@app.command(epilog="Example: crispbench ab configs/ab.yaml --engine demo-fp32 --engine demo-bf16 --quick")
+@app.command(epilog="Example: crispbench ab configs/ab.yaml --engine demo-fp32 --engine demo-bf16")
 def ab(
     config: Annotated[Path, typer.Argument(help="YAML file; its first benchmark is scored.")],
     engine: Annotated[list[str] | None, typer.Option(help="Give it twice: first A, then B.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="6 launch pairs instead of 10.")] = False,
-    launch_pairs: Annotated[int | None, typer.Option(min=1, help="Number of fresh processes per engine.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Number of rounds per process.")] = 4,
-    queries: Annotated[int, typer.Option(min=1, help="Number of queries per round.")] = 25,
-    warmup: Annotated[int, typer.Option(min=0, help="Number of warm-up queries per process; not measured.")] = 10,
+    max_pairs: Annotated[
+        int, typer.Option(min=1, max=200, help="Most launch pairs, fresh processes of both; a verdict needs 6.")
+    ] = 80,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Time limit: no launch pair is made that ends later.")] = 30,
+    quick: Annotated[bool, typer.Option("--quick", help="The same as --minutes 5.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of rounds per process.")] = 20,
+    queries: Annotated[int, typer.Option(min=1, help="Number of queries per round.")] = 5,
+    warmup: Annotated[
+        int, typer.Option(min=0, help="Queries of a warm-up turn, which is repeated until the times are steady.")
+    ] = 10,
+    pin: Annotated[int | None, typer.Option(min=1, help="Pin both engines to this many cores, the same ones.")] = None,
     margin: Annotated[
         list[str] | None, typer.Option(help="Accepted slowdown, such as p50=0.05; p95=none leaves it out.")
     ] = None,
@@ -50,13 +56,14 @@ def ab(
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace the results of an earlier run.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Is B slower than A? Exit 0 pass, 1 regression seen twice, 3 inconclusive, 5 an engine could not score."""
+    """Is B slower than A? Goes on until it knows. Exit 0 pass, 1 regression, 3 inconclusive, 5 could not score."""
     from harness.ab import verb
     from harness.ab.margins import MARGINS, read_margins
-    from harness.ab.records import QUICK, STANDARD, LaunchPlan
+    from harness.ab.pinning import choose_cores
+    from harness.ab.records import QUICK_MINUTES, LaunchPlan
 
-    pairs = launch_pairs or (QUICK if quick else STANDARD).launch_pairs
-    plan = LaunchPlan(pairs, rounds, queries, warmup)
+    limit = min(minutes, QUICK_MINUTES) if quick else minutes
+    plan = LaunchPlan(max_pairs, limit, rounds, queries, warmup, choose_cores(pin))
     options = verb.AbOptions(plan, read_margins(margin or (), MARGINS), canary, fresh)
     result = verb.ab(config, engine or (), options, out=out, say=say)
     finish(result, result.report, as_json=as_json, page=result.page)

@@ -27,9 +27,14 @@ class Shift(NamedTuple):
 
 def paired(values: Sequence[float], bound: float) -> Shift:
     """Centre of the launch pairs' values: median of the Walsh averages, with the signed-rank interval (Tukey 1949)."""
+    return _shift(walsh_averages(values), signed_rank(len(values)), bound)
+
+
+def walsh_averages(values: Sequence[float]) -> Values:
+    """The averages of any two values, each value with itself included."""
     array = np.asarray(values, dtype=np.float64)
     first, second = np.triu_indices(len(array))
-    return _shift((array[first] + array[second]) / 2, signed_rank(len(array)), bound)
+    return np.asarray((array[first] + array[second]) / 2)
 
 
 def unpaired(a: Sequence[float], b: Sequence[float], bound: float) -> Shift:
@@ -66,8 +71,3 @@ def _shift(differences: Values, probabilities: Values, bound: float) -> Shift:
         return Shift(value, None, None, None, p_slower)
     level = 1 - float(tails[outside - 1])
     return Shift(value, float(differences[outside - 1]), float(differences[-outside]), level, p_slower)
-
-
-def fewest_launch_pairs(tests: int) -> int:
-    """Fewest launch pairs n with which one of `tests` metrics can be red after Holm: tests 2^-n <= 5%."""
-    return int(np.ceil(np.log2(tests / ALPHA)))

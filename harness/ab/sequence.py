@@ -1,0 +1,150 @@
+"""The launch pairs of a run, one after the other, until the verdict is known or cannot be reached."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from harness import progress
+from harness.ab.forecast import Forecasts, first_forecast, forecast, is_futile
+from harness.ab.outlook import first_line, pace_line, slow_line
+from harness.ab.records import Findings, LaunchPair, LaunchPlan, Metric, Stop
+from harness.ab.verdict import PairSlowdowns, conclude, judge, measured, slowdowns
+from harness.figures.sequential import FIRST, Looks, plan_looks
+from harness.outcome import Outcome
+
+MINUTE_S = 60.0  # time after which a person is told what to expect, even within the first launch pair
+
+
+class LaunchSequence(NamedTuple):
+    """The launch pairs that were made, and what follows from them."""
+
+    launch_pairs: int
+    findings: Findings
+    outcome: Outcome
+    stop: Stop
+    most: int  # launch pairs of the last look
+    elapsed_s: float
+    forecasts: Forecasts
+
+
+def measure(
+    launch: Callable[[int], LaunchPair],
+    plan: LaunchPlan,
+    margins: Mapping[Metric, float],
+    say: Callable[[str], None],
+    clock: Callable[[], float],
+) -> LaunchSequence:
+    """Make launch pairs until a look decides, a limit is reached, or more than twice the rest could not decide.
+
+    `launch` makes the launch pair of a number from 1, and `clock` gives seconds. The times of the first two set the
+    number of the last look; nothing else of the data does, so the error rates hold.
+    """
+    pace = Pace(plan, clock)
+    made: list[PairSlowdowns] = []
+    with progress.bar("A and B", plan.max_pairs, "launch pairs") as done:
+
+        def go_on() -> LaunchPair:
+            launch_pair = launch(len(made) + 1)
+            made.append(slowdowns(launch_pair, margins))
+            pace.ended()
+            done(1)
+            return launch_pair
+
+        with _told_after_a_minute(plan, say):
+            first = go_on()
+        say(pace_line(plan, pace.most, pace.elapsed_s))
+        stop = _hopeless(first, plan, margins, pace)
+        if stop is None and plan.max_pairs > 1:
+            go_on()
+        looks = plan_looks(pace.most, len(measured(made)) or 1)
+        while stop is None:
+            if len(made) in (*looks.numbers, 2):
+                stop = _stop(made, plan, margins, looks, pace)
+            if stop is None:
+                go_on()
+            if len(made) == FIRST == looks.numbers[0]:
+                say(first_line(forecast(judge(made, margins, most=looks.numbers[-1]), looks), pace.elapsed_s, looks))
+    findings = judge(made, margins, most=looks.numbers[-1])
+    return LaunchSequence(
+        launch_pairs=len(made),
+        findings=findings,
+        outcome=conclude(findings),
+        stop=stop,
+        most=looks.numbers[-1],
+        elapsed_s=pace.elapsed_s,
+        forecasts=forecast(findings, looks),
+    )
+
+
+class Pace:
+    """The times at which launch pairs ended, and how many fit into the plan's time."""
+
+    def __init__(self, plan: LaunchPlan, clock: Callable[[], float]) -> None:
+        self._plan, self._clock = plan, clock
+        self._ends_s = [clock()]
+
+    def ended(self) -> None:
+        """A launch pair has ended now."""
+        self._ends_s.append(self._clock())
+
+    @property
+    def elapsed_s(self) -> float:
+        return self._ends_s[-1] - self._ends_s[0]
+
+    @property
+    def most(self) -> int:
+        """The launch pairs that fit, at most those of the plan; an even number if the time decides.
+
+        They take as long as the second one, as the first may have to read a model from a slow disk.
+        """
+        fitting = min(self._plan.max_pairs, self.fitting(2))
+        return fitting if fitting == self._plan.max_pairs else max(1, fitting // 2 * 2)
+
+    def fitting(self, latest: int) -> int:
+        """The launch pairs that fit in all, if those to come take as long as this one, or as the last that was made."""
+        if self._plan.minutes is None:
+            return self._plan.max_pairs
+        number = min(latest, len(self._ends_s) - 1)
+        pair_s = max(self._ends_s[number] - self._ends_s[number - 1], 1e-9)
+        left_s = self._plan.minutes * 60 - (self._ends_s[number] - self._ends_s[0])
+        return number + int(max(0.0, min(left_s / pair_s, self._plan.max_pairs)))
+
+
+def _hopeless(first: LaunchPair, plan: LaunchPlan, margins: Mapping[Metric, float], pace: Pace) -> Stop | None:
+    """Why one launch pair is enough to give up: a second does not fit into the time, or the rounds vary too much."""
+    if pace.fitting(1) < min(2, plan.max_pairs):
+        return Stop.TIME
+    if plan.max_pairs < FIRST or "p50" not in slowdowns(first, margins).logs:
+        return None
+    looks = plan_looks(plan.max_pairs, len(margins))
+    return Stop.FUTILE if is_futile({"p50": first_forecast(first, margins["p50"], looks)}, plan.max_pairs) else None
+
+
+def _stop(
+    made: Sequence[PairSlowdowns], plan: LaunchPlan, margins: Mapping[Metric, float], looks: Looks, pace: Pace
+) -> Stop | None:
+    """Why no launch pair follows this look; None to go on to the next look."""
+    findings = judge(made, margins, most=looks.numbers[-1])
+    if conclude(findings) is not Outcome.INCONCLUSIVE:
+        return Stop.DECIDED
+    following = next((number for number in looks.numbers if number > len(made)), None)
+    if following is None:
+        return Stop.MOST_PAIRS if looks.numbers[-1] == plan.max_pairs else Stop.TIME
+    if following < min(FIRST, plan.max_pairs) or pace.fitting(len(made)) < following:
+        return Stop.TIME
+    if len(made) < FIRST:
+        return None
+    return Stop.FUTILE if is_futile(forecast(findings, looks), looks.numbers[-1]) else None
+
+
+@contextmanager
+def _told_after_a_minute(plan: LaunchPlan, say: Callable[[str], None]) -> Iterator[None]:
+    """Says what to expect if the block takes longer than a minute."""
+    timer = threading.Timer(MINUTE_S, lambda: say(slow_line(plan, MINUTE_S)))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
