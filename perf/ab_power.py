@@ -49,7 +49,7 @@ MACHINES: Mapping[str, SimulatedMachine] = {
 }
 
 
-class Cell(NamedTuple):
+class PowerTrials(NamedTuple):
     """Trials of one machine and one true slowdown."""
 
     outcomes: Sequence[Outcome]
@@ -66,13 +66,13 @@ class Cell(NamedTuple):
 
 def trials(
     machine: SimulatedMachine, slower: float, *, number: int, plan: LaunchPlan, margins: Mapping[Metric, float]
-) -> Cell:
+) -> PowerTrials:
     """Verdicts on engines of which B is slower by this share."""
     sequences = [
         measure(launch, plan, margins, lambda _: None, lambda: 0.0)
         for launch in itertools.islice(_runs(machine, slower, plan, number), number)
     ]
-    return Cell(
+    return PowerTrials(
         [sequence.outcome for sequence in sequences],
         [sequence.launch_pairs for sequence in sequences],
         sum(sequence.stop is Stop.FUTILE for sequence in sequences),

@@ -176,7 +176,7 @@ def test_a_machine_whose_rounds_vary_hopelessly_is_given_up_after_the_first_laun
 def test_the_forecast_after_six_launch_pairs_names_the_spread_and_what_a_pass_needs() -> None:
     _, said = run(normal(0.0, 0.02))
     assert said[1].startswith("launch pairs vary by p50 ")
-    assert ": if B is as fast as A, a pass needs about " in said[1] and "; 80 show a slowdown of p50 " in said[1]
+    assert ": if B is as fast as A, a pass needs about " in said[1] and "; 100 show a slowdown of p50 " in said[1]
 
 
 @pytest.mark.parametrize(("deviation", "expected"), [(0.01, 8), (0.02, 12), (0.05, 36)])

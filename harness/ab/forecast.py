@@ -63,15 +63,15 @@ def is_futile(forecasts: Forecasts, launch_pairs: int) -> bool:
 
 
 def scale(values: Sequence[float] | Values) -> float:
-    """Robust standard deviation: the larger of the interquartile range and half the sample standard deviation.
+    """Robust standard deviation: by the median distance from the median, or half of the sample's own if that is more.
 
-    1.349 is the interquartile range of the standard normal distribution. A few wild launches, which the signed ranks
-    bear, do not inflate it; half of the sample's own keeps it from being far too small by chance.
+    0.6745 is the median distance of the standard normal distribution. Wild launches, which the signed ranks bear, do
+    not inflate the one; the other keeps it from being far too small by chance.
     """
     if len(values) < 2:
         return 0.0
-    low, high = np.quantile(values, (0.25, 0.75))
-    return max(float(high - low) / 1.349, float(np.std(values, ddof=1)) / 2)
+    distance = float(np.median(np.abs(np.asarray(values) - np.median(values))))
+    return max(distance / 0.6745, float(np.std(values, ddof=1)) / 2)
 
 
 def _needs(value: float, spread: float, bound: float, looks: Looks) -> MetricForecast:

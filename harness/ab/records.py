@@ -20,7 +20,7 @@ METRICS: tuple[Metric, ...] = ("p50", "p95", "p99", "throughput")
 class LaunchPlan:
     """The size of an A/B run. A launch is one fresh process of one engine; a launch of each engine is a launch pair."""
 
-    max_pairs: int = 80  # launch pairs after which the run ends without a decision
+    max_pairs: int = 100  # launch pairs after which the run ends without a decision
     minutes: float | None = 30.0  # no launch pair is started that would end later; None for no limit
     rounds: int = 20  # rounds per engine in a launch pair
     queries: int = 5  # queries per round

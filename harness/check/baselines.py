@@ -99,6 +99,7 @@ class StoredLaunches:
     folders: list[Path]
     saved: str
     commit: str | None
+    history: Sequence[BaselineEntry] = ()  # all saves of the name, oldest first
 
 
 def save(store: Path, name: str, folders: Sequence[Path]) -> BaselineEntry:
@@ -157,7 +158,7 @@ def find(store: Path, text: str, last: int = 1) -> StoredLaunches | None:
     name, _, number = text.partition("@")
     try:
         _require_name(name)
-        saved = entries(store, name)
+        saved = every = entries(store, name)
     except BadOptions:
         return None
     if not saved:
@@ -168,7 +169,7 @@ def find(store: Path, text: str, last: int = 1) -> StoredLaunches | None:
             raise BadOptions(f"baseline {name!r} has no entry {number!r}: see `crispbench baseline history {name}`")
     chosen = saved[::-1][:last]
     folders = [folder for entry in chosen for folder in entry.folders]
-    return StoredLaunches(folders, chosen[0].saved, chosen[0].commit)
+    return StoredLaunches(folders, chosen[0].saved, chosen[0].commit, every)
 
 
 def _require_name(name: str) -> None:

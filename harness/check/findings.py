@@ -32,6 +32,8 @@ class CheckRow:
     margin: float | None = None  # the largest accepted change, with the sign of `change`
     p: float | None = None  # for times only: one-sided, under the hypothesis that the slowdown is the margin or less
     p_holm: float | None = None  # adjusted over all times that were tested
+    visible: float | None = None  # the slowdown, a share, that these launches show as a regression in 80% of checks
+    day: float | None = None  # share by which two days of this machine may differ; the interval is wider by it
     outcome: Outcome | None = None
     reason: str = ""
 

@@ -7,6 +7,7 @@ the reasons.
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +16,9 @@ from harness import machine
 from harness.ab.records import Metric
 from harness.check.findings import Change, CheckPart, CheckRow
 from harness.check.launches import TimedLaunch
+from harness.check.noise import DayNoise, DayNoises
 from harness.check.sides import CheckSide, Launches, differing, invalid, obstacles, run_subject
-from harness.figures.shifts import ALPHA, Shift, unpaired
+from harness.figures.shifts import ALPHA, Shift, unpaired, visible_shift
 from harness.figures.statistics import holm
 from harness.manifest import Manifest
 from harness.outcome import Outcome, worst
@@ -40,6 +42,7 @@ class TimeTerms(NamedTuple):
     margins: Mapping[Metric, float]  # share by which a metric may be slower
     asked: Collection[str]  # metrics whose margin was given: whatever the baseline has of them must be judged
     allow: Sequence[str]
+    noises: DayNoises = MappingProxyType({})  # what the history of the baseline tells of the machine
 
 
 class Logs(NamedTuple):
@@ -49,12 +52,31 @@ class Logs(NamedTuple):
     current: Sequence[float]
 
 
+class Spread(NamedTuple):
+    """How much launches of a side vary."""
+
+    baseline: int  # launches
+    current: int
+    deviation: float  # standard deviation of a launch, a logarithm
+
+
 class Trial(NamedTuple):
     """A row before Holm's adjustment; `shift` is None if there is nothing to test."""
 
     row: CheckRow
     shift: Shift | None = None
     bound: float = 0.0  # logarithm of the accepted slowdown
+    spread: Spread | None = None
+    day: float = 0.0  # logarithm of what two days of the machine may differ by
+
+    def visible(self, tests: int) -> float | None:
+        """The slowdown, a share, that is found in 80% of checks; infinite if none can be; None if it is unknown."""
+        if self.spread is None:
+            return None
+        multiple = visible_shift(self.spread.baseline, self.spread.current, ALPHA / tests)
+        return (
+            math.inf if math.isinf(multiple) else math.expm1(self.bound + self.day + multiple * self.spread.deviation)
+        )
 
 
 def judge(baseline: CheckSide, current: CheckSide, terms: TimeTerms) -> CheckPart:
@@ -108,7 +130,7 @@ def _subject(
             continue
         measured += 1
         logs = Logs(*([math.log(time.seconds) for time in side if time.seconds is not None] for side in sides))
-        yield trial(subject, metric, logs, terms.margins[metric] * widened)
+        yield trial(subject, metric, logs, terms.margins[metric] * widened, terms.noises.get((subject, metric)))
     if not measured and set(metrics(subject)) & terms.margins.keys():
         reason = "no metric could be measured on both sides"
         yield Trial(CheckRow(subject, "", "s", outcome=Outcome.INCONCLUSIVE, reason=reason))
@@ -120,8 +142,10 @@ def metrics(subject: str) -> tuple[Metric, ...]:
 
 
 def _required(row: CheckRow, terms: TimeTerms) -> CheckRow:
-    """The row, inconclusive if it has no verdict on a margin that was given."""
+    """The row, inconclusive if a margin was given and it has no verdict on it, or could only have passed."""
     wanted = (row.metric,) if row.recorded else metrics(row.subject)
+    if row.outcome is Outcome.PASS and row.reason and row.metric in terms.asked:
+        return replace(row, outcome=Outcome.INCONCLUSIVE, reason=f"{row.reason}: {MORE}")
     if row.outcome is not None or not set(wanted) & set(terms.asked):
         return row
     return replace(row, outcome=Outcome.INCONCLUSIVE, reason=f"{row.reason}: {LONGER if row.recorded else RECORD}")
@@ -172,10 +196,12 @@ def other_machine(launches: Sequence[TimedLaunch]) -> list[str]:
     return list(dict.fromkeys(map(differing, fields)))
 
 
-def trial(scenario: str, metric: Metric, logs: Logs, margin: float) -> Trial:
-    """One metric, tested against the share by which it may be slower."""
-    bound = math.log1p(margin)
-    shift = unpaired(logs.baseline, logs.current, bound)
+def trial(scenario: str, metric: Metric, logs: Logs, margin: float, noise: DayNoise | None = None) -> Trial:
+    """One metric, tested against the share by which it may be slower and by what two days of the machine may differ."""
+    bound, day = math.log1p(margin), 0.0 if noise is None else noise.allowance
+    launches = unpaired(logs.baseline, logs.current, bound)
+    allowed = day if launches.lo is None else _longer(launches.value - launches.lo, day)
+    shift = _widened(unpaired(logs.baseline, logs.current, bound + allowed), day)
     baseline, current = (math.exp(float(np.median(side))) for side in logs)
     if metric == "throughput":
         baseline, current = 1 / baseline, 1 / current
@@ -187,9 +213,31 @@ def trial(scenario: str, metric: Metric, logs: Logs, margin: float) -> Trial:
         change=_change(shift, metric),
         margin=1 / (1 + margin) - 1 if metric == "throughput" else margin,
         p=shift.p_slower,
+        day=None if noise is None else math.expm1(day),
         reason=reason,
     )
-    return Trial(row, shift, bound)
+    return Trial(row, shift, bound, _spread(logs), day)
+
+
+def _widened(shift: Shift, day: float) -> Shift:
+    """The shift with ends that allow for `day` too."""
+    lo = None if shift.lo is None else shift.lo - _longer(shift.value - shift.lo, day)
+    hi = None if shift.hi is None else shift.hi + _longer(shift.hi - shift.value, day)
+    return shift._replace(lo=lo, hi=hi)
+
+
+def _longer(arm: float, day: float) -> float:
+    """By how much an arm of an interval grows: the noise of launches and that of days are independent."""
+    return math.hypot(arm, day) - arm
+
+
+def _spread(logs: Logs) -> Spread | None:
+    """The spread of launches, pooled over both sides; None where neither side has two."""
+    freedom = sum(len(side) - 1 for side in logs)
+    if not freedom:
+        return None
+    squares = sum(float(np.sum((np.asarray(side) - np.mean(side)) ** 2)) for side in logs)
+    return Spread(len(logs.baseline), len(logs.current), math.sqrt(squares / freedom))
 
 
 def adjusted(trials: Sequence[Trial]) -> list[CheckRow]:
@@ -203,7 +251,11 @@ def adjusted(trials: Sequence[Trial]) -> list[CheckRow]:
 
 def _judged(tested: Trial, p_holm: float, tests: int) -> CheckRow:
     outcome, reason = _outcome(tested, p_holm, tests)
-    return replace(tested.row, p_holm=p_holm, outcome=outcome, reason=reason)
+    visible = tested.visible(tests)
+    if outcome is Outcome.PASS and visible == math.inf:
+        reason = f"so few launches could not show a regression either; {fewest_launches(tests)} of each can"
+    shown = visible if visible is not None and math.isfinite(visible) else None
+    return replace(tested.row, p_holm=p_holm, outcome=outcome, reason=reason, visible=shown)
 
 
 def _outcome(tested: Trial, p_holm: float, tests: int) -> tuple[Outcome, str]:

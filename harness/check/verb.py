@@ -9,7 +9,7 @@ from engines.spelling import expected
 from harness import progress
 from harness.ab.margins import RECORDED_MARGINS, read_margins
 from harness.ab.records import METRICS, Metric
-from harness.check import page, quality, sides, times
+from harness.check import noise, page, quality, sides, times
 from harness.check.baselines import STORE, StoredLaunches, find, names
 from harness.check.findings import CheckFindings, CheckSubject
 from harness.check.sides import CheckSide
@@ -83,13 +83,20 @@ def check(baseline: str, current: Sequence[str], options: CheckOptions, *, out: 
     with progress.waiting("comparing"):
         terms = quality.QualityTerms(options.quality, HEADLINE in options.asked, options.allow)
         judged = quality.judge(before, now, terms)
-        latency = times.judge(before, now, times.TimeTerms(options.slower, options.asked, options.allow))
+        noises = noise.of_history(stored.history, before) if stored and options.slower else {}
+        latency = times.judge(before, now, times.TimeTerms(options.slower, options.asked, options.allow, noises))
+    saves = None if stored is None else len(stored.history)
     result = CheckResult(
         _subject(baseline, before, stored),
         _subject(" ".join(current), now, None),
         judged.part,
         latency,
-        (*judged.alarms, *judged.left_out, *_notes(before, now, options)),
+        (
+            *judged.alarms,
+            *judged.left_out,
+            *_notes(before, now, options),
+            *noise.notes(latency.rows, (before.most_launches, now.most_launches), saves),
+        ),
     )
     if out is not None:
         page.write(result, out)

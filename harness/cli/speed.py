@@ -39,7 +39,7 @@ def ab(
     engine: Annotated[list[str] | None, typer.Option(help="Give it twice: first A, then B.")] = None,
     max_pairs: Annotated[
         int, typer.Option(min=1, max=200, help="Most launch pairs, fresh processes of both; a verdict needs 6.")
-    ] = 80,
+    ] = 100,
     minutes: Annotated[float, typer.Option(min=0.1, help="Time limit: no launch pair is made that ends later.")] = 30,
     quick: Annotated[bool, typer.Option("--quick", help="The same as --minutes 5.")] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Number of rounds per process.")] = 20,

@@ -6,11 +6,16 @@ Mann-Whitney's U. A test against a bound and the interval therefore agree: p <= 
 outside the interval (Bauer 1972, JASA 67:687). Values equal to the bound count against a difference.
 """
 
+import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
+POWER = 0.8
+TRIED = np.geomspace(0.05, 20, 80)  # shifts, in standard deviations
+RUNS = 300  # simulated for each of them: the standard error of a power of 80% is 2.3%
 ALPHA = 0.05  # error rate of each end of an interval, and of the family of tests
 Values = np.ndarray[tuple[int], np.dtype[np.float64]]
 
@@ -60,6 +65,20 @@ def mann_whitney(a: int, b: int) -> Values:
             counts[i, j] = np.pad(last_of_a, (j, i * j + 1 - j - len(last_of_a)))
             counts[i, j] += np.pad(last_of_b, (0, i * j + 1 - len(last_of_b)))
     return np.asarray(counts[a, b] / counts[a, b].sum())
+
+
+@lru_cache(maxsize=64)
+def visible_shift(a: int, b: int, alpha: float) -> float:
+    """The true shift that a test at `alpha` finds in 80% of cases, in standard deviations of a normal launch.
+
+    Simulated. Infinite if a and b launches can show no shift at this level, however large.
+    """
+    critical = int(np.searchsorted(np.cumsum(mann_whitney(a, b)), alpha, side="right"))
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(a, 1, RUNS)), rng.normal(size=(b, 1, RUNS)) + TRIED[:, None]
+    below = sum((later - earlier <= 0).astype(np.int32) for later in second for earlier in first)
+    found = (below < critical).mean(axis=1) >= POWER
+    return float(TRIED[found].min(initial=math.inf))
 
 
 def _shift(differences: Values, probabilities: Values, bound: float) -> Shift:
