@@ -25,6 +25,7 @@ STALLS, STALL = 0.01, 3.0  # share of queries, and how many times as long they t
 LOADING_QUERIES = 200  # the time between launch pairs, in queries
 SEED = 20261128
 
+Launcher = Callable[[int, Callable[[float], bool]], LaunchPair]
 Times = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
@@ -81,7 +82,7 @@ def trials(
 
 def _runs(
     machine: SimulatedMachine, slower: float, plan: LaunchPlan, number: int, at_once: int = 100
-) -> Iterator[Callable[[int], LaunchPair]]:
+) -> Iterator[Launcher]:
     """A function from the number of a launch pair to its times, for each trial."""
     rng = np.random.default_rng([SEED, round(1000 * slower), plan.max_pairs])
     for begin in range(0, number, at_once):
@@ -90,8 +91,8 @@ def _runs(
             yield _launcher(a[trial], b[trial])
 
 
-def _launcher(a: Times, b: Times) -> Callable[[int], LaunchPair]:
-    def launch(number: int) -> LaunchPair:
+def _launcher(a: Times, b: Times) -> Launcher:
+    def launch(number: int, goes_on: Callable[[float], bool]) -> LaunchPair:
         pairs = [30] * a.shape[-1]
         return LaunchPair(*([Round(list(row), pairs) for row in side[number - 1]] for side in (a, b)))
 

@@ -62,7 +62,8 @@ def measure(config: Path, engine: str, launch_pairs: int, variants: Mapping[str,
     made: dict[str, list[LaunchPair]] = {name: [] for name in variants}
     with tempfile.TemporaryDirectory() as folder, Journal.open(Path(folder), LaunchPlan()) as journal:
         for number, (name, plan) in itertools.product(range(1, launch_pairs + 1), variants.items()):
-            made[name].append(run_launch_pair(both, plan, journal, number=number, logs=Path(folder)))
+            launch_pair = run_launch_pair(both, plan, journal, number=number, logs=Path(folder))
+            made[name] += [] if launch_pair is None else [launch_pair]
     return [
         Widths(
             name,

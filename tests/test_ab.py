@@ -325,7 +325,7 @@ def slower(monkeypatch: pytest.MonkeyPatch) -> Slower:
     def give(share: float) -> list[int]:
         seen: list[int] = []
 
-        def launch_pair(sides: object, plan: object, journal: Journal, *, number: int, logs: Path) -> LaunchPair:
+        def launch_pair(sides: object, plan: object, journal: Journal, *, number: int, **_: object) -> LaunchPair:
             seen.append(number)
             for arm in ARMS:
                 journal.launch(LoadedLaunch(number, arm, 1, 0.1, Description(), versions={}, machine={}))

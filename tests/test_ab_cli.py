@@ -37,7 +37,7 @@ def slower(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Replaces processes by computed times; B is slower by the given share."""
 
     def give(share: float) -> None:
-        def launch_pair(sides: object, plan: object, journal: Journal, *, number: int, logs: Path) -> LaunchPair:
+        def launch_pair(sides: object, plan: object, journal: Journal, *, number: int, **_: object) -> LaunchPair:
             for arm in ARMS:
                 journal.launch(LoadedLaunch(number, arm, 1, 0.1, Description(), versions={}, machine={}))
             times = [0.05 * (1 + share) * (1 + 0.001 * number)] * 25

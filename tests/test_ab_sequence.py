@@ -95,7 +95,7 @@ def run(
     """A sequence of launch pairs with these shifts, each of which takes `pair_s`; what was said."""
     clock, said = [0.0], list[str]()
 
-    def launch(number: int) -> LaunchPair:
+    def launch(number: int, goes_on: Callable[[float], bool]) -> LaunchPair:
         clock[0] += pair_s
         return pair(next(shifts))
 
@@ -135,7 +135,7 @@ def test_a_run_gives_up_after_two_where_six_launch_pairs_do_not_fit_into_the_tim
 def test_a_slow_first_launch_pair_does_not_set_the_pace_of_the_others() -> None:
     clock = [0.0]
 
-    def launch(number: int) -> LaunchPair:
+    def launch(number: int, goes_on: Callable[[float], bool]) -> LaunchPair:
         clock[0] += 100.0 if number == 1 else 10.0
         return pair(0.0)
 
@@ -148,7 +148,7 @@ def test_a_slow_first_launch_pair_does_not_set_the_pace_of_the_others() -> None:
 def test_a_run_ends_early_when_launch_pairs_become_so_slow_that_the_next_look_does_not_fit() -> None:
     clock = [0.0]
 
-    def launch(number: int) -> LaunchPair:
+    def launch(number: int, goes_on: Callable[[float], bool]) -> LaunchPair:
         clock[0] += 10.0 if number < 9 else 500.0
         return pair(math.log(1.03) + (-1) ** number * 0.001 * number)
 
@@ -165,7 +165,7 @@ def test_a_machine_whose_launches_vary_hopelessly_is_given_up_after_the_first_lo
 def test_a_machine_whose_rounds_vary_hopelessly_is_given_up_after_the_first_launch_pair() -> None:
     rng = np.random.default_rng(1)
 
-    def launch(number: int) -> LaunchPair:
+    def launch(number: int, goes_on: Callable[[float], bool]) -> LaunchPair:
         rounds = [list(0.05 * np.exp(rng.normal(shift, 0.01, 5))) for shift in np.tile([-4.0, 4.0], 10)]
         return LaunchPair([Round([0.05] * 5, [3] * 5)] * 20, [Round(times, [3] * 5) for times in rounds])
 
@@ -211,20 +211,20 @@ def test_a_run_is_futile_only_if_neither_verdict_is_within_twice_the_launch_pair
 
 
 def test_what_it_would_take_to_know_more_is_a_command_or_says_that_no_run_can() -> None:
-    told = more({"p50": 120}, made=80, elapsed_s=800.0)
+    told = more({"p50": 120}, made=80, pair_s=10.0)
     assert told == "to know more of p50: about 120 launch pairs (20 min): --fresh --max-pairs 120 --minutes 24"
-    assert "more than 200 launch pairs would be needed" in more({"p50": 900, "p95": 10}, made=80, elapsed_s=800.0)
-    assert "more than 200 launch pairs would be needed" in more({"p50": None}, made=80, elapsed_s=800.0)
-    assert more({}, made=80, elapsed_s=800.0) == ""
+    assert "more than 200 launch pairs would be needed" in more({"p50": 900, "p95": 10}, made=80, pair_s=10.0)
+    assert "more than 200 launch pairs would be needed" in more({"p50": None}, made=80, pair_s=10.0)
+    assert more({}, made=80, pair_s=10.0) == ""
 
 
 def test_a_first_launch_pair_that_takes_longer_than_a_minute_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
-    monkeypatch.setattr(sequence, "MINUTE_S", 0.01)
+    monkeypatch.setattr(sequence, "FIRST_WORD_S", 0.01)
     said: list[str] = []
 
-    def launch(number: int) -> LaunchPair:
+    def launch(number: int, goes_on: Callable[[float], bool]) -> LaunchPair:
         time.sleep(0.2 if number == 1 else 0)
         return pair(0.0)
 
@@ -234,6 +234,29 @@ def test_a_first_launch_pair_that_takes_longer_than_a_minute_is_announced(monkey
         "the first launch pair takes more than 60 s: 5 minutes allow at most 5, "
         "and no verdict is possible with fewer than 6"
     )
+
+
+def test_a_first_launch_pair_that_would_take_too_long_is_not_finished() -> None:
+    clock, said, asked = [0.0], list[str](), list[float]()
+
+    def launch(number: int, goes_on: Callable[[float], bool]) -> LaunchPair | None:
+        clock[0] += 10.0  # both load
+        goes_on(0.0)
+        for done in range(1, 101):
+            clock[0] += 7.0
+            asked.append(clock[0])
+            if not goes_on(done / 100):
+                return None
+        raise AssertionError("expected to be told to stop")
+
+    made = measure(launch, LaunchPlan(), MARGINS, said.append, lambda: clock[0])
+    assert (made.outcome, made.stop, made.launch_pairs, made.pair_s) == ("inconclusive", "minutes", 0, 710.0)
+    assert asked[-1] == 24.0  # the first turn that ends after 20 s
+    assert said[0].startswith(
+        "a launch pair would take 12 min, and a verdict needs at least 6: it cannot be known in 30 minutes, "
+        "but perhaps in 86 (--fresh --minutes 86)"
+    )
+    assert {finding.reason for finding in made.findings.values()} == {"no launch pair was finished"}
 
 
 def test_other_work_on_the_machine_is_said_beside_the_pace() -> None:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from harness import children
 from harness.ab.journal import Journal
 from harness.ab.pinning import pinned
 from harness.ab.records import Arm, LaunchPair, LaunchPlan, LoadedLaunch, Round, Turn, TurnConditions
-from harness.ab.schedule import order, steps, warmup_numbers
+from harness.ab.schedule import order, requests, steps, warmup_numbers
 from harness.ab.sides import AbSide
 from harness.ab.warmup import MOST_TURNS, is_steady
 
@@ -79,11 +79,18 @@ class EngineProcess:
 
 
 def run_launch_pair(
-    sides: Sequence[AbSide], plan: LaunchPlan, journal: Journal, *, number: int, logs: Path
-) -> LaunchPair:
+    sides: Sequence[AbSide],
+    plan: LaunchPlan,
+    journal: Journal,
+    *,
+    number: int,
+    logs: Path,
+    goes_on: Callable[[float], bool] = lambda share: True,
+) -> LaunchPair | None:
     """Start both processes, let them warm up and take turns, and end them. `number` is that of the launch pair.
 
-    Each turn is in the journal before the next begins. Raises LaunchFailed.
+    `goes_on` is asked before the first turn and after each with the share of the requests that were scored; None is
+    returned if it says no. Each turn is in the journal before the next begins. Raises LaunchFailed.
     """
     by_arm = {side.arm: side for side in sides}
     rounds: dict[Arm, list[Round]] = {"A": [], "B": []}
@@ -96,12 +103,21 @@ def run_launch_pair(
             loaded["description"] = Description.read(loaded["description"])
             journal.launch(LoadedLaunch(number, arm, **loaded))
             takers[arm] = TurnTaker(process, by_arm[arm], number, journal)
-        queries = len(sides[0].setup.query_ids)
+        queries, scored = len(sides[0].setup.query_ids), 0
+        if not goes_on(0.0):
+            return None
         for arm in order(number):
-            takers[arm].warm_up(warmup_numbers(plan, queries))
+            for turn in takers[arm].warm_up(warmup_numbers(plan, queries)):
+                scored += len(turn.service_s)
+                if not goes_on(scored / (scored + requests(plan))):
+                    return None
+        warm, scored = scored, 0
         for step in steps(plan, number, queries):
             turn = takers[step.arm].take(step.round, step.numbers, warmup=1)
             rounds[step.arm].append(turn.measured)
+            scored += len(turn.service_s)
+            if not goes_on((warm + scored) / (warm + requests(plan))):
+                return None
     return LaunchPair(rounds["A"], rounds["B"])
 
 
@@ -130,11 +146,13 @@ class TurnTaker(NamedTuple):
         self.journal.turn(turn)
         return turn
 
-    def warm_up(self, numbers: Sequence[int]) -> None:
-        """Repeat the warm-up turn until its times are steady."""
+    def warm_up(self, numbers: Sequence[int]) -> Iterator[Turn]:
+        """The warm-up turn, again and again until its times are steady."""
         turns: list[Sequence[float]] = []
         while numbers and len(turns) < MOST_TURNS and not is_steady(turns):
-            turns.append(self.take(0, numbers, warmup=len(numbers)).service_s)
+            turn = self.take(0, numbers, warmup=len(numbers))
+            turns.append(turn.service_s)
+            yield turn
 
 
 def _end(child: subprocess.Popen[str]) -> None:

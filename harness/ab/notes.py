@@ -35,7 +35,7 @@ def _power_notes(result: AbRecord) -> list[str]:
                 if metric.outcome is Outcome.INCONCLUSIVE
             },
             made=result.launch_pairs,
-            elapsed_s=result.elapsed_s,
+            pair_s=result.pair_s,
         )
     )
     return [*sentences, told] if told else sentences

@@ -37,6 +37,16 @@ def pace_line(plan: LaunchPlan, most: int, pair_s: float) -> str:
     return f"a launch pair takes {_time(pair_s)}; at most {most} are made{limit} ({_time(most * pair_s)}){load}"
 
 
+def hasty_line(plan: LaunchPlan, pair_s: float) -> str:
+    """Why the first launch pair was not finished."""
+    wanted = math.ceil(1.2 * FIRST * pair_s / 60)
+    load = busy(os.getloadavg()[0], len(cores()))
+    return (
+        f"a launch pair would take {_time(pair_s)}, and a verdict needs at least {FIRST}: it cannot be known in "
+        f"{plan.minutes:g} minutes, but perhaps in {wanted} (--fresh --minutes {wanted}){load}"
+    )
+
+
 def first_line(forecasts: Forecasts, elapsed_s: float, looks: Looks) -> str:
     """The forecast at the first look."""
     most, needed = looks.numbers[-1], pairs_for_pass(forecasts)
@@ -48,7 +58,7 @@ def first_line(forecasts: Forecasts, elapsed_s: float, looks: Looks) -> str:
     return f"launch pairs vary by {spreads}: if B is as fast as A, a pass needs {equal}{time}{visible}"
 
 
-def more(undecided: Mapping[Metric, int | None], *, made: int, elapsed_s: float | None) -> str:
+def more(undecided: Mapping[Metric, int | None], *, made: int, pair_s: float | None) -> str:
     """What it would take to know more, from the launch pairs that each undecided metric needs; empty without one."""
     names, needed = ", ".join(undecided), [number for number in undecided.values() if number is not None]
     pairs = max([*needed, made + made // 2, FIRST])
@@ -56,9 +66,9 @@ def more(undecided: Mapping[Metric, int | None], *, made: int, elapsed_s: float 
         return ""
     if len(needed) < len(undecided) or pairs > MOST:
         return f"to know more of {names}: more than {MOST} launch pairs would be needed; {QUIETER}"
-    if elapsed_s is None:
+    if pair_s is None:
         return f"to know more of {names}: about {pairs} launch pairs"
-    seconds = pairs * elapsed_s / made
+    seconds = pairs * pair_s
     limits = f"--max-pairs {pairs} --minutes {math.ceil(1.2 * seconds / 60)}"
     return f"to know more of {names}: about {pairs} launch pairs ({_time(seconds)}): --fresh {limits}"
 

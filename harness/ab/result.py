@@ -142,6 +142,7 @@ class AbRecord:
     launch_pairs: int
     most: int  # launch pairs of the last look, from the plan and the time of the first launch pair
     elapsed_s: float | None
+    pair_s: float | None  # seconds of a launch pair; an estimate if none was finished
     forecast: Forecasts  # what the measured metrics need, from the launch pairs that were made
     marked: Sequence[MarkedLaunch]
     records: Mapping[Arm, ArmRecord]
@@ -159,6 +160,7 @@ class AbRecord:
             "launch_pairs": self.launch_pairs,
             "most": self.most,
             "elapsed_s": self.elapsed_s,
+            "pair_s": self.pair_s,
             "forecast": {name: metric._asdict() for name, metric in self.forecast.items()},
             "marked": [launch._asdict() for launch in self.marked],
             "records": {arm: record.document() for arm, record in self.records.items()},
@@ -188,6 +190,7 @@ def _read(folder: Path, document: Mapping[str, Any]) -> AbRecord:
         launch_pairs=document["launch_pairs"],
         most=document["most"],
         elapsed_s=document["elapsed_s"],
+        pair_s=document["pair_s"],
         marked=[MarkedLaunch(**launch) for launch in document["marked"]],
         forecast={name: MetricForecast(**metric) for name, metric in document["forecast"].items()},
         notes=document["notes"],
@@ -206,6 +209,7 @@ def _read_format_1(folder: Path, document: Mapping[str, Any]) -> AbRecord:
         launch_pairs=launch_pairs,
         most=launch_pairs,
         elapsed_s=None,
+        pair_s=None,
         marked=[MarkedLaunch(**launch) for launch in marked],
         forecast={},
         notes=[*second, *document["notes"]],

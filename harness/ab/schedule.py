@@ -42,6 +42,11 @@ def steps(plan: LaunchPlan, launch_pair: int, queries: int) -> Iterator[TurnStep
             yield TurnStep(arm, round_, [opening, *numbers])
 
 
+def requests(plan: LaunchPlan) -> int:
+    """The requests of both engines in the measured turns of a launch pair."""
+    return 2 * plan.rounds * (plan.queries + 1)
+
+
 def queries_wanted(plan: LaunchPlan) -> int:
     """The fewest queries with which no launch scores a query twice."""
     return plan.queries_of_a_launch + plan.warmup + plan.rounds

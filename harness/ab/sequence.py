@@ -7,13 +7,15 @@ from typing import NamedTuple
 
 from harness import progress
 from harness.ab.forecast import Forecasts, first_forecast, forecast, is_futile
-from harness.ab.outlook import first_line, pace_line, slow_line
+from harness.ab.outlook import first_line, hasty_line, pace_line, slow_line
 from harness.ab.records import Findings, LaunchPair, LaunchPlan, Metric, Stop
 from harness.ab.verdict import PairSlowdowns, conclude, judge, measured, slowdowns
 from harness.figures.sequential import FIRST, Looks, plan_looks
 from harness.outcome import Outcome
 
-MINUTE_S = 60.0  # time after which a person is told what to expect, even within the first launch pair
+FIRST_WORD_S = 50.0  # time after which a person is told what to expect, even within the first launch pair
+PATIENCE_S = 20.0  # time in a launch pair before its progress counts
+OVERTIME = 1.25  # a launch pair under way is given up only if the time is exceeded clearly
 
 
 class LaunchSequence(NamedTuple):
@@ -25,11 +27,12 @@ class LaunchSequence(NamedTuple):
     stop: Stop
     most: int  # launch pairs of the last look
     elapsed_s: float
+    pair_s: float  # seconds of a launch pair; an estimate if none was finished
     forecasts: Forecasts
 
 
 def measure(
-    launch: Callable[[int], LaunchPair],
+    launch: Callable[[int, Callable[[float], bool]], LaunchPair | None],
     plan: LaunchPlan,
     margins: Mapping[Metric, float],
     say: Callable[[str], None],
@@ -37,33 +40,36 @@ def measure(
 ) -> LaunchSequence:
     """Make launch pairs until a look decides, a limit is reached, or more than twice the rest could not decide.
 
-    `launch` makes the launch pair of a number from 1, and `clock` gives seconds. The times of the first two set the
-    number of the last look; nothing else of the data does, so the error rates hold.
+    `launch` makes the launch pair of a number from 1, unless the function that it tells its progress to says no, and
+    `clock` gives seconds. The times of the first two launch pairs set the number of the last look; nothing else of the
+    data does, so the error rates hold.
     """
+    begun_s = clock()
     pace = Pace(plan, clock)
     made: list[PairSlowdowns] = []
     with progress.bar("A and B", plan.max_pairs, "launch pairs") as done:
 
-        def go_on() -> LaunchPair:
-            launch_pair = launch(len(made) + 1)
-            made.append(slowdowns(launch_pair, margins))
-            pace.ended()
-            done(1)
+        def go_on() -> LaunchPair | None:
+            launch_pair = launch(len(made) + 1, pace.fits)
+            if launch_pair is not None:
+                made.append(slowdowns(launch_pair, margins))
+                pace.ended()
+                done(1)
             return launch_pair
 
-        with _told_after_a_minute(plan, say):
+        with _told_within_a_minute(plan, say):
             first = go_on()
-        say(pace_line(plan, pace.most, pace.elapsed_s))
-        stop = _hopeless(first, plan, margins, pace)
-        if stop is None and plan.max_pairs > 1:
-            go_on()
+        stop = Stop.TIME if first is None else _hopeless(first, plan, margins, pace)
+        say(pace_line(plan, pace.most, pace.elapsed_s) if first else hasty_line(plan, pace.pair_s))
+        if stop is None and plan.max_pairs > 1 and go_on() is None:
+            stop = Stop.TIME
         looks = plan_looks(pace.most, len(measured(made)) or 1)
         while stop is None:
             if len(made) in (*looks.numbers, 2):
                 stop = _stop(made, plan, margins, looks, pace)
-            if stop is None:
-                go_on()
-            if len(made) == FIRST == looks.numbers[0]:
+            if stop is None and go_on() is None:
+                stop = Stop.TIME
+            if stop is None and len(made) == FIRST == looks.numbers[0]:
                 say(first_line(forecast(judge(made, margins, most=looks.numbers[-1]), looks), pace.elapsed_s, looks))
     findings = judge(made, margins, most=looks.numbers[-1])
     return LaunchSequence(
@@ -72,7 +78,8 @@ def measure(
         outcome=conclude(findings),
         stop=stop,
         most=looks.numbers[-1],
-        elapsed_s=pace.elapsed_s,
+        elapsed_s=clock() - begun_s,
+        pair_s=pace.elapsed_s / len(made) if made else pace.pair_s,
         forecasts=forecast(findings, looks),
     )
 
@@ -83,10 +90,24 @@ class Pace:
     def __init__(self, plan: LaunchPlan, clock: Callable[[], float]) -> None:
         self._plan, self._clock = plan, clock
         self._ends_s = [clock()]
+        self._loaded_s = self._ends_s[0]  # when the processes of the latest launch pair had loaded
+        self.pair_s = 0.0  # duration of the latest launch pair; of one under way an estimate
 
     def ended(self) -> None:
         """A launch pair has ended now."""
         self._ends_s.append(self._clock())
+        self.pair_s = self._ends_s[-1] - self._ends_s[-2]
+
+    def fits(self, share: float) -> bool:
+        """Whether the time allows the fewest launch pairs that can decide, given the share of this one that is done."""
+        now_s, made = self._clock(), len(self._ends_s) - 1
+        if not share:
+            self._loaded_s = now_s
+        if not share or self._plan.minutes is None or now_s - self._ends_s[-1] < PATIENCE_S:
+            return True
+        self.pair_s = self._loaded_s - self._ends_s[-1] + (now_s - self._loaded_s) / share
+        needed = max(1, min(FIRST, self._plan.max_pairs) - made)
+        return self._ends_s[-1] - self._ends_s[0] + needed * self.pair_s <= OVERTIME * self._plan.minutes * 60
 
     @property
     def elapsed_s(self) -> float:
@@ -106,6 +127,8 @@ class Pace:
         if self._plan.minutes is None:
             return self._plan.max_pairs
         number = min(latest, len(self._ends_s) - 1)
+        if not number:
+            return self._plan.max_pairs
         pair_s = max(self._ends_s[number] - self._ends_s[number - 1], 1e-9)
         left_s = self._plan.minutes * 60 - (self._ends_s[number] - self._ends_s[0])
         return number + int(max(0.0, min(left_s / pair_s, self._plan.max_pairs)))
@@ -139,9 +162,9 @@ def _stop(
 
 
 @contextmanager
-def _told_after_a_minute(plan: LaunchPlan, say: Callable[[str], None]) -> Iterator[None]:
-    """Says what to expect if the block takes longer than a minute."""
-    timer = threading.Timer(MINUTE_S, lambda: say(slow_line(plan, MINUTE_S)))
+def _told_within_a_minute(plan: LaunchPlan, say: Callable[[str], None]) -> Iterator[None]:
+    """Says what to expect before the block has taken a minute."""
+    timer = threading.Timer(FIRST_WORD_S, lambda: say(slow_line(plan, FIRST_WORD_S)))
     timer.daemon = True
     timer.start()
     try:

@@ -96,8 +96,9 @@ def _setup(config: Config, both: Sequence[AbSide], task: Task, options: AbOption
 def _measure(
     both: Sequence[AbSide], options: AbOptions, written: Journal, folder: Path, say: Callable[[str], None]
 ) -> LaunchSequence:
-    def launch(number: int) -> LaunchPair:
-        launch_pair = run_launch_pair(both, options.plan, written, number=number, logs=folder / "logs")
+    def launch(number: int, goes_on: Callable[[float], bool]) -> LaunchPair | None:
+        logs = folder / "logs"
+        launch_pair = run_launch_pair(both, options.plan, written, number=number, logs=logs, goes_on=goes_on)
         _require_one_description(written.launches)
         return launch_pair
 
@@ -136,6 +137,7 @@ def _record(folder: Path, setup: AbSetup, made: LaunchSequence, written: Journal
         launch_pairs=made.launch_pairs,
         most=made.most,
         elapsed_s=round(made.elapsed_s, 1),
+        pair_s=round(made.pair_s, 1),
         forecast=made.forecasts,
         marked=written.marked(),
         records={arm: _arm_record(written, arm) for arm in ARMS},

@@ -34,6 +34,9 @@ def judge(made: Sequence[PairSlowdowns], margins: Mapping[Metric, float], *, mos
 
     The lower ends of the measured metrics share an error rate of 5% over all looks (Bonferroni).
     """
+    if not made:
+        none = (Outcome.INCONCLUSIVE, "no launch pair was finished")
+        return {m: MetricFinding(m, margins[m], none[0], reason=none[1]) for m in METRICS if m in margins}
     reasons = {metric: reason for pair in made for metric, reason in pair.reasons.items()}
     looks = plan_looks(most, len(measured(made)) or 1)
     return {
