@@ -18,7 +18,7 @@ def _power_notes(result: AbRecord) -> list[str]:
     sentences = []
     if any(metric.hi is not None for metric in measured.values()):
         sentences.append("over all looks, the lower ends hold together with 95% confidence, and so does each upper end")
-    if measured and result.launch_pairs < (fewest := fewest_launch_pairs(len(measured))):
+    if measured and 0 < result.launch_pairs < (fewest := fewest_launch_pairs(len(measured))):
         sentences.append(
             f"{result.launch_pairs} launch pairs cannot show a regression on one of {len(measured)} metrics: "
             f"at least {fewest} are needed"

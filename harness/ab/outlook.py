@@ -24,10 +24,11 @@ def busy(load_average: float, cores: int) -> str:
 def slow_line(plan: LaunchPlan, seconds: float) -> str:
     """What a first launch pair that is still under way after these seconds says about the rest."""
     if plan.minutes is None:
-        return f"the first launch pair takes more than {seconds:.0f} s; a verdict needs at least {FIRST}"
-    fitting = int(plan.minutes * 60 / seconds)
-    begin = f"the first launch pair takes more than {seconds:.0f} s: {plan.minutes:g} minutes allow at most {fitting}"
-    return begin if fitting >= FIRST else f"{begin}, and no verdict is possible with fewer than {FIRST}"
+        return f"the first launch pair takes more than {_time(seconds)}; a verdict needs at least {FIRST}"
+    fitting = int(plan.minutes * 60 / max(seconds, 1e-9))
+    begin = f"the first launch pair takes more than {_time(seconds)}: {plan.minutes:g} minutes allow at most {fitting}"
+    load = busy(os.getloadavg()[0], len(cores()))
+    return f"{begin}{load}" if fitting >= FIRST else f"{begin}, and a verdict needs {FIRST}: it cannot be known{load}"
 
 
 def pace_line(plan: LaunchPlan, most: int, pair_s: float) -> str:

@@ -9,6 +9,7 @@ from harness import progress
 from harness.ab.forecast import Forecasts, first_forecast, forecast, is_futile
 from harness.ab.outlook import first_line, hasty_line, pace_line, slow_line
 from harness.ab.records import Findings, LaunchPair, LaunchPlan, Metric, Stop
+from harness.ab.schedule import requests
 from harness.ab.verdict import PairSlowdowns, conclude, judge, measured, slowdowns
 from harness.figures.sequential import FIRST, Looks, plan_looks
 from harness.outcome import Outcome
@@ -21,7 +22,7 @@ OVERTIME = 1.25  # a launch pair under way is given up only if the time is excee
 class LaunchSequence(NamedTuple):
     """The launch pairs that were made, and what follows from them."""
 
-    launch_pairs: int
+    launch_pairs: int  # up to the last look; a run that the time ends may have made one more
     findings: Findings
     outcome: Outcome
     stop: Stop
@@ -57,7 +58,7 @@ def measure(
                 done(1)
             return launch_pair
 
-        with _told_within_a_minute(plan, say):
+        with _told_within_a_minute(lambda: say(slow_line(plan, pace.at_least))):
             first = go_on()
         stop = Stop.TIME if first is None else _hopeless(first, plan, margins, pace)
         say(pace_line(plan, pace.most, pace.elapsed_s) if first else hasty_line(plan, pace.pair_s))
@@ -71,9 +72,10 @@ def measure(
                 stop = Stop.TIME
             if stop is None and len(made) == FIRST == looks.numbers[0]:
                 say(first_line(forecast(judge(made, margins, most=looks.numbers[-1]), looks), pace.elapsed_s, looks))
-    findings = judge(made, margins, most=looks.numbers[-1])
+    last_look = max((number for number in looks.numbers if number <= len(made)), default=len(made))
+    findings = judge(made[:last_look], margins, most=looks.numbers[-1])
     return LaunchSequence(
-        launch_pairs=len(made),
+        launch_pairs=last_look,
         findings=findings,
         outcome=conclude(findings),
         stop=stop,
@@ -90,7 +92,8 @@ class Pace:
     def __init__(self, plan: LaunchPlan, clock: Callable[[], float]) -> None:
         self._plan, self._clock = plan, clock
         self._ends_s = [clock()]
-        self._loaded_s = self._ends_s[0]  # when the processes of the latest launch pair had loaded
+        self._loaded_s: float | None = None  # when the processes of the first launch pair had loaded
+        self._share = 0.0  # of the launch pair under way, as far as its turns have ended
         self.pair_s = 0.0  # duration of the latest launch pair; of one under way an estimate
 
     def ended(self) -> None:
@@ -101,13 +104,24 @@ class Pace:
     def fits(self, share: float) -> bool:
         """Whether the time allows the fewest launch pairs that can decide, given the share of this one that is done."""
         now_s, made = self._clock(), len(self._ends_s) - 1
+        self._share = share
         if not share:
             self._loaded_s = now_s
         if not share or self._plan.minutes is None or now_s - self._ends_s[-1] < PATIENCE_S:
             return True
-        self.pair_s = self._loaded_s - self._ends_s[-1] + (now_s - self._loaded_s) / share
+        loaded_s = now_s if self._loaded_s is None else self._loaded_s
+        self.pair_s = loaded_s - self._ends_s[-1] + (now_s - loaded_s) / share
         needed = max(1, min(FIRST, self._plan.max_pairs) - made)
         return self._ends_s[-1] - self._ends_s[0] + needed * self.pair_s <= OVERTIME * self._plan.minutes * 60
+
+    @property
+    def at_least(self) -> float:
+        """Seconds that the launch pair under way takes at least, as the turn under way has not ended yet."""
+        now_s, begun_s = self._clock(), self._ends_s[-1]
+        if self._loaded_s is None:
+            return now_s - begun_s
+        turn = max(self._plan.warmup, self._plan.queries + 1) / requests(self._plan)
+        return self._loaded_s - begun_s + (now_s - self._loaded_s) / min(1.0, self._share + turn)
 
     @property
     def elapsed_s(self) -> float:
@@ -162,9 +176,9 @@ def _stop(
 
 
 @contextmanager
-def _told_within_a_minute(plan: LaunchPlan, say: Callable[[str], None]) -> Iterator[None]:
-    """Says what to expect before the block has taken a minute."""
-    timer = threading.Timer(FIRST_WORD_S, lambda: say(slow_line(plan, FIRST_WORD_S)))
+def _told_within_a_minute(tell: Callable[[], None]) -> Iterator[None]:
+    """Tells what to expect before the block has taken a minute."""
+    timer = threading.Timer(FIRST_WORD_S, tell)
     timer.daemon = True
     timer.start()
     try:
