@@ -61,7 +61,7 @@ def run(
     assert crispbench("run", written, "--out", out).code == 5  # one engine fails at some queries
     compared = crispbench("compare", out / "fake", out / "hostile", "--config", written, "--out", out / "compared")
     assert compared.code in (1, 3), compared.err
-    few = ("--launch-pairs", 1, "--rounds", 1, "--queries", 2, "--warmup", 0)
+    few = ("--max-pairs", 1, "--rounds", 1, "--queries", 2, "--warmup", 0)
     timed = crispbench("ab", written, "--engine", "fake", "--engine", "odd", *few, "--out", out / "ab")
     assert timed.code in (1, 3), timed.err
     measured = crispbench("latency", written, "--out", out, "--engine", "hostile")
