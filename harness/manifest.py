@@ -21,7 +21,7 @@ from engines.base import Description, ScoreKind
 FORMAT = 2
 # A recorded run may come from a stranger, and every row of a report costs a part of a second.
 MAX_BENCHMARKS = 200  # of one engine; the largest suite has 18, several suites together some 60
-MAX_NAME = 300  # characters of a benchmark's name
+MAX_NAME = 2_000  # characters of a benchmark's name
 MAX_TEXT = 10_000  # characters of any other text
 Record = TypeVar("Record")
 

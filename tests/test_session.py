@@ -48,6 +48,31 @@ def test_equal_scores_give_equal_bytes(small: Path, moody: Any, tmp_path: Path, 
     assert written[0] == written[1]
 
 
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        (("MAX_NAME", 3), "animals: 7 characters in its name, expected at most 3"),
+        (("MAX_QUERIES", 4), "animals: 5 queries, expected at most 4"),
+        (("MAX_ROWS", 14), "animals: 15 pairs of a query and a candidate, expected at most 14"),
+        (("MAX_CANDIDATES", 2), "animals: 3 candidates of one query, expected at most 2"),
+        (("MAX_ID", 1), "animals: 6 characters in an id, expected at most 1"),
+        (("MAX_BENCHMARKS", 0), "1 benchmarks, expected at most 0: use several configs"),
+    ],
+)
+def test_a_benchmark_whose_results_no_report_would_read_is_refused_before_a_pair_is_scored(
+    limit: tuple[str, int],
+    message: str,
+    small: Path,
+    moody: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    crispbench: Crispbench,
+) -> None:
+    monkeypatch.setattr(f"harness.run.tasks.{limit[0]}", limit[1])
+    answer = crispbench("run", small, "--out", small.parent / "out")
+    assert (answer.code, answer.err.strip()) == (2, f"crispbench: {message}")
+    assert not moody.queries
+
+
 def test_limit_selects_the_same_queries_every_time_and_a_lower_one_is_another_configuration(
     small: Path, moody: Any, tmp_path: Path, crispbench: Crispbench
 ) -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
 
 from engines.base import EngineUnavailable, ScoringFailed
@@ -19,8 +20,9 @@ from harness.figures import audit
 from harness.figures.measures import oracle, random_order, recall
 from harness.figures.providers import check_grades
 from harness.left_out import grouped
-from harness.manifest import BenchmarkRecord, CandidatesRecord
+from harness.manifest import MAX_BENCHMARKS, MAX_NAME, BenchmarkRecord, CandidatesRecord
 from harness.records import Benchmark, Candidates, Oddities
+from harness.store_guard import MAX_CANDIDATES, MAX_ID, MAX_QUERIES, MAX_ROWS
 
 log = logging.getLogger("crispbench")
 
@@ -153,6 +155,8 @@ def prepare_available(config: Config, selection: Selection) -> Prepared:
     tasks: dict[str, Task] = {}
     missing: dict[str, str] = {}
     seen: list[str] = []
+    if len(config.entries) > MAX_BENCHMARKS:
+        raise ConfigError(f"{len(config.entries)} benchmarks, expected at most {MAX_BENCHMARKS}: use several configs")
     for entry in config.entries:
         if entry.name is not None and names and entry.name not in names:
             seen.append(entry.name)  # only selected members are loaded, because a suite may have hundreds of gigabytes
@@ -168,6 +172,7 @@ def prepare_available(config: Config, selection: Selection) -> Prepared:
                     candidates = _retrieve(benchmark, entry, config)
                     source = entry.benchmark.source
                     tasks[benchmark.name] = Task(benchmark, candidates, selection.part, source)
+                    _check_sizes(tasks[benchmark.name])
         except (BenchmarkUnavailable, EngineUnavailable, ScoringFailed) as error:
             log.debug("benchmark %s", title, exc_info=error)
             title = title if title not in missing else f"{title} ({len(missing) + 1})"
@@ -180,6 +185,23 @@ def _check_judgements(benchmark: Benchmark, config: Config) -> None:
     _check_grades(benchmark, config)
     if benchmark.available in (None, len(benchmark.queries)):  # a small sample may lack all its documents
         require_same_collection(benchmark.name, benchmark.qrels, benchmark.documents)
+
+
+def _check_sizes(task: Task) -> None:
+    """Raise BenchmarkError before a pair is scored, if `harness.store_guard` would not read the results again."""
+    benchmark, lists = task.benchmark, task.candidates.lists
+    ids = chain(benchmark.qrels, *benchmark.qrels.values(), *lists.values())
+    sizes = [
+        (len(benchmark.name), MAX_NAME, "characters in its name"),
+        (len(benchmark.queries), MAX_QUERIES, "queries"),
+        (task.pairs, MAX_ROWS, "pairs of a query and a candidate"),
+        (max(map(len, lists.values()), default=0), MAX_CANDIDATES, "candidates of one query"),
+        (sum(map(len, benchmark.qrels.values())), MAX_ROWS, "judgements"),
+        (max(map(len, ids), default=0), MAX_ID, "characters in an id"),
+    ]
+    for size, most, what in sizes:
+        if size > most:
+            raise BenchmarkError(f"{benchmark.name:.80}: {size:,} {what}, expected at most {most:,}")
 
 
 def _check_new(benchmark: Benchmark, seen: list[str]) -> None:
