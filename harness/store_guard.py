@@ -84,9 +84,9 @@ class StoreGuard:
         self._steps = STEPS + STEPS_PER_BYTE * size
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_TEXT)
         connection.set_progress_handler(self._out_of_steps, ASKED_EVERY)
-        for setting in ("trusted_schema=OFF", "cell_size_check=ON", "mmap_size=0"):
-            connection.execute(f"PRAGMA {setting}")
         with self.watched():
+            for setting in ("trusted_schema=OFF", "cell_size_check=ON", "mmap_size=0"):
+                connection.execute(f"PRAGMA {setting}")
             self._check_schema()
         if writes:
             connection.set_progress_handler(None, 0)
@@ -103,6 +103,8 @@ class StoreGuard:
             raise OutOfBounds("reading it takes more steps than its size allows") from None
         except sqlite3.DataError as error:  # string or blob too big
             raise OutOfBounds(f"a row is longer than {MAX_TEXT:,} bytes ({error})") from None
+        except UnicodeDecodeError:  # sqlite3 cannot decode the message when SQLite quotes a broken schema in it
+            raise OutOfBounds("its schema is not valid UTF-8") from None
 
     @contextmanager
     def manifest_at_hand(self) -> Iterator[None]:

@@ -152,7 +152,7 @@ def test_a_run_refuses_random_weights_before_loading_and_accepts_the_other_engin
     def run(*names: str) -> None:
         verb.run(config, RunOptions(engines=names), out=tmp_path / "out", say=print)
 
-    monkeypatch.setattr(verb, "prepare", load)
+    monkeypatch.setattr(verb, "prepare_available", load)
     config = tmp_path / "config.yaml"
     config.write_text(CONFIG)
     expected = r"^engine 'shape' has `weights: random`, .*`crispbench latency`.*`crispbench ab`"

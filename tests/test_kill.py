@@ -31,9 +31,10 @@ def command(beir: Callable[..., Path], config: Callable[..., Path]) -> list[str]
     """A run of one to two seconds; the caller adds `--out FOLDER`."""
     draw = random.Random(1)
     words = [f"word{number}" for number in range(40)]
-    documents = {f"d{number}": " ".join(draw.choices(words, k=10)) for number in range(80)}
     queries = {f"q{number}": " ".join(draw.choices(words, k=3)) for number in range(QUERIES)}
-    qrels = {query_id: {f"d{draw.randrange(80)}": 1 for _ in range(5)} for query_id in queries}
+    documents = {f"d{number}": " ".join(draw.choices(words, k=10)) for number in range(80)}
+    documents |= {f"r{query_id}": f"{query} {draw.choice(words)}" for query_id, query in queries.items()}
+    qrels = {query_id: {f"r{query_id}": 1} for query_id in queries}
     path = config(
         engines={"fake": {"kind": "fake", "delay_s": DELAY_S, "noise": 0.2}},
         benchmarks=[{"source": "beir", "path": str(beir("words", documents, queries, qrels))}],
