@@ -69,6 +69,8 @@ def _remedy(problem: ErrorDetails) -> str:
         return "; put it in quotes (without quotes yes, no, on and off mean true and false)"
     if problem["type"] == "string_type" and isinstance(given, int | float):
         return "; put it in quotes"
+    if problem["type"] in ("greater_than", "greater_than_equal") and isinstance(given, bool):
+        return "; write a number (no and off mean false)"
     if problem["type"] in ("tuple_type", "list_type") and isinstance(given, str):
         return f"; write a list, such as [{given:.100}]"
     if problem["type"] == "literal_error" and isinstance(given, str):

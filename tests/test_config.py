@@ -298,6 +298,10 @@ candidates:
         ({"path": "pth: folder"}, "line 10: benchmark source 'beir': unknown option 'pth'; did you mean 'path'?"),
         ({"candidates": "k: -5"}, "line 13: candidates: k = -5: input should be greater than 0"),
         ({"candidates": "k: true"}, "line 13: candidates: k = true: expected a whole number, not true"),
+        (
+            {"candidates": "k: no"},
+            "line 13: candidates: k = false: input should be greater than 0; write a number (no and off mean false)",
+        ),
         ({"candidates": "k: 1:40"}, "line 13: 1:40 is a number to base 60"),
         ({"rest": "latecy: {}"}, "line 14: unknown option 'latecy'; did you mean 'latency'?"),
         ({"rest": "latency:\n  sweep: [1, true]"}, "line 15: latency.sweep = [1, True]: expected a whole number"),
