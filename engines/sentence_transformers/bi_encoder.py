@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import PositiveInt
 
@@ -23,12 +23,10 @@ from engines.base import (
     by_query,
     first_line,
     not_utf8,
-    require,
-    require_installed,
 )
-from engines.model_files import hub_commit, is_demonstration, locate, require_model, weights_revision
-from engines.model_settings import check_sentence_transformer
-from engines.torch.device_names import DeviceName, require_device
+from engines.model_files import hub_commit, is_demonstration, weights_revision
+from engines.sentence_transformers import checkpoint
+from engines.sentence_transformers.checkpoint import CheckpointOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,18 +50,12 @@ SETTINGS = {
     ".model",
     ".py",
 }  # configurations, vocabularies and code: all files in a model's folder except weights
-DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
-class BiEncoderOptions(Options):
-    model: str  # a folder, a name on the hub, or package:NAME/FOLDER for a model that an installed package carries
-    revision: str | None = None
-    device: DeviceName = "auto"
+class BiEncoderOptions(CheckpointOptions):
     query_prompt: str = ""  # put before each query, as E5 and BGE expect it
     document_prompt: str = ""
     max_tokens: PositiveInt | None = None  # None: the model's own limit
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    batch_size: PositiveInt = 32
 
 
 class BiEncoder(Retriever):
@@ -73,30 +65,19 @@ class BiEncoder(Retriever):
 
     @classmethod
     def preflight(cls, options: BiEncoderOptions) -> Sequence[str]:
-        require_installed("torch", "sentence_transformers", extra="sentence-transformers")
-        require_device(options.device)
-        return require_model(
-            options.model,
-            options.config_folder,
-            revision=options.revision,
-            files=("config.json", "modules.json"),
-            extra="sentence-transformers",
-        )
+        return checkpoint.preflight(options)
 
     def __init__(self, options: BiEncoderOptions) -> None:
         super().__init__(options)
-        library = require("sentence_transformers", extra="sentence-transformers")
-        require("transformers.utils.logging", extra="sentence-transformers").disable_progress_bar()
         from engines.torch.device import described
 
-        path = locate(options.model, options.config_folder)
-        check_sentence_transformer(path, options.revision)
+        library, path = checkpoint.check(options)
         try:
             self._model = library.SentenceTransformer(
                 path,
                 revision=options.revision,
                 device=None if options.device == "auto" else options.device,
-                model_kwargs={"dtype": DTYPES[options.precision], "use_safetensors": True},
+                model_kwargs={"dtype": checkpoint.DTYPES[options.precision], "use_safetensors": True},
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise EngineUnavailable(f"model {options.model!r} cannot be loaded: {first_line(error)}") from None

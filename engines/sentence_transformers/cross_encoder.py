@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import PositiveInt
 
@@ -22,28 +22,21 @@ from engines.base import (
     first_line,
     not_utf8,
     require,
-    require_installed,
 )
-from engines.model_files import hub_commit, is_demonstration, locate, require_model, weights_revision
-from engines.model_settings import check_sentence_transformer
+from engines.model_files import hub_commit, is_demonstration, weights_revision
+from engines.sentence_transformers import checkpoint
+from engines.sentence_transformers.checkpoint import CheckpointOptions
 from engines.torch import work
-from engines.torch.device_names import DeviceName, require_device
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
 SAFE_WEIGHTS = "model.safetensors"
-DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
-class CrossEncoderOptions(Options):
-    model: str  # a folder, a name on the hub, or package:NAME/FOLDER for a model that an installed package carries
-    revision: str | None = None
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    device: DeviceName = "auto"
+class CrossEncoderOptions(CheckpointOptions):
     max_tokens: PositiveInt | None = None  # limit of query and document together; None: the model's own limit
-    batch_size: PositiveInt = 32
 
 
 class CrossEncoder(Engine):
@@ -58,24 +51,13 @@ class CrossEncoder(Engine):
 
     @classmethod
     def preflight(cls, options: CrossEncoderOptions) -> Sequence[str]:
-        require_installed("torch", "sentence_transformers", extra="sentence-transformers")
-        require_device(options.device)
-        return require_model(
-            options.model,
-            options.config_folder,
-            revision=options.revision,
-            files=("config.json", "modules.json"),
-            extra="sentence-transformers",
-        )
+        return checkpoint.preflight(options)
 
     def __init__(self, options: CrossEncoderOptions) -> None:
         super().__init__(options)
-        library = require("sentence_transformers", extra="sentence-transformers")
-        require("transformers.utils.logging", extra="sentence-transformers").disable_progress_bar()
         from engines.torch.device import described
 
-        path = locate(options.model, options.config_folder)
-        check_sentence_transformer(path, options.revision)
+        library, path = checkpoint.check(options)
         try:
             if not library.util.is_sentence_transformer_model(path, revision=options.revision):
                 _refuse_guesses(path, options)
@@ -84,7 +66,7 @@ class CrossEncoder(Engine):
                 revision=options.revision,
                 device=None if options.device == "auto" else options.device,
                 max_length=options.max_tokens,
-                model_kwargs={"dtype": DTYPES[options.precision], "use_safetensors": True},
+                model_kwargs={"dtype": checkpoint.DTYPES[options.precision], "use_safetensors": True},
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise EngineUnavailable(f"model {options.model!r} cannot be loaded: {first_line(error)}") from None
@@ -94,7 +76,7 @@ class CrossEncoder(Engine):
         self._head_in_float32()
         library_of_tensors = require("torch", extra="sentence-transformers")
         self._identity = library_of_tensors.nn.Identity()
-        self._measure_work(getattr(library_of_tensors, DTYPES[options.precision]))
+        self._measure_work(getattr(library_of_tensors, checkpoint.DTYPES[options.precision]))
         self._description = Description(
             model=options.model,
             revision=weights_revision(path) or hub_commit(self._model) or options.revision or "",
