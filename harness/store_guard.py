@@ -1,8 +1,8 @@
 """Limits within which a store is read. A recorded run may come from a stranger, and its file may be made to harm.
 
-The limits leave room for the largest honest runs: 18 million pairs of one engine, 60 benchmarks, 10 million pairs of
-one benchmark. Beside them, no table can hold more rows, and no statement can take more steps, than the file's size
-allows: pages that refer to each other let a small file pretend to be endless.
+The limits leave room for the largest honest runs: 18 million pairs of one engine, 60 benchmarks. Scores are read query
+by query and have no limit of their own. Beside the limits, no table can hold more rows, and no statement can take more
+steps, than the file's size allows: pages that refer to each other let a small file pretend to be endless.
 """
 
 import re
@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS failures (
     benchmark TEXT, query_id TEXT, error TEXT NOT NULL, PRIMARY KEY (benchmark, query_id)) WITHOUT ROWID;
 """
 
-MAX_ROWS = 10_000_000  # of a benchmark: its pairs (MS MARCO dev has 7 million at k = 1,000), or its judgements
+MAX_ROWS = 6_000_000  # that are read at once: the judgements of a benchmark, in reranking tasks one for every pair
 MAX_QUERIES = 200_000  # of a benchmark; every figure's interval resamples all of them
 MAX_CANDIDATES = 100_000  # of one query; first stages give 10 to 1,000
 MAX_PREPARATIONS = 100_000  # one for each benchmark and each time that a run was resumed

@@ -53,7 +53,7 @@ def test_equal_scores_give_equal_bytes(small: Path, moody: Any, tmp_path: Path, 
     [
         (("MAX_NAME", 3), "animals: 7 characters in its name, expected at most 3"),
         (("MAX_QUERIES", 4), "animals: 5 queries, expected at most 4"),
-        (("MAX_ROWS", 14), "animals: 15 pairs of a query and a candidate, expected at most 14"),
+        (("MAX_ROWS", 4), "animals: 5 judgements, expected at most 4"),
         (("MAX_CANDIDATES", 2), "animals: 3 candidates of one query, expected at most 2"),
         (("MAX_ID", 1), "animals: 6 characters in an id, expected at most 1"),
         (("MAX_BENCHMARKS", 0), "1 benchmarks, expected at most 0: use several configs"),

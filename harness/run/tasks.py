@@ -194,7 +194,6 @@ def _check_sizes(task: Task) -> None:
     sizes = [
         (len(benchmark.name), MAX_NAME, "characters in its name"),
         (len(benchmark.queries), MAX_QUERIES, "queries"),
-        (task.pairs, MAX_ROWS, "pairs of a query and a candidate"),
         (max(map(len, lists.values()), default=0), MAX_CANDIDATES, "candidates of one query"),
         (sum(map(len, benchmark.qrels.values())), MAX_ROWS, "judgements"),
         (max(map(len, ids), default=0), MAX_ID, "characters in an id"),
