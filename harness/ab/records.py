@@ -41,7 +41,6 @@ class LaunchPlan:
 
 
 STANDARD = LaunchPlan()
-QUICK_MINUTES = 5.0  # of `--quick`
 
 
 class Round(NamedTuple):

@@ -41,7 +41,6 @@ def ab(
         int, typer.Option(min=1, max=200, help="Most launch pairs, fresh processes of both; a verdict needs 6.")
     ] = 100,
     minutes: Annotated[float, typer.Option(min=0.1, help="Time limit: no launch pair is made that ends later.")] = 30,
-    quick: Annotated[bool, typer.Option("--quick", help="The same as --minutes 5.")] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Number of rounds per process.")] = 20,
     queries: Annotated[int, typer.Option(min=1, help="Number of queries per round.")] = 5,
     warmup: Annotated[
@@ -60,10 +59,9 @@ def ab(
     from harness.ab import verb
     from harness.ab.margins import MARGINS, read_margins
     from harness.ab.pinning import choose_cores
-    from harness.ab.records import QUICK_MINUTES, LaunchPlan
+    from harness.ab.records import LaunchPlan
 
-    limit = min(minutes, QUICK_MINUTES) if quick else minutes
-    plan = LaunchPlan(max_pairs, limit, rounds, queries, warmup, choose_cores(pin))
+    plan = LaunchPlan(max_pairs, minutes, rounds, queries, warmup, choose_cores(pin))
     options = verb.AbOptions(plan, read_margins(margin or (), MARGINS), canary, fresh)
     result = verb.ab(config, engine or (), options, out=out, say=say)
     finish(result, result.report, as_json=as_json, page=result.page)
